@@ -1,0 +1,192 @@
+//! The one error type: what went wrong, where, what was expected, what was found, and the way out.
+
+use std::path::{Path, PathBuf};
+
+/// The library's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong, in the words a user reads.
+///
+/// Messages name the file, line, field or setting, then what was expected and what was found. The remedy, where there
+/// is one, is [`Error::hint`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused something: a missing file, no permission, a full disk.
+    #[error("{}: could not {action}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was attempted: `read`, `write`, `create`, ...
+        action: &'static str,
+        /// The system's own words.
+        source: std::io::Error,
+    },
+    /// The user's data are not what they must be.
+    #[error("{place}: expected {expected}, found {found}")]
+    Data {
+        /// Where.
+        place: Place,
+        /// What should stand there.
+        expected: String,
+        /// What stands there.
+        found: String,
+        /// The way out.
+        hint: Option<String>,
+    },
+    /// A setting is out of range, unknown, or contradicts another.
+    #[error("{name}: expected {expected}, found {found}")]
+    Setting {
+        /// The setting as the user types it, such as `--budget`.
+        name: String,
+        /// What it may be.
+        expected: String,
+        /// What it is.
+        found: String,
+        /// The way out.
+        hint: Option<String>,
+    },
+    /// More bad rows than `--max-bad` allows.
+    #[error("{bad} of {rows} rows are bad, more than the {allowed} that --max-bad allows; the first:{}", bullets(first))]
+    TooManyBad {
+        /// Bad rows over all files.
+        bad: u64,
+        /// Rows read over all files.
+        rows: u64,
+        /// How many bad rows would have been accepted.
+        allowed: u64,
+        /// The first five, as `file, line n: reason`.
+        first: Vec<String>,
+    },
+    /// The ledger's database failed.
+    #[error("{}: the ledger failed: {source}", path.display())]
+    Ledger {
+        /// The database file.
+        path: PathBuf,
+        /// The database's own words.
+        source: rusqlite::Error,
+    },
+    /// The output folder holds a run with other settings or data.
+    #[error("{}: expected an empty folder or this same run, found a run that differs in {difference}", path.display())]
+    OtherRun {
+        /// The output folder.
+        path: PathBuf,
+        /// The settings that differ, as `name (there: a, now: b)`.
+        difference: String,
+    },
+    /// Something that is read but has no reward yet, such as a prompt/response task under the probe.
+    #[error("{what} is not supported: {why}")]
+    Unsupported {
+        /// What was asked for.
+        what: String,
+        /// Why it cannot be done.
+        why: String,
+        /// The way out.
+        hint: Option<String>,
+    },
+    /// A number came out as NaN or infinite where a finite one is needed.
+    #[error("{place}: expected finite numbers, found {found}")]
+    NotFinite {
+        /// The stage and item.
+        place: String,
+        /// The value.
+        found: String,
+    },
+    /// The user stopped the run.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Where in the user's input something stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// The line (text formats) or row (Parquet), counted from 1.
+    pub line: Option<u64>,
+}
+
+impl Place {
+    /// A whole file.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), line: None }
+    }
+
+    /// One line or row of a file, counted from 1.
+    pub fn line(path: impl Into<PathBuf>, line: u64) -> Self {
+        Self { path: path.into(), line: Some(line) }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        match self.line {
+            Some(line) => write!(f, ", line {line}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error {
+    /// For `map_err`: an [`Error::Io`] that names the file and what was attempted.
+    pub fn io(path: impl AsRef<Path>, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Io { path, action, source }
+    }
+
+    /// An [`Error::Data`] without a hint.
+    pub fn data(place: Place, expected: impl Into<String>, found: impl Into<String>) -> Self {
+        Self::Data { place, expected: expected.into(), found: found.into(), hint: None }
+    }
+
+    /// An [`Error::Setting`] without a hint.
+    pub fn setting(name: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> Self {
+        Self::Setting { name: name.into(), expected: expected.into(), found: found.into(), hint: None }
+    }
+
+    /// The same error with a remedy; errors whose remedy is fixed stay as they are.
+    #[must_use]
+    pub fn with_hint(mut self, text: impl Into<String>) -> Self {
+        if let Self::Data { hint, .. } | Self::Setting { hint, .. } | Self::Unsupported { hint, .. } = &mut self {
+            *hint = Some(text.into());
+        }
+        self
+    }
+
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Data { hint, .. } | Self::Setting { hint, .. } | Self::Unsupported { hint, .. } => hint.clone(),
+            Self::TooManyBad { .. } => {
+                Some("mend the rows, or allow more of them with `--max-bad <share>`; all are listed in rejects.jsonl".into())
+            }
+            Self::OtherRun { .. } => Some(
+                "choose another folder with `--out`, or repeat the command with the settings of the first run to go on with it"
+                    .into(),
+            ),
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                Some("free some space and repeat the command: what is in the ledger is kept".into())
+            }
+            Self::Interrupted => Some("repeat the command to go on: what is in the ledger is kept".into()),
+            _ => None,
+        }
+    }
+
+    /// Whether the user's input (usage, settings, data) is at fault, rather than the run.
+    pub fn is_input(&self) -> bool {
+        match self {
+            Self::Data { .. }
+            | Self::Setting { .. }
+            | Self::TooManyBad { .. }
+            | Self::OtherRun { .. }
+            | Self::Unsupported { .. } => true,
+            Self::Io { source, action, .. } => *action == "read" && source.kind() == std::io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+}
+
+fn bullets(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("\n  {line}")).collect()
+}

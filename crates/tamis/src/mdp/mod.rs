@@ -1,0 +1,83 @@
+//! The seam between agents and what they act on.
+//!
+//! Differs from Gymnasium's API in two ways: an observation carries the legal-action mask, and an environment can be asked
+//! what several actions would earn ([`Environment::peek`]), since the transitions of a selection problem are known.
+
+use crate::{Matrix, Result, seed::Seed};
+
+/// The index of an action.
+pub type Action = usize;
+
+/// How large an environment's observations are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Actions, legal or not.
+    pub actions: usize,
+    /// Features of one action.
+    pub action_features: usize,
+    /// Features of the state as a whole.
+    pub global_features: usize,
+}
+
+/// What an agent sees of a state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observation {
+    /// One row of features an action, shape `(actions, action_features)`, each roughly within [-1, 1].
+    pub actions: Matrix,
+    /// Features of the state as a whole, shape `(global_features,)`.
+    pub global: Vec<f32>,
+    /// Which actions are legal, shape `(actions,)`; none is in a terminal state.
+    pub legal: Vec<bool>,
+}
+
+/// What follows an action.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// The state reached.
+    pub observation: Observation,
+    /// The change of the score; higher is better.
+    pub reward: f64,
+    /// The episode is over by its own rules: nothing follows, nothing is bootstrapped.
+    pub terminated: bool,
+    /// The episode was cut off from outside; its last value is still bootstrapped.
+    pub truncated: bool,
+}
+
+/// A Markov decision process with finitely many actions.
+pub trait Environment {
+    /// The sizes of its observations; they never change.
+    fn shape(&self) -> Shape;
+
+    /// Begins an episode.
+    ///
+    /// # Errors
+    ///
+    /// If the first observation cannot be made.
+    fn reset(&mut self, seed: Seed) -> Result<Observation>;
+
+    /// Takes an action.
+    ///
+    /// # Errors
+    ///
+    /// If the reward cannot be had.
+    ///
+    /// # Panics
+    ///
+    /// If the action is illegal, or no episode is going on.
+    fn step(&mut self, action: Action) -> Result<Step>;
+
+    /// What each of these legal actions would earn in the present state, in the order asked; the state stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// If a reward cannot be had.
+    ///
+    /// # Panics
+    ///
+    /// If an action is illegal, or no episode is going on.
+    fn peek(&mut self, actions: &[Action]) -> Result<Vec<f64>>;
+
+    /// How many more evaluations may be spent; steps and peeks at states known already cost none. An agent stops training
+    /// when this is 0. `u64::MAX` where nothing limits it.
+    fn remaining(&self) -> u64;
+}

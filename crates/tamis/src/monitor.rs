@@ -1,0 +1,29 @@
+//! How long work tells the outside how far it is, and hears that it should stop. The library itself never prints.
+
+/// Told of progress; asked whether to stop.
+pub trait Monitor: Sync {
+    /// A stage begins; `total` is how many steps it has, if that is known.
+    fn begin(&self, stage: &str, total: Option<u64>);
+    /// `steps` more steps of the present stage are done.
+    fn advance(&self, steps: u64);
+    /// A short word on how the present stage is doing, such as the best score so far.
+    fn note(&self, text: &str);
+    /// The present stage is over.
+    fn end(&self);
+    /// Whether the user asked to stop; long loops look here and return [`Error::Interrupted`](crate::Error::Interrupted).
+    fn cancelled(&self) -> bool;
+}
+
+/// A monitor that says nothing and never stops anything.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Monitor for Silent {
+    fn begin(&self, _stage: &str, _total: Option<u64>) {}
+    fn advance(&self, _steps: u64) {}
+    fn note(&self, _text: &str) {}
+    fn end(&self) {}
+    fn cancelled(&self) -> bool {
+        false
+    }
+}

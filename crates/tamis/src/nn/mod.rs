@@ -1,0 +1,3 @@
+//! The numeric kernels: products, norms, attention, encoders, small networks, optimisers.
+
+pub mod product;
