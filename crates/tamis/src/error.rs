@@ -47,7 +47,10 @@ pub enum Error {
         hint: Option<String>,
     },
     /// More bad rows than `--max-bad` allows.
-    #[error("{bad} of {rows} rows are bad, more than the {allowed} that --max-bad allows; the first:{}", bullets(first))]
+    #[error(
+        "{bad} of {rows} rows are bad, more than the {allowed} that --max-bad allows; the first:{}",
+        bullets(first)
+    )]
     TooManyBad {
         /// Bad rows over all files.
         bad: u64,
@@ -109,12 +112,18 @@ pub struct Place {
 impl Place {
     /// A whole file.
     pub fn file(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), line: None }
+        Self {
+            path: path.into(),
+            line: None,
+        }
     }
 
     /// One line or row of a file, counted from 1.
     pub fn line(path: impl Into<PathBuf>, line: u64) -> Self {
-        Self { path: path.into(), line: Some(line) }
+        Self {
+            path: path.into(),
+            line: Some(line),
+        }
     }
 }
 
@@ -137,12 +146,22 @@ impl Error {
 
     /// An [`Error::Data`] without a hint.
     pub fn data(place: Place, expected: impl Into<String>, found: impl Into<String>) -> Self {
-        Self::Data { place, expected: expected.into(), found: found.into(), hint: None }
+        Self::Data {
+            place,
+            expected: expected.into(),
+            found: found.into(),
+            hint: None,
+        }
     }
 
     /// An [`Error::Setting`] without a hint.
     pub fn setting(name: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> Self {
-        Self::Setting { name: name.into(), expected: expected.into(), found: found.into(), hint: None }
+        Self::Setting {
+            name: name.into(),
+            expected: expected.into(),
+            found: found.into(),
+            hint: None,
+        }
     }
 
     /// The same error with a remedy; errors whose remedy is fixed stay as they are.
@@ -168,6 +187,15 @@ impl Error {
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Some("free some space and repeat the command: what is in the ledger is kept".into())
             }
+            Self::Ledger { source, .. } => match source.sqlite_error_code() {
+                Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
+                    Some("another run is working in this folder: wait for it, or choose another with `--out`".into())
+                }
+                Some(rusqlite::ErrorCode::DiskFull) => {
+                    Some("free some space and repeat the command: what is in the ledger is kept".into())
+                }
+                _ => None,
+            },
             Self::Interrupted => Some("repeat the command to go on: what is in the ledger is kept".into()),
             _ => None,
         }

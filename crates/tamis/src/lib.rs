@@ -1,16 +1,17 @@
 //! `tamis` picks the small part of a fine-tuning set that is worth training on.
 
-mod error;
-mod fingerprint;
-mod matrix;
-mod monitor;
 pub mod agent;
+pub mod budget;
 pub mod cluster;
 pub mod data;
 pub mod embed;
+mod error;
+mod fingerprint;
 pub mod ledger;
+mod matrix;
 pub mod mdp;
 pub mod metric;
+mod monitor;
 pub mod nn;
 pub mod pool;
 pub mod proxy;

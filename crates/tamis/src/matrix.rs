@@ -11,7 +11,11 @@ pub struct Matrix {
 impl Matrix {
     /// A matrix of zeros, shape `(rows, cols)`.
     pub fn zeros(rows: usize, cols: usize) -> Self {
-        Self { data: vec![0.0; rows * cols], rows, cols }
+        Self {
+            data: vec![0.0; rows * cols],
+            rows,
+            cols,
+        }
     }
 
     /// Takes `data` as `(rows, cols)` in row-major order.
@@ -20,7 +24,12 @@ impl Matrix {
     ///
     /// If `data` does not hold `rows * cols` numbers.
     pub fn from_vec(data: Vec<f32>, rows: usize, cols: usize) -> Self {
-        assert_eq!(data.len(), rows * cols, "a matrix of {rows} x {cols} cannot hold {} numbers", data.len());
+        assert_eq!(
+            data.len(),
+            rows * cols,
+            "a matrix of {rows} x {cols} cannot hold {} numbers",
+            data.len()
+        );
         Self { data, rows, cols }
     }
 
@@ -77,6 +86,10 @@ impl Matrix {
         for &row in rows {
             data.extend_from_slice(self.row(row as usize));
         }
-        Self { data, rows: rows.len(), cols: self.cols }
+        Self {
+            data,
+            rows: rows.len(),
+            cols: self.cols,
+        }
     }
 }

@@ -24,7 +24,10 @@ impl Seed {
     #[must_use]
     pub fn index(self, index: u64) -> Self {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.0.to_le_bytes()).update(b"#").update(&index.to_le_bytes());
+        hasher
+            .update(&self.0.to_le_bytes())
+            .update(b"#")
+            .update(&index.to_le_bytes());
         Self::from_hash(&hasher.finalize())
     }
 

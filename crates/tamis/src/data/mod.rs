@@ -1,6 +1,19 @@
 //! Rows become examples: reading, field mapping, tasks, splits, leaks, and writing the chosen rows back verbatim.
 
+mod export;
+mod fields;
+mod read;
+mod source;
+
+use std::{collections::BTreeMap, path::PathBuf, str::FromStr};
+
 use serde::{Deserialize, Serialize};
+
+pub use export::export;
+pub use read::read;
+pub use source::{Compression, Format, SourceFile};
+
+use crate::{Error, Fingerprint, Result};
 
 /// The number of a training example: its place in `Dataset::train.examples`.
 pub type RowId = u32;
@@ -54,9 +67,9 @@ impl Input {
         match self {
             Self::Text(text) => vec![text],
             Self::Pair { premise, hypothesis } => vec![premise, hypothesis],
-            Self::Choice { question, choices } => {
-                std::iter::once(&**question).chain(choices.iter().map(|choice| &**choice)).collect()
-            }
+            Self::Choice { question, choices } => std::iter::once(&**question)
+                .chain(choices.iter().map(|choice| &**choice))
+                .collect(),
             Self::Response { prompt, response } => vec![prompt, response],
         }
     }
@@ -67,9 +80,9 @@ impl Input {
 pub struct Origin {
     /// The file, as an index into `Split::files`.
     pub file: u32,
-    /// The line (JSON Lines, CSV: where the record begins) or row (Parquet), counted from 1.
+    /// The line (JSON Lines; CSV: where the record begins) or row (Parquet), counted from 1.
     pub line: u64,
-    /// The record's number in its file, counted from 0, bad rows and blank lines not skipped over: what the export goes by.
+    /// The record's number in its file, counted from 0 over bad rows too (and, in JSON Lines, over blank lines).
     pub record: u64,
 }
 
@@ -91,4 +104,142 @@ pub struct Task {
     pub kind: TaskKind,
     /// The labels in order (numbers by value, else by spelling); empty for multiple choice and prompt/response.
     pub labels: Vec<String>,
+}
+
+/// What is to be read, and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataSettings {
+    /// The training files.
+    pub train: Vec<PathBuf>,
+    /// The validation files.
+    pub validation: Vec<PathBuf>,
+    /// The test files; none by default.
+    pub test: Vec<PathBuf>,
+    /// The task; known by the fields where it is not told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskKind>,
+    /// What the user's fields are called, by role.
+    pub field: BTreeMap<String, String>,
+    /// What happens to training rows that also stand in validation or test.
+    pub leaks: LeakPolicy,
+    /// The largest share of bad rows that is borne, 0 to 1.
+    pub max_bad: f64,
+}
+
+impl Default for DataSettings {
+    fn default() -> Self {
+        Self {
+            train: Vec::new(),
+            validation: Vec::new(),
+            test: Vec::new(),
+            task: None,
+            field: BTreeMap::new(),
+            leaks: LeakPolicy::Drop,
+            max_bad: 0.01,
+        }
+    }
+}
+
+/// What happens to training rows that also stand in validation or test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LeakPolicy {
+    /// They are kept out of the pool, and counted.
+    #[default]
+    Drop,
+    /// They stay in the pool, and are counted.
+    Keep,
+    /// The run stops at the first.
+    Fail,
+}
+
+/// One part of the data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Split {
+    /// The files it was read from.
+    pub files: Vec<SourceFile>,
+    /// Its good rows, in the order of the files.
+    pub examples: Vec<Example>,
+}
+
+impl Split {
+    /// The targets of all examples, shape `(examples,)`.
+    pub fn targets(&self) -> Vec<u32> {
+        self.examples.iter().map(|example| example.target).collect()
+    }
+}
+
+/// A row that could not be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reject {
+    /// Its file.
+    pub file: PathBuf,
+    /// Its line or row, from 1.
+    pub line: u64,
+    /// What was expected and what was found.
+    pub reason: String,
+}
+
+/// Training rows whose texts also stand elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Leaks {
+    /// In the validation rows.
+    pub validation: u64,
+    /// In the test rows (and not in the validation rows).
+    pub test: u64,
+}
+
+/// The user's data, read and checked.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    /// The task of all its rows.
+    pub task: Task,
+    /// The rows to choose from.
+    pub train: Split,
+    /// The rows that judge a choice.
+    pub validation: Split,
+    /// The rows that are scored once, at the end.
+    pub test: Option<Split>,
+    /// The training rows that may be chosen: all, less the leaks that were dropped.
+    pub pool: Vec<RowId>,
+    /// Training rows that repeat the texts of an earlier one exactly; they stay in the pool.
+    pub duplicates: u64,
+    /// Training rows that also stand in validation or test.
+    pub leaks: Leaks,
+    /// Rows that could not be used.
+    pub rejects: Vec<Reject>,
+    /// What all this depends on: the bytes of the files and the settings.
+    pub fingerprint: Fingerprint,
+}
+
+impl FromStr for LeakPolicy {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "drop" => Ok(Self::Drop),
+            "keep" => Ok(Self::Keep),
+            "fail" => Ok(Self::Fail),
+            _ => Err(Error::setting("--leaks", "drop, keep or fail", format!("`{text}`"))),
+        }
+    }
+}
+
+impl FromStr for TaskKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "classification" => Ok(Self::Classification),
+            "pair" => Ok(Self::Pair),
+            "choice" => Ok(Self::Choice),
+            "response" => Ok(Self::Response),
+            _ => Err(Error::setting(
+                "--task",
+                "classification, pair, choice or response",
+                format!("`{text}`"),
+            )),
+        }
+    }
 }

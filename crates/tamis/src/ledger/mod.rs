@@ -1,1 +1,239 @@
-//! placeholder
+//! Every proxy score paid for, on disk, so that a killed run pays for nothing twice.
+//!
+//! A SQLite database with two tables: `scores` (key, value, seconds) and `meta` (name, value). Keys are content: proxy,
+//! settings, data, state and seed. Scores are looked up in memory and written in groups: a group is committed as soon as
+//! its scores together cost [`AT_RISK_SECONDS`]. So a score that costs a millisecond shares its commit with many others,
+//! one that costs minutes is on disk before it is used, and a kill never loses more than about a second of paid work.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::{Error, Result};
+
+/// How many seconds of proxy time may wait for their commit.
+pub const AT_RISK_SECONDS: f64 = 1.0;
+
+/// What a score is filed under: 128 bits of content hash.
+pub type Key = [u8; 16];
+
+/// The scores of one run directory.
+#[derive(Debug)]
+pub struct Ledger {
+    path: PathBuf,
+    connection: Connection,
+    scores: HashMap<Key, f64>,
+    /// Scored, not yet on disk.
+    waiting: Vec<(Key, f64, f64)>,
+    waiting_seconds: f64,
+}
+
+impl Ledger {
+    /// Opens the database, or makes it, and takes it for this process alone.
+    ///
+    /// # Errors
+    ///
+    /// If the file is not a ledger, another process holds it, or it cannot be written.
+    pub fn open(path: &Path) -> Result<Self> {
+        let failed = |source| failure(path, source);
+        let connection = Connection::open(path).map_err(failed)?;
+        connection.busy_timeout(std::time::Duration::ZERO).map_err(failed)?;
+        connection
+            .pragma_update(None, "locking_mode", "EXCLUSIVE")
+            .map_err(failed)?;
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+        connection
+            .pragma_update(None, "synchronous", "NORMAL")
+            .map_err(failed)?;
+        connection
+            .execute_batch(
+                "CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, value REAL NOT NULL, seconds REAL NOT NULL) WITHOUT ROWID;
+                 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;",
+            )
+            .map_err(failed)?;
+        let mut scores = HashMap::new();
+        {
+            let mut statement = connection.prepare("SELECT key, value FROM scores").map_err(failed)?;
+            let rows = statement
+                .query_map([], |row| Ok((row.get::<_, Key>(0)?, row.get::<_, f64>(1)?)))
+                .map_err(failed)?;
+            for row in rows {
+                let (key, value) = row.map_err(failed)?;
+                scores.insert(key, value);
+            }
+        }
+        Ok(Self {
+            path: path.to_path_buf(),
+            connection,
+            scores,
+            waiting: Vec::new(),
+            waiting_seconds: 0.0,
+        })
+    }
+
+    /// The score under this key, if it has been paid for.
+    pub fn get(&self, key: &Key) -> Option<f64> {
+        self.scores.get(key).copied()
+    }
+
+    /// How many scores there are.
+    pub fn len(&self) -> usize {
+        self.scores.len()
+    }
+
+    /// Whether nothing has been paid for yet.
+    pub fn is_empty(&self) -> bool {
+        self.scores.is_empty()
+    }
+
+    /// Files a score and what it cost; commits when the scores that wait have cost [`AT_RISK_SECONDS`].
+    ///
+    /// # Errors
+    ///
+    /// If the commit fails.
+    pub fn record(&mut self, key: Key, value: f64, seconds: f64) -> Result<()> {
+        if self.scores.insert(key, value).is_none() {
+            self.waiting.push((key, value, seconds));
+            self.waiting_seconds += seconds;
+        }
+        if self.waiting_seconds >= AT_RISK_SECONDS {
+            self.commit()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Writes all scores that wait.
+    ///
+    /// # Errors
+    ///
+    /// If the database refuses, for example because the disk is full.
+    pub fn commit(&mut self) -> Result<()> {
+        let waiting = &self.waiting;
+        let write = |connection: &mut Connection| {
+            let transaction = connection.transaction()?;
+            {
+                let mut insert = transaction
+                    .prepare_cached("INSERT OR REPLACE INTO scores (key, value, seconds) VALUES (?, ?, ?)")?;
+                for (key, value, seconds) in waiting {
+                    insert.execute(params![key, value, seconds])?;
+                }
+            }
+            transaction.commit()
+        };
+        write(&mut self.connection).map_err(|source| failure(&self.path, source))?;
+        self.waiting.clear();
+        self.waiting_seconds = 0.0;
+        Ok(())
+    }
+
+    /// All proxy seconds on disk.
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be read.
+    pub fn paid_seconds(&self) -> Result<f64> {
+        self.connection
+            .query_row("SELECT COALESCE(SUM(seconds), 0.0) FROM scores", [], |row| row.get(0))
+            .map_err(|source| failure(&self.path, source))
+    }
+
+    /// A note kept beside the scores.
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be read.
+    pub fn meta(&self, name: &str) -> Result<Option<String>> {
+        self.connection
+            .query_row("SELECT value FROM meta WHERE name = ?", [name], |row| row.get(0))
+            .optional()
+            .map_err(|source| failure(&self.path, source))
+    }
+
+    /// Keeps a note, at once.
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be written.
+    pub fn set_meta(&mut self, name: &str, value: &str) -> Result<()> {
+        self.connection
+            .execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", [name, value])
+            .map(|_| ())
+            .map_err(|source| failure(&self.path, source))
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        // A run that ends by an error keeps what it paid for; if even this fails, that error is the one to show.
+        let _ = self.commit();
+    }
+}
+
+fn failure(path: &Path, source: rusqlite::Error) -> Error {
+    Error::Ledger {
+        path: path.to_path_buf(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_recorded_is_there_after_a_restart_to_the_last_bit() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ledger.sqlite");
+        let value = 0.1 + 0.2;
+        {
+            let mut ledger = Ledger::open(&path).expect("opens");
+            ledger.record([1; 16], value, 0.001).expect("records");
+            ledger.set_meta("data", "abc").expect("notes");
+        }
+        let ledger = Ledger::open(&path).expect("opens again");
+        assert_eq!(ledger.get(&[1; 16]).map(f64::to_bits), Some(value.to_bits()));
+        assert_eq!(ledger.get(&[2; 16]), None);
+        assert_eq!(ledger.meta("data").expect("reads").as_deref(), Some("abc"));
+        assert!((ledger.paid_seconds().expect("sums") - 0.001).abs() < 1e-12);
+    }
+
+    #[test]
+    fn dear_scores_are_on_disk_before_use_and_cheap_ones_in_groups() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut ledger = Ledger::open(&folder.path().join("ledger.sqlite")).expect("opens");
+        ledger.record([1; 16], 0.5, 0.4).expect("records");
+        assert_eq!(ledger.waiting.len(), 1);
+        ledger.record([2; 16], 0.5, 30.0).expect("records");
+        assert_eq!(ledger.waiting.len(), 0, "a score of 30 s waited for its commit");
+    }
+
+    #[test]
+    fn a_second_process_is_kept_out() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ledger.sqlite");
+        let mut first = Ledger::open(&path).expect("opens");
+        first.record([1; 16], 0.5, 5.0).expect("records");
+        let error = Ledger::open(&path).expect_err("the ledger is taken");
+        assert!(error.hint().is_some_and(|hint| hint.contains("another")), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_ledger_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ledger.sqlite");
+        std::fs::write(
+            &path,
+            "not a database, just some text that is long enough to be looked at as one",
+        )
+        .expect("writes");
+        let error = Ledger::open(&path).expect_err("it is no database").to_string();
+        assert!(
+            error.contains("ledger.sqlite") && error.contains("not a database"),
+            "{error}"
+        );
+    }
+}

@@ -1,6 +1,9 @@
 //! Matrix products, one thread each: many small products run side by side, one a core.
 
-#![expect(unsafe_code, reason = "gemm takes raw pointers; the bounds of all three operands are checked first")]
+#![expect(
+    unsafe_code,
+    reason = "gemm takes raw pointers; the bounds of all three operands are checked first"
+)]
 
 /// Whether an operand is read as it lies or transposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +19,10 @@ pub enum Layout {
 /// # Panics
 ///
 /// If a slice is not exactly as long as its shape says.
-#[expect(clippy::too_many_arguments, reason = "the product's own operands and sizes; a struct would only rename them")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the product's own operands and sizes; a struct would only rename them"
+)]
 pub fn product(
     out: &mut [f32],
     (m, k, n): (usize, usize, usize),

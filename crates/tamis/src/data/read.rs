@@ -1,0 +1,558 @@
+//! From files to a [`Dataset`]: rows are read, their task told, bad rows set aside, labels numbered, leaks found.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+};
+
+use rayon::prelude::*;
+
+use super::{
+    DataSettings, Dataset, Example, Format, Input, LeakPolicy, Leaks, Origin, Reject, RowId, SourceFile, Split, Task,
+    TaskKind,
+    fields::{Reading, Target, check_names},
+    source::{Record, csv_reader, kind_of, parquet_reader, read_records},
+};
+use crate::{Error, Fingerprint, Monitor, Place, Result};
+
+/// In how many first records of a file a task is looked for.
+const PROBED_RECORDS: usize = 100;
+
+/// Reads and checks all files.
+///
+/// # Errors
+///
+/// If a file cannot be read, holds no task that is known, or too many bad rows; if splits do not fit each other; if
+/// training rows leak and the policy is to fail. A single bad row is no error: it is listed in `Dataset::rejects`.
+pub fn read(settings: &DataSettings, monitor: &dyn Monitor) -> Result<Dataset> {
+    check(settings)?;
+    let mut reader = Reader {
+        settings,
+        monitor,
+        reading: None,
+        rejects: Vec::new(),
+        rows: 0,
+    };
+    let train = reader.split(&settings.train)?;
+    let validation = reader.split(&settings.validation)?;
+    let test = if settings.test.is_empty() {
+        None
+    } else {
+        Some(reader.split(&settings.test)?)
+    };
+    reader.check_bad()?;
+    let kind = reader.reading.as_ref().map_or(TaskKind::Classification, Reading::kind);
+    let rejects = reader.rejects;
+
+    let labels = labels_of(&train);
+    let train = number(train, &labels, "")?;
+    let validation = number(validation, &labels, "validation")?;
+    let test = test.map(|test| number(test, &labels, "test")).transpose()?;
+    if matches!(kind, TaskKind::Classification | TaskKind::Pair) && labels.len() < 2 {
+        let found = labels.first().map_or(String::new(), |label| format!("only `{label}`"));
+        return Err(Error::data(
+            Place::file(&settings.train[0]),
+            "rows of at least two labels",
+            found,
+        ));
+    }
+
+    let (pool, duplicates, leaks) = compare(&train, &validation, test.as_ref(), settings.leaks)?;
+    if pool.is_empty() {
+        return Err(Error::data(
+            Place::file(&settings.train[0]),
+            "at least one row that is not also in validation or test",
+            format!("{} rows that all are", train.examples.len()),
+        ));
+    }
+    let fingerprint = fingerprint(settings, &[Some(&train), Some(&validation), test.as_ref()]);
+    Ok(Dataset {
+        task: Task { kind, labels },
+        train,
+        validation,
+        test,
+        pool,
+        duplicates,
+        leaks,
+        rejects,
+        fingerprint,
+    })
+}
+
+fn check(settings: &DataSettings) -> Result<()> {
+    check_names(&settings.field)?;
+    if !(0.0..=1.0).contains(&settings.max_bad) {
+        return Err(Error::setting(
+            "--max-bad",
+            "a share from 0 to 1",
+            settings.max_bad.to_string(),
+        ));
+    }
+    for (name, files) in [("--train", &settings.train), ("--validation", &settings.validation)] {
+        if files.is_empty() {
+            return Err(Error::setting(name, "at least one file", "none"));
+        }
+    }
+    let all = || settings.train.iter().chain(&settings.validation).chain(&settings.test);
+    for path in all() {
+        std::fs::metadata(path).map_err(Error::io(path, "read"))?;
+        kind_of(path)?;
+    }
+    // What is chosen goes into one file as it came in, so the training files have to be of one make.
+    let first = &settings.train[0];
+    let (format, compression) = kind_of(first)?;
+    for path in &settings.train[1..] {
+        let (other, other_compression) = kind_of(path)?;
+        let same = other == format
+            && match format {
+                Format::JsonLines => true,
+                Format::Csv => {
+                    csv_reader(path, other_compression)?.byte_headers().ok()
+                        == csv_reader(first, compression)?.byte_headers().ok()
+                }
+                Format::Parquet => parquet_reader(path)?.schema() == parquet_reader(first)?.schema(),
+            };
+        if !same {
+            return Err(Error::data(
+                Place::file(path),
+                format!("the same format and columns as {}", first.display()),
+                "others",
+            )
+            .with_hint("the chosen rows are written to one file: convert the training files to one format first"));
+        }
+    }
+    Ok(())
+}
+
+/// A row whose label has no number yet.
+struct Row {
+    input: Input,
+    target: Target,
+    origin: Origin,
+}
+
+struct Rows {
+    files: Vec<SourceFile>,
+    rows: Vec<Row>,
+}
+
+struct Reader<'a> {
+    settings: &'a DataSettings,
+    monitor: &'a dyn Monitor,
+    reading: Option<Reading>,
+    rejects: Vec<Reject>,
+    rows: u64,
+}
+
+impl Reader<'_> {
+    fn split(&mut self, paths: &[PathBuf]) -> Result<Rows> {
+        let mut files = Vec::with_capacity(paths.len());
+        let mut rows = Vec::new();
+        for (file, path) in paths.iter().enumerate() {
+            let before = rows.len();
+            let rejected = self.rejects.len();
+            files.push(read_records(path, &mut |block| {
+                self.block(block, path, file as u32, &mut rows)
+            })?);
+            if rows.len() == before && self.rejects.len() == rejected {
+                return Err(Error::data(Place::file(path), "at least one row", "an empty file"));
+            }
+        }
+        if rows.is_empty() {
+            // Every row is bad: the list of the first five says why.
+            return Err(self.too_many_bad());
+        }
+        Ok(Rows { files, rows })
+    }
+
+    fn block(&mut self, block: Vec<Record>, path: &PathBuf, file: u32, rows: &mut Vec<Row>) -> Result<()> {
+        if self.monitor.cancelled() {
+            return Err(Error::Interrupted);
+        }
+        if self.reading.is_none() {
+            self.reading = self.detect(&block, path)?;
+        }
+        let reading = self.reading.as_ref();
+        let read: Vec<(Origin, Result<(Input, Target), String>)> = block
+            .into_par_iter()
+            .map(|Record { line, record, fields }| {
+                let example = fields.and_then(|fields| match reading {
+                    Some(reading) => reading.example(&fields),
+                    None => Err("expected a row of a known task, found none before it".to_owned()),
+                });
+                (Origin { file, line, record }, example)
+            })
+            .collect();
+        self.rows += read.len() as u64;
+        self.monitor.advance(read.len() as u64);
+        for (origin, example) in read {
+            match example {
+                Ok((input, target)) => rows.push(Row { input, target, origin }),
+                Err(reason) => self.rejects.push(Reject {
+                    file: path.clone(),
+                    line: origin.line,
+                    reason,
+                }),
+            }
+        }
+        Ok(())
+    }
+
+    /// The reading that fits the first record that any fits; `None` where no record could even be parsed.
+    fn detect(&self, block: &[Record], path: &PathBuf) -> Result<Option<Reading>> {
+        let mut lacking = None;
+        for record in block.iter().take(PROBED_RECORDS) {
+            let Ok(fields) = &record.fields else { continue };
+            match Reading::detect(fields, &self.settings.field, self.settings.task) {
+                Ok(reading) => return Ok(Some(reading)),
+                Err(missing) => lacking = lacking.or(Some((record.line, missing))),
+            }
+        }
+        match lacking {
+            None => Ok(None),
+            Some((line, (field, have))) => {
+                Err(Error::data(Place::line(path, line), format!("a field `{field}`"), have)
+                    .with_hint(format!("name the field of your file with `--field {field}=<name>`")))
+            }
+        }
+    }
+
+    fn check_bad(&self) -> Result<()> {
+        let allowed = (self.settings.max_bad * self.rows as f64) as u64;
+        if self.rejects.len() as u64 > allowed {
+            Err(self.too_many_bad())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn too_many_bad(&self) -> Error {
+        Error::TooManyBad {
+            bad: self.rejects.len() as u64,
+            rows: self.rows,
+            allowed: (self.settings.max_bad * self.rows as f64) as u64,
+            first: self
+                .rejects
+                .iter()
+                .take(5)
+                .map(|reject| format!("{}: {}", Place::line(&reject.file, reject.line), reject.reason))
+                .collect(),
+        }
+    }
+}
+
+/// The labels of the training rows: in order of value where all are whole numbers, else of spelling.
+fn labels_of(train: &Rows) -> Vec<String> {
+    let names: HashSet<&str> = train
+        .rows
+        .iter()
+        .filter_map(|row| match &row.target {
+            Target::Label(label) => Some(label.as_str()),
+            Target::Choice(_) | Target::None => None,
+        })
+        .collect();
+    let mut names: Vec<&str> = names.into_iter().collect();
+    names.sort_unstable();
+    if names.iter().all(|name| name.parse::<i64>().is_ok()) {
+        names.sort_by_key(|name| name.parse::<i64>().unwrap_or(0));
+    }
+    names.into_iter().map(str::to_owned).collect()
+}
+
+fn number(rows: Rows, labels: &[String], split: &str) -> Result<Split> {
+    let numbers: HashMap<&str, u32> = labels.iter().map(String::as_str).zip(0..).collect();
+    let Rows { files, rows } = rows;
+    let examples = rows
+        .into_iter()
+        .map(|Row { input, target, origin }| {
+            let target = match target {
+                Target::Label(label) => *numbers.get(label.as_str()).ok_or_else(|| {
+                    let mut known: Vec<&str> = labels.iter().take(8).map(String::as_str).collect();
+                    if labels.len() > 8 {
+                        known.push("...");
+                    }
+                    Error::data(
+                        Place::line(&files[origin.file as usize].path, origin.line),
+                        format!("a label that the training rows know ({})", known.join(", ")),
+                        format!("`{label}`"),
+                    )
+                    .with_hint(format!(
+                        "remove the row from the {split} file, or add training rows of this label"
+                    ))
+                })?,
+                Target::Choice(choice) => choice,
+                Target::None => 0,
+            };
+            Ok(Example { input, target, origin })
+        })
+        .collect::<Result<_>>()?;
+    Ok(Split { files, examples })
+}
+
+/// A text's identity: 128 bits of hash over all its parts.
+fn identity(input: &Input) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    for text in input.texts() {
+        hasher
+            .update(&(text.len() as u64).to_le_bytes())
+            .update(text.as_bytes());
+    }
+    let mut identity = [0; 16];
+    identity.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    identity
+}
+
+/// The pool, the number of duplicates in it, and the leaks.
+fn compare(
+    train: &Split,
+    validation: &Split,
+    test: Option<&Split>,
+    policy: LeakPolicy,
+) -> Result<(Vec<RowId>, u64, Leaks)> {
+    let identities = |split: &Split| -> Vec<[u8; 16]> {
+        split
+            .examples
+            .par_iter()
+            .map(|example| identity(&example.input))
+            .collect()
+    };
+    let in_validation: HashMap<_, _> = identities(validation).into_iter().zip(0usize..).collect();
+    let in_test: HashMap<_, _> = test
+        .map(identities)
+        .unwrap_or_default()
+        .into_iter()
+        .zip(0usize..)
+        .collect();
+    let mut seen = HashSet::with_capacity(train.examples.len());
+    let mut pool = Vec::with_capacity(train.examples.len());
+    let (mut duplicates, mut leaks) = (0, Leaks::default());
+    for (row, identity) in identities(train).into_iter().enumerate() {
+        duplicates += u64::from(!seen.insert(identity));
+        let leak = match (in_validation.get(&identity), in_test.get(&identity)) {
+            (Some(&twin), _) => {
+                leaks.validation += 1;
+                Some((validation, twin))
+            }
+            (None, Some(&twin)) => {
+                leaks.test += 1;
+                test.map(|test| (test, twin))
+            }
+            (None, None) => None,
+        };
+        match (leak, policy) {
+            (Some((split, twin)), LeakPolicy::Fail) => {
+                let here = train.examples[row].origin;
+                let there = split.examples[twin].origin;
+                return Err(Error::data(
+                    Place::line(&train.files[here.file as usize].path, here.line),
+                    "a row that is in no other split",
+                    format!(
+                        "the text of {}",
+                        Place::line(&split.files[there.file as usize].path, there.line)
+                    ),
+                )
+                .with_hint("`--leaks drop` keeps such rows out of the pool and counts them"));
+            }
+            (Some(_), LeakPolicy::Drop) => {}
+            _ => pool.push(row as RowId),
+        }
+    }
+    Ok((pool, duplicates, leaks))
+}
+
+fn fingerprint(settings: &DataSettings, splits: &[Option<&Split>]) -> Fingerprint {
+    let mut parts = vec![format!("{:?} {:?} {:?}", settings.task, settings.field, settings.leaks)];
+    for split in splits {
+        parts.push("split".to_owned());
+        parts.extend(
+            split
+                .iter()
+                .flat_map(|split| &split.files)
+                .map(|file| file.hash.to_string()),
+        );
+    }
+    Fingerprint::of(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Silent;
+
+    const GOOD: &str = "{\"text\": \"a cat\", \"label\": \"yes\"}\n{\"text\": \"a dog\", \"label\": \"no\"}\n";
+
+    fn settings(folder: &Path, train: &str, validation: &str) -> DataSettings {
+        let (train_path, validation_path) = (folder.join("train.jsonl"), folder.join("validation.jsonl"));
+        fs::write(&train_path, train).expect("writes");
+        fs::write(&validation_path, validation).expect("writes");
+        DataSettings {
+            train: vec![train_path],
+            validation: vec![validation_path],
+            ..DataSettings::default()
+        }
+    }
+
+    /// What a user is told, with the folder's name taken out.
+    fn complaint(train: &str, validation: &str) -> String {
+        let folder = tempfile::tempdir().expect("a folder");
+        let error = read(&settings(folder.path(), train, validation), &Silent).expect_err("is refused");
+        assert!(error.is_input());
+        let hint = error.hint().map_or(String::new(), |hint| format!("\nhint: {hint}"));
+        format!("{error}{hint}").replace(&format!("{}/", folder.path().display()), "")
+    }
+
+    #[test]
+    fn good_rows_come_out_in_order_with_their_lines() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let train =
+            "\u{feff}{\"text\": \"naïve 🐈\", \"label\": 10}\r\n\r\n{\"text\": \"b\", \"label\": 9, \"id\": null}";
+        let data = read(
+            &settings(folder.path(), train, "{\"text\": \"c\", \"label\": 9}\n"),
+            &Silent,
+        )
+        .expect("reads");
+        assert_eq!(
+            data.task,
+            Task {
+                kind: TaskKind::Classification,
+                labels: vec!["9".into(), "10".into()]
+            }
+        );
+        assert_eq!(data.train.examples[0].input, Input::Text("naïve 🐈".into()));
+        assert_eq!(
+            data.train.examples[1].origin,
+            Origin {
+                file: 0,
+                line: 3,
+                record: 2
+            }
+        );
+        assert_eq!(data.train.targets(), [1, 0]);
+        assert_eq!((data.pool, data.rejects), (vec![0, 1], vec![]));
+    }
+
+    #[test]
+    fn a_missing_field_names_the_line_and_the_way_out() {
+        insta::assert_snapshot!(complaint("{\"id\": 1, \"text\": \"a\"}\n", GOOD), @r"
+        train.jsonl, line 1: expected a field `label`, found id, text
+        hint: name the field of your file with `--field label=<name>`
+        ");
+    }
+
+    #[test]
+    fn too_many_bad_rows_stop_the_run_and_the_first_five_are_named() {
+        let bad = "{\"text\": \"\", \"label\": \"a\"}\n{\"text\": 1, \"label\": \"a\"}\n{\"text\": \"t\", \"label\": []}\n{broken\n[]\n{}\n";
+        insta::assert_snapshot!(complaint(&format!("{GOOD}{bad}"), GOOD), @r"
+        6 of 10 rows are bad, more than the 0 that --max-bad allows; the first:
+          train.jsonl, line 3: expected a text in `text`, found an empty text
+          train.jsonl, line 4: expected a text in `text`, found a number
+          train.jsonl, line 5: expected a label (a text, a whole number, true or false) in `label`, found a list
+          train.jsonl, line 6: expected a JSON object, found broken JSON at column 2
+          train.jsonl, line 7: expected a JSON object, found a list
+        hint: mend the rows, or allow more of them with `--max-bad <share>`; all are listed in rejects.jsonl
+        ");
+    }
+
+    #[test]
+    fn a_few_bad_rows_are_set_aside() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut settings = settings(
+            folder.path(),
+            &format!("{GOOD}oops\n"),
+            "{\"text\": \"x\", \"label\": \"no\"}",
+        );
+        settings.max_bad = 0.5;
+        let data = read(&settings, &Silent).expect("reads");
+        assert_eq!(
+            (data.train.examples.len(), data.rejects.len(), data.rejects[0].line),
+            (2, 1, 3)
+        );
+    }
+
+    #[test]
+    fn labels_and_files_that_do_not_fit_are_refused() {
+        insta::assert_snapshot!(complaint(GOOD, "{\"text\": \"x\", \"label\": \"perhaps\"}"), @r"
+        validation.jsonl, line 1: expected a label that the training rows know (no, yes), found `perhaps`
+        hint: remove the row from the validation file, or add training rows of this label
+        ");
+        insta::assert_snapshot!(complaint("{\"text\": \"x\", \"label\": 1}", "{\"text\": \"y\", \"label\": 1}"), @"train.jsonl: expected rows of at least two labels, found only `1`");
+        insta::assert_snapshot!(complaint("", GOOD), @"train.jsonl: expected at least one row, found an empty file");
+        insta::assert_snapshot!(complaint(GOOD, GOOD), @"train.jsonl: expected at least one row that is not also in validation or test, found 2 rows that all are");
+    }
+
+    #[test]
+    fn leaks_are_dropped_kept_or_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let train =
+            format!("{GOOD}{{\"text\": \"a cow\", \"label\": \"no\"}}\n{{\"text\": \"a cow\", \"label\": \"no\"}}\n");
+        let mut settings = settings(folder.path(), &train, "{\"text\": \"a dog\", \"label\": \"yes\"}\n");
+        let data = read(&settings, &Silent).expect("reads");
+        assert_eq!(
+            (data.pool.as_slice(), data.leaks.validation, data.duplicates),
+            (&[0, 2, 3][..], 1, 1)
+        );
+        settings.leaks = LeakPolicy::Keep;
+        assert_eq!(read(&settings, &Silent).expect("reads").pool.len(), 4);
+        settings.leaks = LeakPolicy::Fail;
+        let error = read(&settings, &Silent).expect_err("leaks").to_string();
+        assert!(
+            error.contains("train.jsonl, line 2") && error.contains("validation.jsonl, line 1"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn missing_files_and_unknown_endings_are_named() {
+        let settings = |path: &str| DataSettings {
+            train: vec![path.into()],
+            validation: vec![path.into()],
+            ..DataSettings::default()
+        };
+        let error = read(&settings("/nowhere/train.jsonl"), &Silent).expect_err("is missing");
+        assert!(
+            error.is_input() && error.to_string().starts_with("/nowhere/train.jsonl: could not read"),
+            "{error}"
+        );
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("train.txt");
+        fs::write(&path, "x").expect("writes");
+        let error = read(&settings(&path.to_string_lossy()), &Silent)
+            .expect_err("is no table")
+            .to_string();
+        assert!(
+            error.contains("expected a file named .jsonl, .csv or .parquet"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_line_of_a_megabyte_is_a_row_like_any_other() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let long = "é".repeat(1 << 19);
+        let train = format!("{GOOD}{{\"text\": \"{long}\", \"label\": \"yes\"}}\n");
+        let data = read(
+            &settings(folder.path(), &train, "{\"text\": \"x\", \"label\": \"yes\"}"),
+            &Silent,
+        )
+        .expect("reads");
+        assert_eq!(data.train.examples[2].input.texts(), [long.as_str()]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), ending in 0usize..4) {
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join(["t.jsonl", "t.csv", "t.parquet", "t.jsonl.gz"][ending]);
+            fs::write(&path, &bytes).expect("writes");
+            let good = folder.path().join("v.jsonl");
+            fs::write(&good, GOOD).expect("writes");
+            let settings = DataSettings { train: vec![path], validation: vec![good], ..DataSettings::default() };
+            prop_assert!(read(&settings, &Silent).is_err());
+        }
+    }
+}

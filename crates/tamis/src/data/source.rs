@@ -1,0 +1,380 @@
+//! One file of the user's: its format, its bytes, its records.
+//!
+//! Whatever the format, a record comes out as a JSON object, so that tasks and field names are looked at in one place.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+};
+
+use arrow_array::{
+    Array, ArrayRef, RecordBatch,
+    cast::AsArray,
+    types::{Float64Type, Int64Type},
+};
+use arrow_schema::DataType;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use rayon::prelude::*;
+use serde_json::{Map, Value};
+
+use crate::{Error, Fingerprint, Place, Result};
+
+/// A record's fields by name.
+pub(super) type Fields = Map<String, Value>;
+
+/// How rows lie in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object a line.
+    JsonLines,
+    /// Comma-separated values with a header line.
+    Csv,
+    /// Apache Parquet.
+    Parquet,
+}
+
+impl Format {
+    /// The ending of an uncompressed file of this format.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::JsonLines => "jsonl",
+            Self::Csv => "csv",
+            Self::Parquet => "parquet",
+        }
+    }
+}
+
+/// How a file's bytes are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// As they are.
+    Plain,
+    /// gzip.
+    Gzip,
+    /// Zstandard.
+    Zstd,
+}
+
+/// A file that was read to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Where it is, as the user wrote it.
+    pub path: PathBuf,
+    /// How its rows lie.
+    pub format: Format,
+    /// How its bytes are packed.
+    pub compression: Compression,
+    /// How many records it holds, bad ones included; for JSON Lines the number of lines.
+    pub records: u64,
+    /// The fingerprint of its bytes.
+    pub hash: Fingerprint,
+}
+
+/// One record, or why it could not be read.
+pub(super) struct Record {
+    /// Line (text) or row (Parquet), from 1.
+    pub(super) line: u64,
+    /// Place in the file, from 0.
+    pub(super) record: u64,
+    pub(super) fields: Result<Fields, String>,
+}
+
+/// How many bytes of lines are parsed side by side.
+const BLOCK_BYTES: usize = 8 << 20;
+
+/// How many rows of CSV or Parquet are handed on together.
+const BLOCK_ROWS: usize = 8192;
+
+/// Tells format and compression from a file's name.
+pub(super) fn kind_of(path: &Path) -> Result<(Format, Compression)> {
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy().to_lowercase())
+        .unwrap_or_default();
+    let (stem, compression) = match name.rsplit_once('.') {
+        Some((stem, "gz")) => (stem, Compression::Gzip),
+        Some((stem, "zst")) => (stem, Compression::Zstd),
+        _ => (name.as_str(), Compression::Plain),
+    };
+    match (stem.rsplit_once('.').map(|(_, ending)| ending), compression) {
+        (Some("jsonl" | "ndjson" | "json"), compression) => Ok((Format::JsonLines, compression)),
+        (Some("csv"), compression) => Ok((Format::Csv, compression)),
+        (Some("parquet"), Compression::Plain) => Ok((Format::Parquet, Compression::Plain)),
+        _ => Err(Error::data(
+            Place::file(path),
+            "a file named .jsonl, .csv or .parquet (text also with .gz or .zst)",
+            format!("`{name}`"),
+        )
+        .with_hint("rename the file to what it holds, or convert it to JSON Lines: one JSON object a line")),
+    }
+}
+
+/// Reads a file block by block; `each` gets the records in order. Returns the file as it was found.
+pub(super) fn read_records(path: &Path, each: &mut dyn FnMut(Vec<Record>) -> Result<()>) -> Result<SourceFile> {
+    let (format, compression) = kind_of(path)?;
+    let records = match format {
+        Format::JsonLines => read_json_lines(path, compression, each)?,
+        Format::Csv => read_csv(path, compression, each)?,
+        Format::Parquet => read_parquet(path, each)?,
+    };
+    Ok(SourceFile {
+        path: path.to_path_buf(),
+        format,
+        compression,
+        records,
+        hash: hash_of(path)?,
+    })
+}
+
+/// The fingerprint of a file's bytes.
+pub(super) fn hash_of(path: &Path) -> Result<Fingerprint> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(open(path)?).map_err(Error::io(path, "read"))?;
+    Ok(Fingerprint::of([hasher.finalize().as_bytes()]))
+}
+
+fn open(path: &Path) -> Result<File> {
+    let file = File::open(path).map_err(Error::io(path, "read"))?;
+    if file.metadata().map_err(Error::io(path, "read"))?.is_dir() {
+        return Err(Error::data(Place::file(path), "a file", "a folder"));
+    }
+    Ok(file)
+}
+
+/// The unpacked bytes of a text file, less a byte order mark.
+pub(super) fn text_of(path: &Path, compression: Compression) -> Result<Box<dyn BufRead>> {
+    let file = BufReader::with_capacity(1 << 20, open(path)?);
+    let mut reader: Box<dyn BufRead> = match compression {
+        Compression::Plain => Box::new(file),
+        Compression::Gzip => Box::new(BufReader::with_capacity(
+            1 << 20,
+            flate2::bufread::MultiGzDecoder::new(file),
+        )),
+        Compression::Zstd => Box::new(BufReader::with_capacity(
+            1 << 20,
+            zstd::stream::read::Decoder::with_buffer(file).map_err(Error::io(path, "read"))?,
+        )),
+    };
+    let mut first = [0; 3];
+    let mut filled = 0;
+    while filled < 3 {
+        match reader.read(&mut first[filled..]).map_err(Error::io(path, "read"))? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    let kept = if first == [0xEF, 0xBB, 0xBF] { 0 } else { filled };
+    Ok(Box::new(BufReader::with_capacity(
+        1 << 20,
+        std::io::Cursor::new(first[..kept].to_vec()).chain(reader),
+    )))
+}
+
+fn read_json_lines(
+    path: &Path,
+    compression: Compression,
+    each: &mut dyn FnMut(Vec<Record>) -> Result<()>,
+) -> Result<u64> {
+    let mut reader = text_of(path, compression)?;
+    let mut line = 0;
+    loop {
+        let (mut block, mut ends) = (Vec::new(), Vec::new());
+        while block.len() < BLOCK_BYTES {
+            if reader.read_until(b'\n', &mut block).map_err(Error::io(path, "read"))? == 0 {
+                break;
+            }
+            ends.push(block.len());
+        }
+        if ends.is_empty() {
+            return Ok(line);
+        }
+        let records: Vec<Record> = ends
+            .par_iter()
+            .enumerate()
+            .filter_map(|(i, &end)| {
+                let bytes = &block[if i == 0 { 0 } else { ends[i - 1] }..end];
+                if bytes.iter().all(u8::is_ascii_whitespace) {
+                    return None;
+                }
+                let record = line + i as u64;
+                Some(Record {
+                    line: record + 1,
+                    record,
+                    fields: parse_json(bytes),
+                })
+            })
+            .collect();
+        line += ends.len() as u64;
+        each(records)?;
+    }
+}
+
+fn parse_json(bytes: &[u8]) -> Result<Fields, String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        format!(
+            "expected UTF-8 text, found a broken byte at column {}",
+            error.valid_up_to() + 1
+        )
+    })?;
+    match serde_json::from_str::<Value>(text) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(other) => Err(format!("expected a JSON object, found {}", name_of(&other))),
+        Err(error) => Err(format!(
+            "expected a JSON object, found broken JSON at column {}",
+            error.column()
+        )),
+    }
+}
+
+/// What a value is called in a message.
+pub(super) fn name_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(text) if text.trim().is_empty() => "an empty text",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// A CSV reader over the unpacked bytes; ragged records are reported by us, row by row.
+pub(super) fn csv_reader(path: &Path, compression: Compression) -> Result<csv::Reader<Box<dyn BufRead>>> {
+    Ok(csv::ReaderBuilder::new()
+        .flexible(true)
+        .from_reader(text_of(path, compression)?))
+}
+
+fn read_csv(path: &Path, compression: Compression, each: &mut dyn FnMut(Vec<Record>) -> Result<()>) -> Result<u64> {
+    let mut reader = csv_reader(path, compression)?;
+    let failed = |error: csv::Error| match error.into_kind() {
+        csv::ErrorKind::Io(source) => Error::io(path, "read")(source),
+        kind => Error::data(Place::file(path), "a CSV file in UTF-8", format!("{kind:?}")),
+    };
+    let header = reader.headers().map_err(failed)?.clone();
+    let mut records = 0;
+    let mut row = csv::ByteRecord::new();
+    loop {
+        let mut block = Vec::new();
+        while block.len() < BLOCK_ROWS && reader.read_byte_record(&mut row).map_err(failed)? {
+            let line = row.position().map_or(0, csv::Position::line);
+            let fields = if row.len() == header.len() {
+                header
+                    .iter()
+                    .zip(&row)
+                    .map(|(name, cell)| cell_of(name, cell))
+                    .collect()
+            } else {
+                Err(format!("expected {} fields, found {}", header.len(), row.len()))
+            };
+            block.push(Record {
+                line,
+                record: records,
+                fields,
+            });
+            records += 1;
+        }
+        if block.is_empty() {
+            return Ok(records);
+        }
+        each(block)?;
+    }
+}
+
+/// A CSV cell; a cell that holds a JSON list, as choices and messages do, is read as one.
+fn cell_of(name: &str, cell: &[u8]) -> Result<(String, Value), String> {
+    let text = std::str::from_utf8(cell).map_err(|_| format!("expected UTF-8 text in `{name}`, found broken bytes"))?;
+    let value = match serde_json::from_str(text) {
+        Ok(list @ Value::Array(_)) if matches!(name, "choices" | "messages") || text.starts_with("[\"") => list,
+        _ => Value::String(text.to_owned()),
+    };
+    Ok((name.to_owned(), value))
+}
+
+/// A reader of a Parquet file's rows, in blocks.
+pub(super) fn parquet_reader(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
+    ParquetRecordBatchReaderBuilder::try_new(open(path)?)
+        .map(|builder| builder.with_batch_size(BLOCK_ROWS))
+        .map_err(|error| parquet_failure(path, &error))
+}
+
+/// A Parquet error in our words.
+pub(super) fn parquet_failure(path: &Path, error: &dyn std::fmt::Display) -> Error {
+    Error::data(
+        Place::file(path),
+        "a Parquet file",
+        format!("one that cannot be read ({error})"),
+    )
+}
+
+fn read_parquet(path: &Path, each: &mut dyn FnMut(Vec<Record>) -> Result<()>) -> Result<u64> {
+    let reader = parquet_reader(path)?
+        .build()
+        .map_err(|error| parquet_failure(path, &error))?;
+    let mut records = 0;
+    for batch in reader {
+        let batch = batch.map_err(|error| parquet_failure(path, &error))?;
+        let block: Vec<Record> = (0..batch.num_rows())
+            .into_par_iter()
+            .map(|row| {
+                let record = records + row as u64;
+                Record {
+                    line: record + 1,
+                    record,
+                    fields: row_of(&batch, row),
+                }
+            })
+            .collect();
+        records += batch.num_rows() as u64;
+        each(block)?;
+    }
+    Ok(records)
+}
+
+fn row_of(batch: &RecordBatch, row: usize) -> Result<Fields, String> {
+    batch
+        .schema()
+        .fields()
+        .iter()
+        .zip(batch.columns())
+        .map(|(field, column)| Ok((field.name().clone(), value_of(column, row)?)))
+        .collect()
+}
+
+/// One cell as JSON. Columns of kinds that no task uses come out as null.
+fn value_of(column: &ArrayRef, row: usize) -> Result<Value, String> {
+    if column.is_null(row) {
+        return Ok(Value::Null);
+    }
+    let one = column.slice(row, 1);
+    let cast = |to: &DataType| arrow_cast::cast(&one, to).map_err(|error| error.to_string());
+    Ok(match column.data_type() {
+        DataType::Utf8 => Value::from(one.as_string::<i32>().value(0)),
+        DataType::LargeUtf8 | DataType::Utf8View => Value::from(cast(&DataType::Utf8)?.as_string::<i32>().value(0)),
+        DataType::Dictionary(_, values) => return value_of(&cast(values)?, 0),
+        DataType::Boolean => Value::from(one.as_boolean().value(0)),
+        kind if kind.is_integer() => Value::from(cast(&DataType::Int64)?.as_primitive::<Int64Type>().value(0)),
+        kind if kind.is_floating() => Value::from(cast(&DataType::Float64)?.as_primitive::<Float64Type>().value(0)),
+        DataType::List(_) => list_of(&one.as_list::<i32>().value(0))?,
+        DataType::LargeList(_) => list_of(&one.as_list::<i64>().value(0))?,
+        DataType::FixedSizeList(..) => list_of(&one.as_fixed_size_list().value(0))?,
+        DataType::Struct(fields) => {
+            let object: Result<Fields, String> = fields
+                .iter()
+                .zip(one.as_struct().columns())
+                .map(|(field, column)| Ok((field.name().clone(), value_of(column, 0)?)))
+                .collect();
+            Value::Object(object?)
+        }
+        _ => Value::Null,
+    })
+}
+
+fn list_of(items: &ArrayRef) -> Result<Value, String> {
+    (0..items.len())
+        .map(|i| value_of(items, i))
+        .collect::<Result<Vec<_>, _>>()
+        .map(Value::Array)
+}
