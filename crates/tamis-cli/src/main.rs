@@ -1,2 +1,44 @@
-//! x
-fn main() {}
+//! The `tamis` command: reads what the user typed, runs one subcommand, says how it ended.
+//!
+//! Exit status: 0 done, 1 the run failed, 2 the user's input (usage, settings, data) is at fault, 130 interrupted.
+
+mod args;
+mod demo;
+mod progress;
+mod select;
+mod summary;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let progress = progress::Progress::new();
+    let outcome = match cli.command {
+        Command::Select(args) => select::run(*args, &progress),
+        Command::Demo(args) => demo::run(&args, &progress),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            progress.clear();
+            eprintln!("error: {error:#}");
+            match error.downcast_ref::<tamis::Error>() {
+                Some(error) => {
+                    if let Some(hint) = error.hint() {
+                        eprintln!("hint: {hint}");
+                    }
+                    ExitCode::from(match error {
+                        tamis::Error::Interrupted => 130,
+                        error if error.is_input() => 2,
+                        _ => 1,
+                    })
+                }
+                None => ExitCode::FAILURE,
+            }
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! Agents: they learn what to add from what it earned.
 
+pub mod dqn;
+
 use crate::{
     Result,
     mdp::{Action, Environment, Observation},

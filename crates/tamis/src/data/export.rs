@@ -10,7 +10,7 @@ use arrow_array::BooleanArray;
 use parquet::{arrow::ArrowWriter, basic::Compression as ParquetCompression, file::properties::WriterProperties};
 
 use super::{
-    Format, RowId, SourceFile, Split,
+    Format, Reject, RowId, SourceFile, Split,
     source::{csv_reader, hash_of, parquet_failure, parquet_reader, text_of},
 };
 use crate::{Error, Place, Result};
@@ -57,6 +57,21 @@ pub fn export(split: &Split, rows: &[RowId], folder: &Path) -> Result<PathBuf> {
         Format::Parquet => copy_parquet(&split.files, &wanted, out),
     })?;
     Ok(path)
+}
+
+/// Lists rows that could not be used in `rejects.jsonl`, one JSON object a line; an empty file says that there were none.
+///
+/// # Errors
+///
+/// If the file cannot be written.
+pub fn write_rejects(rejects: &[Reject], folder: &Path) -> Result<()> {
+    let path = folder.join("rejects.jsonl");
+    write_whole(&path, &mut |out| {
+        rejects.iter().try_for_each(|reject| {
+            serde_json::to_writer(&mut *out, reject).map_err(|error| Error::io(&path, "write")(error.into()))?;
+            out.write_all(b"\n").map_err(Error::io(&path, "write"))
+        })
+    })
 }
 
 /// Writes a file under a temporary name beside it, syncs it, and only then gives it its name.

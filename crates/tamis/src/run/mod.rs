@@ -1,1 +1,15 @@
-//! placeholder
+//! The run directory, its stages, and going on after a kill: the only place where the parts are put together.
+
+mod compose;
+mod folder;
+mod judge;
+mod record;
+mod settings;
+mod stages;
+
+pub use compose::select;
+pub use record::{
+    BudgetRecord, ChosenRow, ClusterRecord, DataRecord, LabelRecord, Scored, Scores, SelectionRecord, VERSION,
+};
+pub use settings::{RewardKind, SelectSettings};
+pub use stages::StageRecord;

@@ -1,0 +1,182 @@
+//! What the user typed, and the settings that it makes together with a `tamis.toml`.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use tamis::{Error, Place, Result, run::SelectSettings, seed::Seed};
+
+/// Picks the small part of a fine-tuning set that is worth training on.
+///
+/// Training rows are clustered; an agent decides, chunk by chunk, what to add, rewarded by the change of a cheap proxy
+/// model's validation score; the chosen rows are written back verbatim, with evidence beside random and full-data controls.
+#[derive(Debug, Parser)]
+#[command(name = "tamis", version, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Choose rows from a training file within a budget
+    Select(Box<SelectArgs>),
+    /// Make a small synthetic data set and select from it, in well under a minute
+    Demo(DemoArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Where the data and the run are kept
+    #[arg(long, default_value = "runs/demo", value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// The source of all randomness
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// How many threads to use [default: RAYON_NUM_THREADS, or all cores]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SelectArgs {
+    /// Training files to choose from: .jsonl, .csv or .parquet (text also .gz or .zst)
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    train: Vec<PathBuf>,
+    /// Validation files, which judge a choice
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    validation: Vec<PathBuf>,
+    /// Test files, scored once at the end
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    test: Vec<PathBuf>,
+    /// How much to choose: `5%`, `1000` rows or "200k tokens" [default: 5%]
+    #[arg(long)]
+    budget: Option<String>,
+    /// Where the run is kept; the same command goes on with a run that was killed [default: runs/select]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// A file with the same settings; flags win over it
+    #[arg(long, value_name = "tamis.toml")]
+    config: Option<PathBuf>,
+
+    /// What a field is called in your files, such as `text=review` (repeatable)
+    #[arg(long, value_name = "ROLE=NAME", help_heading = "Data")]
+    field: Vec<String>,
+    /// The task, where the fields do not tell it: classification, pair, choice or response
+    #[arg(long, help_heading = "Data")]
+    task: Option<String>,
+    /// What to do with training rows that also stand in validation or test: drop, keep or fail [default: drop]
+    #[arg(long, help_heading = "Data")]
+    leaks: Option<String>,
+    /// The largest share of bad rows that is borne; they are listed in rejects.jsonl [default: 0.01]
+    #[arg(long, value_name = "SHARE", help_heading = "Data")]
+    max_bad: Option<f64>,
+
+    /// `lexical`, a sentence encoder (folder or hub id), or a .npy or .safetensors file of vectors [default: lexical]
+    #[arg(long, value_name = "NAME|PATH", help_heading = "Embeddings and clusters")]
+    embedder: Option<String>,
+    /// Where embeddings are kept between runs [default: $XDG_CACHE_HOME/tamis or ~/.cache/tamis]
+    #[arg(long, value_name = "DIR", help_heading = "Embeddings and clusters")]
+    cache: Option<PathBuf>,
+    /// How many clusters [default: the square root of half the rows, within bounds]
+    #[arg(long, value_name = "K", help_heading = "Embeddings and clusters")]
+    clusters: Option<usize>,
+
+    /// How the budget is spent: dqn, greedy or random [default: dqn]
+    #[arg(long, help_heading = "Search")]
+    agent: Option<String>,
+    /// The DQN's network: shared (one network reads each cluster) or flat (the paper's) [default: shared]
+    #[arg(long, help_heading = "Search")]
+    network: Option<String>,
+    /// How much one action takes: a number of rows, `cluster`, or `auto` [default: auto]
+    #[arg(long, value_name = "ROWS|cluster|auto", help_heading = "Search")]
+    chunk: Option<String>,
+    /// What is measured: accuracy, macro-f1 or log-loss [default: accuracy]
+    #[arg(long, help_heading = "Search")]
+    metric: Option<String>,
+    /// The form of the metric that agents are rewarded by: soft or hard [default: soft]
+    #[arg(long, help_heading = "Search")]
+    reward: Option<String>,
+    /// The most proxy evaluations to spend [default: 5000]
+    #[arg(long, value_name = "N", help_heading = "Search")]
+    max_evaluations: Option<u64>,
+    /// The most seconds that the agent may take, over all starts [default: no limit]
+    #[arg(long, value_name = "SECONDS", help_heading = "Search")]
+    max_time: Option<f64>,
+    /// The source of all randomness: one seed, one answer [default: 0]
+    #[arg(long, help_heading = "Search")]
+    seed: Option<u64>,
+
+    /// How many threads to use; never changes the result [default: RAYON_NUM_THREADS, or all cores]
+    #[arg(long, value_name = "N", help_heading = "Machine")]
+    pub(crate) threads: Option<usize>,
+    /// The most MiB that the probe's chunk matrices may take; others are recomputed [default: 512]
+    #[arg(long, value_name = "MiB", help_heading = "Machine")]
+    gram_memory: Option<u64>,
+}
+
+impl SelectArgs {
+    /// The settings file's values, or the defaults, with the flags laid over them.
+    pub(crate) fn into_settings(self) -> Result<SelectSettings> {
+        let mut settings = match &self.config {
+            None => SelectSettings::default(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+                toml::from_str(&text).map_err(|error| {
+                    let line = error.span().map(|span| 1 + text[..span.start].matches('\n').count() as u64);
+                    Error::data(Place { path: path.clone(), line }, "settings that tamis knows", error.message().to_owned())
+                        .with_hint("the keys are the flags' names; `[data]` holds train, validation, test, field, leaks and max_bad")
+                })?
+            }
+        };
+        for (flag, target) in [
+            (self.train, &mut settings.data.train),
+            (self.validation, &mut settings.data.validation),
+            (self.test, &mut settings.data.test),
+        ] {
+            if !flag.is_empty() {
+                *target = flag;
+            }
+        }
+        if !self.field.is_empty() {
+            settings.data.field = self.field.iter().map(|field| role_and_name(field)).collect::<Result<BTreeMap<_, _>>>()?;
+        }
+        read_into(&mut settings.budget, self.budget)?;
+        read_into(&mut settings.data.leaks, self.leaks)?;
+        read_into(&mut settings.agent, self.agent)?;
+        read_into(&mut settings.chunk, self.chunk)?;
+        read_into(&mut settings.metric, self.metric)?;
+        read_into(&mut settings.reward, self.reward)?;
+        read_into(&mut settings.dqn.network, self.network)?;
+        if let Some(task) = self.task {
+            settings.data.task = Some(task.parse()?);
+        }
+        set(&mut settings.out, self.out);
+        set(&mut settings.data.max_bad, self.max_bad);
+        set(&mut settings.embedder, self.embedder);
+        set(&mut settings.max_evaluations, self.max_evaluations);
+        set(&mut settings.seed, self.seed.map(Seed));
+        set(&mut settings.gram_memory, self.gram_memory.map(|mebibytes| mebibytes << 20));
+        settings.cache = self.cache.or(settings.cache);
+        settings.clusters = self.clusters.or(settings.clusters);
+        settings.max_time = self.max_time.or(settings.max_time);
+        Ok(settings)
+    }
+}
+
+fn set<T>(target: &mut T, flag: Option<T>) {
+    if let Some(value) = flag {
+        *target = value;
+    }
+}
+
+fn read_into<T: std::str::FromStr<Err = Error>>(target: &mut T, flag: Option<String>) -> Result<()> {
+    set(target, flag.map(|text| text.parse()).transpose()?);
+    Ok(())
+}
+
+fn role_and_name(field: &str) -> Result<(String, String)> {
+    match field.split_once('=') {
+        Some((role, name)) if !role.is_empty() && !name.is_empty() => Ok((role.to_owned(), name.to_owned())),
+        _ => Err(Error::setting("--field", "a role and a name, as in `text=review`", format!("`{field}`"))),
+    }
+}

@@ -1,0 +1,29 @@
+//! `tamis select`: from the user's files to the chosen rows.
+
+use tamis::{Error, run, run::SelectSettings};
+
+use crate::{args::SelectArgs, progress::Progress, summary};
+
+pub(crate) fn run(args: SelectArgs, progress: &Progress) -> anyhow::Result<()> {
+    use_threads(args.threads)?;
+    select(&args.into_settings()?, progress)
+}
+
+/// Runs the selection and prints its summary.
+pub(crate) fn select(settings: &SelectSettings, progress: &Progress) -> anyhow::Result<()> {
+    let record = run::select(settings, progress)?;
+    print!("{}", summary::of(&record, &settings.out));
+    Ok(())
+}
+
+/// Sets the number of threads for the whole process; without a number rayon's own rule holds (RAYON_NUM_THREADS, else all).
+pub(crate) fn use_threads(threads: Option<usize>) -> Result<(), Error> {
+    match threads {
+        None => Ok(()),
+        Some(0) => Err(Error::setting("--threads", "a number above 0", "0")),
+        Some(threads) => rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()
+            .map_err(|error| Error::setting("--threads", "a number that the system allows", error.to_string())),
+    }
+}

@@ -1,0 +1,116 @@
+//! What a person reads after a run, in ten seconds: what was chosen, its scores beside the controls, how the labels moved.
+
+use std::{fmt::Write, path::Path};
+
+use tamis::run::{Scored, SelectionRecord};
+
+/// How many labels are shown; the rest are in `selection.json`.
+const LABELS_SHOWN: usize = 8;
+
+/// The summary of a run whose files are in `out`.
+pub(crate) fn of(record: &SelectionRecord, out: &Path) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write(&mut text, record, out);
+    text
+}
+
+fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::Result {
+    let clusters = record.clusters.iter().filter(|cluster| cluster.chosen > 0).count();
+    let share = 100.0 * record.budget.rows as f64 / record.data.pool.max(1) as f64;
+    writeln!(
+        text,
+        "\nChosen: {} of {} rows ({share:.1}%, {} tokens), from {clusters} of {} clusters, by {} after {} evaluations",
+        record.budget.rows,
+        record.data.pool,
+        record.budget.tokens,
+        record.clusters.len(),
+        record.agent,
+        record.evaluations
+    )?;
+    writeln!(text, "\n  {:32} {:>8}   {:>17}   {:>10}", "the probe's scores", "chosen", "random rows", "everything")?;
+    let mut line = |fold: &str, scored: &Scored| {
+        writeln!(
+            text,
+            "  {:32} {:>8.4}   {:.4} (sd {:.4})   {:>10.4}",
+            format!("{fold}, {}", scored.metric),
+            scored.chosen,
+            scored.random_mean,
+            scored.random_sd,
+            scored.everything
+        )
+    };
+    line("reward fold", &record.scores.reward)?;
+    line("confirm fold", &record.scores.confirm)?;
+    if let Some(test) = &record.scores.test {
+        line("test", test)?;
+    }
+    writeln!(text, "  {}", verdict(record))?;
+    if !record.labels.is_empty() {
+        writeln!(text, "\n  {:32} {:>8} {:>8} {:>12}", "label", "pool", "chosen", "validation")?;
+        for label in record.labels.iter().take(LABELS_SHOWN) {
+            writeln!(
+                text,
+                "  {:32} {:>7.1}% {:>7.1}% {:>11.1}%",
+                plain(&label.label),
+                100.0 * label.pool,
+                100.0 * label.chosen,
+                100.0 * label.validation
+            )?;
+        }
+        if record.labels.len() > LABELS_SHOWN {
+            writeln!(text, "  and {} more", record.labels.len() - LABELS_SHOWN)?;
+        }
+    }
+    let data = &record.data;
+    writeln!(
+        text,
+        "\nRead: {} training rows; {} repeat another, {} also stand in validation or test, {} were bad",
+        data.train,
+        data.duplicates,
+        data.leaks.validation + data.leaks.test,
+        data.rejects
+    )?;
+    let selected = ["selected.jsonl", "selected.csv", "selected.parquet"].into_iter().find(|name| out.join(name).exists());
+    writeln!(text, "Written: {}", out.join(selected.unwrap_or("selected.jsonl")).display())?;
+    writeln!(text, "         {} (rows, scores, clusters, seconds)", out.join("selection.json").display())?;
+    writeln!(text, "These are the scores of a cheap probe. What a fine-tuned model keeps of them has to be measured by fine-tuning it.")
+}
+
+/// One sentence on whether the choice is better than chance, by the fold that nobody searched on.
+fn verdict(record: &SelectionRecord) -> String {
+    let (name, scored) = match &record.scores.test {
+        Some(test) => ("test", test),
+        None => ("the confirm fold", &record.scores.confirm),
+    };
+    let gain = scored.chosen - scored.random_mean;
+    let spread = if scored.random_sd > 0.0 { gain / scored.random_sd } else { 0.0 };
+    if spread >= 2.0 {
+        format!("On {name} the choice is {gain:.4} above random rows: {spread:.1} standard deviations.")
+    } else if spread <= -2.0 {
+        format!("On {name} the choice is {:.4} BELOW random rows: do not use it.", -gain)
+    } else {
+        format!("On {name} the choice is no better than random rows ({gain:+.4}, {spread:+.1} standard deviations).")
+    }
+}
+
+/// A text from the data as it may be shown on a terminal: no control characters, at most 32 characters.
+fn plain(text: &str) -> String {
+    let mut shown: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(32).collect();
+    if text.chars().count() > 32 {
+        shown.pop();
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_the_data_cannot_steer_the_terminal() {
+        assert_eq!(plain("a\u{1b}[31mb\n"), "a\u{fffd}[31mb\u{fffd}");
+        assert_eq!(plain(&"x".repeat(40)).chars().count(), 32);
+    }
+}

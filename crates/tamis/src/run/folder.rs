@@ -1,0 +1,119 @@
+//! The run directory: taken only if it is empty or holds this same run.
+//!
+//! It holds `tamis.toml`'s values as `settings.json` (resolved), `ledger.sqlite`, and at the end `selected.*`,
+//! `selection.json` and `rejects.jsonl`.
+
+use std::{fs, io::Write, path::Path};
+
+use serde_json::Value;
+
+use super::settings::SelectSettings;
+use crate::{Error, Fingerprint, Place, Result, data::write_whole, ledger::Ledger};
+
+/// What the settings file is called.
+const SETTINGS: &str = "settings.json";
+
+/// Makes the directory, or goes on with the run that it holds.
+///
+/// # Errors
+///
+/// If it holds something else, or cannot be written.
+pub(super) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<Ledger> {
+    let out = &settings.out;
+    let now = what_matters(settings)?;
+    let path = out.join(SETTINGS);
+    if path.exists() {
+        let text = fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
+        let there: Value = serde_json::from_str(&text).map_err(|error| {
+            Error::data(Place::file(&path), "the settings of a run", format!("broken JSON ({error})"))
+                .with_hint("choose another folder with `--out`")
+        })?;
+        let mut differences = Vec::new();
+        compare("", &there, &now, &mut differences);
+        if !differences.is_empty() {
+            return Err(Error::OtherRun { path: out.clone(), difference: differences.join(", ") });
+        }
+    } else if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Error::setting("--out", "a new or empty folder, or one that holds a run", format!("{}, which holds other files", out.display()))
+            .with_hint("name a folder of its own for the run, such as `--out runs/first`"));
+    } else {
+        fs::create_dir_all(out).map_err(Error::io(out, "create"))?;
+        write_json(&path, &now)?;
+    }
+    let mut ledger = Ledger::open(&out.join("ledger.sqlite"))?;
+    match ledger.meta("data")? {
+        Some(there) if there != data.as_str() => {
+            return Err(Error::OtherRun { path: out.clone(), difference: "the contents of the data files".into() });
+        }
+        Some(_) => {}
+        None => ledger.set_meta("data", data.as_str())?,
+    }
+    Ok(ledger)
+}
+
+/// The settings, less those that never change a result.
+pub(super) fn what_matters(settings: &SelectSettings) -> Result<Value> {
+    let mut value = serde_json::to_value(settings)
+        .map_err(|error| Error::setting("settings", "values that can be written as JSON", error.to_string()))?;
+    if let Value::Object(fields) = &mut value {
+        for name in ["out", "cache", "gram_memory"] {
+            fields.remove(name);
+        }
+    }
+    Ok(value)
+}
+
+/// Lists the settings that differ, by their full names.
+fn compare(name: &str, there: &Value, now: &Value, differences: &mut Vec<String>) {
+    match (there, now) {
+        (Value::Object(a), Value::Object(b)) => {
+            let names: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            for key in names {
+                let full = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+                compare(&full, a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null), differences);
+            }
+        }
+        _ if there == now => {}
+        _ => differences.push(format!("{name} (there: {there}, now: {now})")),
+    }
+}
+
+/// Writes a JSON file whole.
+pub(super) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    write_whole(path, &mut |out| {
+        serde_json::to_writer_pretty(&mut *out, value).map_err(|error| Error::io(path, "write")(error.into()))?;
+        out.write_all(b"\n").map_err(Error::io(path, "write"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{budget::Budget, seed::Seed};
+
+    #[test]
+    fn a_folder_is_gone_on_with_only_by_the_same_run() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut settings = SelectSettings { out: folder.path().join("run"), ..SelectSettings::default() };
+        let data = Fingerprint::of(["rows"]);
+        drop(open(&settings, &data).expect("a new folder"));
+        settings.gram_memory = 1;
+        drop(open(&settings, &data).expect("memory changes no result"));
+        let error = open(&settings, &Fingerprint::of(["other rows"])).expect_err("other data");
+        assert!(error.to_string().contains("the contents of the data files"), "{error}");
+        settings.seed = Seed(3);
+        settings.budget = Budget::Rows(10);
+        let error = open(&settings, &data).expect_err("other settings");
+        assert!(error.is_input() && error.hint().is_some());
+        assert!(error.to_string().ends_with(r#"budget (there: "5%", now: "10"), seed (there: 0, now: 3)"#), "{error}");
+    }
+
+    #[test]
+    fn a_folder_with_other_files_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("thesis.tex"), "x").expect("writes");
+        let settings = SelectSettings { out: folder.path().to_path_buf(), ..SelectSettings::default() };
+        assert!(open(&settings, &Fingerprint::of(["rows"])).expect_err("is taken").to_string().contains("other files"));
+        assert_eq!(fs::read_dir(folder.path()).expect("reads").count(), 1);
+    }
+}

@@ -1,0 +1,130 @@
+//! Scores of finished selections: of the finalists on the confirm fold, of the choice beside its controls on every fold.
+
+use rand::seq::SliceRandom;
+use rayon::prelude::*;
+
+use super::record::{Scored, Scores};
+use crate::{
+    Monitor, Result,
+    budget::Limit,
+    data::RowId,
+    metric::Metric,
+    proxy::{Design, Tuning, train_and_score},
+    seed::Seed,
+};
+
+/// How many random selections of the budget's size stand beside the choice.
+const RANDOM_CONTROLS: u64 = 10;
+
+/// The folds and the probe's settings, fixed before the agent begins.
+pub(super) struct Judge<'a> {
+    pub(super) train: &'a Design,
+    pub(super) reward: &'a Design,
+    pub(super) confirm: &'a Design,
+    pub(super) test: Option<&'a Design>,
+    /// Ridge strength and temperature at the budget's size.
+    pub(super) tuning: Tuning,
+    /// The same at the pool's size, for the control that trains on everything.
+    pub(super) tuning_everything: Tuning,
+    /// What agents are rewarded by.
+    pub(super) reward_metric: Metric,
+    /// What is reported.
+    pub(super) report_metric: Metric,
+}
+
+impl Judge<'_> {
+    /// The finalist that does best on the confirm fold in the reward's metric; ties go to the better on the reward fold,
+    /// which stands first.
+    pub(super) fn choose(&self, finalists: &[Vec<RowId>]) -> Result<usize> {
+        let scores: Vec<f64> = finalists
+            .par_iter()
+            .map(|rows| {
+                train_and_score(self.train, rows, &self.tuning, &[(self.confirm, self.reward_metric)]).map(|scores| scores[0])
+            })
+            .collect::<Result<_>>()?;
+        Ok((0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(b.cmp(&a))).unwrap_or(0))
+    }
+
+    /// The choice, ten random selections and the whole pool, on every fold.
+    pub(super) fn scores(
+        &self,
+        chosen: &[RowId],
+        pool: &[RowId],
+        (tokens, limit): (&[u32], Limit),
+        seed: Seed,
+        monitor: &dyn Monitor,
+    ) -> Result<Scores> {
+        let mut folds = vec![
+            (self.reward, self.reward_metric),
+            (self.confirm, self.report_metric),
+            (self.confirm, self.reward_metric),
+        ];
+        folds.extend(self.test.map(|test| (test, self.report_metric)));
+        let score = |rows: &[RowId], tuning: &Tuning| {
+            let scores = train_and_score(self.train, rows, tuning, &folds);
+            monitor.advance(1);
+            scores
+        };
+        let choice = score(chosen, &self.tuning)?;
+        let random: Vec<Vec<f64>> = (0..RANDOM_CONTROLS)
+            .into_par_iter()
+            .map(|i| score(&random_rows(pool, tokens, limit, seed.index(i)), &self.tuning))
+            .collect::<Result<_>>()?;
+        let everything = score(pool, &self.tuning_everything)?;
+        let scored = |i: usize| {
+            let values: Vec<f64> = random.iter().map(|scores| scores[i]).collect();
+            let mean = values.iter().sum::<f64>() / values.len() as f64;
+            let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+            Scored {
+                metric: folds[i].1.to_string(),
+                chosen: choice[i],
+                random_mean: mean,
+                random_sd: (squares / (values.len() - 1) as f64).sqrt(),
+                everything: everything[i],
+            }
+        };
+        Ok(Scores {
+            reward: scored(0),
+            confirm: scored(1),
+            confirm_as_reward: scored(2),
+            test: self.test.map(|_| scored(3)),
+        })
+    }
+}
+
+/// Random rows of the pool that spend the limit as a selection would; `tokens[i]` is what row `pool[i]` costs.
+pub(super) fn random_rows(pool: &[RowId], tokens: &[u32], limit: Limit, seed: Seed) -> Vec<RowId> {
+    let mut order: Vec<usize> = (0..pool.len()).collect();
+    order.shuffle(&mut seed.rng());
+    let count = match limit {
+        Limit::Rows(rows) => rows as usize,
+        Limit::Tokens(most) => {
+            let mut sum = 0;
+            order
+                .iter()
+                .take_while(|&&i| {
+                    sum += u64::from(tokens[i]);
+                    sum <= most
+                })
+                .count()
+                .max(1)
+        }
+    };
+    order.truncate(count);
+    order.sort_unstable();
+    order.into_iter().map(|i| pool[i]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_control_spends_what_a_selection_spends() {
+        let pool = [3, 5, 8, 9];
+        assert_eq!(random_rows(&pool, &[1; 4], Limit::Rows(3), Seed(1)).len(), 3);
+        let rows = random_rows(&pool, &[4, 4, 4, 4], Limit::Tokens(9), Seed(1));
+        assert_eq!(rows.len(), 2);
+        assert!(rows.iter().all(|row| pool.contains(row)) && rows[0] < rows[1]);
+    }
+}

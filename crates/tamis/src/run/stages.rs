@@ -1,0 +1,61 @@
+//! How long each stage took, and how much memory it held.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::{Monitor, Result};
+
+/// One stage of a run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StageRecord {
+    /// Its name.
+    pub name: String,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+    /// The most memory the process held at any moment of the stage, in bytes; none where the system does not tell.
+    pub peak_bytes: Option<u64>,
+}
+
+/// Runs stages and keeps their records.
+pub(super) struct Stages<'a> {
+    monitor: &'a dyn Monitor,
+    records: Vec<StageRecord>,
+}
+
+impl<'a> Stages<'a> {
+    pub(super) fn new(monitor: &'a dyn Monitor) -> Self {
+        Self { monitor, records: Vec::new() }
+    }
+
+    /// Runs one stage of `total` steps, if that is known.
+    pub(super) fn run<T>(&mut self, name: &str, total: Option<u64>, stage: impl FnOnce() -> Result<T>) -> Result<T> {
+        reset_peak();
+        let began = Instant::now();
+        self.monitor.begin(name, total);
+        let result = stage();
+        self.monitor.end();
+        self.records.push(StageRecord {
+            name: name.to_owned(),
+            seconds: began.elapsed().as_secs_f64(),
+            peak_bytes: peak_bytes(),
+        });
+        result
+    }
+
+    pub(super) fn into_records(self) -> Vec<StageRecord> {
+        self.records
+    }
+}
+
+/// Makes Linux count the process's peak memory anew; elsewhere, and where it may not, the peak is that of the whole run.
+fn reset_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+/// The process's peak resident memory, from `VmHWM` in kB.
+fn peak_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}

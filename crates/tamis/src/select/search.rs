@@ -1,0 +1,108 @@
+//! Searches that learn nothing: stochastic greedy with restarts, and random full states.
+
+use std::ops::Range;
+
+use rand::{RngExt, seq::SliceRandom};
+
+use super::{Problem, Selector};
+use crate::{Result, mdp::Environment, pool::Pool, seed::Seed};
+
+/// Stochastic greedy: at every step a random sample of the legal actions is tried and the best of them taken; when the
+/// budget is spent it starts again, with another sample, until the evaluations are spent.
+///
+/// Source: Mirzasoleiman et al. 2015, "Lazier than lazy greedy", algorithm 1. We differ in one way: restarts.
+#[derive(Debug, Clone, Copy)]
+pub struct Greedy {
+    /// Actions tried at a step.
+    pub candidates: usize,
+}
+
+impl Default for Greedy {
+    fn default() -> Self {
+        Self { candidates: 20 }
+    }
+}
+
+impl Selector for Greedy {
+    fn select(&mut self, problem: &mut Problem<'_>, seed: Seed) -> Result<()> {
+        let mut idle = 0;
+        for round in 0.. {
+            let before = problem.evaluations();
+            let mut rng = seed.index(round).rng();
+            problem.restart()?;
+            loop {
+                let mut open: Vec<usize> = (0..problem.legal().len()).filter(|&c| problem.legal()[c].is_some()).collect();
+                let left = problem.remaining();
+                if left == 0 {
+                    return Ok(());
+                }
+                if open.is_empty() {
+                    break;
+                }
+                let tries = self.candidates.min(open.len()).min(usize::try_from(left).unwrap_or(usize::MAX));
+                let candidates = open.partial_shuffle(&mut rng, tries).0.to_vec();
+                let rewards = problem.peek(&candidates)?;
+                let best = (0..tries).max_by(|&a, &b| rewards[a].total_cmp(&rewards[b]).then(b.cmp(&a))).unwrap_or(0);
+                problem.take(candidates[best])?;
+            }
+            idle = if problem.evaluations() == before { idle + 1 } else { 0 };
+            if idle == PATIENCE {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Random full states, each one evaluation: the same clusters and chunks, chosen blindly.
+#[derive(Debug, Clone, Copy)]
+pub struct Random;
+
+/// After how many rounds that met only states known already a search takes the pool to be exhausted.
+const PATIENCE: u32 = 20;
+
+/// How many random states are scored side by side; fixed, so that the number of threads changes nothing.
+const BATCH: u64 = 64;
+
+impl Selector for Random {
+    fn select(&mut self, problem: &mut Problem<'_>, seed: Seed) -> Result<()> {
+        let mut idle = 0;
+        for round in 0.. {
+            let before = problem.evaluations();
+            let batch = BATCH.min(problem.remaining());
+            if batch == 0 || idle == PATIENCE {
+                break;
+            }
+            let paths: Vec<_> =
+                (0..batch).map(|i| random_path(problem.pool(), seed.index(round * BATCH + i))).collect();
+            problem.score_full(&paths)?;
+            idle = if problem.evaluations() == before { idle + 1 } else { 0 };
+        }
+        Ok(())
+    }
+}
+
+/// Chunks drawn at random, each cluster as likely as it has rows left, until the budget is spent.
+fn random_path(pool: &Pool, seed: Seed) -> Vec<(usize, Range<u32>)> {
+    let mut rng = seed.rng();
+    let mut state = pool.empty();
+    let mut path = Vec::new();
+    loop {
+        let legal = pool.legal(&state);
+        let weight = |c: usize| legal[c].as_ref().map_or(0, |_| pool.cluster(c).len() as u64 - u64::from(state.taken()[c]));
+        let total: u64 = (0..pool.clusters()).map(weight).sum();
+        if total == 0 {
+            return path;
+        }
+        let mut ticket = rng.random_range(0..total);
+        let mut cluster = 0;
+        while ticket >= weight(cluster) {
+            ticket -= weight(cluster);
+            cluster += 1;
+        }
+        if let Some(range) = &legal[cluster] {
+            state = pool.after(&state, cluster, range);
+            path.push((cluster, range.clone()));
+        }
+    }
+}
