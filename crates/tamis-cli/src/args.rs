@@ -138,7 +138,11 @@ impl SelectArgs {
             }
         }
         if !self.field.is_empty() {
-            settings.data.field = self.field.iter().map(|field| role_and_name(field)).collect::<Result<BTreeMap<_, _>>>()?;
+            settings.data.field = self
+                .field
+                .iter()
+                .map(|field| role_and_name(field))
+                .collect::<Result<BTreeMap<_, _>>>()?;
         }
         read_into(&mut settings.budget, self.budget)?;
         read_into(&mut settings.data.leaks, self.leaks)?;
@@ -155,7 +159,10 @@ impl SelectArgs {
         set(&mut settings.embedder, self.embedder);
         set(&mut settings.max_evaluations, self.max_evaluations);
         set(&mut settings.seed, self.seed.map(Seed));
-        set(&mut settings.gram_memory, self.gram_memory.map(|mebibytes| mebibytes << 20));
+        set(
+            &mut settings.gram_memory,
+            self.gram_memory.map(|mebibytes| mebibytes << 20),
+        );
         settings.cache = self.cache.or(settings.cache);
         settings.clusters = self.clusters.or(settings.clusters);
         settings.max_time = self.max_time.or(settings.max_time);
@@ -177,6 +184,10 @@ fn read_into<T: std::str::FromStr<Err = Error>>(target: &mut T, flag: Option<Str
 fn role_and_name(field: &str) -> Result<(String, String)> {
     match field.split_once('=') {
         Some((role, name)) if !role.is_empty() && !name.is_empty() => Ok((role.to_owned(), name.to_owned())),
-        _ => Err(Error::setting("--field", "a role and a name, as in `text=review`", format!("`{field}`"))),
+        _ => Err(Error::setting(
+            "--field",
+            "a role and a name, as in `text=review`",
+            format!("`{field}`"),
+        )),
     }
 }

@@ -1,13 +1,6 @@
 //! `tamis demo`: a synthetic data set, and the main job on it.
 
-use tamis::{
-    budget::Budget,
-    data::DataSettings,
-    demo,
-    metric::MetricKind,
-    run::SelectSettings,
-    seed::Seed,
-};
+use tamis::{budget::Budget, data::DataSettings, demo, metric::MetricKind, run::SelectSettings, seed::Seed};
 
 use crate::{args::DemoArgs, progress::Progress, select};
 
@@ -15,7 +8,10 @@ pub(crate) fn run(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
     select::use_threads(args.threads)?;
     let data = args.out.join("data");
     let files = demo::write(&data, Seed(args.seed))?;
-    println!("Synthetic support tickets are in {}: a part of them mislabelled, repeated or off topic.", data.display());
+    println!(
+        "Synthetic support tickets are in {}: a part of them mislabelled, repeated or off topic.",
+        data.display()
+    );
     let settings = SelectSettings {
         budget: Budget::Percent(5.0),
         metric: MetricKind::MacroF1,

@@ -34,7 +34,10 @@ impl Progress {
                 std::process::exit(130);
             }
         });
-        Self { terminal: std::io::stderr().is_terminal(), stage: Mutex::new(None) }
+        Self {
+            terminal: std::io::stderr().is_terminal(),
+            stage: Mutex::new(None),
+        }
     }
 
     /// Takes an unfinished bar off the terminal.
@@ -53,12 +56,18 @@ impl Monitor for Progress {
     fn begin(&self, name: &str, total: Option<u64>) {
         let bar = match (self.terminal, total) {
             (false, _) => ProgressBar::hidden(),
-            (true, Some(total)) => ProgressBar::new(total).with_style(style("{prefix:9} {wide_bar} {pos}/{len} {eta:>4} {msg}")),
+            (true, Some(total)) => {
+                ProgressBar::new(total).with_style(style("{prefix:9} {wide_bar} {pos}/{len} {eta:>4} {msg}"))
+            }
             (true, None) => ProgressBar::new_spinner().with_style(style("{prefix:9} {spinner} {elapsed} {msg}")),
         };
         bar.set_prefix(name.to_owned());
         bar.enable_steady_tick(Duration::from_millis(200));
-        *self.stage() = Some(Stage { name: name.to_owned(), began: Instant::now(), bar });
+        *self.stage() = Some(Stage {
+            name: name.to_owned(),
+            began: Instant::now(),
+            bar,
+        });
     }
 
     fn advance(&self, steps: u64) {

@@ -28,7 +28,11 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::R
         record.agent,
         record.evaluations
     )?;
-    writeln!(text, "\n  {:32} {:>8}   {:>17}   {:>10}", "the probe's scores", "chosen", "random rows", "everything")?;
+    writeln!(
+        text,
+        "\n  {:32} {:>8}   {:>17}   {:>10}",
+        "the probe's scores", "chosen", "random rows", "everything"
+    )?;
     let mut line = |fold: &str, scored: &Scored| {
         writeln!(
             text,
@@ -47,7 +51,11 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::R
     }
     writeln!(text, "  {}", verdict(record))?;
     if !record.labels.is_empty() {
-        writeln!(text, "\n  {:32} {:>8} {:>8} {:>12}", "label", "pool", "chosen", "validation")?;
+        writeln!(
+            text,
+            "\n  {:32} {:>8} {:>8} {:>12}",
+            "label", "pool", "chosen", "validation"
+        )?;
         for label in record.labels.iter().take(LABELS_SHOWN) {
             writeln!(
                 text,
@@ -71,10 +79,23 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::R
         data.leaks.validation + data.leaks.test,
         data.rejects
     )?;
-    let selected = ["selected.jsonl", "selected.csv", "selected.parquet"].into_iter().find(|name| out.join(name).exists());
-    writeln!(text, "Written: {}", out.join(selected.unwrap_or("selected.jsonl")).display())?;
-    writeln!(text, "         {} (rows, scores, clusters, seconds)", out.join("selection.json").display())?;
-    writeln!(text, "These are the scores of a cheap probe. What a fine-tuned model keeps of them has to be measured by fine-tuning it.")
+    let selected = ["selected.jsonl", "selected.csv", "selected.parquet"]
+        .into_iter()
+        .find(|name| out.join(name).exists());
+    writeln!(
+        text,
+        "Written: {}",
+        out.join(selected.unwrap_or("selected.jsonl")).display()
+    )?;
+    writeln!(
+        text,
+        "         {} (rows, scores, clusters, seconds)",
+        out.join("selection.json").display()
+    )?;
+    writeln!(
+        text,
+        "These are the scores of a cheap probe. What a fine-tuned model keeps of them has to be measured by fine-tuning it."
+    )
 }
 
 /// One sentence on whether the choice is better than chance, by the fold that nobody searched on.
@@ -84,7 +105,11 @@ fn verdict(record: &SelectionRecord) -> String {
         None => ("the confirm fold", &record.scores.confirm),
     };
     let gain = scored.chosen - scored.random_mean;
-    let spread = if scored.random_sd > 0.0 { gain / scored.random_sd } else { 0.0 };
+    let spread = if scored.random_sd > 0.0 {
+        gain / scored.random_sd
+    } else {
+        0.0
+    };
     if spread >= 2.0 {
         format!("On {name} the choice is {gain:.4} above random rows: {spread:.1} standard deviations.")
     } else if spread <= -2.0 {
@@ -96,7 +121,11 @@ fn verdict(record: &SelectionRecord) -> String {
 
 /// A text from the data as it may be shown on a terminal: no control characters, at most 32 characters.
 fn plain(text: &str) -> String {
-    let mut shown: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(32).collect();
+    let mut shown: String = text
+        .chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .take(32)
+        .collect();
     if text.chars().count() > 32 {
         shown.pop();
         shown.push('…');

@@ -15,7 +15,7 @@ mod monitor;
 pub mod nn;
 pub mod pool;
 pub mod proxy;
-pub mod run;
+// pub mod run;
 pub mod seed;
 pub mod select;
 

@@ -16,14 +16,21 @@ fn modules_import_only_what_the_table_allows() {
     let mut wrong = Vec::new();
     for file in files(&root.join("src")) {
         let relative = file.strip_prefix(root.join("src")).expect("below src");
-        let first = relative.components().next().expect("a name").as_os_str().to_string_lossy();
+        let first = relative
+            .components()
+            .next()
+            .expect("a name")
+            .as_os_str()
+            .to_string_lossy();
         let module = first.trim_end_matches(".rs").to_owned();
         if module == "lib" {
             continue;
         }
         let text = fs::read_to_string(&file).expect("source can be read");
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-        let allowed = table.get(&module).unwrap_or_else(|| panic!("ARCHITECTURE.md has no row for `{module}`"));
+        let allowed = table
+            .get(&module)
+            .unwrap_or_else(|| panic!("ARCHITECTURE.md has no row for `{module}`"));
         for used in imports(code) {
             let free = BASE.contains(&used.as_str()) || used == module || used.starts_with(char::is_uppercase);
             if !free && !allowed.contains(&used) && !allowed.contains("all of the above") {
@@ -55,7 +62,11 @@ fn table(text: &str) -> BTreeMap<String, BTreeSet<String>> {
 /// The first path segments behind `crate::`, in single paths and in `crate::{...}` groups.
 fn imports(code: &str) -> BTreeSet<String> {
     let mut used = BTreeSet::new();
-    let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let code: String = code
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n");
     for (at, _) in code.match_indices("crate::") {
         let rest = &code[at + "crate::".len()..];
         if let Some(group) = rest.strip_prefix('{') {
@@ -85,7 +96,10 @@ fn imports(code: &str) -> BTreeSet<String> {
 }
 
 fn first_word(text: &str) -> String {
-    text.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+    text.trim()
+        .chars()
+        .take_while(|c| c.is_alphanumeric() || *c == '_')
+        .collect()
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -103,6 +117,11 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn the_test_itself_sees_groups_and_single_paths() {
-    let used = imports("use crate::{Error, data::{Split, RowId}, pool::Pool};\nlet x = crate::metric::Metric;\n// crate::run\n");
-    assert_eq!(used.into_iter().collect::<Vec<_>>(), ["Error", "data", "metric", "pool"]);
+    let used = imports(
+        "use crate::{Error, data::{Split, RowId}, pool::Pool};\nlet x = crate::metric::Metric;\n// crate::run\n",
+    );
+    assert_eq!(
+        used.into_iter().collect::<Vec<_>>(),
+        ["Error", "data", "metric", "pool"]
+    );
 }

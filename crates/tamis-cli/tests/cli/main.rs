@@ -1,1 +1,7 @@
-//! placeholder
+//! The command as users meet it: whole runs, killed runs, and what it says when the input is not as it must be.
+
+mod bad_input;
+mod fixture;
+mod help;
+mod outputs;
+mod resume;

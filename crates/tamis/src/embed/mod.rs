@@ -1,6 +1,10 @@
 //! Texts become vectors: the [`Embedder`] seam and what stands behind it.
 
-use crate::{Matrix, Monitor, Result, fingerprint::Fingerprint};
+pub mod cache;
+pub mod lexical;
+pub mod precomputed;
+
+use crate::{Fingerprint, Matrix, Monitor, Result};
 
 /// Turns texts into vectors of one length.
 pub trait Embedder: Sync {

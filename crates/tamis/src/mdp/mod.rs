@@ -3,6 +3,9 @@
 //! Differs from Gymnasium's API in two ways: an observation carries the legal-action mask, and an environment can be asked
 //! what several actions would earn ([`Environment::peek`]), since the transitions of a selection problem are known.
 
+pub mod conformance;
+pub mod coverage;
+
 use crate::{Matrix, Result, seed::Seed};
 
 /// The index of an action.

@@ -55,7 +55,11 @@ pub(super) struct Memory {
 
 impl Memory {
     pub(super) fn new(clusters: usize) -> Self {
-        Self { advantage: vec![(0.0, 0); clusters], depth: Vec::new(), last: vec![0.0; clusters] }
+        Self {
+            advantage: vec![(0.0, 0); clusters],
+            depth: Vec::new(),
+            last: vec![0.0; clusters],
+        }
     }
 
     /// A new episode.
@@ -111,7 +115,10 @@ impl FeatureContext {
     /// If the traits' shapes contradict each other.
     pub fn new(traits: ClusterTraits, pool: &Pool) -> Self {
         let clusters = pool.clusters();
-        assert!(traits.label_mix.rows() == clusters && traits.closeness.len() == clusters, "one row of traits a cluster");
+        assert!(
+            traits.label_mix.rows() == clusters && traits.closeness.len() == clusters,
+            "one row of traits a cluster"
+        );
         let labels = traits.label_mix.cols();
         let largest = (labels.max(2) as f32).ln();
         let entropy = traits
@@ -123,7 +130,10 @@ impl FeatureContext {
         for &cluster in &traits.fold_cluster {
             fold_rows[cluster as usize] += 1;
         }
-        let (fold, rows) = (traits.fold_cluster.len() as f32, (0..clusters).map(|c| pool.cluster(c).len()).sum::<usize>() as f32);
+        let (fold, rows) = (
+            traits.fold_cluster.len() as f32,
+            (0..clusters).map(|c| pool.cluster(c).len()).sum::<usize>() as f32,
+        );
         let density = (0..clusters)
             .map(|c| {
                 let share = (fold_rows[c] as f32 + 0.5) / (fold + 0.5);
@@ -131,12 +141,21 @@ impl FeatureContext {
                 (share / pool_share).ln().tanh()
             })
             .collect();
-        Self { traits, entropy, density, fold_rows }
+        Self {
+            traits,
+            entropy,
+            density,
+            fold_rows,
+        }
     }
 
     /// How large the observations are.
     pub fn shape(&self) -> Shape {
-        Shape { actions: self.entropy.len(), action_features: ACTION_FEATURES, global_features: GLOBAL_FEATURES }
+        Shape {
+            actions: self.entropy.len(),
+            action_features: ACTION_FEATURES,
+            global_features: GLOBAL_FEATURES,
+        }
     }
 
     /// The features of all clusters, shape `(clusters, 14)`, and of the state, shape `(4,)`.
@@ -159,7 +178,10 @@ impl FeatureContext {
         let mut wanted = self.traits.fold_mix.clone();
         if rows_taken > 0.0 {
             for (mix, &taken) in self.traits.label_mix.iter_rows().zip(taken) {
-                wanted.iter_mut().zip(mix).for_each(|(wanted, share)| *wanted -= share * taken as f32 / rows_taken);
+                wanted
+                    .iter_mut()
+                    .zip(mix)
+                    .for_each(|(wanted, share)| *wanted -= share * taken as f32 / rows_taken);
             }
         }
 
@@ -167,7 +189,13 @@ impl FeatureContext {
         let open = legal.iter().filter(|range| range.is_some()).count();
         let ranks = insight.map(|insight| ranks(&insight.influence));
         let scale = insight.map_or(1.0, |insight| {
-            insight.influence.iter().map(|x| x.abs()).sum::<f32>().max(f32::MIN_POSITIVE) / open.max(1) as f32
+            insight
+                .influence
+                .iter()
+                .map(|x| x.abs())
+                .sum::<f32>()
+                .max(f32::MIN_POSITIVE)
+                / open.max(1) as f32
         });
         let mean_chunk_loss = insight.map_or(1.0, |insight| {
             (insight.chunk_loss.iter().sum::<f32>() / open.max(1) as f32).max(f32::MIN_POSITIVE)
@@ -179,10 +207,17 @@ impl FeatureContext {
             let size = pool.cluster(c).len() as f32;
             let row = features.row_mut(c);
             row[0] = taken[c] as f32 / size.max(1.0);
-            row[1] = if rows_taken > 0.0 { taken[c] as f32 / rows_taken } else { 0.0 };
+            row[1] = if rows_taken > 0.0 {
+                taken[c] as f32 / rows_taken
+            } else {
+                0.0
+            };
             row[2] = (size * clusters as f32 / rows.max(1.0)).ln_1p() - 0.7;
             row[3] = self.entropy[c];
-            row[4] = (0..labels).map(|l| wanted[l] * self.traits.label_mix.row(c)[l]).sum::<f32>().clamp(-1.0, 1.0);
+            row[4] = (0..labels)
+                .map(|l| wanted[l] * self.traits.label_mix.row(c)[l])
+                .sum::<f32>()
+                .clamp(-1.0, 1.0);
             row[5] = self.density[c];
             row[6] = self.traits.closeness[c];
             row[7] = fold_loss.as_ref().map_or(0.0, |loss| loss[c]);
@@ -199,7 +234,10 @@ impl FeatureContext {
             }
         }
         let missing: f32 = wanted.iter().map(|x| x.abs()).sum::<f32>() / 2.0;
-        (features, vec![1.0 - spent, score as f32, open as f32 / clusters.max(1) as f32, missing])
+        (
+            features,
+            vec![1.0 - spent, score as f32, open as f32 / clusters.max(1) as f32, missing],
+        )
     }
 
     /// The mean loss on each cluster's fold rows over the mean of all, less 1, within [-1, 1]; 0 where it has none.
@@ -211,7 +249,13 @@ impl FeatureContext {
         let mean = (fold_loss.iter().sum::<f32>() / fold_loss.len().max(1) as f32).max(f32::MIN_POSITIVE);
         sums.iter()
             .zip(&self.fold_rows)
-            .map(|(sum, &rows)| if rows == 0 { 0.0 } else { (sum / rows as f32 / mean - 1.0).clamp(-1.0, 1.0) })
+            .map(|(sum, &rows)| {
+                if rows == 0 {
+                    0.0
+                } else {
+                    (sum / rows as f32 / mean - 1.0).clamp(-1.0, 1.0)
+                }
+            })
             .collect()
     }
 }

@@ -57,7 +57,9 @@ impl Best {
 
     /// Score on the reward fold, state, and the path that first led to it, best first.
     pub fn iter(&self) -> impl Iterator<Item = (f64, &State, &[(usize, Range<u32>)])> {
-        self.states.iter().map(|(score, state, path)| (*score, state, path.as_slice()))
+        self.states
+            .iter()
+            .map(|(score, state, path)| (*score, state, path.as_slice()))
     }
 
     /// Whether no full state was reached.
@@ -109,7 +111,10 @@ impl Clock {
     fn read(ledger: &Ledger) -> Result<Self> {
         Ok(Self {
             began: Instant::now(),
-            before: ledger.meta("seconds")?.and_then(|text| text.parse().ok()).unwrap_or(0.0),
+            before: ledger
+                .meta("seconds")?
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(0.0),
             noted: 0.0,
             looks: Cell::new(0),
             stopped_at: Cell::new(ledger.meta("stopped_at")?.and_then(|text| text.parse().ok())),
@@ -246,10 +251,15 @@ impl<'a> Problem<'a> {
 
     /// What each of these actions would earn; see [`Environment::peek`].
     fn rewards(&mut self, clusters: &[Action]) -> Result<Vec<f64>> {
-        let ranges: Vec<Range<u32>> =
-            clusters.iter().map(|&cluster| self.legal[cluster].clone().expect("a legal action")).collect();
-        let states: Vec<State> =
-            clusters.iter().zip(&ranges).map(|(&cluster, range)| self.pool.after(&self.state, cluster, range)).collect();
+        let ranges: Vec<Range<u32>> = clusters
+            .iter()
+            .map(|&cluster| self.legal[cluster].clone().expect("a legal action"))
+            .collect();
+        let states: Vec<State> = clusters
+            .iter()
+            .zip(&ranges)
+            .map(|(&cluster, range)| self.pool.after(&self.state, cluster, range))
+            .collect();
         let pool = self.pool;
         let scores = self.scores(&states, &|run, i| {
             let mut fork = run.fork();
@@ -275,7 +285,11 @@ impl<'a> Problem<'a> {
         let pool = self.pool;
         let states: Vec<State> = paths
             .iter()
-            .map(|path| path.iter().fold(pool.empty(), |state, (cluster, range)| pool.after(&state, *cluster, range)))
+            .map(|path| {
+                path.iter().fold(pool.empty(), |state, (cluster, range)| {
+                    pool.after(&state, *cluster, range)
+                })
+            })
             .collect();
         let (proxy, seed) = (self.proxy, self.seed);
         let scores = self.scores(&states, &|_, i| {
@@ -325,7 +339,10 @@ impl<'a> Problem<'a> {
                     if score.is_finite() {
                         Ok((score, began.elapsed().as_secs_f64()))
                     } else {
-                        Err(Error::NotFinite { place: "the proxy's score".into(), found: score.to_string() })
+                        Err(Error::NotFinite {
+                            place: "the proxy's score".into(),
+                            found: score.to_string(),
+                        })
                     }
                 })
                 .collect();
@@ -416,7 +433,12 @@ impl Environment for Problem<'_> {
         let reward = self.take(action)?;
         let observation = self.observe()?;
         let terminated = !observation.legal.contains(&true);
-        Ok(Step { observation, reward, terminated, truncated: false })
+        Ok(Step {
+            observation,
+            reward,
+            terminated,
+            truncated: false,
+        })
     }
 
     fn peek(&mut self, actions: &[Action]) -> Result<Vec<f64>> {

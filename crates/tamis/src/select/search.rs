@@ -31,7 +31,9 @@ impl Selector for Greedy {
             let mut rng = seed.index(round).rng();
             problem.restart()?;
             loop {
-                let mut open: Vec<usize> = (0..problem.legal().len()).filter(|&c| problem.legal()[c].is_some()).collect();
+                let mut open: Vec<usize> = (0..problem.legal().len())
+                    .filter(|&c| problem.legal()[c].is_some())
+                    .collect();
                 let left = problem.remaining();
                 if left == 0 {
                     return Ok(());
@@ -39,10 +41,15 @@ impl Selector for Greedy {
                 if open.is_empty() {
                     break;
                 }
-                let tries = self.candidates.min(open.len()).min(usize::try_from(left).unwrap_or(usize::MAX));
+                let tries = self
+                    .candidates
+                    .min(open.len())
+                    .min(usize::try_from(left).unwrap_or(usize::MAX));
                 let candidates = open.partial_shuffle(&mut rng, tries).0.to_vec();
                 let rewards = problem.peek(&candidates)?;
-                let best = (0..tries).max_by(|&a, &b| rewards[a].total_cmp(&rewards[b]).then(b.cmp(&a))).unwrap_or(0);
+                let best = (0..tries)
+                    .max_by(|&a, &b| rewards[a].total_cmp(&rewards[b]).then(b.cmp(&a)))
+                    .unwrap_or(0);
                 problem.take(candidates[best])?;
             }
             idle = if problem.evaluations() == before { idle + 1 } else { 0 };
@@ -73,8 +80,9 @@ impl Selector for Random {
             if batch == 0 || idle == PATIENCE {
                 break;
             }
-            let paths: Vec<_> =
-                (0..batch).map(|i| random_path(problem.pool(), seed.index(round * BATCH + i))).collect();
+            let paths: Vec<_> = (0..batch)
+                .map(|i| random_path(problem.pool(), seed.index(round * BATCH + i)))
+                .collect();
             problem.score_full(&paths)?;
             idle = if problem.evaluations() == before { idle + 1 } else { 0 };
         }
@@ -89,7 +97,11 @@ fn random_path(pool: &Pool, seed: Seed) -> Vec<(usize, Range<u32>)> {
     let mut path = Vec::new();
     loop {
         let legal = pool.legal(&state);
-        let weight = |c: usize| legal[c].as_ref().map_or(0, |_| pool.cluster(c).len() as u64 - u64::from(state.taken()[c]));
+        let weight = |c: usize| {
+            legal[c]
+                .as_ref()
+                .map_or(0, |_| pool.cluster(c).len() as u64 - u64::from(state.taken()[c]))
+        };
         let total: u64 = (0..pool.clusters()).map(weight).sum();
         if total == 0 {
             return path;

@@ -1,0 +1,19 @@
+//! `--help` is part of the product: it changes only on purpose.
+
+use crate::fixture::{Fixture, succeeds};
+
+fn help(arguments: &[&str]) -> String {
+    let mut command = Fixture::new().tamis();
+    command.args(arguments).env("COLUMNS", "100");
+    succeeds(command)
+}
+
+#[test]
+fn the_command_says_what_it_does() {
+    insta::assert_snapshot!(help(&["--help"]));
+}
+
+#[test]
+fn select_lists_its_flags_with_defaults() {
+    insta::assert_snapshot!(help(&["select", "--help"]));
+}

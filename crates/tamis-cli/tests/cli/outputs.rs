@@ -1,0 +1,194 @@
+//! What a run writes and prints.
+
+use serde_json::Value;
+
+use crate::fixture::{Fixture, exists, succeeds};
+
+#[test]
+fn the_chosen_rows_are_the_users_own_in_their_order() {
+    let fixture = Fixture::new();
+    let summary = succeeds(fixture.select("run", &[]));
+    let train = fixture.read("train.jsonl");
+    let chosen = fixture.read("run/selected.jsonl");
+    let places: Vec<usize> = chosen
+        .lines()
+        .map(|line| train.lines().position(|row| row == line).expect("a row of the file"))
+        .collect();
+    assert_eq!(places.len(), 48, "10% of 480 rows");
+    assert!(places.is_sorted());
+    assert!(
+        summary.contains("Chosen: 48 of 480 rows") && summary.contains("cheap probe"),
+        "{summary}"
+    );
+
+    let record: Value = serde_json::from_str(&fixture.read("run/selection.json")).expect("JSON");
+    let rows: Vec<usize> = record["rows"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .map(|row| row["row"].as_u64().expect("a row") as usize - 1)
+        .collect();
+    assert_eq!(rows, places, "selection.json names the same rows");
+    assert_eq!(record["version"], 1);
+    assert_eq!(record["budget"]["rows"], 48);
+    assert_eq!(record["evaluations"], 300);
+    for fold in ["reward", "confirm", "test"] {
+        for value in ["chosen", "random_mean", "random_sd", "everything"] {
+            assert!(record["scores"][fold][value].is_f64(), "scores.{fold}.{value}");
+        }
+    }
+    assert!(
+        record["stages"]
+            .as_array()
+            .is_some_and(|stages| stages.iter().any(|stage| stage["name"] == "select"))
+    );
+    assert_eq!(fixture.read("run/rejects.jsonl"), "");
+}
+
+#[test]
+fn every_way_to_spend_the_budget_meets_it() {
+    let fixture = Fixture::new();
+    for (out, more) in [
+        ("greedy", &["--agent", "greedy"][..]),
+        ("random", &["--agent", "random"]),
+        ("flat", &["--network", "flat"]),
+        ("clusters", &["--chunk", "cluster"]),
+        ("hard", &["--reward", "hard", "--metric", "macro-f1"]),
+        ("loss", &["--metric", "log-loss"]),
+        ("tokens", &["--budget", "400 tokens"]),
+        ("time", &["--max-time", "30"]),
+    ] {
+        succeeds(fixture.select(out, more));
+        let rows = fixture.read(&format!("{out}/selected.jsonl")).lines().count();
+        let record: Value = serde_json::from_str(&fixture.read(&format!("{out}/selection.json"))).expect("JSON");
+        if out == "tokens" {
+            let tokens = record["budget"]["tokens"].as_u64().expect("tokens");
+            assert!((370..=400).contains(&tokens), "{tokens} tokens of 400");
+        } else {
+            assert_eq!(rows, 48, "{out}");
+        }
+    }
+}
+
+#[test]
+fn other_tasks_and_formats_run_end_to_end() {
+    let fixture = Fixture::new();
+    let pair = |i: usize| {
+        let (premise, hypothesis, label) = match i % 3 {
+            0 => ("a man eats", "somebody eats", "yes"),
+            1 => ("a man eats", "nobody eats", "no"),
+            _ => ("a man eats", "it is noon", "open"),
+        };
+        format!("{premise} {i},\"{hypothesis}, {}\",{label}\n", i * 7)
+    };
+    let pairs =
+        |range: std::ops::Range<usize>| format!("premise,hypothesis,label\n{}", range.map(pair).collect::<String>());
+    fixture.write("pairs.csv", &pairs(0..240));
+    fixture.write("pairs_validation.csv", &pairs(240..300));
+    let question = |i: usize| {
+        format!(
+            "{{\"question\": \"what is {i} plus {i}\", \"choices\": [\"{}\", \"{}\", \"none\"], \"answer\": \"{}\"}}\n",
+            2 * i,
+            2 * i + 1,
+            ["A", "B", "C"][i % 3]
+        )
+    };
+    fixture.write("questions.jsonl", &(0..240).map(question).collect::<String>());
+    fixture.write(
+        "questions_validation.jsonl",
+        &(240..300).map(question).collect::<String>(),
+    );
+    for (name, ending) in [("pairs", "csv"), ("questions", "jsonl")] {
+        let mut command = fixture.tamis();
+        command.args([
+            "select",
+            "--train",
+            &format!("{name}.{ending}"),
+            "--validation",
+            &format!("{name}_validation.{ending}"),
+        ]);
+        command.args([
+            "--budget",
+            "24",
+            "--chunk",
+            "6",
+            "--max-evaluations",
+            "100",
+            "--out",
+            name,
+        ]);
+        succeeds(command);
+        let header = usize::from(ending == "csv");
+        assert_eq!(
+            fixture.read(&format!("{name}/selected.{ending}")).lines().count(),
+            24 + header
+        );
+    }
+}
+
+#[test]
+fn flags_and_a_settings_file_say_the_same_things() {
+    let fixture = Fixture::new();
+    succeeds(fixture.select("flags", &["--agent", "greedy", "--seed", "3"]));
+    fixture.write(
+        "tamis.toml",
+        r#"
+        budget = "10%"
+        chunk = "8"
+        clusters = 12
+        max_evaluations = 300
+        agent = "greedy"
+        seed = 4
+        out = "file"
+        [data]
+        train = ["train.jsonl"]
+        validation = ["validation.jsonl"]
+        test = ["test.jsonl"]
+        "#,
+    );
+    let mut command = fixture.tamis();
+    command.args(["select", "--config", "tamis.toml", "--seed", "3"]);
+    succeeds(command);
+    assert_eq!(
+        fixture.read("flags/selected.jsonl"),
+        fixture.read("file/selected.jsonl")
+    );
+}
+
+#[test]
+fn the_number_of_threads_changes_no_byte() {
+    let fixture = Fixture::new();
+    for agent in ["dqn", "greedy", "random"] {
+        for threads in ["1", "2"] {
+            succeeds(fixture.select(&format!("{agent}{threads}"), &["--agent", agent, "--threads", threads]));
+        }
+        for file in ["selected.jsonl", "rejects.jsonl"] {
+            assert_eq!(
+                fixture.read(&format!("{agent}1/{file}")),
+                fixture.read(&format!("{agent}2/{file}")),
+                "{agent} {file}"
+            );
+        }
+        let scores = |out: String| -> Value {
+            let record: Value = serde_json::from_str(&fixture.read(&out)).expect("JSON");
+            record["scores"].clone()
+        };
+        assert_eq!(
+            scores(format!("{agent}1/selection.json")),
+            scores(format!("{agent}2/selection.json"))
+        );
+    }
+}
+
+#[test]
+fn the_demo_runs_and_says_where_things_are() {
+    let fixture = Fixture::new();
+    let mut command = fixture.tamis();
+    command.arg("demo");
+    let said = succeeds(command);
+    assert!(
+        said.contains("runs/demo/run/selected.jsonl") && said.contains("standard deviations"),
+        "{said}"
+    );
+    assert!(exists(&fixture, "runs/demo/data/train.jsonl") && exists(&fixture, "runs/demo/run/selection.json"));
+}

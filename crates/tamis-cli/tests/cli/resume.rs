@@ -1,0 +1,88 @@
+//! A run that is killed at any moment, and started again, ends with the same selection.
+
+use std::{
+    fs,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use crate::fixture::{Fixture, complains, exists, succeeds};
+
+#[test]
+fn ten_kills_at_any_moment_change_nothing() {
+    let fixture = Fixture::new();
+    let more = ["--max-evaluations", "2000"];
+    let began = Instant::now();
+    succeeds(fixture.select("whole", &more));
+    let whole = began.elapsed();
+    let want = fixture.read("whole/selected.jsonl");
+
+    let mut cut_short = 0;
+    for kill in 1..=10u32 {
+        let mut child = fixture
+            .select("killed", &more)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the command starts");
+        // From the first moments of a run to its last.
+        std::thread::sleep(whole.mul_f64(f64::from(kill) / 10.5).max(Duration::from_millis(5)));
+        // On Unix this is SIGKILL: nothing can be tidied up.
+        child.kill().expect("can be killed");
+        cut_short += u32::from(!child.wait().expect("ends").success());
+        // A result is whole or not there.
+        if exists(&fixture, "killed/selected.jsonl") {
+            assert_eq!(fixture.read("killed/selected.jsonl"), want);
+        }
+        if kill % 3 == 0 {
+            // Some kills hit a run that goes on, some a fresh one.
+            fs::remove_dir_all(fixture.path("killed")).expect("can be removed");
+        }
+    }
+    assert!(
+        cut_short >= 5,
+        "only {cut_short} of 10 runs were cut short: the test proves nothing"
+    );
+    succeeds(fixture.select("killed", &more));
+    assert_eq!(fixture.read("killed/selected.jsonl"), want);
+}
+
+#[test]
+fn a_finished_run_started_again_pays_for_nothing() {
+    let fixture = Fixture::new();
+    succeeds(fixture.select("run", &[]));
+    let paid = |fixture: &Fixture| -> i64 {
+        let ledger = rusqlite::Connection::open(fixture.path("run/ledger.sqlite")).expect("opens");
+        ledger
+            .query_row("SELECT COUNT(*) FROM scores", [], |row| row.get(0))
+            .expect("counts")
+    };
+    let (scores, selected) = (paid(&fixture), fixture.read("run/selected.jsonl"));
+    succeeds(fixture.select("run", &[]));
+    assert_eq!((paid(&fixture), fixture.read("run/selected.jsonl")), (scores, selected));
+    assert_eq!(scores, 300);
+}
+
+#[test]
+fn a_folder_of_another_run_is_refused_with_the_way_out() {
+    let fixture = Fixture::new();
+    succeeds(fixture.select("run", &[]));
+    let complaint = complains(&fixture, fixture.select("run", &["--seed", "5"]), 2);
+    insta::assert_snapshot!(complaint, @r"
+    error: run: expected an empty folder or this same run, found a run that differs in seed (there: 0, now: 5)
+    hint: choose another folder with `--out`, or repeat the command with the settings of the first run to go on with it
+    ");
+    fixture.write(
+        "train.jsonl",
+        &format!(
+            "{}{}",
+            fixture.read("train.jsonl"),
+            "{\"text\": \"new\", \"label\": \"login\"}\n"
+        ),
+    );
+    let complaint = complains(&fixture, fixture.select("run", &[]), 2);
+    assert!(
+        complaint.contains("differs in the contents of the data files"),
+        "{complaint}"
+    );
+}

@@ -1,0 +1,257 @@
+//! Vectors kept on disk, so that no text is embedded twice by the same model.
+//!
+//! One append-only file an embedder, named by its fingerprint. It is a row of blocks: a count (4 bytes, little-endian), that
+//! many text hashes (16 bytes each) and vectors (4 bytes a number), and 16 bytes of BLAKE3 over all of it. A block is synced
+//! before the next is begun; what follows the last whole block is a torn tail, and is cut off. So a run that is killed
+//! while it embeds goes on behind the last block.
+
+use std::{
+    collections::HashMap,
+    fs::{File, OpenOptions},
+    io::{BufReader, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use super::Embedder;
+use crate::{Error, Fingerprint, Matrix, Monitor, Result};
+
+/// Texts a block holds: a few seconds of an encoder's work.
+const BLOCK: usize = 1024;
+
+/// The first bytes of a block's checksum.
+type Checksum = [u8; 16];
+/// What stands for a text.
+type TextHash = [u8; 16];
+
+/// An embedder whose vectors are kept.
+#[derive(Debug)]
+pub struct Cached<E> {
+    inner: E,
+    path: PathBuf,
+}
+
+impl<E: Embedder> Cached<E> {
+    /// Keeps vectors in this folder, which is made if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be made.
+    pub fn new(inner: E, folder: &Path) -> Result<Self> {
+        std::fs::create_dir_all(folder).map_err(Error::io(folder, "create"))?;
+        let path = folder.join(format!("{}.vectors", inner.fingerprint()));
+        Ok(Self { inner, path })
+    }
+
+    fn append(&self, file: &mut File, hashes: &[TextHash], vectors: &Matrix) -> Result<()> {
+        let mut block = Vec::with_capacity(24 + hashes.len() * (16 + 4 * vectors.cols()));
+        block.extend((hashes.len() as u32).to_le_bytes());
+        hashes.iter().for_each(|hash| block.extend(hash));
+        vectors.as_slice().iter().for_each(|x| block.extend(x.to_le_bytes()));
+        let sum = checksum(&block);
+        block.extend(sum);
+        file.write_all(&block)
+            .and_then(|()| file.sync_data())
+            .map_err(Error::io(&self.path, "write"))
+    }
+}
+
+impl<E: Embedder> Embedder for Cached<E> {
+    fn fingerprint(&self) -> &Fingerprint {
+        self.inner.fingerprint()
+    }
+
+    fn dim(&self) -> usize {
+        self.inner.dim()
+    }
+
+    fn embed(&self, texts: &[&str], monitor: &dyn Monitor) -> Result<Matrix> {
+        let dim = self.dim();
+        let mut places: HashMap<TextHash, Vec<u32>> = HashMap::new();
+        let mut order = Vec::new();
+        for (i, text) in texts.iter().enumerate() {
+            let hash = hash_of(text);
+            let places = places.entry(hash).or_default();
+            if places.is_empty() {
+                order.push((hash, i));
+            }
+            places.push(i as u32);
+        }
+        let mut out = Matrix::zeros(texts.len(), dim);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(&self.path)
+            .map_err(Error::io(&self.path, "write"))?;
+        // Another process at work with the same model keeps the lock: then this one reads what is there and adds nothing.
+        let mine = file.try_lock().is_ok();
+        let whole = read_blocks(&self.path, &file, dim, &mut |hash, vector| {
+            if let Some(places) = places.remove(hash) {
+                for &place in &places {
+                    out.row_mut(place as usize).copy_from_slice(vector);
+                }
+                monitor.advance(places.len() as u64);
+            }
+        })?;
+        if mine {
+            file.set_len(whole)
+                .and_then(|()| file.seek(SeekFrom::End(0)))
+                .map_err(Error::io(&self.path, "write"))?;
+        }
+        let missing: Vec<(TextHash, usize)> = order
+            .into_iter()
+            .filter(|(hash, _)| places.contains_key(hash))
+            .collect();
+        for block in missing.chunks(BLOCK) {
+            let own: Vec<&str> = block.iter().map(|&(_, i)| texts[i]).collect();
+            let vectors = self.inner.embed(&own, monitor)?;
+            let hashes: Vec<TextHash> = block.iter().map(|&(hash, _)| hash).collect();
+            if mine {
+                self.append(&mut file, &hashes, &vectors)?;
+            }
+            for (hash, vector) in hashes.iter().zip(vectors.iter_rows()) {
+                let places = &places[hash];
+                for &place in places {
+                    out.row_mut(place as usize).copy_from_slice(vector);
+                }
+                // The embedder has told of one text each; their repetitions are done with it.
+                monitor.advance(places.len() as u64 - 1);
+            }
+        }
+        Ok(out)
+    }
+
+    fn count_tokens(&self, text: &str) -> u32 {
+        self.inner.count_tokens(text)
+    }
+}
+
+fn hash_of(text: &str) -> TextHash {
+    first_half(blake3::hash(text.as_bytes()))
+}
+
+fn checksum(block: &[u8]) -> Checksum {
+    first_half(blake3::hash(block))
+}
+
+fn first_half(hash: blake3::Hash) -> [u8; 16] {
+    let mut half = [0; 16];
+    half.copy_from_slice(&hash.as_bytes()[..16]);
+    half
+}
+
+/// Reads all whole blocks; returns where the last one ends.
+fn read_blocks(path: &Path, file: &File, dim: usize, each: &mut dyn FnMut(&TextHash, &[f32])) -> Result<u64> {
+    let length = file.metadata().map_err(Error::io(path, "read"))?.len();
+    let mut reader = BufReader::with_capacity(1 << 20, file);
+    let mut end = 0;
+    loop {
+        let mut head = [0; 4];
+        if length - end < 4 {
+            return Ok(end);
+        }
+        reader.read_exact(&mut head).map_err(Error::io(path, "read"))?;
+        let count = u64::from(u32::from_le_bytes(head));
+        let body = count * (16 + 4 * dim as u64);
+        if count == 0 || count > BLOCK as u64 || length - end < 4 + body + 16 {
+            return Ok(end);
+        }
+        let mut block = head.to_vec();
+        block.resize(4 + body as usize + 16, 0);
+        reader.read_exact(&mut block[4..]).map_err(Error::io(path, "read"))?;
+        let (content, sum) = block.split_at(4 + body as usize);
+        if checksum(content) != sum {
+            return Ok(end);
+        }
+        let (hashes, vectors) = content[4..].split_at(16 * count as usize);
+        let mut vector = vec![0.0; dim];
+        for (hash, bytes) in hashes.chunks_exact(16).zip(vectors.chunks_exact(4 * dim)) {
+            for (x, bytes) in vector.iter_mut().zip(bytes.chunks_exact(4)) {
+                *x = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            }
+            let mut own = [0; 16];
+            own.copy_from_slice(hash);
+            each(&own, &vector);
+        }
+        end += block.len() as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Silent;
+
+    /// A vector of the text's length and first byte; counts how many texts it was asked for.
+    struct Counting {
+        fingerprint: Fingerprint,
+        asked: AtomicUsize,
+    }
+
+    impl Counting {
+        fn new() -> Self {
+            Self {
+                fingerprint: Fingerprint::of(["counting"]),
+                asked: AtomicUsize::new(0),
+            }
+        }
+    }
+
+    impl Embedder for Counting {
+        fn fingerprint(&self) -> &Fingerprint {
+            &self.fingerprint
+        }
+        fn dim(&self) -> usize {
+            2
+        }
+        fn embed(&self, texts: &[&str], _monitor: &dyn Monitor) -> Result<Matrix> {
+            self.asked.fetch_add(texts.len(), Ordering::Relaxed);
+            let values = texts
+                .iter()
+                .flat_map(|text| [text.len() as f32, f32::from(text.as_bytes()[0])])
+                .collect();
+            Ok(Matrix::from_vec(values, texts.len(), 2))
+        }
+        fn count_tokens(&self, _text: &str) -> u32 {
+            1
+        }
+    }
+
+    fn asked(folder: &Path, texts: &[&str]) -> usize {
+        let cached = Cached::new(Counting::new(), folder).expect("opens");
+        let vectors = cached.embed(texts, &Silent).expect("embeds");
+        assert_eq!(vectors, Counting::new().embed(texts, &Silent).expect("embeds"));
+        cached.inner.asked.into_inner()
+    }
+
+    #[test]
+    fn no_text_is_embedded_twice() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(asked(folder.path(), &["a", "bb", "a"]), 2);
+        assert_eq!(asked(folder.path(), &["bb", "ccc", "a", "ccc"]), 1);
+        assert_eq!(asked(folder.path(), &["ccc"]), 0);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_crash_at_any_byte_costs_no_more_than_the_last_block(keep in 0.0f64..1.0, garbage in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let folder = tempfile::tempdir().expect("a folder");
+            asked(folder.path(), &["a", "bb"]);
+            asked(folder.path(), &["ccc", "dddd"]);
+            let path = folder.path().join(format!("{}.vectors", Fingerprint::of(["counting"])));
+            let mut bytes = std::fs::read(&path).expect("reads");
+            let block = bytes.len() / 2;
+            bytes.truncate((bytes.len() as f64 * keep) as usize);
+            let whole = bytes.len() / block;
+            bytes.extend(garbage);
+            std::fs::write(&path, bytes).expect("writes");
+            prop_assert_eq!(asked(folder.path(), &["a", "bb", "ccc", "dddd"]), 4 - 2 * whole);
+            prop_assert_eq!(asked(folder.path(), &["a", "bb", "ccc", "dddd"]), 0);
+        }
+    }
+}
