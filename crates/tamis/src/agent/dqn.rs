@@ -1,25 +1,446 @@
-//! stub until merge
-use super::*;
-use crate::mdp::Shape;
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+//! Deep Q-learning with legal-action masks.
+//!
+//! Sources: Mnih et al. 2015 (replay, target network, Huber loss), van Hasselt et al. 2016 (double Q-learning), Sutton & Barto
+//! 2018, section 7.1 (n-step returns), all with gamma 1, since the return is the final score. What we do differently:
+//!
+//! 1. Q is learned as *immediate reward* plus *future return* ([`super::network`]). Every reward that was looked at, taken
+//!    or not, teaches the first.
+//! 2. An action is not taken on the network's word alone: the `lookahead` actions with the greatest Q and `explorers`
+//!    random ones are tried ([`Environment::peek`]), and the one with the greatest *true* reward plus predicted future is
+//!    taken. With `lookahead = 0` this is plain DQN: the greatest Q is taken, and only that is paid for.
+//! 3. The target network follows slowly (Lillicrap et al. 2016) instead of being copied at intervals.
+
+use std::collections::VecDeque;
+
+use rand::{RngExt, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Agent, TrainEvent,
+    network::{Lesson, NetworkKind, QNetwork},
+    replay::Replay,
+};
+use crate::{
+    Error, Result,
+    mdp::{Action, Environment, Observation, Shape},
+    nn::mlp::{Adam, Trace},
+    seed::Seed,
+};
+
+/// After how many episodes that met only states known already the problem is taken to be exhausted.
+const PATIENCE: u32 = 20;
+/// The most bytes that observations kept for replay may take; the number of steps kept is lowered to fit.
+const REPLAY_BYTES: usize = 256 << 20;
+/// Looked-at rewards that are kept.
+const REWARDS_KEPT: usize = 20_000;
+/// Looked-at rewards a training step learns from.
+const REWARD_BATCH: usize = 128;
+
+/// How a [`Dqn`] learns.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct DqnSettings {}
-pub struct Dqn;
-impl Dqn {
-    pub fn new(_s: Shape, _d: DqnSettings, _seed: Seed) -> Result<Self> {
-        Ok(Self)
+pub struct DqnSettings {
+    /// The network. Default: shared.
+    pub network: NetworkKind,
+    /// Units of each of the two hidden layers. Default: 64.
+    pub hidden: usize,
+    /// Adam's learning rate. Default: 0.001.
+    pub learning_rate: f32,
+    /// Transitions a training step learns from. Default: 32.
+    pub batch: usize,
+    /// Training steps an environment step. Default: 2.
+    pub updates: usize,
+    /// Steps that replay keeps. Default: 10,000.
+    pub replay: usize,
+    /// Rewards that are summed before the target network is asked. Default: 5.
+    pub n_step: usize,
+    /// By what share the target network follows at a training step, 0 to 1. Default: 0.01.
+    pub target_rate: f32,
+    /// Whether the online network names the next action and the target network values it. Default: true.
+    pub double: bool,
+    /// Actions of the greatest Q that are tried at a step; 0 for plain DQN. Default: 8.
+    pub lookahead: usize,
+    /// Random actions that are tried beside them. Default: 2.
+    pub explorers: usize,
+    /// Share of steps on which a random one of the actions tried is taken, at first. Default: 0.1.
+    pub epsilon_start: f64,
+    /// The same at the end; it falls linearly with the evaluations spent. Default: 0.
+    pub epsilon_end: f64,
+    /// Rewards seen before the network is trusted; until then the actions tried are random. Default: 200.
+    pub warm_up: usize,
+}
+
+impl Default for DqnSettings {
+    fn default() -> Self {
+        Self {
+            network: NetworkKind::Shared,
+            hidden: 64,
+            learning_rate: 1e-3,
+            batch: 32,
+            updates: 2,
+            replay: 10_000,
+            n_step: 5,
+            target_rate: 0.01,
+            double: true,
+            lookahead: 8,
+            explorers: 2,
+            epsilon_start: 0.1,
+            epsilon_end: 0.0,
+            warm_up: 200,
+        }
     }
 }
+
+impl DqnSettings {
+    /// Looks for values that mean nothing.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is out of range.
+    pub fn check(&self) -> Result<()> {
+        let counts = [
+            ("dqn.hidden", self.hidden),
+            ("dqn.batch", self.batch),
+            ("dqn.replay", self.replay),
+            ("dqn.n_step", self.n_step),
+        ];
+        for (name, value) in counts {
+            if value == 0 {
+                return Err(Error::setting(name, "a number above 0", "0"));
+            }
+        }
+        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
+            return Err(Error::setting("dqn.learning_rate", "a number above 0", self.learning_rate.to_string()));
+        }
+        let shares = [
+            ("dqn.target_rate", f64::from(self.target_rate)),
+            ("dqn.epsilon_start", self.epsilon_start),
+            ("dqn.epsilon_end", self.epsilon_end),
+        ];
+        for (name, value) in shares {
+            if !(0.0..=1.0).contains(&value) {
+                return Err(Error::setting(name, "a share from 0 to 1", value.to_string()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A deep Q-learning agent.
+pub struct Dqn {
+    settings: DqnSettings,
+    online: QNetwork,
+    target: QNetwork,
+    adam: Adam,
+    replay: Replay,
+    /// Rewards looked at: what the network reads, the action, the reward.
+    rewards: VecDeque<(Vec<f32>, Action, f64)>,
+    rewards_seen: usize,
+    units: Units,
+    gradient: Vec<f32>,
+    trace: Trace,
+}
+
+/// What a reward and a future return of 1 stand for, so that the network learns numbers of about that size.
+#[derive(Debug, Clone, Copy)]
+struct Units {
+    reward: f64,
+    future: f64,
+}
+
+impl Dqn {
+    /// An agent for environments of this shape.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is out of range.
+    pub fn new(shape: Shape, settings: DqnSettings, seed: Seed) -> Result<Self> {
+        settings.check()?;
+        let online = QNetwork::new(settings.network, shape, settings.hidden, seed.derive("network"));
+        let parameters = online.mlp().parameters().len();
+        let observation = size_of::<f32>() * (shape.actions * (shape.action_features + 1) + shape.global_features);
+        let capacity = settings.replay.min(REPLAY_BYTES / observation.max(1)).max(1);
+        Ok(Self {
+            adam: Adam::new(parameters, settings.learning_rate, 10.0),
+            target: online.clone(),
+            replay: Replay::new(capacity),
+            rewards: VecDeque::new(),
+            rewards_seen: 0,
+            units: Units { reward: 1.0, future: 1.0 },
+            gradient: vec![0.0; parameters],
+            trace: Trace::default(),
+            online,
+            settings,
+        })
+    }
+
+    /// Immediate reward and future return of every action, in units of the score; shapes `(actions,)`.
+    fn values(&self, observation: &Observation) -> (Vec<f64>, Vec<f64>) {
+        let values = &self.online.values(&[observation])[0];
+        let scaled = |values: &[f32], unit: f64| values.iter().map(|&x| f64::from(x) * unit).collect();
+        (scaled(&values.reward, self.units.reward), scaled(&values.future, self.units.future))
+    }
+
+    /// Chooses an action and says what it will earn, if that was paid for.
+    fn choose(&mut self, env: &mut dyn Environment, seen: &Observation, epsilon: f64, rng: &mut ChaCha8Rng) -> Result<Action> {
+        let mut open = legal(seen);
+        let trusted = self.rewards_seen >= self.settings.warm_up;
+        let (rewards, futures) = self.values(seen);
+        if self.settings.lookahead == 0 {
+            return Ok(if !trusted || rng.random::<f64>() < epsilon {
+                open[rng.random_range(0..open.len())]
+            } else {
+                best(&open, |action| rewards[action] + futures[action])
+            });
+        }
+        open.shuffle(rng);
+        if trusted {
+            // The sort is stable, so equal values stand in random order.
+            open.sort_by(|&a, &b| (rewards[b] + futures[b]).total_cmp(&(rewards[a] + futures[a])));
+            let guided = self.settings.lookahead.min(open.len());
+            open[guided..].shuffle(rng);
+        }
+        let tries = self.settings.lookahead + self.settings.explorers;
+        open.truncate(tries.min(usize::try_from(env.remaining()).unwrap_or(usize::MAX)).max(1));
+        let earned = env.peek(&open)?;
+        for (&action, &reward) in open.iter().zip(&earned) {
+            self.remember(seen, action, reward);
+        }
+        if rng.random::<f64>() < epsilon {
+            return Ok(open[rng.random_range(0..open.len())]);
+        }
+        let future = |action: Action| if trusted { futures[action] } else { 0.0 };
+        let places: Vec<usize> = (0..open.len()).collect();
+        Ok(open[best(&places, |i| earned[i] + future(open[i]))])
+    }
+
+    fn remember(&mut self, seen: &Observation, action: Action, reward: f64) {
+        if self.rewards.len() == REWARDS_KEPT {
+            self.rewards.pop_front();
+        }
+        self.rewards.push_back((self.online.input(seen, action), action, reward));
+        self.rewards_seen += 1;
+    }
+
+    /// One training step; returns its loss.
+    fn update(&mut self, rng: &mut ChaCha8Rng) -> f64 {
+        let drawn: Vec<_> =
+            (0..self.settings.batch).map(|_| self.replay.sample(self.settings.n_step, rng)).collect();
+        let next: Vec<&Observation> = drawn.iter().map(|transition| transition.next).collect();
+        let valued = self.target.values(&next);
+        let named = if self.settings.double { self.online.values(&next) } else { valued.clone() };
+        let (reward_unit, future_unit) = (self.units.reward as f32, self.units.future as f32);
+        let targets = drawn.iter().zip(valued.iter().zip(&named)).map(|(transition, (valued, named))| {
+            let open = legal(transition.next);
+            let ahead = if open.is_empty() {
+                0.0
+            } else {
+                let q = |values: &super::network::Values, action: Action| {
+                    f64::from(values.reward[action] * reward_unit + values.future[action] * future_unit)
+                };
+                q(valued, best(&open, |action| q(named, action)))
+            };
+            ((transition.more + ahead) / self.units.future) as f32
+        });
+        let futures: Vec<f32> = targets.collect();
+        let inputs: Vec<Vec<f32>> =
+            drawn.iter().map(|transition| self.online.input(transition.observation, transition.action)).collect();
+        let mut lessons: Vec<Lesson<'_>> = drawn
+            .iter()
+            .zip(inputs.iter().zip(futures))
+            .map(|(transition, (input, future))| Lesson {
+                input,
+                action: transition.action,
+                reward: Some((transition.reward / self.units.reward) as f32),
+                future: Some(future),
+            })
+            .collect();
+        for _ in 0..REWARD_BATCH.min(self.rewards.len()) {
+            let (input, action, reward) = &self.rewards[rng.random_range(0..self.rewards.len())];
+            lessons.push(Lesson {
+                input,
+                action: *action,
+                reward: Some((reward / self.units.reward) as f32),
+                future: None,
+            });
+        }
+        let loss = self.online.learn(&lessons, &mut self.trace, &mut self.gradient);
+        self.adam.step(self.online.mlp_mut(), &mut self.gradient);
+        self.target.mlp_mut().follow(self.online.mlp(), self.settings.target_rate);
+        loss
+    }
+
+    /// Sets the units by the first episode. They stay: a network cannot follow a moving scale.
+    fn set_units(&mut self) {
+        let root_mean_square = |values: &mut dyn Iterator<Item = f64>| {
+            let (sum, count) = values.fold((0.0, 0u32), |(sum, count), x| (sum + x * x, count + 1));
+            let root = (sum / f64::from(count.max(1))).sqrt();
+            if root.is_normal() { root } else { 1.0 }
+        };
+        self.units = Units {
+            reward: root_mean_square(&mut self.rewards.iter().map(|(_, _, reward)| *reward)),
+            future: root_mean_square(&mut self.replay.latest_returns().into_iter()),
+        };
+    }
+}
+
 impl Agent for Dqn {
     fn train(
         &mut self,
-        _e: &mut dyn Environment,
-        _s: Seed,
-        _l: &mut dyn FnMut(&TrainEvent) -> Result<()>,
+        env: &mut dyn Environment,
+        seed: Seed,
+        log: &mut dyn FnMut(&TrainEvent) -> Result<()>,
     ) -> Result<()> {
+        let mut rng = seed.derive("dqn").rng();
+        let whole = env.remaining().max(1);
+        let (mut episode, mut steps, mut idle) = (0, 0, 0);
+        while idle < PATIENCE {
+            let before = env.remaining();
+            if before == 0 {
+                break;
+            }
+            let mut seen = env.reset(seed.index(episode))?;
+            self.replay.begin(seen.clone());
+            let (mut episode_return, mut losses, mut updates) = (0.0, 0.0, 0u32);
+            let mut epsilon = 0.0;
+            while seen.legal.contains(&true) {
+                let left = env.remaining();
+                if left == 0 {
+                    return Ok(());
+                }
+                let spent = 1.0 - left as f64 / whole as f64;
+                epsilon =
+                    self.settings.epsilon_start + spent * (self.settings.epsilon_end - self.settings.epsilon_start);
+                let action = self.choose(env, &seen, epsilon, &mut rng)?;
+                let step = env.step(action)?;
+                if self.settings.lookahead == 0 {
+                    self.remember(&seen, action, step.reward);
+                }
+                self.replay.push(action, step.reward, step.observation.clone());
+                seen = step.observation;
+                episode_return += step.reward;
+                steps += 1;
+                if episode > 0 {
+                    for _ in 0..self.settings.updates {
+                        losses += self.update(&mut rng);
+                        updates += 1;
+                    }
+                }
+                if step.terminated || step.truncated {
+                    break;
+                }
+            }
+            if episode == 0 {
+                self.set_units();
+            }
+            episode += 1;
+            let loss = losses / f64::from(updates);
+            log(&TrainEvent { episode, steps, episode_return, loss, epsilon })?;
+            idle = if env.remaining() == before { idle + 1 } else { 0 };
+        }
         Ok(())
     }
-    fn act(&mut self, _o: &Observation) -> Action {
-        0
+
+    fn act(&mut self, observation: &Observation) -> Action {
+        let (rewards, futures) = self.values(observation);
+        best(&legal(observation), |action| rewards[action] + futures[action])
+    }
+}
+
+fn legal(observation: &Observation) -> Vec<Action> {
+    (0..observation.legal.len()).filter(|&action| observation.legal[action]).collect()
+}
+
+/// The item of the greatest value; ties go to the first.
+fn best(items: &[usize], value: impl Fn(usize) -> f64) -> usize {
+    items
+        .iter()
+        .copied()
+        .reduce(|best, item| if value(item) > value(best) { item } else { best })
+        .expect("an action is legal")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mdp::coverage::Coverage;
+
+    /// The value of the episode that the trained agent plays by its network alone.
+    fn played(agent: &mut Dqn, env: &mut Coverage) -> f64 {
+        let mut seen = env.reset(Seed(0)).expect("resets");
+        let mut sum = 0.0;
+        while seen.legal.contains(&true) {
+            let step = env.step(agent.act(&seen)).expect("steps");
+            sum += step.reward;
+            seen = step.observation;
+        }
+        sum
+    }
+
+    fn trained(settings: DqnSettings, evaluations: u64) -> (Dqn, Coverage, Vec<f64>) {
+        let mut env = Coverage::random(10, 40, 4, evaluations, Seed(11));
+        let mut agent = Dqn::new(env.shape(), settings, Seed(1)).expect("sound settings");
+        let mut returns = Vec::new();
+        let mut log = |event: &TrainEvent| {
+            returns.push(event.episode_return);
+            Ok(())
+        };
+        agent.train(&mut env, Seed(2), &mut log).expect("trains");
+        (agent, env, returns)
+    }
+
+    #[test]
+    fn every_kind_comes_near_the_optimum_that_enumeration_finds() {
+        let plain = DqnSettings { lookahead: 0, warm_up: 40, epsilon_start: 0.5, updates: 4, ..DqnSettings::default() };
+        let kinds = [
+            ("shared, lookahead", DqnSettings { warm_up: 40, lookahead: 3, ..DqnSettings::default() }),
+            ("shared, plain", plain.clone()),
+            ("flat, plain", DqnSettings { network: NetworkKind::Flat, ..plain.clone() }),
+            ("shared, plain, not double", DqnSettings { double: false, ..plain }),
+        ];
+        for (name, settings) in kinds {
+            let (mut agent, mut env, returns) = trained(settings, 320);
+            let optimum = env.optimum();
+            let best = returns.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let alone = played(&mut agent, &mut env);
+            assert!(best > 0.97 * optimum, "{name}: best episode {best}, optimum {optimum}");
+            assert!(alone > 0.9 * optimum, "{name}: the network alone {alone}, optimum {optimum}");
+        }
+    }
+
+    #[test]
+    fn one_seed_one_run() {
+        let run = || trained(DqnSettings::default(), 150).2;
+        assert_eq!(run(), run());
+    }
+
+    #[test]
+    fn it_stops_at_the_limit_and_when_nothing_is_left_to_learn() {
+        let (_, env, _) = trained(DqnSettings::default(), 37);
+        assert_eq!(env.evaluations(), 37);
+        // 10 actions, 4 picks: 385 states are all there are
+        let (_, env, _) = trained(DqnSettings { explorers: 20, ..DqnSettings::default() }, 100_000);
+        assert!(env.evaluations() <= 385, "{}", env.evaluations());
+    }
+
+    #[test]
+    fn a_single_action_is_no_trouble() {
+        let mut env = Coverage::random(1, 5, 1, 50, Seed(1));
+        let mut agent = Dqn::new(env.shape(), DqnSettings::default(), Seed(1)).expect("sound settings");
+        agent.train(&mut env, Seed(2), &mut |_| Ok(())).expect("trains");
+        let first = env.reset(Seed(0)).expect("resets");
+        assert_eq!(agent.act(&first), 0);
+    }
+
+    #[test]
+    fn settings_out_of_range_are_named() {
+        for (settings, name) in [
+            (DqnSettings { batch: 0, ..DqnSettings::default() }, "dqn.batch"),
+            (DqnSettings { learning_rate: f32::NAN, ..DqnSettings::default() }, "dqn.learning_rate"),
+            (DqnSettings { epsilon_start: 1.5, ..DqnSettings::default() }, "dqn.epsilon_start"),
+        ] {
+            assert!(settings.check().expect_err("out of range").to_string().starts_with(name));
+        }
     }
 }

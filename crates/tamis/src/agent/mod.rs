@@ -1,6 +1,8 @@
 //! Agents: they learn what to add from what it earned.
 
 pub mod dqn;
+pub mod network;
+pub mod replay;
 
 use crate::{
     Result,

@@ -1,4 +1,4 @@
-//! A small multilayer perceptron with ReLU between its layers, trained by Adam.
+//! A small multilayer perceptron with rectified linear units between its layers, trained by Adam.
 //!
 //! Batches are rows of a row-major slice. Weights of layer `l` have shape `(inputs, outputs)`, followed by its biases, all
 //! layers in one flat vector, so that an optimiser and a copy to a target network are one loop each.
@@ -75,14 +75,16 @@ impl Mlp {
         &self.parameters
     }
 
-    /// Becomes a copy of another network of the same sizes.
+    /// Moves by `share` of the way towards another network of the same sizes; 1 makes a copy.
     ///
     /// # Panics
     ///
     /// If the sizes differ.
-    pub fn copy_from(&mut self, other: &Self) {
+    pub fn follow(&mut self, other: &Self, share: f32) {
         assert_eq!(self.sizes, other.sizes, "networks of one shape");
-        self.parameters.copy_from_slice(&other.parameters);
+        for (mine, theirs) in self.parameters.iter_mut().zip(&other.parameters) {
+            *mine += share * (theirs - *mine);
+        }
     }
 
     /// The parameters of each layer: weights, biases.
@@ -133,7 +135,9 @@ impl Mlp {
             let shape = (rows, self.sizes[l], self.sizes[l + 1]);
             product(out, shape, &before[l], Layout::Plain, weights, Layout::Plain, 1.0);
             if l < last {
-                out.iter_mut().for_each(|x| *x = x.max(0.0));
+                for x in out.iter_mut() {
+                    *x = x.max(0.0);
+                }
             }
         }
     }

@@ -1,5 +1,10 @@
 //! What a reward is made of: a cheap model, trained on the rows taken so far, and its score on a validation fold.
 
+pub mod design;
+pub mod probe;
+pub mod ridge;
+pub mod tune;
+
 use crate::{Result, data::RowId, fingerprint::Fingerprint, seed::Seed};
 
 /// A model cheap enough to be trained at every state, and the fold on which it is scored.

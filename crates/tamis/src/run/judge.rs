@@ -9,7 +9,7 @@ use crate::{
     budget::Limit,
     data::RowId,
     metric::Metric,
-    proxy::{Design, Tuning, train_and_score},
+    proxy::{design::Design, ridge::train_and_score},
     seed::Seed,
 };
 
@@ -23,9 +23,9 @@ pub(super) struct Judge<'a> {
     pub(super) confirm: &'a Design,
     pub(super) test: Option<&'a Design>,
     /// Ridge strength and temperature at the budget's size.
-    pub(super) tuning: Tuning,
+    pub(super) at_budget: (f64, f64),
     /// The same at the pool's size, for the control that trains on everything.
-    pub(super) tuning_everything: Tuning,
+    pub(super) at_everything: (f64, f64),
     /// What agents are rewarded by.
     pub(super) reward_metric: Metric,
     /// What is reported.
@@ -39,7 +39,8 @@ impl Judge<'_> {
         let scores: Vec<f64> = finalists
             .par_iter()
             .map(|rows| {
-                train_and_score(self.train, rows, &self.tuning, &[(self.confirm, self.reward_metric)]).map(|scores| scores[0])
+                train_and_score(self.train, rows, self.at_budget, &[self.confirm], &[self.reward_metric])
+                    .map(|scores| scores[0][0])
             })
             .collect::<Result<_>>()?;
         Ok((0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(b.cmp(&a))).unwrap_or(0))
@@ -54,40 +55,36 @@ impl Judge<'_> {
         seed: Seed,
         monitor: &dyn Monitor,
     ) -> Result<Scores> {
-        let mut folds = vec![
-            (self.reward, self.reward_metric),
-            (self.confirm, self.report_metric),
-            (self.confirm, self.reward_metric),
-        ];
-        folds.extend(self.test.map(|test| (test, self.report_metric)));
-        let score = |rows: &[RowId], tuning: &Tuning| {
-            let scores = train_and_score(self.train, rows, tuning, &folds);
+        let folds: Vec<&Design> = [Some(self.reward), Some(self.confirm), self.test].into_iter().flatten().collect();
+        let metrics = [self.reward_metric, self.report_metric];
+        let score = |rows: &[RowId], tuning: (f64, f64)| {
+            let scores = train_and_score(self.train, rows, tuning, &folds, &metrics);
             monitor.advance(1);
             scores
         };
-        let choice = score(chosen, &self.tuning)?;
-        let random: Vec<Vec<f64>> = (0..RANDOM_CONTROLS)
+        let choice = score(chosen, self.at_budget)?;
+        let random: Vec<Vec<Vec<f64>>> = (0..RANDOM_CONTROLS)
             .into_par_iter()
-            .map(|i| score(&random_rows(pool, tokens, limit, seed.index(i)), &self.tuning))
+            .map(|i| score(&random_rows(pool, tokens, limit, seed.index(i)), self.at_budget))
             .collect::<Result<_>>()?;
-        let everything = score(pool, &self.tuning_everything)?;
-        let scored = |i: usize| {
-            let values: Vec<f64> = random.iter().map(|scores| scores[i]).collect();
+        let everything = score(pool, self.at_everything)?;
+        let scored = |fold: usize, metric: usize| {
+            let values: Vec<f64> = random.iter().map(|scores| scores[fold][metric]).collect();
             let mean = values.iter().sum::<f64>() / values.len() as f64;
             let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
             Scored {
-                metric: folds[i].1.to_string(),
-                chosen: choice[i],
+                metric: metrics[metric].to_string(),
+                chosen: choice[fold][metric],
                 random_mean: mean,
                 random_sd: (squares / (values.len() - 1) as f64).sqrt(),
-                everything: everything[i],
+                everything: everything[fold][metric],
             }
         };
         Ok(Scores {
-            reward: scored(0),
-            confirm: scored(1),
-            confirm_as_reward: scored(2),
-            test: self.test.map(|_| scored(3)),
+            reward: scored(0, 0),
+            confirm: scored(1, 1),
+            confirm_as_reward: scored(1, 0),
+            test: self.test.map(|_| scored(2, 1)),
         })
     }
 }

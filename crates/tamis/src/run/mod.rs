@@ -1,11 +1,13 @@
 //! The run directory, its stages, and going on after a kill: the only place where the parts are put together.
 
 mod compose;
+mod describe;
 mod folder;
 mod judge;
 mod record;
 mod settings;
 mod stages;
+mod vectors;
 
 pub use compose::select;
 pub use record::{

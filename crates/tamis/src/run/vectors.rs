@@ -1,0 +1,92 @@
+//! Vectors of every split, from the embedder that the settings name.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::{settings::SelectSettings, stages::Stages};
+use crate::{
+    Matrix, Monitor, Result,
+    data::{Dataset, Example, Split},
+    embed::{
+        Embedded, Embedder,
+        cache::Cached,
+        // encoder::Encoder,
+        lexical::{self, Lexical},
+        precomputed,
+    },
+};
+
+/// Vectors of train, validation and test, and what each row of the pool costs in tokens.
+pub(super) fn embed(
+    settings: &SelectSettings,
+    dataset: &Dataset,
+    stages: &mut Stages<'_>,
+    monitor: &dyn Monitor,
+) -> Result<(Vec<Embedded>, Vec<u32>)> {
+    let splits: Vec<&Split> = [Some(&dataset.train), Some(&dataset.validation), dataset.test.as_ref()].into_iter().flatten().collect();
+    let name = settings.embedder.as_str();
+    let tokens = |count: &(dyn Fn(&str) -> u32 + Sync)| -> Vec<u32> {
+        let tokens_of = |example: &Example| example.input.texts().into_iter().map(count).sum();
+        dataset.pool.par_iter().map(|&row| tokens_of(&dataset.train.examples[row as usize])).collect()
+    };
+    let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
+    if matches!(extension, Some("npy" | "safetensors")) {
+        let embedded = stages.run("embed", None, || precomputed::load(Path::new(name), &splits))?;
+        return Ok((embedded, tokens(&lexical::count_tokens)));
+    }
+    let texts: Vec<Vec<&str>> =
+        splits.iter().map(|split| split.examples.iter().flat_map(|example| example.input.texts()).collect()).collect();
+    let total = texts.iter().map(|texts| texts.len() as u64).sum();
+    stages.run("embed", Some(total), || {
+        let embedder: Box<dyn Embedder> = if name == "lexical" {
+            Box::new(Lexical::fit(&settings.lexical, &texts[0], settings.seed.derive("lexical"), monitor)?)
+        } else {
+            todo!()
+        };
+        let embedded = splits
+            .iter()
+            .zip(&texts)
+            .map(|(split, texts)| {
+                let vectors = embedder.embed(texts, monitor)?;
+                let mut starts = vec![0];
+                for example in &split.examples {
+                    starts.push(starts[starts.len() - 1] + example.input.texts().len() as u32);
+                }
+                Ok(Embedded { vectors, starts })
+            })
+            .collect::<Result<_>>()?;
+        Ok((embedded, tokens(&|text| embedder.count_tokens(text))))
+    })
+}
+
+/// Where embeddings are kept when the settings do not say.
+fn cache_folder() -> Option<PathBuf> {
+    let base = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))?;
+    Some(base.join("tamis"))
+}
+
+/// One vector an example, for clustering: its first vector plus the mean of the others, at unit length.
+pub(super) fn one_each(embedded: &Embedded) -> Matrix {
+    let dim = embedded.vectors.cols();
+    if embedded.vectors.rows() == embedded.examples() {
+        return embedded.vectors.clone();
+    }
+    let mut views = Matrix::zeros(embedded.examples(), dim);
+    for i in 0..embedded.examples() {
+        let range = embedded.vectors_of(i);
+        let others = (range.len() - 1).max(1) as f32;
+        let view = views.row_mut(i);
+        for (j, vector) in range.enumerate() {
+            let weight = if j == 0 { 1.0 } else { 1.0 / others };
+            view.iter_mut().zip(embedded.vectors.row(vector)).for_each(|(sum, x)| *sum += weight * x);
+        }
+        let norm = view.iter().map(|x| x * x).sum::<f32>().sqrt();
+        if norm > 0.0 {
+            view.iter_mut().for_each(|x| *x /= norm);
+        }
+    }
+    views
+}
