@@ -87,6 +87,16 @@ pub enum Error {
         /// The way out.
         hint: Option<String>,
     },
+    /// A model's file could not be had from the Hugging Face hub.
+    #[error("{model}: could not fetch {file} from the hub: {reason}")]
+    Hub {
+        /// The model's id.
+        model: String,
+        /// The file.
+        file: String,
+        /// The client's own words.
+        reason: String,
+    },
     /// A number came out as NaN or infinite where a finite one is needed.
     #[error("{place}: expected finite numbers, found {found}")]
     NotFinite {
@@ -196,6 +206,10 @@ impl Error {
                 }
                 _ => None,
             },
+            Self::Hub { .. } => Some(
+                "check the name and the network (HF_ENDPOINT, HF_TOKEN and HF_HOME are honoured), or give a folder that holds the model's files"
+                    .into(),
+            ),
             Self::Interrupted => Some("repeat the command to go on: what is in the ledger is kept".into()),
             _ => None,
         }

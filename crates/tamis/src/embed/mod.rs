@@ -1,7 +1,10 @@
 //! Texts become vectors: the [`Embedder`] seam and what stands behind it.
 
 pub mod cache;
+pub mod encoder;
+mod hub;
 pub mod lexical;
+mod numbers;
 pub mod precomputed;
 
 use crate::{Fingerprint, Matrix, Monitor, Result};

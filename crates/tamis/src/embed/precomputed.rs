@@ -7,9 +7,9 @@
 
 use std::path::Path;
 
-use safetensors::{Dtype, SafeTensors};
+use safetensors::SafeTensors;
 
-use super::Embedded;
+use super::{Embedded, numbers};
 use crate::{Error, Matrix, Place, Result, data::Split};
 
 /// An array as it lies in a file.
@@ -138,39 +138,6 @@ fn shape_of(path: &Path, shape: &[usize]) -> Result<[usize; 3]> {
     }
 }
 
-fn numbers(path: &Path, bytes: &[u8], dtype: &str) -> Result<Vec<f32>> {
-    let half = |bits: u16, exponent_bits: u32| -> f32 {
-        if exponent_bits == 8 {
-            return f32::from_bits(u32::from(bits) << 16);
-        }
-        let (sign, exponent, fraction) = (u32::from(bits >> 15) << 31, (bits >> 10) & 31, u32::from(bits & 1023));
-        match exponent {
-            // subnormal: fraction x 2^-24
-            0 => f32::from_bits(sign | (fraction as f32 * 2f32.powi(-24)).to_bits()),
-            31 => f32::from_bits(sign | 0x7f80_0000 | (fraction << 13)),
-            _ => f32::from_bits(sign | ((u32::from(exponent) + 112) << 23) | (fraction << 13)),
-        }
-    };
-    let pairs = || bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
-    match dtype {
-        "f32" => Ok(bytes
-            .chunks_exact(4)
-            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-            .collect()),
-        "f64" => Ok(bytes
-            .chunks_exact(8)
-            .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32)
-            .collect()),
-        "f16" => Ok(pairs().map(|bits| half(bits, 5)).collect()),
-        "bf16" => Ok(pairs().map(|bits| half(bits, 8)).collect()),
-        other => Err(Error::data(
-            Place::file(path),
-            "numbers of type float16, float32 or float64",
-            other.to_owned(),
-        )),
-    }
-}
-
 /// A NumPy array, format version 1 to 3.
 fn parse_npy(path: &Path, bytes: &[u8]) -> Result<Array> {
     let broken = |found: &str| Error::data(Place::file(path), "a NumPy array in C order", found.to_owned());
@@ -213,7 +180,7 @@ fn parse_npy(path: &Path, bytes: &[u8]) -> Result<Array> {
         .map(|size| size.parse().map_err(|_| broken("a shape that cannot be read")))
         .collect::<Result<_>>()?;
     let shape = shape_of(path, &shape)?;
-    let values = numbers(path, &body[start + length..], dtype)?;
+    let values = numbers::read(path, &body[start + length..], dtype)?;
     if shape
         .iter()
         .try_fold(1usize, |product, &size| product.checked_mul(size))
@@ -243,16 +210,9 @@ fn parse_safetensors(path: &Path, bytes: &[u8], splits: usize) -> Result<Vec<Arr
                     format!("{have:?}"),
                 )
             })?;
-            let dtype = match tensor.dtype() {
-                Dtype::F32 => "f32".to_owned(),
-                Dtype::F64 => "f64".to_owned(),
-                Dtype::F16 => "f16".to_owned(),
-                Dtype::BF16 => "bf16".to_owned(),
-                other => format!("{other:?}"),
-            };
             Ok(Array {
                 shape: shape_of(path, tensor.shape())?,
-                values: numbers(path, tensor.data(), &dtype)?,
+                values: numbers::of_tensor(path, &tensor)?,
             })
         })
         .collect()

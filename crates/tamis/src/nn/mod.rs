@@ -1,4 +1,6 @@
-//! The numeric kernels: products, norms, attention, encoders, small networks, optimisers.
+//! Numeric kernels: products, what happens between them, encoders, small networks.
 
+pub mod elementwise;
+pub mod encoder;
 pub mod mlp;
 pub mod product;

@@ -11,7 +11,7 @@ use crate::{
     embed::{
         Embedded, Embedder,
         cache::Cached,
-        // encoder::Encoder,
+        encoder::Encoder,
         lexical::{self, Lexical},
         precomputed,
     },
@@ -42,7 +42,11 @@ pub(super) fn embed(
         let embedder: Box<dyn Embedder> = if name == "lexical" {
             Box::new(Lexical::fit(&settings.lexical, &texts[0], settings.seed.derive("lexical"), monitor)?)
         } else {
-            todo!()
+            let encoder = Encoder::load(name)?;
+            match settings.cache.clone().or_else(cache_folder) {
+                Some(folder) => Box::new(Cached::new(encoder, &folder)?),
+                None => Box::new(encoder),
+            }
         };
         let embedded = splits
             .iter()
