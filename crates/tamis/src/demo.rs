@@ -187,15 +187,7 @@ const GREETINGS: [&str; 7] = [
     "Dear support, ",
     "Hey, ",
 ];
-const ENDINGS: [&str; 7] = [
-    "",
-    "",
-    ".",
-    ". Thanks",
-    ". Please help",
-    "!",
-    ". Order number {number}",
-];
+const ENDINGS: [&str; 7] = ["", "", ".", ". Thanks", ". Please help", "!", ". Order number {number}"];
 const OFF_TOPIC: [&str; 8] = [
     "Our spring newsletter: {a} and {b} for every taste, only this week",
     "lunch today is {a} with {b}, who is coming?",
@@ -260,7 +252,10 @@ pub fn write(folder: &Path, seed: Seed) -> Result<DemoFiles> {
     };
     Ok(DemoFiles {
         train: file("train.jsonl", train(&mut seed.derive("train").rng()))?,
-        validation: file("validation.jsonl", sound(VALIDATION, &mut seed.derive("validation").rng()))?,
+        validation: file(
+            "validation.jsonl",
+            sound(VALIDATION, &mut seed.derive("validation").rng()),
+        )?,
         test: file("test.jsonl", sound(TEST, &mut seed.derive("test").rng()))?,
     })
 }
@@ -360,7 +355,9 @@ mod tests {
         let mut ills: HashMap<String, usize> = HashMap::new();
         for line in text.lines() {
             let row: Value = serde_json::from_str(line).expect("JSON");
-            *ills.entry(row["ill"].as_str().unwrap_or("none").to_owned()).or_default() += 1;
+            *ills
+                .entry(row["ill"].as_str().unwrap_or("none").to_owned())
+                .or_default() += 1;
         }
         for (ill, share) in [
             ("none", 0.45),

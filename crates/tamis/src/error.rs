@@ -230,5 +230,5 @@ impl Error {
 }
 
 fn bullets(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("\n  {line}")).collect()
+    lines.iter().flat_map(|line| ["\n  ", line]).collect()
 }

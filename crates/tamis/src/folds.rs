@@ -40,9 +40,9 @@ impl Folds {
             for (turn, &row) in rows.iter().enumerate() {
                 let to_confirm = !single && (turn % 2 == 1) != confirm_first;
                 if to_confirm {
-                    confirm.push(row)
+                    confirm.push(row);
                 } else {
-                    reward.push(row)
+                    reward.push(row);
                 }
             }
             if !single && rows.len() % 2 == 1 {

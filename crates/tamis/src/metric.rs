@@ -211,7 +211,11 @@ impl FromStr for MetricKind {
             "accuracy" => Ok(Self::Accuracy),
             "macro_f1" => Ok(Self::MacroF1),
             "log_loss" => Ok(Self::LogLoss),
-            _ => Err(Error::setting("--metric", "accuracy, macro-f1 or log-loss", format!("`{name}`"))),
+            _ => Err(Error::setting(
+                "--metric",
+                "accuracy, macro-f1 or log-loss",
+                format!("`{name}`"),
+            )),
         }
     }
 }

@@ -25,7 +25,10 @@ fn vectors_agree_with_sentence_transformers() {
     let ours = encoder.embed(&texts, &Silent).expect("embeds");
     let recorded = std::fs::read(oracle.join("minilm.npy")).expect("reads");
     let numbers = &recorded[recorded.len() - 4 * 200 * 384..];
-    let theirs: Vec<f32> = numbers.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    let theirs: Vec<f32> = numbers
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+        .collect();
 
     let mut least = 1.0f64;
     for ((a, b), text) in ours.iter_rows().zip(theirs.chunks_exact(384)).zip(&texts) {

@@ -111,7 +111,11 @@ impl DqnSettings {
             }
         }
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
-            return Err(Error::setting("dqn.learning_rate", "a number above 0", self.learning_rate.to_string()));
+            return Err(Error::setting(
+                "dqn.learning_rate",
+                "a number above 0",
+                self.learning_rate.to_string(),
+            ));
         }
         let shares = [
             ("dqn.target_rate", f64::from(self.target_rate)),
@@ -167,7 +171,10 @@ impl Dqn {
             replay: Replay::new(capacity),
             rewards: VecDeque::new(),
             rewards_seen: 0,
-            units: Units { reward: 1.0, future: 1.0 },
+            units: Units {
+                reward: 1.0,
+                future: 1.0,
+            },
             gradient: vec![0.0; parameters],
             trace: Trace::default(),
             online,
@@ -179,11 +186,20 @@ impl Dqn {
     fn values(&self, observation: &Observation) -> (Vec<f64>, Vec<f64>) {
         let values = &self.online.values(&[observation])[0];
         let scaled = |values: &[f32], unit: f64| values.iter().map(|&x| f64::from(x) * unit).collect();
-        (scaled(&values.reward, self.units.reward), scaled(&values.future, self.units.future))
+        (
+            scaled(&values.reward, self.units.reward),
+            scaled(&values.future, self.units.future),
+        )
     }
 
     /// Chooses an action and says what it will earn, if that was paid for.
-    fn choose(&mut self, env: &mut dyn Environment, seen: &Observation, epsilon: f64, rng: &mut ChaCha8Rng) -> Result<Action> {
+    fn choose(
+        &mut self,
+        env: &mut dyn Environment,
+        seen: &Observation,
+        epsilon: f64,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<Action> {
         let mut open = legal(seen);
         let trusted = self.rewards_seen >= self.settings.warm_up;
         let (rewards, futures) = self.values(seen);
@@ -219,33 +235,44 @@ impl Dqn {
         if self.rewards.len() == REWARDS_KEPT {
             self.rewards.pop_front();
         }
-        self.rewards.push_back((self.online.input(seen, action), action, reward));
+        self.rewards
+            .push_back((self.online.input(seen, action), action, reward));
         self.rewards_seen += 1;
     }
 
     /// One training step; returns its loss.
     fn update(&mut self, rng: &mut ChaCha8Rng) -> f64 {
-        let drawn: Vec<_> =
-            (0..self.settings.batch).map(|_| self.replay.sample(self.settings.n_step, rng)).collect();
+        let drawn: Vec<_> = (0..self.settings.batch)
+            .map(|_| self.replay.sample(self.settings.n_step, rng))
+            .collect();
         let next: Vec<&Observation> = drawn.iter().map(|transition| transition.next).collect();
         let valued = self.target.values(&next);
-        let named = if self.settings.double { self.online.values(&next) } else { valued.clone() };
+        let named = if self.settings.double {
+            self.online.values(&next)
+        } else {
+            valued.clone()
+        };
         let (reward_unit, future_unit) = (self.units.reward as f32, self.units.future as f32);
-        let targets = drawn.iter().zip(valued.iter().zip(&named)).map(|(transition, (valued, named))| {
-            let open = legal(transition.next);
-            let ahead = if open.is_empty() {
-                0.0
-            } else {
-                let q = |values: &super::network::Values, action: Action| {
-                    f64::from(values.reward[action] * reward_unit + values.future[action] * future_unit)
+        let targets = drawn
+            .iter()
+            .zip(valued.iter().zip(&named))
+            .map(|(transition, (valued, named))| {
+                let open = legal(transition.next);
+                let ahead = if open.is_empty() {
+                    0.0
+                } else {
+                    let q = |values: &super::network::Values, action: Action| {
+                        f64::from(values.reward[action] * reward_unit + values.future[action] * future_unit)
+                    };
+                    q(valued, best(&open, |action| q(named, action)))
                 };
-                q(valued, best(&open, |action| q(named, action)))
-            };
-            ((transition.more + ahead) / self.units.future) as f32
-        });
+                ((transition.more + ahead) / self.units.future) as f32
+            });
         let futures: Vec<f32> = targets.collect();
-        let inputs: Vec<Vec<f32>> =
-            drawn.iter().map(|transition| self.online.input(transition.observation, transition.action)).collect();
+        let inputs: Vec<Vec<f32>> = drawn
+            .iter()
+            .map(|transition| self.online.input(transition.observation, transition.action))
+            .collect();
         let mut lessons: Vec<Lesson<'_>> = drawn
             .iter()
             .zip(inputs.iter().zip(futures))
@@ -267,7 +294,9 @@ impl Dqn {
         }
         let loss = self.online.learn(&lessons, &mut self.trace, &mut self.gradient);
         self.adam.step(self.online.mlp_mut(), &mut self.gradient);
-        self.target.mlp_mut().follow(self.online.mlp(), self.settings.target_rate);
+        self.target
+            .mlp_mut()
+            .follow(self.online.mlp(), self.settings.target_rate);
         loss
     }
 
@@ -336,7 +365,13 @@ impl Agent for Dqn {
             }
             episode += 1;
             let loss = losses / f64::from(updates);
-            log(&TrainEvent { episode, steps, episode_return, loss, epsilon })?;
+            log(&TrainEvent {
+                episode,
+                steps,
+                episode_return,
+                loss,
+                epsilon,
+            })?;
             idle = if env.remaining() == before { idle + 1 } else { 0 };
         }
         Ok(())
@@ -349,7 +384,9 @@ impl Agent for Dqn {
 }
 
 fn legal(observation: &Observation) -> Vec<Action> {
-    (0..observation.legal.len()).filter(|&action| observation.legal[action]).collect()
+    (0..observation.legal.len())
+        .filter(|&action| observation.legal[action])
+        .collect()
 }
 
 /// The item of the greatest value; ties go to the first.
@@ -392,11 +429,30 @@ mod tests {
 
     #[test]
     fn every_kind_comes_near_the_optimum_that_enumeration_finds() {
-        let plain = DqnSettings { lookahead: 0, warm_up: 40, epsilon_start: 0.5, updates: 4, ..DqnSettings::default() };
+        let plain = DqnSettings {
+            lookahead: 0,
+            warm_up: 40,
+            epsilon_start: 0.5,
+            updates: 4,
+            ..DqnSettings::default()
+        };
         let kinds = [
-            ("shared, lookahead", DqnSettings { warm_up: 40, lookahead: 3, ..DqnSettings::default() }),
+            (
+                "shared, lookahead",
+                DqnSettings {
+                    warm_up: 40,
+                    lookahead: 3,
+                    ..DqnSettings::default()
+                },
+            ),
             ("shared, plain", plain.clone()),
-            ("flat, plain", DqnSettings { network: NetworkKind::Flat, ..plain.clone() }),
+            (
+                "flat, plain",
+                DqnSettings {
+                    network: NetworkKind::Flat,
+                    ..plain.clone()
+                },
+            ),
             ("shared, plain, not double", DqnSettings { double: false, ..plain }),
         ];
         for (name, settings) in kinds {
@@ -405,7 +461,10 @@ mod tests {
             let best = returns.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let alone = played(&mut agent, &mut env);
             assert!(best > 0.97 * optimum, "{name}: best episode {best}, optimum {optimum}");
-            assert!(alone > 0.9 * optimum, "{name}: the network alone {alone}, optimum {optimum}");
+            assert!(
+                alone > 0.9 * optimum,
+                "{name}: the network alone {alone}, optimum {optimum}"
+            );
         }
     }
 
@@ -420,7 +479,13 @@ mod tests {
         let (_, env, _) = trained(DqnSettings::default(), 37);
         assert_eq!(env.evaluations(), 37);
         // 10 actions, 4 picks: 385 states are all there are
-        let (_, env, _) = trained(DqnSettings { explorers: 20, ..DqnSettings::default() }, 100_000);
+        let (_, env, _) = trained(
+            DqnSettings {
+                explorers: 20,
+                ..DqnSettings::default()
+            },
+            100_000,
+        );
         assert!(env.evaluations() <= 385, "{}", env.evaluations());
     }
 
@@ -436,11 +501,35 @@ mod tests {
     #[test]
     fn settings_out_of_range_are_named() {
         for (settings, name) in [
-            (DqnSettings { batch: 0, ..DqnSettings::default() }, "dqn.batch"),
-            (DqnSettings { learning_rate: f32::NAN, ..DqnSettings::default() }, "dqn.learning_rate"),
-            (DqnSettings { epsilon_start: 1.5, ..DqnSettings::default() }, "dqn.epsilon_start"),
+            (
+                DqnSettings {
+                    batch: 0,
+                    ..DqnSettings::default()
+                },
+                "dqn.batch",
+            ),
+            (
+                DqnSettings {
+                    learning_rate: f32::NAN,
+                    ..DqnSettings::default()
+                },
+                "dqn.learning_rate",
+            ),
+            (
+                DqnSettings {
+                    epsilon_start: 1.5,
+                    ..DqnSettings::default()
+                },
+                "dqn.epsilon_start",
+            ),
         ] {
-            assert!(settings.check().expect_err("out of range").to_string().starts_with(name));
+            assert!(
+                settings
+                    .check()
+                    .expect_err("out of range")
+                    .to_string()
+                    .starts_with(name)
+            );
         }
     }
 }

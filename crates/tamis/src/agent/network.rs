@@ -67,7 +67,11 @@ impl QNetwork {
             NetworkKind::Shared => (2 * shape.action_features + shape.global_features, 2),
             NetworkKind::Flat => (2 * shape.actions + shape.global_features, 2 * shape.actions),
         };
-        Self { kind, shape, mlp: Mlp::new(&[inputs, hidden, hidden, outputs], seed) }
+        Self {
+            kind,
+            shape,
+            mlp: Mlp::new(&[inputs, hidden, hidden, outputs], seed),
+        }
     }
 
     /// The parameters.
@@ -89,7 +93,7 @@ impl QNetwork {
                 input.extend_from_slice(&observation.global);
                 input.extend(context(observation));
             }
-            NetworkKind::Flat => self.extend_flat(observation, &mut input),
+            NetworkKind::Flat => extend_flat(observation, &mut input),
         }
         input
     }
@@ -109,7 +113,7 @@ impl QNetwork {
                         inputs.extend_from_slice(&context);
                     }
                 }
-                NetworkKind::Flat => self.extend_flat(observation, &mut inputs),
+                NetworkKind::Flat => extend_flat(observation, &mut inputs),
             }
         }
         // Both networks' outputs read as (reward, future) pairs, action after action.
@@ -135,31 +139,46 @@ impl QNetwork {
         let mut upstream = vec![0.0; lessons.len() * width];
         let mut loss = 0.0;
         for (i, lesson) in lessons.iter().enumerate() {
-            let first = i * width + if self.kind == NetworkKind::Flat { 2 * lesson.action } else { 0 };
+            let first = i * width
+                + if self.kind == NetworkKind::Flat {
+                    2 * lesson.action
+                } else {
+                    0
+                };
             for (at, target) in [(first, lesson.reward), (first + 1, lesson.future)] {
                 if let Some(target) = target {
                     let off = trace.output()[at] - target;
                     upstream[at] = off.clamp(-1.0, 1.0) / known.max(1) as f32;
-                    loss += f64::from(if off.abs() <= 1.0 { off * off / 2.0 } else { off.abs() - 0.5 });
+                    loss += f64::from(if off.abs() <= 1.0 {
+                        off * off / 2.0
+                    } else {
+                        off.abs() - 0.5
+                    });
                 }
             }
         }
         self.mlp.backward(trace, &upstream, gradient);
         loss / known.max(1) as f64
     }
+}
 
-    fn extend_flat(&self, observation: &Observation, input: &mut Vec<f32>) {
-        input.extend(observation.legal.iter().map(|&legal| f32::from(u8::from(legal))));
-        input.extend(observation.actions.iter_rows().map(|features| features[0]));
-        input.extend_from_slice(&observation.global);
-    }
+/// What the flat network reads.
+fn extend_flat(observation: &Observation, input: &mut Vec<f32>) {
+    input.extend(observation.legal.iter().map(|&legal| f32::from(u8::from(legal))));
+    input.extend(observation.actions.iter_rows().map(|features| features[0]));
+    input.extend_from_slice(&observation.global);
 }
 
 /// The mean features of the legal actions, shape `(action_features,)`.
 fn context(observation: &Observation) -> Vec<f32> {
     let mut mean = vec![0.0; observation.actions.cols()];
     let open = observation.legal.iter().filter(|&&legal| legal).count().max(1) as f32;
-    for (features, _) in observation.actions.iter_rows().zip(&observation.legal).filter(|(_, legal)| **legal) {
+    for (features, _) in observation
+        .actions
+        .iter_rows()
+        .zip(&observation.legal)
+        .filter(|(_, legal)| **legal)
+    {
         for (sum, x) in mean.iter_mut().zip(features) {
             *sum += x / open;
         }
@@ -201,7 +220,11 @@ mod tests {
         }
     }
 
-    const SHAPE: Shape = Shape { actions: 3, action_features: 2, global_features: 1 };
+    const SHAPE: Shape = Shape {
+        actions: 3,
+        action_features: 2,
+        global_features: 1,
+    };
 
     #[test]
     fn inputs_are_the_ones_written_by_hand() {
@@ -210,7 +233,10 @@ mod tests {
         // features of action 1, global, mean of the legal actions 0 and 2
         assert!(close(&shared.input(&observation(), 1), &[0.3, 0.4, 0.7, 0.3, 0.4]));
         let flat = QNetwork::new(NetworkKind::Flat, SHAPE, 4, Seed(1));
-        assert!(close(&flat.input(&observation(), 1), &[1.0, 0.0, 1.0, 0.1, 0.3, 0.5, 0.7]));
+        assert!(close(
+            &flat.input(&observation(), 1),
+            &[1.0, 0.0, 1.0, 0.1, 0.3, 0.5, 0.7]
+        ));
     }
 
     #[test]

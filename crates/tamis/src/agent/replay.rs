@@ -40,12 +40,19 @@ pub struct Transition<'a> {
 impl Replay {
     /// Room for `capacity` steps.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, ..Self::default() }
+        Self {
+            capacity,
+            ..Self::default()
+        }
     }
 
     /// An episode begins.
     pub fn begin(&mut self, first: Observation) {
-        self.episodes.push_back(Episode { observations: vec![first], actions: Vec::new(), rewards: Vec::new() });
+        self.episodes.push_back(Episode {
+            observations: vec![first],
+            actions: Vec::new(),
+            rewards: Vec::new(),
+        });
     }
 
     /// A step of the latest episode.
@@ -126,7 +133,11 @@ mod tests {
     use crate::{Matrix, seed::Seed};
 
     fn observation(mark: f32) -> Observation {
-        Observation { actions: Matrix::zeros(1, 1), global: vec![mark], legal: vec![true] }
+        Observation {
+            actions: Matrix::zeros(1, 1),
+            global: vec![mark],
+            legal: vec![true],
+        }
     }
 
     fn filled(capacity: usize) -> Replay {
@@ -134,7 +145,11 @@ mod tests {
         for episode in 0..3 {
             replay.begin(observation(episode as f32 * 10.0));
             for step in 0..4 {
-                replay.push(step, 1.0 + step as f64, observation(episode as f32 * 10.0 + step as f32 + 1.0));
+                replay.push(
+                    step,
+                    1.0 + step as f64,
+                    observation(episode as f32 * 10.0 + step as f32 + 1.0),
+                );
             }
         }
         replay

@@ -144,6 +144,9 @@ struct Reader<'a> {
     rows: u64,
 }
 
+/// An example, or why the row is none.
+type Parsed = Result<(Input, Target), String>;
+
 impl Reader<'_> {
     fn split(&mut self, paths: &[PathBuf]) -> Result<Rows> {
         let mut files = Vec::with_capacity(paths.len());
@@ -173,7 +176,7 @@ impl Reader<'_> {
             self.reading = self.detect(&block, path)?;
         }
         let reading = self.reading.as_ref();
-        let read: Vec<(Origin, Result<(Input, Target), String>)> = block
+        let read: Vec<(Origin, Parsed)> = block
             .into_par_iter()
             .map(|Record { line, record, fields }| {
                 let example = fields.and_then(|fields| match reading {

@@ -88,7 +88,13 @@ impl Encoder {
             blake3::hash(&tokenizer_bytes).as_bytes(),
             format!("{longest} {pooling:?} {prompt}").as_bytes(),
         ]);
-        Ok(Self { weights, tokenizer, pooling, prompt, fingerprint })
+        Ok(Self {
+            weights,
+            tokenizer,
+            pooling,
+            prompt,
+            fingerprint,
+        })
     }
 
     fn tokens(&self, text: &str) -> Result<Vec<u32>> {
@@ -97,8 +103,13 @@ impl Encoder {
         } else {
             self.tokenizer.encode_fast(format!("{}{text}", self.prompt), true)
         };
-        let encoding = encoding
-            .map_err(|error| Error::data(Place::file("tokenizer.json"), "a text it can tokenize", error.to_string()))?;
+        let encoding = encoding.map_err(|error| {
+            Error::data(
+                Place::file("tokenizer.json"),
+                "a text it can tokenize",
+                error.to_string(),
+            )
+        })?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -169,9 +180,15 @@ impl Encoder {
                 Ok(pooled)
             })
             .collect::<Result<_>>()?;
-        for (&i, vector) in order.iter().zip(embedded.iter().flat_map(|vectors| vectors.chunks_exact(dim))) {
+        for (&i, vector) in order
+            .iter()
+            .zip(embedded.iter().flat_map(|vectors| vectors.chunks_exact(dim)))
+        {
             if let Some(x) = vector.iter().find(|x| !x.is_finite()) {
-                return Err(Error::NotFinite { place: "the encoder's vector of a text".into(), found: x.to_string() });
+                return Err(Error::NotFinite {
+                    place: "the encoder's vector of a text".into(),
+                    found: x.to_string(),
+                });
             }
             out[i * dim..(i + 1) * dim].copy_from_slice(vector);
         }
@@ -259,20 +276,33 @@ impl Config {
                 .with_hint("embed the texts with your own tools and pass the array: `--embedder vectors.npy`"));
             }
         };
-        if config.position_embedding_type.as_deref().is_some_and(|kind| kind != "absolute") {
-            return Err(wrong("absolute position embeddings", format!("{:?}", config.position_embedding_type)));
+        if config
+            .position_embedding_type
+            .as_deref()
+            .is_some_and(|kind| kind != "absolute")
+        {
+            return Err(wrong(
+                "absolute position embeddings",
+                format!("{:?}", config.position_embedding_type),
+            ));
         }
         let activation = match config.hidden_act.as_str() {
             "gelu" => Activation::Gelu,
             "gelu_new" | "gelu_pytorch_tanh" => Activation::GeluTanh,
             "relu" => Activation::Relu,
             other => {
-                return Err(wrong("activation gelu, gelu_new, gelu_pytorch_tanh or relu", format!("{other:?}")));
+                return Err(wrong(
+                    "activation gelu, gelu_new, gelu_pytorch_tanh or relu",
+                    format!("{other:?}"),
+                ));
             }
         };
         let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
         if heads == 0 || hidden == 0 || !hidden.is_multiple_of(heads) {
-            return Err(wrong("a hidden size that the heads divide", format!("{hidden} and {heads} heads")));
+            return Err(wrong(
+                "a hidden size that the heads divide",
+                format!("{hidden} and {heads} heads"),
+            ));
         }
         let first_position = if matches!(config.model_type.as_str(), "bert" | "distilbert") {
             0
@@ -283,14 +313,24 @@ impl Config {
             raw,
             family,
             layers: config.num_hidden_layers,
-            shape: EncoderShape { hidden, heads, activation, norm_epsilon: config.layer_norm_eps, first_position },
+            shape: EncoderShape {
+                hidden,
+                heads,
+                activation,
+                norm_epsilon: config.layer_norm_eps,
+                first_position,
+            },
         })
     }
 
     /// The tensors, by the names that transformers gives them.
     fn weights(&self, path: &Path, bytes: &[u8]) -> Result<EncoderWeights> {
         let tensors = SafeTensors::deserialize(bytes).map_err(|error| {
-            Error::data(Place::file(path), "a safetensors file", format!("a broken header ({error})"))
+            Error::data(
+                Place::file(path),
+                "a safetensors file",
+                format!("a broken header ({error})"),
+            )
         })?;
         let tensors = Tensors::new(path, &tensors)?;
         let hidden = self.shape.hidden;
@@ -303,13 +343,19 @@ impl Config {
             }
         }
         if positions.rows() <= self.shape.first_position + 2 {
-            return Err(Error::data(Place::file(path), "position embeddings", format!("{} rows", positions.rows())));
+            return Err(Error::data(
+                Place::file(path),
+                "position embeddings",
+                format!("{} rows", positions.rows()),
+            ));
         }
         Ok(EncoderWeights {
             words,
             positions,
             norm: tensors.norm("embeddings.LayerNorm", hidden)?,
-            layers: (0..self.layers).map(|l| self.layer(&tensors, l)).collect::<Result<_>>()?,
+            layers: (0..self.layers)
+                .map(|l| self.layer(&tensors, l))
+                .collect::<Result<_>>()?,
             shape: self.shape.clone(),
         })
     }
@@ -402,7 +448,10 @@ impl<'a> Tensors<'a> {
         if found_cols != cols || found_rows == 0 || rows.is_some_and(|rows| rows != found_rows) {
             return Err(Error::data(
                 Place::file(self.path),
-                format!("{name} of shape ({}, {cols})", rows.map_or("any".to_owned(), |rows| rows.to_string())),
+                format!(
+                    "{name} of shape ({}, {cols})",
+                    rows.map_or("any".to_owned(), |rows| rows.to_string())
+                ),
                 format!("{:?}", tensor.shape()),
             ));
         }
@@ -422,7 +471,11 @@ impl<'a> Tensors<'a> {
 
     /// A layer norm; old files call its parts gamma and beta.
     fn norm(&self, name: &str, hidden: usize) -> Result<Norm> {
-        let [gain, shift] = if self.has(&format!("{name}.gamma")) { ["gamma", "beta"] } else { ["weight", "bias"] };
+        let [gain, shift] = if self.has(&format!("{name}.gamma")) {
+            ["gamma", "beta"]
+        } else {
+            ["weight", "bias"]
+        };
         Ok(Norm {
             gain: self.numbers(&format!("{name}.{gain}"), Some(1), hidden)?.0,
             shift: self.numbers(&format!("{name}.{shift}"), Some(1), hidden)?.0,
@@ -436,21 +489,34 @@ fn load_tokenizer(path: &Path, bytes: &[u8], vocabulary: usize, longest: usize) 
     if let Some((token, id)) = tokenizer.get_vocab(true).into_iter().max_by_key(|&(_, id)| id)
         && id as usize >= vocabulary
     {
-        return Err(broken(format!("token {token:?} with number {id}, and the model knows {vocabulary} tokens"))
-            .with_hint("tokenizer.json and model.safetensors must come from the same model"));
+        return Err(broken(format!(
+            "token {token:?} with number {id}, and the model knows {vocabulary} tokens"
+        ))
+        .with_hint("tokenizer.json and model.safetensors must come from the same model"));
     }
-    let truncation = TruncationParams { max_length: longest, ..TruncationParams::default() };
-    tokenizer.with_padding(None).with_truncation(Some(truncation)).map_err(|error| broken(error.to_string()))?;
+    let truncation = TruncationParams {
+        max_length: longest,
+        ..TruncationParams::default()
+    };
+    tokenizer
+        .with_padding(None)
+        .with_truncation(Some(truncation))
+        .map_err(|error| broken(error.to_string()))?;
     Ok(tokenizer)
 }
 
 /// Refuses what comes after pooling and is not a mere normalisation, such as a dense layer.
 fn check_modules(files: &ModelFiles) -> Result<()> {
-    let Some(path) = files.find("modules.json")? else { return Ok(()) };
+    let Some(path) = files.find("modules.json")? else {
+        return Ok(());
+    };
     let modules = read_json(&path)?;
     for module in modules.as_array().into_iter().flatten() {
         let kind = module["type"].as_str().unwrap_or_default();
-        if !["Transformer", "Pooling", "Normalize"].iter().any(|known| kind.ends_with(known)) {
+        if !["Transformer", "Pooling", "Normalize"]
+            .iter()
+            .any(|known| kind.ends_with(known))
+        {
             return Err(Error::data(
                 Place::file(&path),
                 "the modules Transformer, Pooling and Normalize only",
@@ -463,7 +529,9 @@ fn check_modules(files: &ModelFiles) -> Result<()> {
 }
 
 fn read_pooling(files: &ModelFiles) -> Result<Vec<Pooling>> {
-    let Some(path) = files.find("1_Pooling/config.json")? else { return Ok(vec![Pooling::Mean]) };
+    let Some(path) = files.find("1_Pooling/config.json")? else {
+        return Ok(vec![Pooling::Mean]);
+    };
     let config = read_json(&path)?;
     let mut pooling = Vec::new();
     for (key, value) in config.as_object().into_iter().flatten() {
@@ -486,10 +554,16 @@ fn read_pooling(files: &ModelFiles) -> Result<Vec<Pooling>> {
     }
     // sentence-transformers puts them one behind the other in this order, whatever the file's.
     pooling.sort_by_key(|&pooling| {
-        [Pooling::First, Pooling::Max, Pooling::Mean, Pooling::MeanSqrt].iter().position(|&known| known == pooling)
+        [Pooling::First, Pooling::Max, Pooling::Mean, Pooling::MeanSqrt]
+            .iter()
+            .position(|&known| known == pooling)
     });
     if pooling.is_empty() {
-        return Err(Error::data(Place::file(&path), "at least one pooling mode that is true", "none"));
+        return Err(Error::data(
+            Place::file(&path),
+            "at least one pooling mode that is true",
+            "none",
+        ));
     }
     Ok(pooling)
 }
@@ -497,7 +571,11 @@ fn read_pooling(files: &ModelFiles) -> Result<Vec<Pooling>> {
 fn read_json(path: &Path) -> Result<Value> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
     serde_json::from_str(&text).map_err(|error| {
-        Error::data(Place::line(path, error.line() as u64), "JSON", format!("a mistake ({error})"))
+        Error::data(
+            Place::line(path, error.line() as u64),
+            "JSON",
+            format!("a mistake ({error})"),
+        )
     })
 }
 

@@ -31,7 +31,9 @@ impl ModelFiles {
         let like_an_id = !name.starts_with(['.', '/', '~'])
             && name.split('/').count() <= 2
             && !name.is_empty()
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/'));
+            && name
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/'));
         if path.exists() || !like_an_id {
             return Err(Error::setting(
                 "--embedder",
@@ -54,7 +56,11 @@ impl ModelFiles {
                 if let Some(path) = Cache::from_env().model(model.clone()).get(file) {
                     return Ok(Some(path));
                 }
-                let failed = |reason: String| Error::Hub { model: model.clone(), file: file.to_owned(), reason };
+                let failed = |reason: String| Error::Hub {
+                    model: model.clone(),
+                    file: file.to_owned(),
+                    reason,
+                };
                 match repo(model).map_err(failed)?.get(file) {
                     Ok(path) => Ok(Some(path)),
                     Err(error) if error.to_string().contains("404") => Ok(None),
@@ -82,6 +88,9 @@ impl ModelFiles {
 }
 
 fn repo(model: &str) -> std::result::Result<ApiRepo, String> {
-    let api = ApiBuilder::from_env().with_progress(false).build().map_err(|error| error.to_string())?;
+    let api = ApiBuilder::from_env()
+        .with_progress(false)
+        .build()
+        .map_err(|error| error.to_string())?;
     Ok(api.model(model.to_owned()))
 }

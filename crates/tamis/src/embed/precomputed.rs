@@ -31,7 +31,7 @@ pub fn load(path: &Path, splits: &[&Split]) -> Result<Vec<Embedded>> {
         .map(|split| split.files.iter().map(|file| file.records as usize).sum())
         .collect();
     let arrays = if path.extension().is_some_and(|extension| extension == "npy") {
-        cut(path, parse_npy(path, &bytes)?, &records)?
+        cut(path, &parse_npy(path, &bytes)?, &records)?
     } else {
         parse_safetensors(path, &bytes, splits.len())?
     };
@@ -99,7 +99,7 @@ fn of_split(path: &Path, name: &str, split: &Split, array: &Array, records: usiz
 }
 
 /// One array of all splits, cut by their numbers of records.
-fn cut(path: &Path, array: Array, records: &[usize]) -> Result<Vec<Array>> {
+fn cut(path: &Path, array: &Array, records: &[usize]) -> Result<Vec<Array>> {
     let [rows, segments, dim] = array.shape;
     let total: usize = records.iter().sum();
     if rows != total {
@@ -220,6 +220,8 @@ fn parse_safetensors(path: &Path, bytes: &[u8], splits: usize) -> Result<Vec<Arr
 
 #[cfg(test)]
 mod tests {
+    use safetensors::Dtype;
+
     use super::*;
     use crate::{
         Fingerprint,

@@ -134,7 +134,13 @@ impl EncoderWeights {
             }
         }
         let norm = &self.norm;
-        add_and_norm(&mut scratch.hidden, &scratch.context, &norm.gain, &norm.shift, self.shape.norm_epsilon);
+        add_and_norm(
+            &mut scratch.hidden,
+            &scratch.context,
+            &norm.gain,
+            &norm.shift,
+            self.shape.norm_epsilon,
+        );
     }
 
     /// From `projected`, shape `(tokens, 3 * hidden)`, to `context`, shape `(tokens, hidden)`.
@@ -142,7 +148,12 @@ impl EncoderWeights {
         let hidden = self.shape.hidden;
         let width = hidden / self.shape.heads;
         let scale = 1.0 / (width as f32).sqrt();
-        let Scratch { projected, context, head, .. } = scratch;
+        let Scratch {
+            projected,
+            context,
+            head,
+            ..
+        } = scratch;
         for range in starts.windows(2) {
             let length = range[1] - range[0];
             let rows = &projected[range[0] * 3 * hidden..range[1] * 3 * hidden];
@@ -154,10 +165,26 @@ impl EncoderWeights {
                 gather(rows, 3 * hidden, hidden + first, width, &mut head.key);
                 gather(rows, 3 * hidden, 2 * hidden + first, width, &mut head.value);
                 let shape = (length, width, length);
-                product(&mut head.scores, shape, &head.query, Layout::Plain, &head.key, Layout::Transposed, 0.0);
+                product(
+                    &mut head.scores,
+                    shape,
+                    &head.query,
+                    Layout::Plain,
+                    &head.key,
+                    Layout::Transposed,
+                    0.0,
+                );
                 softmax_rows(&mut head.scores, length, scale);
                 let shape = (length, length, width);
-                product(&mut head.out, shape, &head.scores, Layout::Plain, &head.value, Layout::Plain, 0.0);
+                product(
+                    &mut head.out,
+                    shape,
+                    &head.scores,
+                    Layout::Plain,
+                    &head.value,
+                    Layout::Plain,
+                    0.0,
+                );
                 for (row, out) in out_rows.chunks_exact_mut(hidden).zip(head.out.chunks_exact(width)) {
                     row[first..first + width].copy_from_slice(out);
                 }
@@ -183,7 +210,15 @@ fn apply(linear: &Linear, x: &[f32], out: &mut Vec<f32>) {
         out.extend_from_slice(&linear.bias);
     }
     let weight = linear.weight.as_slice();
-    product(out, (rows, inputs, outputs), x, Layout::Plain, weight, Layout::Transposed, 1.0);
+    product(
+        out,
+        (rows, inputs, outputs),
+        x,
+        Layout::Plain,
+        weight,
+        Layout::Transposed,
+        1.0,
+    );
 }
 
 #[cfg(test)]
@@ -201,7 +236,10 @@ pub(crate) mod tests {
             weight: Matrix::from_vec(numbers(inputs * outputs), outputs, inputs),
             bias: numbers(outputs),
         };
-        let norm = || Norm { gain: vec![1.0; 8], shift: vec![0.1; 8] };
+        let norm = || Norm {
+            gain: vec![1.0; 8],
+            shift: vec![0.1; 8],
+        };
         let layers = (0..2)
             .map(|_| Layer {
                 attention: linear(8, 24),
@@ -250,7 +288,12 @@ pub(crate) mod tests {
         let mut x: Vec<Vec<f64>> = tokens
             .iter()
             .enumerate()
-            .map(|(i, &t)| norm(&weights.norm, add(&wide(weights.words.row(t as usize)), &wide(weights.positions.row(i)))))
+            .map(|(i, &t)| {
+                norm(
+                    &weights.norm,
+                    add(&wide(weights.words.row(t as usize)), &wide(weights.positions.row(i))),
+                )
+            })
             .collect();
         for layer in &weights.layers {
             let projected: Vec<Vec<f64>> = x.iter().map(|x| apply(&layer.attention, x)).collect();
@@ -268,7 +311,10 @@ pub(crate) mod tests {
                             }
                         }
                     }
-                    norm(&layer.attention_norm, add(&apply(&layer.attention_out, &context), &x[i]))
+                    norm(
+                        &layer.attention_norm,
+                        add(&apply(&layer.attention_out, &context), &x[i]),
+                    )
                 })
                 .collect();
             let gelu = |x: f64| {
@@ -294,7 +340,11 @@ pub(crate) mod tests {
         let tokens: Vec<u32> = sequences.concat();
         let mut scratch = Scratch::default();
         let packed = weights.forward(&tokens, &[0, 5, 6, 15], &mut scratch).to_vec();
-        let want: Vec<f64> = sequences.iter().flat_map(|tokens| oracle(&weights, tokens)).flatten().collect();
+        let want: Vec<f64> = sequences
+            .iter()
+            .flat_map(|tokens| oracle(&weights, tokens))
+            .flatten()
+            .collect();
         for (i, (x, want)) in packed.iter().zip(&want).enumerate() {
             assert!((f64::from(*x) - want).abs() < 2e-5, "number {i}: {x} against {want}");
         }

@@ -19,10 +19,6 @@ pub enum Layout {
 /// # Panics
 ///
 /// If a slice is not exactly as long as its shape says.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the product's own operands and sizes; a struct would only rename them"
-)]
 pub fn product(
     out: &mut [f32],
     (m, k, n): (usize, usize, usize),

@@ -159,7 +159,7 @@ impl Pool {
     pub fn legal(&self, state: &State) -> Vec<Option<Range<u32>>> {
         let cut = (0..self.clusters()).any(|c| {
             let taken = state.0[c];
-            taken % self.chunk != 0 && (taken as usize) < self.clusters[c].len()
+            !taken.is_multiple_of(self.chunk) && (taken as usize) < self.clusters[c].len()
         });
         if cut {
             return vec![None; self.clusters()];

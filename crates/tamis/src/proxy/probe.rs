@@ -63,7 +63,7 @@ pub struct Probe {
     settings: ProbeSettings,
     fingerprint: Fingerprint,
     cache: RwLock<Cache>,
-    spare: Mutex<Vec<Box<Room>>>,
+    spare: Mutex<Vec<Room>>,
 }
 
 /// The moments kept, by the exact list of rows.
@@ -142,19 +142,19 @@ impl Probe {
         &self.settings
     }
 
-    fn lease(&self) -> Box<Room> {
+    fn lease(&self) -> Room {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
         spare.unwrap_or_else(|| {
             let scores = vec![0.0; self.fold.rows.rows() * self.fold.outputs];
-            Box::new(Room {
+            Room {
                 scratch: Scratch::new(self.train.width()),
                 by_output: scores.clone(),
                 by_item: scores,
-            })
+            }
         })
     }
 
-    fn give_back(&self, room: Box<Room>) {
+    fn give_back(&self, room: Room) {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(room);
     }
 
@@ -306,7 +306,7 @@ struct Run<'a> {
     probe: &'a Probe,
     moments: Moments,
     /// The factor of the present moments, where it is at hand, and the model that came from it.
-    factored: Option<(Box<Room>, Model)>,
+    factored: Option<(Room, Model)>,
 }
 
 impl Run<'_> {

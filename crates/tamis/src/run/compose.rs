@@ -45,12 +45,17 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
     data::write_rejects(&dataset.rejects, &settings.out)?;
 
     let (embedded, tokens) = vectors::embed(settings, &dataset, &mut stages, monitor)?;
-    let limit = settings.budget.resolve(dataset.pool.len() as u64, tokens.iter().map(|&tokens| u64::from(tokens)).sum())?;
+    let limit = settings.budget.resolve(
+        dataset.pool.len() as u64,
+        tokens.iter().map(|&tokens| u64::from(tokens)).sum(),
+    )?;
 
     let views = vectors::one_each(&embedded[0]).gather(&dataset.pool);
     let (clusters, statistics) = stages.run("cluster", None, || {
         let k_means = KMeansSettings {
-            clusters: settings.clusters.unwrap_or_else(|| cluster::default_clusters(views.rows())),
+            clusters: settings
+                .clusters
+                .unwrap_or_else(|| cluster::default_clusters(views.rows())),
             ..settings.k_means.clone()
         };
         let clusters = cluster::k_means(&views, &k_means, seed.derive("k-means"), monitor)?;
@@ -70,7 +75,16 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
     let designs = stages.run("design", None, || Designs::new(&dataset, &folds, &embedded, seed))?;
     let budget_rows = random_rows(&dataset.pool, &tokens, limit, seed.derive("size")).len();
     let (tuning, tuning_everything) = stages.run("tune", None, || {
-        let at = |size| tune(&designs.train, &dataset.pool, size, &designs.reward, seed.derive("tune"), monitor);
+        let at = |size| {
+            tune(
+                &designs.train,
+                &dataset.pool,
+                size,
+                &designs.reward,
+                seed.derive("tune"),
+                monitor,
+            )
+        };
         Ok((at(budget_rows)?, at(dataset.pool.len())?))
     })?;
     let probe = Probe::new(
@@ -85,7 +99,10 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
     )?;
 
     let features = FeatureContext::new(describe::traits(&dataset, &folds, &embedded[1], &clusters), &pool);
-    let limits = Limits { evaluations: settings.max_evaluations, seconds: settings.max_time };
+    let limits = Limits {
+        evaluations: settings.max_evaluations,
+        seconds: settings.max_time,
+    };
     let longest = pool.longest_episode();
     if longest >= limits.evaluations && settings.agent != Method::Random {
         return Err(Error::setting(
@@ -96,16 +113,32 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         .with_hint("larger chunks make shorter episodes: `--chunk <rows>`"));
     }
     let (finalists, evaluations) = stages.run("select", Some(settings.max_evaluations), || {
-        let mut problem = Problem::new(&pool, &probe, &mut ledger, features, limits, seed.derive("proxy"), monitor)?;
+        let mut problem = Problem::new(
+            &pool,
+            &probe,
+            &mut ledger,
+            features,
+            limits,
+            seed.derive("proxy"),
+            monitor,
+        )?;
         let mut selector = settings.agent.selector(&problem, &settings.dqn, seed.derive("agent"))?;
         let outcome = selector.select(&mut problem, seed.derive("search"));
         problem.finish()?;
         outcome?;
-        let finalists: Vec<_> = problem.best().iter().map(|(_, state, path)| (state.clone(), path.to_vec())).collect();
+        let finalists: Vec<_> = problem
+            .best()
+            .iter()
+            .map(|(_, state, path)| (state.clone(), path.to_vec()))
+            .collect();
         Ok((finalists, problem.evaluations()))
     })?;
     if finalists.is_empty() {
-        return Err(Error::setting("--max-time", "time for at least one whole episode", format!("{:?} s", settings.max_time)));
+        return Err(Error::setting(
+            "--max-time",
+            "time for at least one whole episode",
+            format!("{:?} s", settings.max_time),
+        ));
     }
 
     let judge = Judge {
@@ -126,7 +159,13 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         Ok((&finalists[best].1, chosen))
     })?;
     let scores = stages.run("score", Some(12), || {
-        judge.scores(&chosen, &dataset.pool, (&tokens, limit), seed.derive("controls"), monitor)
+        judge.scores(
+            &chosen,
+            &dataset.pool,
+            (&tokens, limit),
+            seed.derive("controls"),
+            monitor,
+        )
     })?;
 
     stages.run("export", None, || data::export(&dataset.train, &chosen, &settings.out))?;
@@ -135,7 +174,9 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         .iter()
         .enumerate()
         .flat_map(|(step, (cluster, range))| {
-            pool.rows(*cluster, range).iter().map(move |&row| (row, (*cluster as u32, step as u32 + 1)))
+            pool.rows(*cluster, range)
+                .iter()
+                .map(move |&row| (row, (*cluster as u32, step as u32 + 1)))
         })
         .collect();
     let record = SelectionRecord {
@@ -152,7 +193,12 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
             .iter()
             .map(|row| {
                 let (file, line) = describe::origin(&dataset.train, *row);
-                ChosenRow { file, row: line, cluster: place[row].0, step: place[row].1 }
+                ChosenRow {
+                    file,
+                    row: line,
+                    cluster: place[row].0,
+                    step: place[row].1,
+                }
             })
             .collect(),
         scores,

@@ -19,7 +19,13 @@ use crate::{
 pub(super) fn traits(dataset: &Dataset, folds: &Folds, validation: &Embedded, clusters: &Clusters) -> ClusterTraits {
     let count = clusters.centroids.rows();
     let labels = dataset.task.labels.len().max(1);
-    let label = |target: u32| if dataset.task.labels.is_empty() { 0 } else { target as usize };
+    let label = |target: u32| {
+        if dataset.task.labels.is_empty() {
+            0
+        } else {
+            target as usize
+        }
+    };
     let mut label_mix = Matrix::zeros(count, labels);
     for (&row, &cluster) in dataset.pool.iter().zip(&clusters.assignment) {
         let target = dataset.train.examples[row as usize].target;
@@ -41,11 +47,20 @@ pub(super) fn traits(dataset: &Dataset, folds: &Folds, validation: &Embedded, cl
         .iter_rows()
         .map(|centroid| centroid.iter().zip(&centre).map(|(a, b)| a * b).sum::<f32>() / norm(centroid) / norm(&centre))
         .collect();
-    ClusterTraits { label_mix, closeness, fold_cluster, fold_mix }
+    ClusterTraits {
+        label_mix,
+        closeness,
+        fold_cluster,
+        fold_mix,
+    }
 }
 
 pub(super) fn statistics(dataset: &Dataset, clusters: &Clusters, views: &Matrix) -> Vec<cluster::ClusterStatistics> {
-    let labels: Vec<u32> = dataset.pool.iter().map(|&row| dataset.train.examples[row as usize].target).collect();
+    let labels: Vec<u32> = dataset
+        .pool
+        .iter()
+        .map(|&row| dataset.train.examples[row as usize].target)
+        .collect();
     let texts = |i: usize| dataset.train.examples[dataset.pool[i] as usize].input.texts();
     cluster::statistics(clusters, views, &labels, dataset.task.labels.len(), &texts)
 }
@@ -98,7 +113,11 @@ pub(super) fn cluster_records(
             chosen,
             words: cluster.words,
             labels: cluster.label_counts.iter().map(|&count| u64::from(count)).collect(),
-            nearest: cluster.nearest.iter().map(|&i| origin(&dataset.train, dataset.pool[i as usize])).collect(),
+            nearest: cluster
+                .nearest
+                .iter()
+                .map(|&i| origin(&dataset.train, dataset.pool[i as usize]))
+                .collect(),
         })
         .collect()
 }

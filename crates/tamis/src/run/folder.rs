@@ -25,17 +25,28 @@ pub(super) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<Ledg
     if path.exists() {
         let text = fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
         let there: Value = serde_json::from_str(&text).map_err(|error| {
-            Error::data(Place::file(&path), "the settings of a run", format!("broken JSON ({error})"))
-                .with_hint("choose another folder with `--out`")
+            Error::data(
+                Place::file(&path),
+                "the settings of a run",
+                format!("broken JSON ({error})"),
+            )
+            .with_hint("choose another folder with `--out`")
         })?;
         let mut differences = Vec::new();
         compare("", &there, &now, &mut differences);
         if !differences.is_empty() {
-            return Err(Error::OtherRun { path: out.clone(), difference: differences.join(", ") });
+            return Err(Error::OtherRun {
+                path: out.clone(),
+                difference: differences.join(", "),
+            });
         }
     } else if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(Error::setting("--out", "a new or empty folder, or one that holds a run", format!("{}, which holds other files", out.display()))
-            .with_hint("name a folder of its own for the run, such as `--out runs/first`"));
+        return Err(Error::setting(
+            "--out",
+            "a new or empty folder, or one that holds a run",
+            format!("{}, which holds other files", out.display()),
+        )
+        .with_hint("name a folder of its own for the run, such as `--out runs/first`"));
     } else {
         fs::create_dir_all(out).map_err(Error::io(out, "create"))?;
         write_json(&path, &now)?;
@@ -43,7 +54,10 @@ pub(super) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<Ledg
     let mut ledger = Ledger::open(&out.join("ledger.sqlite"))?;
     match ledger.meta("data")? {
         Some(there) if there != data.as_str() => {
-            return Err(Error::OtherRun { path: out.clone(), difference: "the contents of the data files".into() });
+            return Err(Error::OtherRun {
+                path: out.clone(),
+                difference: "the contents of the data files".into(),
+            });
         }
         Some(_) => {}
         None => ledger.set_meta("data", data.as_str())?,
@@ -69,8 +83,17 @@ fn compare(name: &str, there: &Value, now: &Value, differences: &mut Vec<String>
         (Value::Object(a), Value::Object(b)) => {
             let names: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
             for key in names {
-                let full = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
-                compare(&full, a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null), differences);
+                let full = if name.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{name}.{key}")
+                };
+                compare(
+                    &full,
+                    a.get(key).unwrap_or(&Value::Null),
+                    b.get(key).unwrap_or(&Value::Null),
+                    differences,
+                );
             }
         }
         _ if there == now => {}
@@ -94,7 +117,10 @@ mod tests {
     #[test]
     fn a_folder_is_gone_on_with_only_by_the_same_run() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut settings = SelectSettings { out: folder.path().join("run"), ..SelectSettings::default() };
+        let mut settings = SelectSettings {
+            out: folder.path().join("run"),
+            ..SelectSettings::default()
+        };
         let data = Fingerprint::of(["rows"]);
         drop(open(&settings, &data).expect("a new folder"));
         settings.gram_memory = 1;
@@ -105,15 +131,28 @@ mod tests {
         settings.budget = Budget::Rows(10);
         let error = open(&settings, &data).expect_err("other settings");
         assert!(error.is_input() && error.hint().is_some());
-        assert!(error.to_string().ends_with(r#"budget (there: "5%", now: "10"), seed (there: 0, now: 3)"#), "{error}");
+        assert!(
+            error
+                .to_string()
+                .ends_with(r#"budget (there: "5%", now: "10"), seed (there: 0, now: 3)"#),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_folder_with_other_files_is_left_alone() {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("thesis.tex"), "x").expect("writes");
-        let settings = SelectSettings { out: folder.path().to_path_buf(), ..SelectSettings::default() };
-        assert!(open(&settings, &Fingerprint::of(["rows"])).expect_err("is taken").to_string().contains("other files"));
+        let settings = SelectSettings {
+            out: folder.path().to_path_buf(),
+            ..SelectSettings::default()
+        };
+        assert!(
+            open(&settings, &Fingerprint::of(["rows"]))
+                .expect_err("is taken")
+                .to_string()
+                .contains("other files")
+        );
         assert_eq!(fs::read_dir(folder.path()).expect("reads").count(), 1);
     }
 }

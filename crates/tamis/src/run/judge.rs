@@ -43,7 +43,9 @@ impl Judge<'_> {
                     .map(|scores| scores[0][0])
             })
             .collect::<Result<_>>()?;
-        Ok((0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(b.cmp(&a))).unwrap_or(0))
+        Ok((0..scores.len())
+            .max_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(b.cmp(&a)))
+            .unwrap_or(0))
     }
 
     /// The choice, ten random selections and the whole pool, on every fold.
@@ -55,7 +57,10 @@ impl Judge<'_> {
         seed: Seed,
         monitor: &dyn Monitor,
     ) -> Result<Scores> {
-        let folds: Vec<&Design> = [Some(self.reward), Some(self.confirm), self.test].into_iter().flatten().collect();
+        let folds: Vec<&Design> = [Some(self.reward), Some(self.confirm), self.test]
+            .into_iter()
+            .flatten()
+            .collect();
         let metrics = [self.reward_metric, self.report_metric];
         let score = |rows: &[RowId], tuning: (f64, f64)| {
             let scores = train_and_score(self.train, rows, tuning, &folds, &metrics);

@@ -98,12 +98,18 @@ impl Default for SelectSettings {
 impl SelectSettings {
     /// The metric by which states are rewarded.
     pub fn reward_metric(&self) -> Metric {
-        Metric { kind: self.metric, soft: self.reward == RewardKind::Soft && self.metric != MetricKind::LogLoss }
+        Metric {
+            kind: self.metric,
+            soft: self.reward == RewardKind::Soft && self.metric != MetricKind::LogLoss,
+        }
     }
 
     /// The metric by which results are reported.
     pub fn report_metric(&self) -> Metric {
-        Metric { kind: self.metric, soft: false }
+        Metric {
+            kind: self.metric,
+            soft: false,
+        }
     }
 
     /// Looks for values that mean nothing.
@@ -118,7 +124,11 @@ impl SelectSettings {
         if let Some(seconds) = self.max_time
             && !(seconds > 0.0 && seconds.is_finite())
         {
-            return Err(Error::setting("--max-time", "a number of seconds above 0", seconds.to_string()));
+            return Err(Error::setting(
+                "--max-time",
+                "a number of seconds above 0",
+                seconds.to_string(),
+            ));
         }
         if self.clusters == Some(0) {
             return Err(Error::setting("--clusters", "a number above 0", "0"));

@@ -25,7 +25,10 @@ pub(super) struct Stages<'a> {
 
 impl<'a> Stages<'a> {
     pub(super) fn new(monitor: &'a dyn Monitor) -> Self {
-        Self { monitor, records: Vec::new() }
+        Self {
+            monitor,
+            records: Vec::new(),
+        }
     }
 
     /// Runs one stage of `total` steps, if that is known.
@@ -57,5 +60,10 @@ fn reset_peak() {
 fn peak_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .map(|kilobytes| kilobytes * 1024)
 }

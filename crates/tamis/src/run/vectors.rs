@@ -24,23 +24,43 @@ pub(super) fn embed(
     stages: &mut Stages<'_>,
     monitor: &dyn Monitor,
 ) -> Result<(Vec<Embedded>, Vec<u32>)> {
-    let splits: Vec<&Split> = [Some(&dataset.train), Some(&dataset.validation), dataset.test.as_ref()].into_iter().flatten().collect();
+    let splits: Vec<&Split> = [Some(&dataset.train), Some(&dataset.validation), dataset.test.as_ref()]
+        .into_iter()
+        .flatten()
+        .collect();
     let name = settings.embedder.as_str();
     let tokens = |count: &(dyn Fn(&str) -> u32 + Sync)| -> Vec<u32> {
         let tokens_of = |example: &Example| example.input.texts().into_iter().map(count).sum();
-        dataset.pool.par_iter().map(|&row| tokens_of(&dataset.train.examples[row as usize])).collect()
+        dataset
+            .pool
+            .par_iter()
+            .map(|&row| tokens_of(&dataset.train.examples[row as usize]))
+            .collect()
     };
     let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
     if matches!(extension, Some("npy" | "safetensors")) {
         let embedded = stages.run("embed", None, || precomputed::load(Path::new(name), &splits))?;
         return Ok((embedded, tokens(&lexical::count_tokens)));
     }
-    let texts: Vec<Vec<&str>> =
-        splits.iter().map(|split| split.examples.iter().flat_map(|example| example.input.texts()).collect()).collect();
+    let texts: Vec<Vec<&str>> = splits
+        .iter()
+        .map(|split| {
+            split
+                .examples
+                .iter()
+                .flat_map(|example| example.input.texts())
+                .collect()
+        })
+        .collect();
     let total = texts.iter().map(|texts| texts.len() as u64).sum();
     stages.run("embed", Some(total), || {
         let embedder: Box<dyn Embedder> = if name == "lexical" {
-            Box::new(Lexical::fit(&settings.lexical, &texts[0], settings.seed.derive("lexical"), monitor)?)
+            Box::new(Lexical::fit(
+                &settings.lexical,
+                &texts[0],
+                settings.seed.derive("lexical"),
+                monitor,
+            )?)
         } else {
             let encoder = Encoder::load(name)?;
             match settings.cache.clone().or_else(cache_folder) {
@@ -85,7 +105,9 @@ pub(super) fn one_each(embedded: &Embedded) -> Matrix {
         let view = views.row_mut(i);
         for (j, vector) in range.enumerate() {
             let weight = if j == 0 { 1.0 } else { 1.0 / others };
-            view.iter_mut().zip(embedded.vectors.row(vector)).for_each(|(sum, x)| *sum += weight * x);
+            view.iter_mut()
+                .zip(embedded.vectors.row(vector))
+                .for_each(|(sum, x)| *sum += weight * x);
         }
         let norm = view.iter().map(|x| x * x).sum::<f32>().sqrt();
         if norm > 0.0 {

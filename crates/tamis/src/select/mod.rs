@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use agents::LearnedSelector;
 pub use features::{ClusterTraits, FeatureContext};
-pub use problem::{Best, Limits, Problem};
+pub use problem::{Best, Limits, Path, Problem};
 pub use search::{Greedy, Random};
 
 use crate::{

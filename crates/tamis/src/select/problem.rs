@@ -34,10 +34,13 @@ pub struct Limits {
     pub seconds: Option<f64>,
 }
 
+/// The chunks taken on the way to a state: of which cluster, and which of its rows.
+pub type Path = Vec<(usize, Range<u32>)>;
+
 /// The best full states found, best first.
 #[derive(Debug, Clone, Default)]
 pub struct Best {
-    states: Vec<(f64, State, Vec<(usize, Range<u32>)>)>,
+    states: Vec<(f64, State, Path)>,
     seen: HashSet<State>,
 }
 
@@ -88,11 +91,11 @@ pub struct Problem<'a> {
     // The episode under way.
     run: Box<dyn ProxyRun + 'a>,
     /// Chunks taken that `run` has not been given yet.
-    pending: Vec<(usize, Range<u32>)>,
+    pending: Path,
     state: State,
     legal: Vec<Option<Range<u32>>>,
     score: f64,
-    path: Vec<(usize, Range<u32>)>,
+    path: Path,
 }
 
 /// The time limit of a run that may be killed and started again.
@@ -281,7 +284,7 @@ impl<'a> Problem<'a> {
     /// # Errors
     ///
     /// If a score cannot be had.
-    pub fn score_full(&mut self, paths: &[Vec<(usize, Range<u32>)>]) -> Result<Vec<f64>> {
+    pub fn score_full(&mut self, paths: &[Path]) -> Result<Vec<f64>> {
         let pool = self.pool;
         let states: Vec<State> = paths
             .iter()

@@ -1,10 +1,8 @@
 //! Searches that learn nothing: stochastic greedy with restarts, and random full states.
 
-use std::ops::Range;
-
 use rand::{RngExt, seq::SliceRandom};
 
-use super::{Problem, Selector};
+use super::{Path, Problem, Selector};
 use crate::{Result, mdp::Environment, pool::Pool, seed::Seed};
 
 /// Stochastic greedy: at every step a random sample of the legal actions is tried and the best of them taken; when the
@@ -91,7 +89,7 @@ impl Selector for Random {
 }
 
 /// Chunks drawn at random, each cluster as likely as it has rows left, until the budget is spent.
-fn random_path(pool: &Pool, seed: Seed) -> Vec<(usize, Range<u32>)> {
+fn random_path(pool: &Pool, seed: Seed) -> Path {
     let mut rng = seed.rng();
     let mut state = pool.empty();
     let mut path = Vec::new();
