@@ -100,7 +100,7 @@ pub(crate) struct SelectArgs {
     #[arg(long, value_name = "N", help_heading = "Search")]
     max_evaluations: Option<u64>,
     /// The most seconds that the agent may take, over all starts [default: no limit]
-    #[arg(long, value_name = "SECONDS", help_heading = "Search")]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, help_heading = "Search")]
     max_time: Option<f64>,
     /// The source of all randomness: one seed, one answer [default: 0]
     #[arg(long, help_heading = "Search")]

@@ -25,9 +25,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             progress.clear();
-            eprintln!("error: {error:#}");
             match error.downcast_ref::<tamis::Error>() {
                 Some(error) => {
+                    // Its message holds what it was caused by.
+                    eprintln!("error: {error}");
                     if let Some(hint) = error.hint() {
                         eprintln!("hint: {hint}");
                     }
@@ -37,7 +38,10 @@ fn main() -> ExitCode {
                         _ => 1,
                     })
                 }
-                None => ExitCode::FAILURE,
+                None => {
+                    eprintln!("error: {error:#}");
+                    ExitCode::FAILURE
+                }
             }
         }
     }

@@ -109,13 +109,14 @@ fn an_output_folder_with_other_files_is_left_alone() {
 fn an_interrupted_run_says_how_to_go_on() {
     use std::{process::Stdio, time::Duration};
     let fixture = Fixture::new();
-    let child = fixture
-        .select("run", &["--max-evaluations", "1000000"])
+    let mut child = fixture
+        .select("run", &["--max-evaluations", "1000000", "--budget", "50%", "--chunk", "1"])
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the command starts");
     while !exists(&fixture, "run/ledger.sqlite") {
+        assert!(child.try_wait().expect("can be asked").is_none(), "ended by itself");
         std::thread::sleep(Duration::from_millis(5));
     }
     std::thread::sleep(Duration::from_millis(300));

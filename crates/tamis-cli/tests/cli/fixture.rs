@@ -64,18 +64,17 @@ impl Fixture {
             "--test",
             "test.jsonl",
         ]);
-        command.args([
-            "--budget",
-            "10%",
-            "--chunk",
-            "8",
-            "--clusters",
-            "12",
-            "--max-evaluations",
-            "300",
-            "--out",
-            out,
-        ]);
+        for (flag, value) in [
+            ("--budget", "10%"),
+            ("--chunk", "8"),
+            ("--clusters", "12"),
+            ("--max-evaluations", "300"),
+            ("--out", out),
+        ] {
+            if !more.contains(&flag) {
+                command.args([flag, value]);
+            }
+        }
         command.args(more);
         command
     }

@@ -3,7 +3,8 @@
 use crate::fixture::{Fixture, succeeds};
 
 fn help(arguments: &[&str]) -> String {
-    let mut command = Fixture::new().tamis();
+    let fixture = Fixture::new();
+    let mut command = fixture.tamis();
     command.args(arguments).env("COLUMNS", "100");
     succeeds(command)
 }

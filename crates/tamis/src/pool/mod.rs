@@ -14,13 +14,13 @@ use crate::{Error, Result, budget::Limit, data::RowId, seed::Seed};
 const STEPS: u64 = 40;
 
 /// The smallest chunk chosen by itself: fewer rows change a score by less than its noise.
-const SMALLEST_CHUNK: u64 = 25;
+const SMALLEST_CHUNK: u64 = 5;
 
 /// How much one action takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Grain {
-    /// 25 rows, or as many as make about 40 steps an episode.
+    /// As many rows as make about 40 steps an episode, at least 5.
     #[default]
     Auto,
     /// This many rows.

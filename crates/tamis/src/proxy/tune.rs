@@ -38,6 +38,30 @@ pub struct Tuning {
     pub tried: Vec<(f64, f64, f64)>,
 }
 
+/// How much sharper than the most likely ones the probabilities of a soft reward are.
+///
+/// At the temperature of the least log loss a soft metric rises most where the model only becomes surer of itself, by a
+/// leaner label mix for instance; far sharper, it is the hard metric and moves in jumps. Test scores of greedy selections,
+/// lexical embeddings, 5%, 5,000 evaluations, seed 0 of each sharpness, random rows beside them:
+///
+/// | sharpness | hate-speech union, macro-F1 (random .545, sd .006) | app reviews, accuracy (random .622, sd .002) |
+/// |---|---|---|
+/// | 1 | .622 | .617 |
+/// | 2 | .631 | .625 |
+/// | 4 | .630 | .626 |
+/// | 8 | .632 | |
+const SHARPNESS: f64 = 4.0;
+
+impl Tuning {
+    /// The temperature at which a metric is a good reward: the tuned one for log loss, a sharper one for the others.
+    pub fn temperature_for(&self, metric: Metric) -> f64 {
+        match metric.kind {
+            MetricKind::LogLoss => self.temperature,
+            MetricKind::Accuracy | MetricKind::MacroF1 => self.temperature / SHARPNESS,
+        }
+    }
+}
+
 /// Chooses ridge strength and temperature for training sets of `size` of these rows; with `size` the number of `rows`, for
 /// training on everything. Advances `monitor` by one a subset; begins and ends no stage.
 ///

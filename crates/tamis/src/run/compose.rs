@@ -93,7 +93,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         ProbeSettings {
             metric: settings.reward_metric(),
             ridge: tuning.ridge,
-            temperature: tuning.temperature,
+            temperature: tuning.temperature_for(settings.reward_metric()),
             gram_memory: settings.gram_memory as usize,
         },
     )?;
@@ -146,8 +146,11 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         reward: &designs.reward,
         confirm: &designs.confirm,
         test: designs.test.as_ref(),
-        at_budget: (tuning.ridge, tuning.temperature),
-        at_everything: (tuning_everything.ridge, tuning_everything.temperature),
+        at_budget: (tuning.ridge, tuning.temperature_for(settings.reward_metric())),
+        at_everything: (
+            tuning_everything.ridge,
+            tuning_everything.temperature_for(settings.reward_metric()),
+        ),
         reward_metric: settings.reward_metric(),
         report_metric: settings.report_metric(),
     };

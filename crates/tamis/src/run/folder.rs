@@ -13,7 +13,8 @@ use crate::{Error, Fingerprint, Place, Result, data::write_whole, ledger::Ledger
 /// What the settings file is called.
 const SETTINGS: &str = "settings.json";
 
-/// Makes the directory, or goes on with the run that it holds.
+/// Makes the directory, or goes on with the run that it holds. A run that stopped before it paid for a score, for instance
+/// at a mistake in the settings, leaves nothing to go on with: its folder is taken over.
 ///
 /// # Errors
 ///
@@ -22,45 +23,44 @@ pub(super) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<Ledg
     let out = &settings.out;
     let now = what_matters(settings)?;
     let path = out.join(SETTINGS);
-    if path.exists() {
-        let text = fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
-        let there: Value = serde_json::from_str(&text).map_err(|error| {
-            Error::data(
-                Place::file(&path),
-                "the settings of a run",
-                format!("broken JSON ({error})"),
+    if !path.exists() {
+        if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
+            return Err(Error::setting(
+                "--out",
+                "a new or empty folder, or one that holds a run",
+                format!("{}, which holds other files", out.display()),
             )
-            .with_hint("choose another folder with `--out`")
-        })?;
-        let mut differences = Vec::new();
-        compare("", &there, &now, &mut differences);
-        if !differences.is_empty() {
-            return Err(Error::OtherRun {
-                path: out.clone(),
-                difference: differences.join(", "),
-            });
+            .with_hint("name a folder of its own for the run, such as `--out runs/first`"));
         }
-    } else if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(Error::setting(
-            "--out",
-            "a new or empty folder, or one that holds a run",
-            format!("{}, which holds other files", out.display()),
-        )
-        .with_hint("name a folder of its own for the run, such as `--out runs/first`"));
-    } else {
         fs::create_dir_all(out).map_err(Error::io(out, "create"))?;
         write_json(&path, &now)?;
     }
     let mut ledger = Ledger::open(&out.join("ledger.sqlite"))?;
-    match ledger.meta("data")? {
-        Some(there) if there != data.as_str() => {
-            return Err(Error::OtherRun {
-                path: out.clone(),
-                difference: "the contents of the data files".into(),
-            });
-        }
-        Some(_) => {}
-        None => ledger.set_meta("data", data.as_str())?,
+    if ledger.is_empty() {
+        write_json(&path, &now)?;
+        ledger.set_meta("data", data.as_str())?;
+        return Ok(ledger);
+    }
+    let other_run = |difference: String| Error::OtherRun {
+        path: out.clone(),
+        difference,
+    };
+    let text = fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
+    let there: Value = serde_json::from_str(&text).map_err(|error| {
+        Error::data(
+            Place::file(&path),
+            "the settings of a run",
+            format!("broken JSON ({error})"),
+        )
+        .with_hint("choose another folder with `--out`")
+    })?;
+    let mut differences = Vec::new();
+    compare("", &there, &now, &mut differences);
+    if !differences.is_empty() {
+        return Err(other_run(differences.join(", ")));
+    }
+    if ledger.meta("data")?.is_some_and(|there| there != data.as_str()) {
+        return Err(other_run("the contents of the data files".into()));
     }
     Ok(ledger)
 }
@@ -122,7 +122,13 @@ mod tests {
             ..SelectSettings::default()
         };
         let data = Fingerprint::of(["rows"]);
+        settings.seed = Seed(9);
         drop(open(&settings, &data).expect("a new folder"));
+        settings.seed = Seed(0);
+        let mut ledger = open(&settings, &data).expect("nothing was paid for");
+        ledger.record([1; 16], 0.5, 0.1).expect("records");
+        ledger.commit().expect("commits");
+        drop(ledger);
         settings.gram_memory = 1;
         drop(open(&settings, &data).expect("memory changes no result"));
         let error = open(&settings, &Fingerprint::of(["other rows"])).expect_err("other data");

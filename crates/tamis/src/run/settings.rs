@@ -23,7 +23,7 @@ use crate::{
 pub struct SelectSettings {
     /// How much may be chosen. Default: 5%.
     pub budget: Budget,
-    /// How much one action takes. Default: 25 rows, or as many as make about 40 steps.
+    /// How much one action takes. Default: as many rows as make about 40 steps.
     pub chunk: Grain,
     /// `lexical`, the folder or hub id of a sentence encoder, or a .npy or .safetensors file. Default: `lexical`.
     pub embedder: String,
