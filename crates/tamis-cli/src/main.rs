@@ -25,24 +25,20 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             progress.clear();
-            match error.downcast_ref::<tamis::Error>() {
-                Some(error) => {
-                    // Its message holds what it was caused by.
-                    eprintln!("error: {error}");
-                    if let Some(hint) = error.hint() {
-                        eprintln!("hint: {hint}");
-                    }
-                    ExitCode::from(match error {
-                        tamis::Error::Interrupted => 130,
-                        error if error.is_input() => 2,
-                        _ => 1,
-                    })
-                }
-                None => {
-                    eprintln!("error: {error:#}");
-                    ExitCode::FAILURE
-                }
+            let Some(error) = error.downcast_ref::<tamis::Error>() else {
+                eprintln!("error: {error:#}");
+                return ExitCode::FAILURE;
+            };
+            // Its message holds what it was caused by.
+            eprintln!("error: {error}");
+            if let Some(hint) = error.hint() {
+                eprintln!("hint: {hint}");
             }
+            ExitCode::from(match error {
+                tamis::Error::Interrupted => 130,
+                error if error.is_input() => 2,
+                _ => 1,
+            })
         }
     }
 }

@@ -110,7 +110,10 @@ fn an_interrupted_run_says_how_to_go_on() {
     use std::{process::Stdio, time::Duration};
     let fixture = Fixture::new();
     let mut child = fixture
-        .select("run", &["--max-evaluations", "1000000", "--budget", "50%", "--chunk", "1"])
+        .select(
+            "run",
+            &["--max-evaluations", "1000000", "--budget", "50%", "--chunk", "1"],
+        )
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()

@@ -9,7 +9,8 @@
 //!    random ones are tried ([`Environment::peek`]), and the one with the greatest *true* reward plus predicted future is
 //!    taken. With `lookahead = 0` this is plain DQN: the greatest Q is taken, and only that is paid for.
 //! 3. Predicted differences between futures count as far as earlier episodes bore them out ([`DqnSettings::calibrate`]).
-//! 4. The target network follows slowly (Lillicrap et al. 2016) instead of being copied at intervals.
+//! 4. Rewards and futures are learned as distances from what is usual at their depth of the episode.
+//! 5. The target network follows slowly (Lillicrap et al. 2016) instead of being copied at intervals.
 
 use std::collections::VecDeque;
 
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Agent, TrainEvent,
+    baseline::Baseline,
     network::{Lesson, NetworkKind, QNetwork, Values},
     replay::Replay,
 };
@@ -64,7 +66,7 @@ pub struct DqnSettings {
     pub lookahead: usize,
     /// Random actions that are tried beside them. Default: 4.
     pub explorers: usize,
-    /// Share of steps, at first, on which the actions tried (in plain DQN: taken) are all random. Default: 0.5.
+    /// Share of steps, at first, on which the actions tried (in plain DQN: taken) are all random. Default: 0.1.
     pub epsilon_start: f64,
     /// The same at the end; it falls linearly with the evaluations spent. Default: 0.05.
     pub epsilon_end: f64,
@@ -88,7 +90,7 @@ impl Default for DqnSettings {
             double: true,
             lookahead: 14,
             explorers: 4,
-            epsilon_start: 0.5,
+            epsilon_start: 0.1,
             epsilon_end: 0.05,
             calibrate: true,
             warm_up: 200,
@@ -142,10 +144,13 @@ pub struct Dqn {
     target: QNetwork,
     adam: Adam,
     replay: Replay,
-    /// Rewards looked at: what the network reads, the action, the reward.
-    rewards: VecDeque<(Vec<f32>, Action, f64)>,
+    /// Rewards looked at.
+    rewards: VecDeque<Looked>,
     rewards_seen: usize,
-    units: Units,
+    episodes: u64,
+    /// What is usually earned at a depth, and what usually follows.
+    usual_reward: Baseline,
+    usual_future: Baseline,
     trust: Trust,
     gradient: Vec<f32>,
     trace: Trace,
@@ -163,11 +168,12 @@ impl Estimates {
     }
 }
 
-/// What a reward and a future return of 1 stand for, so that the network learns numbers of about that size.
-#[derive(Debug, Clone, Copy)]
-struct Units {
+/// A reward that was looked at: what the network reads, the action, how deep in the episode, the reward.
+struct Looked {
+    input: Vec<f32>,
+    action: Action,
+    depth: usize,
     reward: f64,
-    future: f64,
 }
 
 /// How far predicted differences between futures come true: the slope of what followed on what was predicted.
@@ -175,30 +181,18 @@ struct Units {
 /// A return is the final score less the present one, so what an action earns now is mostly what can no longer be earned
 /// later, and the futures of two actions differ far less than a network's error. Taken at its word, such a network makes
 /// choices worse than greedy ones; its differences count as far as earlier episodes bore them out.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Trust {
-    /// At each depth: number and mean of the returns that followed.
-    followed: Vec<(f64, f64)>,
     /// Products of predicted and actual differences, and squares of predicted ones.
     covariance: f64,
     variance: f64,
 }
 
 impl Trust {
-    /// An episode has ended: at each depth, the predicted difference of the action taken, and the return that followed.
-    fn learn(&mut self, predicted: &[f64], followed: &[f64]) {
-        for (depth, (&predicted, &followed)) in predicted.iter().zip(followed).enumerate() {
-            if self.followed.len() == depth {
-                self.followed.push((0.0, 0.0));
-            }
-            let (count, mean) = &mut self.followed[depth];
-            if *count > 0.0 {
-                self.covariance += predicted * (followed - *mean);
-                self.variance += predicted * predicted;
-            }
-            *count += 1.0;
-            *mean += (followed - *mean) / *count;
-        }
+    /// A future was predicted to be so much better than another action's, and was so much better than usual.
+    fn learn(&mut self, predicted: f64, followed: f64) {
+        self.covariance += predicted * followed;
+        self.variance += predicted * predicted;
     }
 
     /// What a predicted difference is multiplied by, 0 to 1.
@@ -229,10 +223,9 @@ impl Dqn {
             replay: Replay::new(capacity),
             rewards: VecDeque::new(),
             rewards_seen: 0,
-            units: Units {
-                reward: 1.0,
-                future: 1.0,
-            },
+            episodes: 0,
+            usual_reward: Baseline::default(),
+            usual_future: Baseline::default(),
             trust: Trust::default(),
             gradient: vec![0.0; parameters],
             trace: Trace::default(),
@@ -244,8 +237,10 @@ impl Dqn {
     /// Immediate reward and future return of every action, in units of the score; shapes `(actions,)`. The futures of
     /// legal actions differ as far as [`Trust`] lets them.
     fn estimates(&self, values: &Values, observation: &Observation) -> Estimates {
-        let scaled = |values: &[f32], unit: f64| values.iter().map(|&x| f64::from(x) * unit).collect::<Vec<f64>>();
-        let mut futures = scaled(&values.future, self.units.future);
+        let restored = |values: &[f32], usual: &Baseline| -> Vec<f64> {
+            values.iter().map(|&x| usual.restore(observation.step, x)).collect()
+        };
+        let mut futures = restored(&values.future, &self.usual_future);
         if self.settings.calibrate {
             let open = legal(observation);
             let mean = open.iter().map(|&action| futures[action]).sum::<f64>() / open.len().max(1) as f64;
@@ -255,7 +250,7 @@ impl Dqn {
             }
         }
         Estimates {
-            rewards: scaled(&values.reward, self.units.reward),
+            rewards: restored(&values.reward, &self.usual_reward),
             futures,
         }
     }
@@ -301,15 +296,20 @@ impl Dqn {
     fn predicted_difference(&self, values: &Values, observation: &Observation, action: Action) -> f64 {
         let open = legal(observation);
         let mean = open.iter().map(|&action| values.future[action]).sum::<f32>() / open.len().max(1) as f32;
-        f64::from(values.future[action] - mean) * self.units.future
+        f64::from(values.future[action] - mean) * self.usual_future.at(observation.step).1
     }
 
     fn remember(&mut self, seen: &Observation, action: Action, reward: f64) {
         if self.rewards.len() == REWARDS_KEPT {
             self.rewards.pop_front();
         }
-        self.rewards
-            .push_back((self.online.input(seen, action), action, reward));
+        self.usual_reward.add(seen.step, reward);
+        self.rewards.push_back(Looked {
+            input: self.online.input(seen, action),
+            action,
+            depth: seen.step,
+            reward,
+        });
         self.rewards_seen += 1;
     }
 
@@ -337,7 +337,8 @@ impl Dqn {
                     self.estimates(valued, transition.next)
                         .q(best(&open, |action| named.q(action)))
                 };
-                ((transition.more + ahead) / self.units.future) as f32
+                self.usual_future
+                    .standardise(transition.observation.step, transition.more + ahead)
             });
         let futures: Vec<f32> = targets.collect();
         let inputs: Vec<Vec<f32>> = drawn
@@ -350,16 +351,19 @@ impl Dqn {
             .map(|(transition, (input, future))| Lesson {
                 input,
                 action: transition.action,
-                reward: Some((transition.reward / self.units.reward) as f32),
+                reward: Some(
+                    self.usual_reward
+                        .standardise(transition.observation.step, transition.reward),
+                ),
                 future: Some(future),
             })
             .collect();
         for _ in 0..REWARD_BATCH.min(self.rewards.len()) {
-            let (input, action, reward) = &self.rewards[rng.random_range(0..self.rewards.len())];
+            let looked = &self.rewards[rng.random_range(0..self.rewards.len())];
             lessons.push(Lesson {
-                input,
-                action: *action,
-                reward: Some((reward / self.units.reward) as f32),
+                input: &looked.input,
+                action: looked.action,
+                reward: Some(self.usual_reward.standardise(looked.depth, looked.reward)),
                 future: None,
             });
         }
@@ -371,17 +375,17 @@ impl Dqn {
         loss
     }
 
-    /// Sets the units by the first episode. They stay: a network cannot follow a moving scale.
-    fn set_units(&mut self) {
-        let root_mean_square = |values: &mut dyn Iterator<Item = f64>| {
-            let (sum, count) = values.fold((0.0, 0u32), |(sum, count), x| (sum + x * x, count + 1));
-            let root = (sum / f64::from(count.max(1))).sqrt();
-            if root.is_normal() { root } else { 1.0 }
-        };
-        self.units = Units {
-            reward: root_mean_square(&mut self.rewards.iter().map(|(_, _, reward)| *reward)),
-            future: root_mean_square(&mut self.replay.latest_returns().into_iter()),
-        };
+    /// An episode has ended: what followed each of its steps tells what is usual, and how far predictions came true.
+    fn end_episode(&mut self, predicted: &[f64]) {
+        let returns = self.replay.latest_returns();
+        let followed = returns.iter().skip(1).chain(&[0.0]);
+        for (depth, (&predicted, &followed)) in predicted.iter().zip(followed).enumerate() {
+            if self.episodes > 0 {
+                self.trust.learn(predicted, followed - self.usual_future.at(depth).0);
+            }
+            self.usual_future.add(depth, followed);
+        }
+        self.episodes += 1;
     }
 }
 
@@ -435,12 +439,7 @@ impl Agent for Dqn {
                     break;
                 }
             }
-            if episode == 0 {
-                self.set_units();
-            } else {
-                let returns = self.replay.latest_returns();
-                self.trust.learn(&predicted, &[&returns[1..], &[0.0]].concat());
-            }
+            self.end_episode(&predicted);
             episode += 1;
             let loss = losses / f64::from(updates);
             log(&TrainEvent {
@@ -510,6 +509,7 @@ mod tests {
         let plain = DqnSettings {
             lookahead: 0,
             calibrate: false,
+            epsilon_start: 0.5,
             warm_up: 40,
             updates: 4,
             ..DqnSettings::default()

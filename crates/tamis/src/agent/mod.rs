@@ -1,5 +1,6 @@
 //! Agents: they learn what to add from what it earned.
 
+mod baseline;
 pub mod dqn;
 pub mod network;
 pub mod replay;

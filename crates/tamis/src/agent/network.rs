@@ -216,6 +216,7 @@ mod tests {
         Observation {
             actions: Matrix::from_vec(vec![0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 3, 2),
             global: vec![0.7],
+            step: 0,
             legal: vec![true, false, true],
         }
     }

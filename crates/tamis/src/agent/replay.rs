@@ -136,6 +136,7 @@ mod tests {
         Observation {
             actions: Matrix::zeros(1, 1),
             global: vec![mark],
+            step: 0,
             legal: vec![true],
         }
     }

@@ -116,6 +116,7 @@ impl Coverage {
         Observation {
             actions,
             global: vec![count as f32 / self.picks as f32],
+            step: count,
             legal: self.taken.iter().map(|taken| open && !taken).collect(),
         }
     }

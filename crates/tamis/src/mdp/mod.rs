@@ -29,6 +29,8 @@ pub struct Observation {
     pub actions: Matrix,
     /// Features of the state as a whole, shape `(global_features,)`.
     pub global: Vec<f32>,
+    /// How many actions of the episode came before.
+    pub step: usize,
     /// Which actions are legal, shape `(actions,)`; none is in a terminal state.
     pub legal: Vec<bool>,
 }

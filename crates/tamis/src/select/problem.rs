@@ -403,7 +403,12 @@ impl<'a> Problem<'a> {
             insight.as_ref(),
             &self.memory,
         );
-        Ok(Observation { actions, global, legal })
+        Ok(Observation {
+            actions,
+            global,
+            step: self.path.len(),
+            legal,
+        })
     }
 
     /// Brings everything to disk: waiting scores, and where the clock stopped the run.

@@ -1,0 +1,66 @@
+"""Seconds that others take to embed the same texts on the same cores: python embedding.py <model folder> <texts>."""
+
+import json
+import os
+import pathlib
+import sys
+import tempfile
+import time
+
+import numpy
+import onnxruntime
+import torch
+from sentence_transformers import SentenceTransformer
+
+folder, texts = sys.argv[1:]
+texts = pathlib.Path(texts).read_text(encoding="utf-8").splitlines()
+cores = os.cpu_count()
+
+
+def best_of(times, work):
+    seconds = []
+    for _ in range(times):
+        began = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
+torch.set_num_threads(cores)
+model = SentenceTransformer(folder, device="cpu")
+model.encode(texts[:64])
+results = {}
+for batch in [16, 32, 64]:
+    with torch.inference_mode():
+        results[f"sentence-transformers {batch}"] = best_of(2, lambda: model.encode(texts, batch_size=batch))
+
+with tempfile.TemporaryDirectory() as scratch:
+    path = os.path.join(scratch, "model.onnx")
+    bert, tokenizer = model[0].auto_model, model.tokenizer
+    example = tokenizer(["a b c", "d"], padding=True, return_tensors="pt")
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    axes = {name: {0: "batch", 1: "length"} for name in names}
+    torch.onnx.export(
+        bert, tuple(example[name] for name in names), path, input_names=names, output_names=["hidden"],
+        dynamic_axes={**axes, "hidden": {0: "batch", 1: "length"}}, dynamo=False, opset_version=17,
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = cores
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def onnx(batch):
+        order = numpy.argsort([-len(text) for text in texts])
+        vectors = numpy.zeros((len(texts), 384), dtype=numpy.float32)
+        for start in range(0, len(texts), batch):
+            rows = order[start : start + batch]
+            encoded = tokenizer([texts[i] for i in rows], padding=True, truncation=True, max_length=256, return_tensors="np")
+            (hidden,) = session.run(None, {name: encoded[name] for name in names})
+            mask = encoded["attention_mask"][:, :, None]
+            pooled = (hidden * mask).sum(1) / mask.sum(1)
+            vectors[rows] = pooled / numpy.linalg.norm(pooled, axis=1, keepdims=True)
+        return vectors
+
+    onnx(32)
+    for batch in [16, 32, 64]:
+        results[f"onnxruntime {batch}"] = best_of(2, lambda: onnx(batch))
+print(json.dumps(results))

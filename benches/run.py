@@ -1,0 +1,135 @@
+#!/usr/bin/env python3
+"""Runs our benchmarks and the Python peers in the same go, and writes docs/benchmarks.md.
+
+    python3 -m venv .venv && .venv/bin/pip install -r benches/peers/requirements.txt
+    .venv/bin/python benches/run.py --minilm <folder of all-MiniLM-L6-v2> [--app-reviews <folder>] [--texts <file>]
+
+The texts are those of `tamis demo` unless --texts names a file with one a line. With --app-reviews, the folder of a data set
+with train.jsonl, validation.jsonl and test.jsonl, the seconds and memory of a whole selection are measured too.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PEERS = ROOT / "benches" / "peers"
+
+
+def cargo_bench(name, environment):
+    output = subprocess.run(
+        ["cargo", "bench", "-p", "tamis", "--bench", name], cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE,
+        env={**os.environ, **environment},
+    )
+    return output.stdout
+
+
+def seconds_of(*names):
+    path = ROOT.joinpath("target", "criterion", *names, "new", "estimates.json")
+    return json.loads(path.read_text())["median"]["point_estimate"] / 1e9
+
+
+def peer(name, *arguments):
+    command = [sys.executable, str(PEERS / name), *map(str, arguments)]
+    output = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout
+    return json.loads(output.splitlines()[-1]) if output.strip() else None
+
+
+def cpu():
+    text = pathlib.Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.*)", text.read_text()) if text.exists() else None
+    return found.group(1) if found else platform.processor()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minilm", type=pathlib.Path, required=True)
+    parser.add_argument("--texts", type=pathlib.Path)
+    parser.add_argument("--app-reviews", type=pathlib.Path)
+    arguments = parser.parse_args()
+    minilm = arguments.minilm.resolve()
+    versions = {name: importlib.metadata.version(name) for name in
+                ["torch", "sentence-transformers", "onnxruntime", "faiss-cpu", "scikit-learn", "numpy"]}
+    rustc = subprocess.run(["rustc", "--version"], check=True, text=True, stdout=subprocess.PIPE).stdout.strip()
+    lines = [
+        "# Benchmarks", "",
+        "Written by `benches/run.py`, which runs our benchmarks (criterion, medians) and the Python peers in the same go.", "",
+        f"Machine: {cpu()}, {os.cpu_count()} cores. {rustc}; Python {platform.python_version()}, "
+        + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".", "",
+    ]
+
+    with tempfile.TemporaryDirectory() as scratch:
+        scratch = pathlib.Path(scratch)
+        cargo_bench("probe", {"RAYON_NUM_THREADS": "1"})
+        lines += ["## Probe", "", "One evaluation: add a chunk to the Gram matrix, factor, score 1,000 validation rows, soft metric; "
+                  "d = 384, four classes, one core.", "", "| metric | evaluations/s | aim |", "|---|---|---|"]
+        for metric in ["soft accuracy", "soft macro-F1"]:
+            rate = 1 / seconds_of("probe_" + metric)
+            lines.append(f"| {metric} | {rate:.0f} | 1,500 |")
+        lines.append("")
+
+        texts = arguments.texts
+        if texts is None:
+            subprocess.run(["cargo", "run", "--release", "--quiet", "--", "demo", "--out", scratch / "demo"], cwd=ROOT,
+                           check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            rows = (scratch / "demo" / "data" / "train.jsonl").read_text(encoding="utf-8").splitlines()
+            texts = scratch / "texts.txt"
+            texts.write_text("\n".join(json.loads(row)["text"] for row in rows), encoding="utf-8")
+        texts = texts.resolve()
+        count = len(texts.read_text(encoding="utf-8").splitlines())
+        cargo_bench("encoder", {"TAMIS_MINILM": str(minilm), "TAMIS_BENCH_TEXTS": str(texts)})
+        ours = seconds_of("encoder", "all-MiniLM-L6-v2")
+        lines += ["## Embedding", "", f"all-MiniLM-L6-v2, {count} texts, all cores, tokenization included. A ratio above 1 means that "
+                  "tamis is faster.", "", "| | sentences/s | tamis is faster by |", "|---|---|---|",
+                  f"| tamis | {count / ours:.0f} | |"]
+        for name, seconds in peer("embedding.py", minilm, texts).items():
+            lines.append(f"| {name} a batch | {count / seconds:.0f} | {seconds / ours:.2f} |")
+        lines.append("")
+
+        points = scratch / "points.f32"
+        peer("k_means.py", "make", points)
+        output = cargo_bench("k_means", {"TAMIS_BENCH_POINTS": str(points)})
+        inertia, passes = re.search(r"inertia ([\d.e+]+) after (\d+) passes", output).groups()
+        ours = seconds_of("k-means", "100000x384, K = 200")
+        lines += ["## k-means", "", "100,000 x 384, K = 200, all cores, the same points, at most 25 passes.", "",
+                  "| | seconds | inertia | inertia over ours | tamis is faster by |", "|---|---|---|---|---|",
+                  f"| tamis, {passes} passes | {ours:.1f} | {float(inertia):.0f} | 1 | |"]
+        for name, (seconds, other) in peer("k_means.py", "run", points).items():
+            lines.append(f"| {name} | {seconds:.1f} | {other:.0f} | {other / float(inertia):.4f} | {seconds / ours:.2f} |")
+        lines.append("")
+
+        cargo_bench("dqn", {})
+        ours = 1000 * seconds_of("dqn_training step")
+        lines += ["## DQN", "", "A training step: 32 transitions, 200 actions, 128 looked-at rewards, double Q-learning, 32-64-64-2, "
+                  "Adam, target network.", "", "| | ms | tamis is faster by |", "|---|---|---|", f"| tamis | {ours:.2f} | |"]
+        for name, value in peer("dqn_step.py").items():
+            lines.append(f"| PyTorch, {name} | " + (f"{value:.2f} | {value / ours:.2f} |" if isinstance(value, float) else f"{value} | |"))
+        lines.append("")
+
+        if arguments.app_reviews:
+            out = scratch / "selection"
+            splits = [part for name in ["train", "validation", "test"]
+                      for part in [f"--{name}", arguments.app_reviews / f"{name}.jsonl"]]
+            command = [ROOT / "target/release/tamis", "select", *splits, "--max-evaluations", "20000", "--out", out]
+            subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            record = json.loads((out / "selection.json").read_text())
+            lines += ["## A whole selection", "", f"`tamis select` on app_reviews_stars ({record['data']['train']} training rows), lexical "
+                      f"embedder, dqn, {record['evaluations']} evaluations.", "", "| stage | seconds | peak memory, MB |", "|---|---|---|"]
+            for stage in record["stages"]:
+                lines.append(f"| {stage['name']} | {stage['seconds']:.1f} | {stage['peak_bytes'] / 1e6:.0f} |")
+            lines.append(f"| all | {sum(s['seconds'] for s in record['stages']):.1f} | "
+                         f"{max(s['peak_bytes'] for s in record['stages']) / 1e6:.0f} |")
+            lines.append("")
+    (ROOT / "docs" / "benchmarks.md").write_text("\n".join(lines), encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

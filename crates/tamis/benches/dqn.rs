@@ -1,0 +1,78 @@
+//! A training step of the DQN: 32 transitions of 200 actions (14 features each, 4 global ones), 128 looked-at rewards, double
+//! Q-learning, Adam, target network.
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use rand::RngExt;
+use tamis::{
+    Matrix,
+    agent::network::{Lesson, NetworkKind, QNetwork},
+    mdp::{Observation, Shape},
+    nn::mlp::{Adam, Trace},
+    seed::Seed,
+};
+
+const SHAPE: Shape = Shape {
+    actions: 200,
+    action_features: 14,
+    global_features: 4,
+};
+
+fn training_step(criterion: &mut Criterion) {
+    let mut rng = Seed(1).rng();
+    let mut observation = || Observation {
+        actions: Matrix::from_vec((0..200 * 14).map(|_| rng.random::<f32>()).collect(), 200, 14),
+        global: (0..4).map(|_| rng.random::<f32>()).collect(),
+        step: 0,
+        legal: vec![true; 200],
+    };
+    let seen: Vec<Observation> = (0..32).map(|_| observation()).collect();
+    let next: Vec<Observation> = (0..32).map(|_| observation()).collect();
+    let next: Vec<&Observation> = next.iter().collect();
+    let mut online = QNetwork::new(NetworkKind::Shared, SHAPE, 64, Seed(2));
+    let mut target = online.clone();
+    let parameters = online.mlp().parameters().len();
+    let mut adam = Adam::new(parameters, 1e-3, 10.0);
+    let (mut gradient, mut trace) = (vec![0.0; parameters], Trace::default());
+    let looked: Vec<Vec<f32>> = (0..128).map(|i| online.input(&seen[i % 32], i)).collect();
+    criterion.bench_function("dqn/training step", |bencher| {
+        bencher.iter(|| {
+            let (named, valued) = (online.values(&next), target.values(&next));
+            let futures: Vec<f32> = named
+                .iter()
+                .zip(&valued)
+                .map(|(named, valued)| {
+                    let q = |action: usize| named.reward[action] + named.future[action];
+                    let best = (0..200)
+                        .reduce(|a, b| if q(b) > q(a) { b } else { a })
+                        .expect("actions");
+                    valued.reward[best] + valued.future[best]
+                })
+                .collect();
+            let inputs: Vec<Vec<f32>> = seen.iter().enumerate().map(|(i, seen)| online.input(seen, i)).collect();
+            let transitions = inputs
+                .iter()
+                .zip(futures)
+                .enumerate()
+                .map(|(action, (input, future))| Lesson {
+                    input,
+                    action,
+                    reward: Some(0.5),
+                    future: Some(future),
+                });
+            let rewards = looked.iter().enumerate().map(|(action, input)| Lesson {
+                input,
+                action,
+                reward: Some(0.1),
+                future: None,
+            });
+            let lessons: Vec<Lesson<'_>> = transitions.chain(rewards).collect();
+            let loss = online.learn(&lessons, &mut trace, &mut gradient);
+            adam.step(online.mlp_mut(), &mut gradient);
+            target.mlp_mut().follow(online.mlp(), 0.01);
+            loss
+        });
+    });
+}
+
+criterion_group!(benches, training_step);
+criterion_main!(benches);

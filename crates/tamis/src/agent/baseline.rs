@@ -1,0 +1,70 @@
+//! What is usual at each depth of an episode: the mean and spread of rewards or of returns.
+//!
+//! First steps earn a hundred times what the last ones do. A network that learned raw rewards would only learn how deep it
+//! is; measured against what is usual at a depth, every step's differences count alike.
+
+/// Running moments by depth.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Baseline {
+    /// Number, mean and sum of squared deviations at each depth.
+    depths: Vec<(f64, f64, f64)>,
+}
+
+impl Baseline {
+    /// A value was seen at a depth.
+    pub(super) fn add(&mut self, depth: usize, value: f64) {
+        if self.depths.len() <= depth {
+            self.depths.resize(depth + 1, (0.0, 0.0, 0.0));
+        }
+        let (count, mean, squares) = &mut self.depths[depth];
+        *count += 1.0;
+        let off = value - *mean;
+        *mean += off / *count;
+        *squares += off * (value - *mean);
+    }
+
+    /// Mean and spread at a depth, or at the last depth before it that was seen; a spread of nothing is 1.
+    pub(super) fn at(&self, depth: usize) -> (f64, f64) {
+        let seen = self
+            .depths
+            .iter()
+            .take(depth + 1)
+            .rev()
+            .find(|(count, ..)| *count > 0.0);
+        let &(count, mean, squares) = seen.unwrap_or(&(1.0, 0.0, 0.0));
+        let spread = (squares / count).sqrt();
+        (mean, if spread.is_normal() { spread } else { 1.0 })
+    }
+
+    /// A value as its distance from the mean in units of the spread.
+    pub(super) fn standardise(&self, depth: usize, value: f64) -> f32 {
+        let (mean, spread) = self.at(depth);
+        ((value - mean) / spread) as f32
+    }
+
+    /// The inverse of [`Baseline::standardise`].
+    pub(super) fn restore(&self, depth: usize, value: f32) -> f64 {
+        let (mean, spread) = self.at(depth);
+        mean + spread * f64::from(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_worked_by_hand() {
+        let mut baseline = Baseline::default();
+        for value in [1.0, 3.0] {
+            baseline.add(1, value);
+        }
+        assert_eq!(baseline.at(1), (2.0, 1.0));
+        assert_eq!(baseline.standardise(1, 3.5), 1.5);
+        assert_eq!(baseline.restore(1, 1.5), 3.5);
+        // nothing at depth 0; depth 9 is as the deepest seen
+        assert_eq!((baseline.at(0), baseline.at(9)), ((0.0, 1.0), (2.0, 1.0)));
+        baseline.add(2, 7.0);
+        assert_eq!(baseline.at(2), (7.0, 1.0));
+    }
+}
