@@ -4,7 +4,7 @@
     python3 -m venv .venv && .venv/bin/pip install -r benches/peers/requirements.txt
     .venv/bin/python benches/run.py --minilm <folder of all-MiniLM-L6-v2> [--app-reviews <folder>] [--texts <file>]
 
-The texts are those of `tamis demo` unless --texts names a file with one a line. With --app-reviews, the folder of a data set
+The texts are 1,500 of `tamis demo` unless --texts names a file with one a line. With --app-reviews, the folder of a data set
 with train.jsonl, validation.jsonl and test.jsonl, the seconds and memory of a whole selection are measured too.
 """
 
@@ -81,7 +81,7 @@ def main():
                            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             rows = (scratch / "demo" / "data" / "train.jsonl").read_text(encoding="utf-8").splitlines()
             texts = scratch / "texts.txt"
-            texts.write_text("\n".join(json.loads(row)["text"] for row in rows), encoding="utf-8")
+            texts.write_text("\n".join(json.loads(row)["text"] for row in rows[:1500]), encoding="utf-8")
         texts = texts.resolve()
         count = len(texts.read_text(encoding="utf-8").splitlines())
         cargo_bench("encoder", {"TAMIS_MINILM": str(minilm), "TAMIS_BENCH_TEXTS": str(texts)})

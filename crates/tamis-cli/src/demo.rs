@@ -1,5 +1,8 @@
 //! `tamis demo`: a synthetic data set, and the main job on it.
 
+use std::collections::{BTreeMap, HashSet};
+
+use serde_json::Value;
 use tamis::{budget::Budget, data::DataSettings, demo, metric::MetricKind, run::SelectSettings, seed::Seed};
 
 use crate::{args::DemoArgs, progress::Progress, select};
@@ -25,9 +28,49 @@ pub(crate) fn run(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
         },
         ..SelectSettings::default()
     };
-    select::select(&settings, progress)?;
+    let train = settings.data.train[0].clone();
+    let record = select::select(&settings, progress)?;
+    let chosen: HashSet<usize> = record.rows.iter().map(|row| row.row as usize).collect();
+    println!("{}\n", ills(&std::fs::read_to_string(train)?, &chosen)?);
     println!(
         "On your own files:\n  tamis select --train train.jsonl --validation validation.jsonl --budget 5% --out runs/first"
     );
     Ok(())
+}
+
+/// What is wrong with the rows, in all of them and in those chosen; `chosen` holds line numbers from 1.
+fn ills(train: &str, chosen: &HashSet<usize>) -> anyhow::Result<String> {
+    let mut counts: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    let mut all = 0;
+    for (i, line) in train.lines().enumerate() {
+        let row: Value = serde_json::from_str(line)?;
+        let ill = row["ill"].as_str().unwrap_or("sound").replace('_', " ");
+        let count = counts.entry(ill).or_default();
+        count.0 += 1;
+        count.1 += usize::from(chosen.contains(&(i + 1)));
+        all += 1;
+    }
+    let share = |part: usize, whole: usize| 100.0 * part as f64 / whole.max(1) as f64;
+    let parts: Vec<String> = counts
+        .iter()
+        .map(|(ill, &(before, after))| {
+            format!("{ill} {:.0}% -> {:.0}%", share(before, all), share(after, chosen.len()))
+        })
+        .collect();
+    Ok(format!(
+        "What the generator knows, all rows -> chosen rows: {}",
+        parts.join(", ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ills_are_counted_before_and_after() {
+        let train = "{\"ill\": null}\n{\"ill\": \"off_topic\"}\n{\"ill\": null}\n{\"ill\": null}\n";
+        let text = ills(train, &HashSet::from([1, 3])).expect("JSON");
+        assert!(text.ends_with("off topic 25% -> 0%, sound 75% -> 100%"), "{text}");
+    }
 }

@@ -1,19 +1,23 @@
 //! `tamis select`: from the user's files to the chosen rows.
 
-use tamis::{Error, run, run::SelectSettings};
+use tamis::{
+    Error,
+    run::{self, SelectSettings, SelectionRecord},
+};
 
 use crate::{args::SelectArgs, progress::Progress, summary};
 
 pub(crate) fn run(args: SelectArgs, progress: &Progress) -> anyhow::Result<()> {
     use_threads(args.threads)?;
-    select(&args.into_settings()?, progress)
+    select(&args.into_settings()?, progress)?;
+    Ok(())
 }
 
 /// Runs the selection and prints its summary.
-pub(crate) fn select(settings: &SelectSettings, progress: &Progress) -> anyhow::Result<()> {
+pub(crate) fn select(settings: &SelectSettings, progress: &Progress) -> anyhow::Result<SelectionRecord> {
     let record = run::select(settings, progress)?;
     print!("{}", summary::of(&record, &settings.out));
-    Ok(())
+    Ok(record)
 }
 
 /// Sets the number of threads for the whole process; without a number rayon's own rule holds (RAYON_NUM_THREADS, else all).
