@@ -54,7 +54,7 @@ with tempfile.TemporaryDirectory() as scratch:
         for start in range(0, len(texts), batch):
             rows = order[start : start + batch]
             encoded = tokenizer([texts[i] for i in rows], padding=True, truncation=True, max_length=256, return_tensors="np")
-            (hidden,) = session.run(None, {name: encoded[name] for name in names})
+            hidden = session.run(["hidden"], {name: encoded[name] for name in names})[0]
             mask = encoded["attention_mask"][:, :, None]
             pooled = (hidden * mask).sum(1) / mask.sum(1)
             vectors[rows] = pooled / numpy.linalg.norm(pooled, axis=1, keepdims=True)
