@@ -18,7 +18,8 @@ use crate::{
     Error, Fingerprint, Matrix, Monitor, Place, Result,
     nn::{
         elementwise::Activation,
-        encoder::{EncoderShape, EncoderWeights, Layer, Linear, Norm, Scratch},
+        encoder::{EncoderShape, EncoderWeights, Layer, Norm, Packed, Scratch, Wanted},
+        linear::Linear,
     },
 };
 
@@ -166,12 +167,17 @@ impl Encoder {
                 if monitor.cancelled() {
                     return Err(Error::Interrupted);
                 }
-                let packed: Vec<u32> = batch.iter().flat_map(|&i| &tokens[i]).copied().collect();
+                let tokens_packed: Vec<u32> = batch.iter().flat_map(|&i| &tokens[i]).copied().collect();
                 let mut starts = vec![0];
                 for &i in *batch {
                     starts.push(starts[starts.len() - 1] + tokens[i].len());
                 }
-                let vectors = self.weights.forward(&packed, &starts, scratch);
+                let packed = Packed {
+                    tokens: &tokens_packed,
+                    types: &[],
+                    starts: &starts,
+                };
+                let vectors = self.weights.forward(packed, Wanted::All, scratch);
                 let mut pooled = vec![0.0; batch.len() * dim];
                 for (range, out) in starts.windows(2).zip(pooled.chunks_exact_mut(dim)) {
                     self.pool(&vectors[range[0] * hidden..range[1] * hidden], out);
@@ -335,13 +341,13 @@ impl Config {
         let tensors = Tensors::new(path, &tensors)?;
         let hidden = self.shape.hidden;
         let words = tensors.matrix("embeddings.word_embeddings.weight", None, hidden)?;
-        let mut positions = tensors.matrix("embeddings.position_embeddings.weight", None, hidden)?;
-        if self.family == Family::Bert && tensors.has("embeddings.token_type_embeddings.weight") {
-            let types = tensors.matrix("embeddings.token_type_embeddings.weight", None, hidden)?;
-            for row in positions.as_mut_slice().chunks_exact_mut(hidden) {
-                row.iter_mut().zip(types.row(0)).for_each(|(x, t)| *x += t);
-            }
-        }
+        let positions = tensors.matrix("embeddings.position_embeddings.weight", None, hidden)?;
+        let types = "embeddings.token_type_embeddings.weight";
+        let types = if self.family == Family::Bert && tensors.has(types) {
+            tensors.matrix(types, None, hidden)?
+        } else {
+            Matrix::zeros(0, hidden)
+        };
         if positions.rows() <= self.shape.first_position + 2 {
             return Err(Error::data(
                 Place::file(path),
@@ -352,6 +358,7 @@ impl Config {
         Ok(EncoderWeights {
             words,
             positions,
+            types,
             norm: tensors.norm("embeddings.LayerNorm", hidden)?,
             layers: (0..self.layers)
                 .map(|l| self.layer(&tensors, l))

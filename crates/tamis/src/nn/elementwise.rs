@@ -1,4 +1,4 @@
-//! What happens between products: layer norm, softmax, activations. Compiled for the widest vectors that the machine has.
+//! What happens between products: activations and softmax, forward and backward. Compiled for the machine's widest vectors.
 
 use pulp::Arch;
 
@@ -11,6 +11,8 @@ pub enum Activation {
     GeluTanh,
     /// max(x, 0).
     Relu,
+    /// The hyperbolic tangent.
+    Tanh,
 }
 
 /// Applies an activation to every number.
@@ -29,6 +31,10 @@ pub fn activate(values: &mut [f32], activation: Activation) {
             Activation::Relu => values.iter_mut().for_each(
                 #[inline(always)]
                 |x| *x = x.max(0.0),
+            ),
+            Activation::Tanh => values.iter_mut().for_each(
+                #[inline(always)]
+                |x| *x = tanh(*x),
             ),
         },
     );
@@ -53,26 +59,69 @@ pub fn softmax_rows(values: &mut [f32], cols: usize, scale: f32) {
     );
 }
 
-/// Adds `residual` to each row, brings it to mean 0 and variance 1, then scales and shifts it; rows are as long as `gain`.
+/// Multiplies `upstream`, the derivative by an activation's output, by the activation's slope at its input: the derivative by
+/// the input. Both have the same shape.
 ///
-/// Source: Ba et al. 2016, section 3, with the variance over n, as PyTorch has it.
-pub fn add_and_norm(values: &mut [f32], residual: &[f32], gain: &[f32], shift: &[f32], epsilon: f32) {
-    let cols = gain.len();
+/// # Panics
+///
+/// If the lengths differ.
+pub fn activate_backward(upstream: &mut [f32], input: &[f32], activation: Activation) {
+    assert_eq!(upstream.len(), input.len(), "one derivative a number");
     Arch::new().dispatch(
         #[inline(always)]
         || {
-            for (row, residual) in values.chunks_exact_mut(cols).zip(residual.chunks_exact(cols)) {
-                for (x, r) in row.iter_mut().zip(residual) {
-                    *x += r;
+            let pairs = upstream.iter_mut().zip(input);
+            match activation {
+                // Φ(x) + x φ(x)
+                Activation::Gelu => pairs.for_each(
+                    #[inline(always)]
+                    |(u, &x)| {
+                        let below = 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
+                        *u *= below + x * 0.398_942_3 * exp(-0.5 * x * x);
+                    },
+                ),
+                // with t = tanh(c (x + a x³)): (1 + t)/2 + x/2 (1 - t²) c (1 + 3 a x²)
+                Activation::GeluTanh => pairs.for_each(
+                    #[inline(always)]
+                    |(u, &x)| {
+                        let t = tanh(0.797_884_6 * (x + 0.044_715 * x * x * x));
+                        let inner = 0.797_884_6 * (1.0 + 0.134_145 * x * x);
+                        *u *= 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner;
+                    },
+                ),
+                Activation::Relu => pairs.for_each(
+                    #[inline(always)]
+                    |(u, &x)| *u = if x > 0.0 { *u } else { 0.0 },
+                ),
+                Activation::Tanh => pairs.for_each(
+                    #[inline(always)]
+                    |(u, &x)| {
+                        let t = tanh(x);
+                        *u *= 1.0 - t * t;
+                    },
+                ),
+            }
+        },
+    );
+}
+
+/// The derivative by the logits of `softmax_rows(logits, cols, scale)`, in place of `upstream`, the derivative by the `shares`
+/// that it gave. Rows have length `cols`.
+pub fn softmax_rows_backward(upstream: &mut [f32], shares: &[f32], cols: usize, scale: f32) {
+    Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let cols = cols.max(1);
+            for (u, p) in upstream.chunks_exact_mut(cols).zip(shares.chunks_exact(cols)) {
+                let mut lanes = [0.0; 16];
+                for (u, p) in u.chunks(16).zip(p.chunks(16)) {
+                    for ((lane, u), p) in lanes.iter_mut().zip(u).zip(p) {
+                        *lane += u * p;
+                    }
                 }
-                let mean = reduce(row, 0.0, |sum, x| sum + x) / cols as f32;
-                for x in row.iter_mut() {
-                    *x -= mean;
-                }
-                let variance = reduce(row, 0.0, |sum, x| sum + x * x) / cols as f32;
-                let scale = 1.0 / (variance + epsilon).sqrt();
-                for ((x, gain), shift) in row.iter_mut().zip(gain).zip(shift) {
-                    *x = *x * scale * gain + shift;
+                let mean: f32 = lanes.into_iter().sum();
+                for (u, p) in u.iter_mut().zip(p) {
+                    *u = scale * p * (*u - mean);
                 }
             }
         },
@@ -81,7 +130,7 @@ pub fn add_and_norm(values: &mut [f32], residual: &[f32], gain: &[f32], shift: &
 
 /// Folds a row in sixteen lanes, always in the same order.
 #[inline(always)]
-fn reduce(row: &[f32], start: f32, fold: impl Fn(f32, f32) -> f32) -> f32 {
+pub(super) fn reduce(row: &[f32], start: f32, fold: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [start; 16];
     let chunks = row.chunks_exact(16);
     let rest = chunks.remainder();
@@ -104,7 +153,7 @@ fn reduce(row: &[f32], start: f32, fold: impl Fn(f32, f32) -> f32) -> f32 {
 
 /// e^x by range reduction to [-ln 2 / 2, ln 2 / 2] and the Taylor polynomial of degree 6 there; relative error below 3e-7.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(super) fn exp(x: f32) -> f32 {
     // Adding and taking away 1.5 x 2^23 rounds to the nearest whole number in a way that vectorises.
     const ROUND: f32 = 12_582_912.0;
     let x = x.clamp(-87.0, 88.0);
@@ -174,25 +223,41 @@ mod tests {
     }
 
     #[test]
-    fn a_softmax_and_a_norm_worked_by_hand() {
+    fn a_softmax_worked_by_hand() {
         // logits ln 1, ln 3 at scale 1
         let mut row = [0.0, 3f32.ln(), 0.0, 3f32.ln()];
         softmax_rows(&mut row, 2, 1.0);
         for (x, want) in row.iter().zip([0.25, 0.75, 0.25, 0.75]) {
             assert!((x - want).abs() < 1e-6);
         }
-        // (1, 2) + (0, 1) = (1, 3): mean 2, deviations (-1, 1), variance 1; gain 2, shift 0.5
-        let mut row = [1.0, 2.0];
-        add_and_norm(&mut row, &[0.0, 1.0], &[2.0, 2.0], &[0.5, 0.5], 0.0);
-        assert!((row[0] + 1.5).abs() < 1e-6 && (row[1] - 2.5).abs() < 1e-6, "{row:?}");
-        // a row longer than the lanes, against the plain formula
-        let values: Vec<f32> = (0..37).map(|i| (i as f32 * 0.7).sin()).collect();
-        let (mean, n) = (values.iter().sum::<f32>() / 37.0, 37.0);
-        let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / n;
-        let mut row = values.clone();
-        add_and_norm(&mut row, &[0.0; 37], &[1.0; 37], &[0.0; 37], 1e-5);
-        for (x, v) in row.iter().zip(&values) {
-            assert!((x - (v - mean) / (variance + 1e-5).sqrt()).abs() < 1e-5);
+        // dL/dp = (1, 0): dL/dz = scale p (u - Σ u p) = 2 (.25 x .75, .75 x -.25)
+        let mut upstream = [1.0, 0.0, 1.0, 0.0];
+        softmax_rows_backward(&mut upstream, &row, 2, 2.0);
+        for (u, want) in upstream.iter().zip([0.375, -0.375, 0.375, -0.375]) {
+            assert!((u - want).abs() < 1e-6, "{u}");
+        }
+    }
+
+    #[test]
+    fn slopes_of_activations_agree_with_finite_differences() {
+        for activation in [
+            Activation::Gelu,
+            Activation::GeluTanh,
+            Activation::Relu,
+            Activation::Tanh,
+        ] {
+            for x in [-4.0, -1.3, -0.2, 0.1, 0.7, 2.5f32] {
+                let mut ends = [x - 5e-3, x + 5e-3];
+                activate(&mut ends, activation);
+                let mut slope = [3.0];
+                activate_backward(&mut slope, &[x], activation);
+                let numeric = 3.0 * (ends[1] - ends[0]) / 1e-2;
+                assert!(
+                    (slope[0] - numeric).abs() < 1e-3,
+                    "{activation:?} at {x}: {} {numeric}",
+                    slope[0]
+                );
+            }
         }
     }
 }

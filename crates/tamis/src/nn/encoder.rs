@@ -1,11 +1,14 @@
-//! The forward pass of a BERT-family encoder over packed sequences: no padding, one thread.
+//! BERT-family encoders: their weights, and the forward pass over packed sequences, without padding, on one thread.
 //!
 //! Tokens of several sequences lie one after the other in one matrix, so that every linear layer is one product; only
 //! attention looks at one sequence at a time. Source: Devlin et al. 2019 and Vaswani et al. 2017, post-norm.
 
 use super::{
-    elementwise::{Activation, activate, add_and_norm, softmax_rows},
-    product::{Layout, product},
+    attention::{Heads, Room},
+    dropout::Dropout,
+    elementwise::{Activation, activate},
+    linear::Linear,
+    norm::add_and_norm,
 };
 use crate::Matrix;
 
@@ -22,15 +25,6 @@ pub struct EncoderShape {
     pub norm_epsilon: f32,
     /// The position of a sequence's first token: 0, or 2 for RoBERTa and its kin.
     pub first_position: usize,
-}
-
-/// An affine map.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Linear {
-    /// Shape `(outputs, inputs)`.
-    pub weight: Matrix,
-    /// Shape `(outputs,)`.
-    pub bias: Vec<f32>,
 }
 
 /// The scale and shift of a layer norm, shapes `(hidden,)`.
@@ -66,159 +60,175 @@ pub struct EncoderWeights {
     pub shape: EncoderShape,
     /// Shape `(vocabulary, hidden)`.
     pub words: Matrix,
-    /// Shape `(positions, hidden)`. The vector of token type 0, where there is one, is added to every row.
+    /// Shape `(positions, hidden)`.
     pub positions: Matrix,
-    /// After the sum of both.
+    /// One row a token type, such as first and second sentence of a pair; no row where the model has none.
+    pub types: Matrix,
+    /// After the sum of all three.
     pub norm: Norm,
     /// From first to last.
     pub layers: Vec<Layer>,
+}
+
+/// Sequences of tokens, one behind the other.
+#[derive(Debug, Clone, Copy)]
+pub struct Packed<'a> {
+    /// All tokens, shape `(tokens,)`.
+    pub tokens: &'a [u32],
+    /// The type of each token, or nothing where all are of type 0.
+    pub types: &'a [u8],
+    /// Sequence `i` is `tokens[starts[i]..starts[i + 1]]`.
+    pub starts: &'a [usize],
+}
+
+impl EncoderShape {
+    /// How attention divides a token's vector.
+    pub fn attention(&self) -> Heads {
+        Heads {
+            hidden: self.hidden,
+            count: self.heads,
+        }
+    }
+}
+
+/// Which tokens' vectors a forward pass is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Every token's.
+    All,
+    /// Only that of each sequence's first token: the last layer then does for the others no more than their keys and values.
+    First,
 }
 
 /// Buffers of a forward pass, used again by the next.
 #[derive(Debug, Default)]
 pub struct Scratch {
     hidden: Vec<f32>,
-    projected: Vec<f32>,
+    query: Vec<f32>,
+    keys_values: Vec<f32>,
     context: Vec<f32>,
     attended: Vec<f32>,
     inner: Vec<f32>,
-    head: Head,
-}
-
-/// One head of one sequence.
-#[derive(Debug, Default)]
-struct Head {
-    query: Vec<f32>,
-    key: Vec<f32>,
-    value: Vec<f32>,
-    scores: Vec<f32>,
-    out: Vec<f32>,
+    room: Room,
 }
 
 impl EncoderWeights {
-    /// The last layer's vector of every token, shape `(tokens.len(), hidden)`. Sequence `i` is
-    /// `tokens[starts[i]..starts[i + 1]]`.
+    /// The last layer's vectors, shape `(tokens, hidden)`, or `(sequences, hidden)` where only the first are wanted.
     ///
     /// # Panics
     ///
     /// If a token is not in the vocabulary or a sequence is longer than there are positions.
-    pub fn forward<'s>(&self, tokens: &[u32], starts: &[usize], scratch: &'s mut Scratch) -> &'s [f32] {
-        let (hidden, epsilon) = (self.shape.hidden, self.shape.norm_epsilon);
-        self.embed(tokens, starts, scratch);
-        for layer in &self.layers {
-            apply(&layer.attention, &scratch.hidden, &mut scratch.projected);
-            self.attend(starts, scratch);
-            apply(&layer.attention_out, &scratch.context, &mut scratch.attended);
-            let norm = &layer.attention_norm;
-            add_and_norm(&mut scratch.attended, &scratch.hidden, &norm.gain, &norm.shift, epsilon);
-            apply(&layer.inner, &scratch.attended, &mut scratch.inner);
-            activate(&mut scratch.inner, self.shape.activation);
-            apply(&layer.outer, &scratch.inner, &mut scratch.hidden);
-            let norm = &layer.out_norm;
-            add_and_norm(&mut scratch.hidden, &scratch.attended, &norm.gain, &norm.shift, epsilon);
+    pub fn forward<'s>(&self, packed: Packed<'_>, wanted: Wanted, scratch: &'s mut Scratch) -> &'s [f32] {
+        self.embed(packed, &mut scratch.hidden, &mut scratch.context);
+        let norm = &self.norm;
+        let epsilon = self.shape.norm_epsilon;
+        add_and_norm(&mut scratch.hidden, &scratch.context, &norm.gain, &norm.shift, epsilon);
+        self.run_layers(0..self.layers.len(), packed.starts, wanted, scratch)
+    }
+
+    /// What layer `through - 1` gives for every token: the part of the forward pass beneath layer `through`.
+    ///
+    /// # Panics
+    ///
+    /// As [`EncoderWeights::forward`].
+    pub fn forward_beneath<'s>(&self, packed: Packed<'_>, through: usize, scratch: &'s mut Scratch) -> &'s [f32] {
+        self.embed(packed, &mut scratch.hidden, &mut scratch.context);
+        let norm = &self.norm;
+        let epsilon = self.shape.norm_epsilon;
+        add_and_norm(&mut scratch.hidden, &scratch.context, &norm.gain, &norm.shift, epsilon);
+        self.run_layers(0..through, packed.starts, Wanted::All, scratch)
+    }
+
+    /// The rest of a forward pass, from what [`EncoderWeights::forward_beneath`] gave for layer `from`.
+    pub fn forward_above<'s>(
+        &self,
+        hidden: &[f32],
+        from: usize,
+        starts: &[usize],
+        wanted: Wanted,
+        scratch: &'s mut Scratch,
+    ) -> &'s [f32] {
+        scratch.hidden.clear();
+        scratch.hidden.extend_from_slice(hidden);
+        self.run_layers(from..self.layers.len(), starts, wanted, scratch)
+    }
+
+    /// Word vectors into `words`, the sum of position and type vectors into `places`, shapes `(tokens, hidden)`.
+    pub(super) fn embed(&self, packed: Packed<'_>, words: &mut Vec<f32>, places: &mut Vec<f32>) {
+        words.clear();
+        for &token in packed.tokens {
+            words.extend_from_slice(self.words.row(token as usize));
         }
-        debug_assert_eq!(scratch.hidden.len(), tokens.len() * hidden);
+        places.clear();
+        for range in packed.starts.windows(2) {
+            for position in 0..range[1] - range[0] {
+                places.extend_from_slice(self.positions.row(self.shape.first_position + position));
+            }
+        }
+        if self.types.rows() > 0 {
+            for (i, place) in places.chunks_exact_mut(self.shape.hidden).enumerate() {
+                let kind = packed.types.get(i).copied().unwrap_or(0);
+                place
+                    .iter_mut()
+                    .zip(self.types.row(kind as usize))
+                    .for_each(|(x, t)| *x += t);
+            }
+        }
+    }
+
+    fn run_layers<'s>(
+        &self,
+        layers: std::ops::Range<usize>,
+        starts: &[usize],
+        wanted: Wanted,
+        scratch: &'s mut Scratch,
+    ) -> &'s [f32] {
+        let (hidden, epsilon) = (self.shape.hidden, self.shape.norm_epsilon);
+        let last = self.layers.len() - 1;
+        for l in layers {
+            let layer = &self.layers[l];
+            let s = &mut *scratch;
+            layer
+                .attention
+                .part(hidden..3 * hidden)
+                .apply(&s.hidden, &mut s.keys_values);
+            let first_only = wanted == Wanted::First && l == last;
+            if first_only {
+                keep_first(&mut s.hidden, starts, hidden);
+            }
+            layer.attention.part(0..hidden).apply(&s.hidden, &mut s.query);
+            s.context.resize(s.query.len(), 0.0);
+            for (i, range) in starts.windows(2).enumerate() {
+                let rows = if first_only { i..i + 1 } else { range[0]..range[1] };
+                let rows = rows.start * hidden..rows.end * hidden;
+                self.shape.attention().attend(
+                    &s.query[rows.clone()],
+                    &s.keys_values[2 * range[0] * hidden..2 * range[1] * hidden],
+                    &mut s.context[rows],
+                    Dropout::new(0.0, 0),
+                    &mut s.room,
+                );
+            }
+            layer.attention_out.whole().apply(&s.context, &mut s.attended);
+            let norm = &layer.attention_norm;
+            add_and_norm(&mut s.attended, &s.hidden, &norm.gain, &norm.shift, epsilon);
+            layer.inner.whole().apply(&s.attended, &mut s.inner);
+            activate(&mut s.inner, self.shape.activation);
+            layer.outer.whole().apply(&s.inner, &mut s.hidden);
+            let norm = &layer.out_norm;
+            add_and_norm(&mut s.hidden, &s.attended, &norm.gain, &norm.shift, epsilon);
+        }
         &scratch.hidden
     }
-
-    fn embed(&self, tokens: &[u32], starts: &[usize], scratch: &mut Scratch) {
-        scratch.hidden.clear();
-        for &token in tokens {
-            scratch.hidden.extend_from_slice(self.words.row(token as usize));
-        }
-        scratch.context.clear();
-        for range in starts.windows(2) {
-            for position in 0..range[1] - range[0] {
-                let row = self.positions.row(self.shape.first_position + position);
-                scratch.context.extend_from_slice(row);
-            }
-        }
-        let norm = &self.norm;
-        add_and_norm(
-            &mut scratch.hidden,
-            &scratch.context,
-            &norm.gain,
-            &norm.shift,
-            self.shape.norm_epsilon,
-        );
-    }
-
-    /// From `projected`, shape `(tokens, 3 * hidden)`, to `context`, shape `(tokens, hidden)`.
-    fn attend(&self, starts: &[usize], scratch: &mut Scratch) {
-        let hidden = self.shape.hidden;
-        let width = hidden / self.shape.heads;
-        let scale = 1.0 / (width as f32).sqrt();
-        let Scratch {
-            projected,
-            context,
-            head,
-            ..
-        } = scratch;
-        for range in starts.windows(2) {
-            let length = range[1] - range[0];
-            let rows = &projected[range[0] * 3 * hidden..range[1] * 3 * hidden];
-            let out_rows = &mut context[range[0] * hidden..range[1] * hidden];
-            head.scores.resize(length * length, 0.0);
-            head.out.resize(length * width, 0.0);
-            for first in (0..hidden).step_by(width) {
-                gather(rows, 3 * hidden, first, width, &mut head.query);
-                gather(rows, 3 * hidden, hidden + first, width, &mut head.key);
-                gather(rows, 3 * hidden, 2 * hidden + first, width, &mut head.value);
-                let shape = (length, width, length);
-                product(
-                    &mut head.scores,
-                    shape,
-                    &head.query,
-                    Layout::Plain,
-                    &head.key,
-                    Layout::Transposed,
-                    0.0,
-                );
-                softmax_rows(&mut head.scores, length, scale);
-                let shape = (length, length, width);
-                product(
-                    &mut head.out,
-                    shape,
-                    &head.scores,
-                    Layout::Plain,
-                    &head.value,
-                    Layout::Plain,
-                    0.0,
-                );
-                for (row, out) in out_rows.chunks_exact_mut(hidden).zip(head.out.chunks_exact(width)) {
-                    row[first..first + width].copy_from_slice(out);
-                }
-            }
-        }
-    }
 }
 
-/// Columns `first..first + width` of rows of length `stride`.
-fn gather(rows: &[f32], stride: usize, first: usize, width: usize, out: &mut Vec<f32>) {
-    out.clear();
-    for row in rows.chunks_exact(stride) {
-        out.extend_from_slice(&row[first..first + width]);
+/// Keeps the first row of every sequence.
+fn keep_first(rows: &mut Vec<f32>, starts: &[usize], hidden: usize) {
+    let sequences = starts.len() - 1;
+    for (i, &start) in starts[..sequences].iter().enumerate() {
+        rows.copy_within(start * hidden..(start + 1) * hidden, i * hidden);
     }
-}
-
-/// `out = x Wᵀ + b`, row by row.
-fn apply(linear: &Linear, x: &[f32], out: &mut Vec<f32>) {
-    let (outputs, inputs) = (linear.weight.rows(), linear.weight.cols());
-    let rows = x.len() / inputs;
-    out.clear();
-    for _ in 0..rows {
-        out.extend_from_slice(&linear.bias);
-    }
-    let weight = linear.weight.as_slice();
-    product(
-        out,
-        (rows, inputs, outputs),
-        x,
-        Layout::Plain,
-        weight,
-        Layout::Transposed,
-        1.0,
-    );
+    rows.truncate(sequences * hidden);
 }
 
 #[cfg(test)]
@@ -260,6 +270,7 @@ pub(crate) mod tests {
             },
             words: linear(8, vocabulary).weight,
             positions: linear(8, positions).weight,
+            types: linear(8, 2).weight,
             norm: norm(),
             layers,
         }
@@ -291,7 +302,10 @@ pub(crate) mod tests {
             .map(|(i, &t)| {
                 norm(
                     &weights.norm,
-                    add(&wide(weights.words.row(t as usize)), &wide(weights.positions.row(i))),
+                    add(
+                        &wide(weights.words.row(t as usize)),
+                        &add(&wide(weights.positions.row(i)), &wide(weights.types.row(0))),
+                    ),
                 )
             })
             .collect();
@@ -339,14 +353,29 @@ pub(crate) mod tests {
         let sequences: [&[u32]; 3] = [&[1, 7, 7, 19, 3], &[4], &[0, 2, 11, 5, 6, 8, 9, 10, 12]];
         let tokens: Vec<u32> = sequences.concat();
         let mut scratch = Scratch::default();
-        let packed = weights.forward(&tokens, &[0, 5, 6, 15], &mut scratch).to_vec();
+        let starts = [0, 5, 6, 15];
+        let packed = Packed {
+            tokens: &tokens,
+            types: &[],
+            starts: &starts,
+        };
+        let vectors = weights.forward(packed, Wanted::All, &mut scratch).to_vec();
         let want: Vec<f64> = sequences
             .iter()
             .flat_map(|tokens| oracle(&weights, tokens))
             .flatten()
             .collect();
-        for (i, (x, want)) in packed.iter().zip(&want).enumerate() {
+        for (i, (x, want)) in vectors.iter().zip(&want).enumerate() {
             assert!((f64::from(*x) - want).abs() < 2e-5, "number {i}: {x} against {want}");
         }
+        // The first tokens alone, and the pass cut in two, give the same.
+        let firsts = weights.forward(packed, Wanted::First, &mut scratch).to_vec();
+        for (i, start) in starts[..3].iter().enumerate() {
+            let (first, all) = (&firsts[i * 8..][..8], &vectors[start * 8..][..8]);
+            assert!(first.iter().zip(all).all(|(a, b)| (a - b).abs() < 1e-6));
+        }
+        let beneath = weights.forward_beneath(packed, 1, &mut scratch).to_vec();
+        let above = weights.forward_above(&beneath, 1, &starts, Wanted::All, &mut scratch);
+        assert_eq!(above, vectors);
     }
 }

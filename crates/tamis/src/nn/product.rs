@@ -14,6 +14,70 @@ pub enum Layout {
     Transposed,
 }
 
+/// A matrix that lies in a slice with any strides.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> View<'a> {
+    /// `data` as `(rows, cols)`, row-major.
+    ///
+    /// # Panics
+    ///
+    /// If `data` does not hold exactly so many numbers.
+    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        assert_eq!(data.len(), rows * cols, "a view of {rows} x {cols}");
+        Self {
+            data,
+            rows,
+            cols,
+            row_stride: cols,
+            col_stride: 1,
+        }
+    }
+
+    /// The columns of a range.
+    ///
+    /// # Panics
+    ///
+    /// If there are no such columns.
+    pub fn columns(self, range: std::ops::Range<usize>) -> Self {
+        assert!(
+            range.start <= range.end && range.end <= self.cols,
+            "columns {range:?} of {}",
+            self.cols
+        );
+        Self {
+            data: &self.data[(range.start * self.col_stride).min(self.data.len())..],
+            cols: range.len(),
+            ..self
+        }
+    }
+
+    /// Rows and columns exchanged.
+    pub fn transposed(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    /// Whether every index lies inside the slice.
+    fn is_inside(&self) -> bool {
+        self.rows == 0
+            || self.cols == 0
+            || (self.rows - 1) * self.row_stride + (self.cols - 1) * self.col_stride < self.data.len()
+    }
+}
+
 /// `out = keep * out + a b`, where `out` has shape `(m, n)`, `a` read as `(m, k)` and `b` read as `(k, n)`, all row-major.
 ///
 /// # Panics
@@ -28,15 +92,28 @@ pub fn product(
     b_layout: Layout,
     keep: f32,
 ) {
+    let view = |data, rows, cols, layout| match layout {
+        Layout::Plain => View::new(data, rows, cols),
+        Layout::Transposed => View::new(data, cols, rows).transposed(),
+    };
+    multiply(out, view(a, m, k, a_layout), view(b, k, n, b_layout), keep);
+}
+
+/// `out = keep * out + a b`, where `out` is row-major of shape `(a rows, b cols)`.
+///
+/// # Panics
+///
+/// If the shapes do not fit.
+pub fn multiply(out: &mut [f32], a: View<'_>, b: View<'_>, keep: f32) {
+    let (m, k, n) = (a.rows, a.cols, b.cols);
     assert!(
-        out.len() == m * n && a.len() == m * k && b.len() == k * n,
-        "product ({m}, {k}) x ({k}, {n}): slices of {} x {} -> {}",
-        a.len(),
-        b.len(),
+        b.rows == k && out.len() == m * n && a.is_inside() && b.is_inside(),
+        "product ({m}, {k}) x ({}, {n}): slices of {} x {} -> {}",
+        b.rows,
+        a.data.len(),
+        b.data.len(),
         out.len()
     );
-    let (a_rs, a_cs) = strides(a_layout, m, k);
-    let (b_rs, b_cs) = strides(b_layout, k, n);
     // SAFETY: the assertion above proves that every index reached through these strides lies inside its slice, and
     // `out` is borrowed mutably, so it aliases neither operand.
     unsafe {
@@ -48,12 +125,12 @@ pub fn product(
             1,
             n as isize,
             keep != 0.0,
-            a.as_ptr(),
-            a_cs,
-            a_rs,
-            b.as_ptr(),
-            b_cs,
-            b_rs,
+            a.data.as_ptr(),
+            a.col_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.col_stride as isize,
+            b.row_stride as isize,
             keep,
             1.0,
             false,
@@ -61,14 +138,6 @@ pub fn product(
             false,
             gemm::Parallelism::None,
         );
-    }
-}
-
-/// Row and column strides of a `(rows, cols)` operand.
-fn strides(layout: Layout, rows: usize, cols: usize) -> (isize, isize) {
-    match layout {
-        Layout::Plain => (cols as isize, 1),
-        Layout::Transposed => (1, rows as isize),
     }
 }
 
@@ -93,5 +162,18 @@ mod tests {
                 assert_eq!(out, want.map(|x| 2.0 * x));
             }
         }
+        // the last two columns of b, read from its transpose too
+        for b in [View::new(&b, 2, 3), View::new(&b_t, 3, 2).transposed()] {
+            let mut out = [0.0; 6];
+            multiply(&mut out, View::new(&a, 3, 2), b.columns(1..3), 0.0);
+            assert_eq!(out, [2.0, 4.0, 4.0, 10.0, 6.0, 16.0]);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "product (2, 3) x (2, 3)")]
+    fn shapes_that_do_not_fit_are_refused() {
+        let numbers = [0.0; 6];
+        multiply(&mut [0.0; 6], View::new(&numbers, 2, 3), View::new(&numbers, 2, 3), 0.0);
     }
 }
