@@ -41,6 +41,7 @@ pub mod data;
 pub mod demo;
 pub mod embed;
 mod error;
+pub mod finetune;
 mod fingerprint;
 pub mod folds;
 pub mod ledger;

@@ -9,6 +9,7 @@ use super::{
     elementwise::{Activation, activate},
     linear::Linear,
     norm::add_and_norm,
+    training::keep_first,
 };
 use crate::Matrix;
 
@@ -220,15 +221,6 @@ impl EncoderWeights {
         }
         &scratch.hidden
     }
-}
-
-/// Keeps the first row of every sequence.
-fn keep_first(rows: &mut Vec<f32>, starts: &[usize], hidden: usize) {
-    let sequences = starts.len() - 1;
-    for (i, &start) in starts[..sequences].iter().enumerate() {
-        rows.copy_within(start * hidden..(start + 1) * hidden, i * hidden);
-    }
-    rows.truncate(sequences * hidden);
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Affine maps of many rows: forward, and backward to the input and to the parameters.
 //!
-//! Work is cut between the threads of the present pool by rows of the result. Every number of a result is one sum in one
-//! order, whatever the cut, so the number of threads changes no bit.
+//! Work is cut by rows of the result into shares that depend on the sizes alone, for as many threads as there are: their number
+//! changes no bit.
 
 use rayon::prelude::*;
 
@@ -141,9 +141,10 @@ impl Part<'_> {
     }
 }
 
-/// How many of `rows` one thread takes: an even share, but not so few that a product is not worth its packing.
+/// How many of `rows` one thread takes at a time: a quarter, but not so few that a product is not worth its packing. It depends on
+/// nothing else, since a product of other sizes may sum in another order.
 fn share(rows: usize) -> usize {
-    rows.div_ceil(rayon::current_num_threads()).max(32)
+    rows.div_ceil(4).next_multiple_of(16).clamp(64, 512)
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! Numeric kernels: products and what happens between them, encoders forward and backward, the optimiser, small networks.
 
-//adamw
+pub mod adamw;
 pub mod attention;
 pub mod dropout;
 pub mod elementwise;
 pub mod encoder;
-//head
+pub mod head;
 pub mod linear;
-//loss
+pub mod loss;
 pub mod mlp;
 pub mod norm;
 pub mod product;
-//training
+pub mod training;

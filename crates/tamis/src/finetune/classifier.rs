@@ -1,0 +1,116 @@
+//! An encoder with a head, and what it predicts.
+
+use rayon::prelude::*;
+
+use super::{beneath::Beneath, encoded::Encoded};
+use crate::{
+    Error, Matrix, Monitor, Result,
+    nn::{
+        dropout::Dropout,
+        encoder::{EncoderWeights, Scratch, Wanted},
+        head::{Head, HeadTape},
+        loss::softmax_groups,
+    },
+};
+
+/// Tokens of a batch that one thread predicts at a time.
+const BATCH_TOKENS: usize = 1024;
+
+/// A model that gives every label, or every choice, a score.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Classifier {
+    /// The encoder.
+    pub encoder: EncoderWeights,
+    /// What reads each sequence's first token.
+    pub head: Head,
+    /// What is dropped in training.
+    pub dropout: DropoutRates,
+}
+
+/// The shares of numbers that are dropped in training.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DropoutRates {
+    /// From embeddings and layers.
+    pub hidden: f32,
+    /// From attention's shares.
+    pub attention: f32,
+    /// Before the scores.
+    pub head: f32,
+}
+
+impl Classifier {
+    /// The probabilities of these examples' answers, shape `(examples, answers)`; 0 where an example has fewer answers. One step
+    /// of `monitor` an example.
+    ///
+    /// # Errors
+    ///
+    /// If a score is not finite, or the user stopped.
+    pub fn predict(
+        &self,
+        data: &Encoded,
+        examples: &[u32],
+        beneath: Option<&Beneath>,
+        monitor: &dyn Monitor,
+    ) -> Result<Matrix> {
+        // Of like length, so that the threads' batches are alike.
+        let mut order: Vec<usize> = (0..examples.len()).collect();
+        order.sort_by_key(|&i| std::cmp::Reverse(data.tokens_of(examples[i])));
+        let sorted: Vec<u32> = order.iter().map(|&i| examples[i]).collect();
+        let predicted: Vec<Vec<Vec<f32>>> = data
+            .parts(&sorted, BATCH_TOKENS)
+            .into_par_iter()
+            .map_init(
+                || (Scratch::default(), HeadTape::default()),
+                |(scratch, tape), part| {
+                    if monitor.cancelled() {
+                        return Err(Error::Interrupted);
+                    }
+                    let batch = data.batch(part);
+                    let firsts = if let Some(beneath) = beneath {
+                        let hidden = beneath.vectors(&self.encoder, data, part);
+                        self.encoder
+                            .forward_above(&hidden, beneath.layers(), &batch.starts, Wanted::First, scratch)
+                    } else {
+                        self.encoder.forward(batch.packed(), Wanted::First, scratch)
+                    };
+                    let mut scores = self.head.forward(firsts, Dropout::new(0.0, 0), tape).to_vec();
+                    if let Some(x) = scores.iter().find(|x| !x.is_finite()) {
+                        return Err(Error::NotFinite {
+                            place: "the model's scores".into(),
+                            found: x.to_string(),
+                        });
+                    }
+                    softmax_groups(&mut scores, &batch.groups);
+                    monitor.advance(part.len() as u64);
+                    Ok(batch
+                        .groups
+                        .windows(2)
+                        .map(|range| scores[range[0]..range[1]].to_vec())
+                        .collect())
+                },
+            )
+            .collect::<Result<_>>()?;
+        let mut probabilities = Matrix::zeros(examples.len(), data.answers());
+        for (&i, row) in order.iter().zip(predicted.iter().flatten()) {
+            probabilities.row_mut(i)[..row.len()].copy_from_slice(row);
+        }
+        Ok(probabilities)
+    }
+
+    /// About how many bytes training takes at its peak, with passes of at most `tokens` tokens and `frozen` layers: weights,
+    /// gradients, moments, and what the backward pass needs.
+    pub fn training_bytes(&self, tokens: usize, frozen: Option<usize>) -> usize {
+        let shape = &self.encoder.shape;
+        let layers = self.encoder.layers.len();
+        let trained = layers - frozen.unwrap_or(0);
+        let inner = self.encoder.layers.first().map_or(0, |layer| layer.inner.bias.len());
+        let layer = 4 * shape.hidden * shape.hidden + 2 * shape.hidden * inner;
+        let table = self.encoder.words.as_slice().len();
+        // Weights, gradient and two moments; a table's moments are kept for the rows in use, here all.
+        let tables = if frozen.is_none() { 3 * table } else { table };
+        let numbers = tables + layer * (layers + 3 * trained);
+        // Kept by layer, then the passing buffers.
+        let kept = tokens * (trained * (6 * shape.hidden + inner) + 5 * shape.hidden + inner);
+        4 * (numbers + kept)
+    }
+}

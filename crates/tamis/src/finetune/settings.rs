@@ -1,0 +1,103 @@
+//! How a model is fine-tuned.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// The settings of one fine-tune.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainSettings {
+    /// Passes over the rows. Default: 4.
+    pub epochs: u32,
+    /// Rows a step. Default: 16.
+    pub batch: usize,
+    /// The highest learning rate. Default: 1e-4, for encoders of MiniLM's size; larger ones want 2e-5 to 5e-5.
+    pub rate: f32,
+    /// The share of all steps in which the rate rises from 0; then it falls linearly to 0. Default: 0.1.
+    pub warm_up: f32,
+    /// AdamW's decay of weights, not of biases and norms. Default: 0.01.
+    pub weight_decay: f32,
+    /// The largest norm of a step's gradient; larger ones are scaled down to it. Default: 1.
+    pub clip: f32,
+    /// How much of a target's share is spread over all labels. Default: 0.
+    pub label_smoothing: f32,
+    /// The share of numbers dropped in training. Default (none): what the model's configuration says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropout: Option<f32>,
+    /// How many layers are frozen, from the lowest, the embeddings with them; 0 freezes the embeddings alone. Default (none): none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub freeze: Option<usize>,
+    /// The most tokens of a sequence; longer ones are cut and counted. Default: 256, or what the model can take if that is less.
+    pub max_length: usize,
+    /// The most tokens in a pass; larger batches are passed in parts and their gradients added. Default: 4096.
+    pub pass_tokens: usize,
+}
+
+impl Default for TrainSettings {
+    fn default() -> Self {
+        Self {
+            epochs: 4,
+            batch: 16,
+            rate: 1e-4,
+            warm_up: 0.1,
+            weight_decay: 0.01,
+            clip: 1.0,
+            label_smoothing: 0.0,
+            dropout: None,
+            freeze: None,
+            max_length: 256,
+            pass_tokens: 4096,
+        }
+    }
+}
+
+impl TrainSettings {
+    /// How many steps `rows` rows take.
+    pub fn steps(&self, rows: usize) -> u64 {
+        u64::from(self.epochs) * rows.div_ceil(self.batch) as u64
+    }
+
+    /// Looks for values that mean nothing.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is out of range.
+    pub fn check(&self) -> Result<()> {
+        for (name, value) in [
+            ("--epochs", self.epochs as usize),
+            ("--batch", self.batch),
+            ("--max-length", self.max_length),
+            ("finetune.pass_tokens", self.pass_tokens),
+        ] {
+            if value == 0 {
+                return Err(Error::setting(name, "a number above 0", "0"));
+            }
+        }
+        let shares = [
+            ("finetune.warm_up", self.warm_up),
+            ("finetune.label_smoothing", self.label_smoothing),
+            ("finetune.dropout", self.dropout.unwrap_or(0.0)),
+        ];
+        for (name, value) in shares {
+            if !(0.0..1.0).contains(&value) {
+                return Err(Error::setting(name, "a share from 0 to below 1", value.to_string()));
+            }
+        }
+        if !(self.rate > 0.0 && self.rate.is_finite()) {
+            return Err(Error::setting("--rate", "a number above 0", self.rate.to_string()));
+        }
+        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
+            let found = self.weight_decay.to_string();
+            return Err(Error::setting("finetune.weight_decay", "0 or a number above it", found));
+        }
+        if self.clip.is_nan() || self.clip <= 0.0 {
+            return Err(Error::setting(
+                "finetune.clip",
+                "a number above 0",
+                self.clip.to_string(),
+            ));
+        }
+        Ok(())
+    }
+}
