@@ -5,7 +5,7 @@ pub mod attention;
 pub mod dropout;
 pub mod elementwise;
 pub mod encoder;
-//head
+pub mod head;
 pub mod linear;
 //loss
 pub mod mlp;
