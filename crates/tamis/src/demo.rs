@@ -23,7 +23,7 @@ use rand::{RngExt, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
-use crate::{Error, Result, data::write_whole, seed::Seed};
+use crate::{Error, Result, seed::Seed, write::write_whole};
 
 const TRAIN: usize = 4000;
 const VALIDATION: usize = 600;

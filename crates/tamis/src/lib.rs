@@ -48,6 +48,7 @@ pub mod ledger;
 mod matrix;
 pub mod mdp;
 pub mod metric;
+pub mod model;
 mod monitor;
 pub mod nn;
 pub mod pool;
@@ -55,6 +56,7 @@ pub mod proxy;
 pub mod run;
 pub mod seed;
 pub mod select;
+mod write;
 
 pub use error::{Error, Place, Result};
 pub use fingerprint::Fingerprint;

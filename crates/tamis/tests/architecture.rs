@@ -7,7 +7,7 @@ use std::{
 };
 
 /// What every module may use: the crate's root items and the modules beneath all others.
-const BASE: [&str; 6] = ["error", "seed", "budget", "matrix", "fingerprint", "monitor"];
+const BASE: [&str; 7] = ["error", "seed", "budget", "matrix", "fingerprint", "monitor", "write"];
 
 #[test]
 fn modules_import_only_what_the_table_allows() {

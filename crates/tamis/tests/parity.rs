@@ -1,12 +1,20 @@
-//! Our forward pass against sentence-transformers: all-MiniLM-L6-v2 on the 200 sentences of `oracle/`.
+//! Our forward passes against those of the Python libraries, on the models and texts of `oracle/`.
 //!
-//! The weights are not in the repository. `TAMIS_MINILM` names their folder; without it the test says so and passes.
+//! sentence-transformers: all-MiniLM-L6-v2 on 200 sentences. The weights are not in the repository. `TAMIS_MINILM` names their
+//! folder; without it the test says so and passes. transformers: a tiny classifier and a tiny multiple-choice model of each family.
 
 use std::path::Path;
 
+use serde_json::Value;
 use tamis::{
     Silent,
     embed::{Embedder, encoder::Encoder},
+    model::classifier::{Classifier, HeadKind, Loaded, Request, load},
+    nn::{
+        elementwise::activate,
+        encoder::{Packed, Scratch, Wanted},
+    },
+    seed::Seed,
 };
 
 #[test]
@@ -43,5 +51,92 @@ fn vectors_agree_with_sentence_transformers() {
     for i in [0, 14, 57, 199] {
         let alone = encoder.embed(&texts[i..=i], &Silent).expect("embeds");
         assert_eq!(alone.row(0), ours.row(i), "sentence {i} alone and among others");
+    }
+}
+
+/// The scores of a packed batch, one row a sequence.
+fn scores(model: &Loaded, packed: Packed<'_>) -> Vec<f32> {
+    let mut scratch = Scratch::default();
+    let firsts = model.encoder.forward(packed, Wanted::First, &mut scratch);
+    let (mut dense, mut scores) = (Vec::new(), Vec::new());
+    model.head.dense.whole().apply(firsts, &mut dense);
+    activate(&mut dense, model.head.activation);
+    model.head.scores.whole().apply(&dense, &mut scores);
+    scores
+}
+
+#[test]
+fn tokens_and_scores_agree_with_transformers() {
+    let oracle = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/classifiers");
+    let recorded: Value =
+        serde_json::from_str(&std::fs::read_to_string(oracle.join("scores.json")).expect("reads")).expect("JSON");
+    let recorded = recorded.as_object().expect("an object");
+    assert_eq!(recorded.len(), 6);
+    // The file's order is entailment, neutral, contradiction.
+    let labels = ["contradiction", "entailment", "neutral"].map(ToOwned::to_owned);
+    for (name, rows) in recorded {
+        let kind = if name.ends_with("-choice") {
+            HeadKind::Choice
+        } else {
+            HeadKind::Labels(&labels)
+        };
+        let read = |folder: &Path| {
+            load(&Request {
+                name: &folder.to_string_lossy(),
+                setting: "--model",
+                head: kind,
+                new_head: false,
+                longest: None,
+                seed: Seed(0),
+            })
+            .expect("loads")
+        };
+        let model = read(&oracle.join(name));
+        let (mut tokens, mut types, mut starts, mut want) = (Vec::new(), Vec::new(), vec![0], Vec::new());
+        for row in rows.as_array().expect("rows") {
+            let numbers = |key: &str| row[key].as_array().expect("numbers").clone();
+            let pair = model
+                .tokenizer
+                .pair(
+                    row["pair"][0].as_str().expect("a text"),
+                    row["pair"][1].as_str().expect("a text"),
+                )
+                .expect("tokens");
+            assert_eq!(pair.tokens, numbers("tokens"), "{name}: {}", row["pair"]);
+            assert_eq!(pair.types, numbers("types"), "{name}: {}", row["pair"]);
+            tokens.extend(pair.tokens);
+            types.extend(pair.types);
+            starts.push(tokens.len());
+            let mut theirs: Vec<f64> = numbers("scores").iter().filter_map(Value::as_f64).collect();
+            if kind != HeadKind::Choice {
+                theirs.rotate_right(1);
+            }
+            want.extend(theirs);
+        }
+        let packed = Packed {
+            tokens: &tokens,
+            types: &types,
+            starts: &starts,
+        };
+        let ours = scores(&model, packed);
+        assert_eq!(ours.len(), want.len());
+        for (ours, theirs) in ours.iter().zip(want) {
+            assert!(
+                (f64::from(*ours) - theirs).abs() < 1e-5,
+                "{name}: {ours} against {theirs}"
+            );
+        }
+        // What is saved again scores the same, bit for bit.
+        let folder = tempfile::tempdir().expect("a folder");
+        Classifier {
+            config: &model.config,
+            encoder: &model.encoder,
+            head: &model.head,
+            kind,
+            tokenizer_files: &model.tokenizer_files,
+        }
+        .save(folder.path())
+        .expect("saves");
+        assert_eq!(scores(&read(folder.path()), packed), ours);
     }
 }

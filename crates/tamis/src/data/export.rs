@@ -13,7 +13,7 @@ use super::{
     Format, Reject, RowId, SourceFile, Split,
     source::{csv_reader, hash_of, parquet_failure, parquet_reader, text_of},
 };
-use crate::{Error, Place, Result};
+use crate::{Error, Place, Result, write::write_whole};
 
 /// Writes the rows of a split to `selected.jsonl`, `.csv` or `.parquet` in a folder, and returns the file.
 ///
@@ -72,23 +72,6 @@ pub fn write_rejects(rejects: &[Reject], folder: &Path) -> Result<()> {
             out.write_all(b"\n").map_err(Error::io(&path, "write"))
         })
     })
-}
-
-/// Writes a file under a temporary name beside it, syncs it, and only then gives it its name.
-///
-/// # Errors
-///
-/// If anything cannot be written.
-pub(crate) fn write_whole(path: &Path, write: &mut dyn FnMut(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    let partial = path.with_file_name(name);
-    let failed = || Error::io(path, "write");
-    let mut out = BufWriter::new(File::create(&partial).map_err(failed())?);
-    write(&mut out)?;
-    out.flush().map_err(failed())?;
-    out.get_ref().sync_all().map_err(failed())?;
-    std::fs::rename(&partial, path).map_err(failed())
 }
 
 fn copy_lines(file: &SourceFile, records: &[u64], out: &mut BufWriter<File>) -> Result<()> {

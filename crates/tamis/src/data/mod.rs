@@ -9,7 +9,6 @@ use std::{collections::BTreeMap, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use export::write_whole;
 pub use export::{export, write_rejects};
 pub use read::read;
 pub use source::{Compression, Format, SourceFile};

@@ -5,22 +5,19 @@
 //! `config_sentence_transformers.json` (the default prompt). BERT, MiniLM, E5, BGE, RoBERTa, XLM-RoBERTa and DistilBERT have
 //! the layers that we know; a model with others is refused, never run wrongly.
 
-use std::path::Path;
-
 use rayon::prelude::*;
-use safetensors::SafeTensors;
-use serde::Deserialize;
 use serde_json::Value;
-use tokenizers::{Tokenizer, TruncationParams};
 
-use super::{Embedder, hub::ModelFiles, numbers};
+use super::Embedder;
 use crate::{
     Error, Fingerprint, Matrix, Monitor, Place, Result,
-    nn::{
-        elementwise::Activation,
-        encoder::{EncoderShape, EncoderWeights, Layer, Norm, Packed, Scratch, Wanted},
-        linear::Linear,
+    model::{
+        config::Config,
+        files::{ModelFiles, read_json},
+        tensors::read_encoder,
+        tokenizer::TextTokenizer,
     },
+    nn::encoder::{EncoderWeights, Packed, Scratch, Wanted},
 };
 
 /// Tokens of a packed batch, at least; measured: smaller ones leave products too narrow, larger ones leave the cache.
@@ -31,7 +28,7 @@ const WINDOW: usize = 4096;
 /// A sentence encoder in memory.
 pub struct Encoder {
     weights: EncoderWeights,
-    tokenizer: Tokenizer,
+    tokenizer: TextTokenizer,
     pooling: Vec<Pooling>,
     /// Put before every text.
     prompt: String,
@@ -56,27 +53,32 @@ impl Encoder {
     /// If a file is missing or broken, the architecture or pooling is not one of those above, or the tokenizer has tokens
     /// that the model does not know.
     pub fn load(name: &str) -> Result<Self> {
-        let files = ModelFiles::locate(name)?;
-        let config_path = files.need("config.json")?;
-        let config = Config::read(&config_path)?;
+        let files = ModelFiles::locate(
+            name,
+            "--embedder",
+            "`lexical`, a model's folder, a model id of the hub, or a .npy or .safetensors file",
+        )?;
+        let config = Config::read(
+            &files.need("config.json")?,
+            "embed the texts with your own tools and pass the array: `--embedder vectors.npy`",
+        )?;
         let weights_path = files.need("model.safetensors")?;
         let bytes = std::fs::read(&weights_path).map_err(Error::io(&weights_path, "read"))?;
-        let weights = config.weights(&weights_path, &bytes)?;
+        let weights = read_encoder(&config, &weights_path, &bytes)?;
 
         let tokenizer_path = files.need("tokenizer.json")?;
         let tokenizer_bytes = std::fs::read(&tokenizer_path).map_err(Error::io(&tokenizer_path, "read"))?;
-        let longest = {
-            let positions = weights.positions.rows() - weights.shape.first_position;
-            let told = optional_json(&files, "sentence_bert_config.json")?
-                .and_then(|json| json["max_seq_length"].as_u64())
-                .map_or(positions, |told| told as usize);
-            told.min(positions)
-        };
-        let tokenizer = load_tokenizer(&tokenizer_path, &tokenizer_bytes, weights.words.rows(), longest)?;
+        let positions = weights.positions.rows() - weights.shape.first_position;
+        let longest = files
+            .json("sentence_bert_config.json")?
+            .and_then(|json| json["max_seq_length"].as_u64())
+            .map_or(positions, |told| positions.min(told as usize));
+        let tokenizer = TextTokenizer::read(&tokenizer_path, &tokenizer_bytes, &weights, longest)?;
 
         check_modules(&files)?;
         let pooling = read_pooling(&files)?;
-        let prompt = optional_json(&files, "config_sentence_transformers.json")?
+        let prompt = files
+            .json("config_sentence_transformers.json")?
             .and_then(|json| {
                 let name = json["default_prompt_name"].as_str()?;
                 json["prompts"][name].as_str().map(ToOwned::to_owned)
@@ -99,19 +101,12 @@ impl Encoder {
     }
 
     fn tokens(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = if self.prompt.is_empty() {
-            self.tokenizer.encode_fast(text, true)
+        let tokens = if self.prompt.is_empty() {
+            self.tokenizer.one(text)
         } else {
-            self.tokenizer.encode_fast(format!("{}{text}", self.prompt), true)
+            self.tokenizer.one(&format!("{}{text}", self.prompt))
         };
-        let encoding = encoding.map_err(|error| {
-            Error::data(
-                Place::file("tokenizer.json"),
-                "a text it can tokenize",
-                error.to_string(),
-            )
-        })?;
-        Ok(encoding.get_ids().to_vec())
+        Ok(tokens?.tokens)
     }
 
     /// One sentence's vector from its tokens', at unit length.
@@ -225,293 +220,6 @@ impl Embedder for Encoder {
     }
 }
 
-/// What `config.json` says.
-struct Config {
-    raw: Value,
-    family: Family,
-    layers: usize,
-    shape: EncoderShape,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
-    Bert,
-    DistilBert,
-}
-
-#[derive(Deserialize)]
-struct RawConfig {
-    model_type: String,
-    #[serde(alias = "dim")]
-    hidden_size: usize,
-    #[serde(alias = "n_layers")]
-    num_hidden_layers: usize,
-    #[serde(alias = "n_heads")]
-    num_attention_heads: usize,
-    #[serde(alias = "activation", default = "gelu")]
-    hidden_act: String,
-    #[serde(default = "small")]
-    layer_norm_eps: f32,
-    #[serde(default)]
-    pad_token_id: usize,
-    position_embedding_type: Option<String>,
-}
-
-fn gelu() -> String {
-    "gelu".into()
-}
-
-fn small() -> f32 {
-    1e-12
-}
-
-impl Config {
-    fn read(path: &Path) -> Result<Self> {
-        let raw = read_json(path)?;
-        let wrong = |expected: &str, found: String| Error::data(Place::file(path), expected.to_owned(), found);
-        let config: RawConfig = serde_json::from_value(raw.clone())
-            .map_err(|error| wrong("the configuration of a BERT-family encoder", error.to_string()))?;
-        let family = match config.model_type.as_str() {
-            "bert" | "roberta" | "xlm-roberta" | "camembert" => Family::Bert,
-            "distilbert" => Family::DistilBert,
-            other => {
-                return Err(wrong(
-                    "model_type bert, roberta, xlm-roberta, camembert or distilbert",
-                    format!("{other:?}"),
-                )
-                .with_hint("embed the texts with your own tools and pass the array: `--embedder vectors.npy`"));
-            }
-        };
-        if config
-            .position_embedding_type
-            .as_deref()
-            .is_some_and(|kind| kind != "absolute")
-        {
-            return Err(wrong(
-                "absolute position embeddings",
-                format!("{:?}", config.position_embedding_type),
-            ));
-        }
-        let activation = match config.hidden_act.as_str() {
-            "gelu" => Activation::Gelu,
-            "gelu_new" | "gelu_pytorch_tanh" => Activation::GeluTanh,
-            "relu" => Activation::Relu,
-            other => {
-                return Err(wrong(
-                    "activation gelu, gelu_new, gelu_pytorch_tanh or relu",
-                    format!("{other:?}"),
-                ));
-            }
-        };
-        let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
-        if heads == 0 || hidden == 0 || !hidden.is_multiple_of(heads) {
-            return Err(wrong(
-                "a hidden size that the heads divide",
-                format!("{hidden} and {heads} heads"),
-            ));
-        }
-        let first_position = if matches!(config.model_type.as_str(), "bert" | "distilbert") {
-            0
-        } else {
-            config.pad_token_id + 1
-        };
-        Ok(Self {
-            raw,
-            family,
-            layers: config.num_hidden_layers,
-            shape: EncoderShape {
-                hidden,
-                heads,
-                activation,
-                norm_epsilon: config.layer_norm_eps,
-                first_position,
-            },
-        })
-    }
-
-    /// The tensors, by the names that transformers gives them.
-    fn weights(&self, path: &Path, bytes: &[u8]) -> Result<EncoderWeights> {
-        let tensors = SafeTensors::deserialize(bytes).map_err(|error| {
-            Error::data(
-                Place::file(path),
-                "a safetensors file",
-                format!("a broken header ({error})"),
-            )
-        })?;
-        let tensors = Tensors::new(path, &tensors)?;
-        let hidden = self.shape.hidden;
-        let words = tensors.matrix("embeddings.word_embeddings.weight", None, hidden)?;
-        let positions = tensors.matrix("embeddings.position_embeddings.weight", None, hidden)?;
-        let types = "embeddings.token_type_embeddings.weight";
-        let types = if self.family == Family::Bert && tensors.has(types) {
-            tensors.matrix(types, None, hidden)?
-        } else {
-            Matrix::zeros(0, hidden)
-        };
-        if positions.rows() <= self.shape.first_position + 2 {
-            return Err(Error::data(
-                Place::file(path),
-                "position embeddings",
-                format!("{} rows", positions.rows()),
-            ));
-        }
-        Ok(EncoderWeights {
-            words,
-            positions,
-            types,
-            norm: tensors.norm("embeddings.LayerNorm", hidden)?,
-            layers: (0..self.layers)
-                .map(|l| self.layer(&tensors, l))
-                .collect::<Result<_>>()?,
-            shape: self.shape.clone(),
-        })
-    }
-
-    fn layer(&self, tensors: &Tensors<'_>, l: usize) -> Result<Layer> {
-        let hidden = self.shape.hidden;
-        let (base, names) = match self.family {
-            Family::Bert => (
-                format!("encoder.layer.{l}"),
-                [
-                    "attention.self.query",
-                    "attention.self.key",
-                    "attention.self.value",
-                    "attention.output.dense",
-                    "attention.output.LayerNorm",
-                    "intermediate.dense",
-                    "output.dense",
-                    "output.LayerNorm",
-                ],
-            ),
-            Family::DistilBert => (
-                format!("transformer.layer.{l}"),
-                [
-                    "attention.q_lin",
-                    "attention.k_lin",
-                    "attention.v_lin",
-                    "attention.out_lin",
-                    "sa_layer_norm",
-                    "ffn.lin1",
-                    "ffn.lin2",
-                    "output_layer_norm",
-                ],
-            ),
-        };
-        let [query, key, value, out, attention_norm, inner, outer, out_norm] =
-            names.map(|name| format!("{base}.{name}"));
-        let parts = [query, key, value]
-            .iter()
-            .map(|name| tensors.linear(name, hidden, Some(hidden)))
-            .collect::<Result<Vec<Linear>>>()?;
-        let weight = parts.iter().flat_map(|part| part.weight.as_slice()).copied().collect();
-        let inner = tensors.linear(&inner, hidden, None)?;
-        Ok(Layer {
-            attention: Linear {
-                weight: Matrix::from_vec(weight, 3 * hidden, hidden),
-                bias: parts.into_iter().flat_map(|part| part.bias).collect(),
-            },
-            attention_out: tensors.linear(&out, hidden, Some(hidden))?,
-            attention_norm: tensors.norm(&attention_norm, hidden)?,
-            outer: tensors.linear(&outer, inner.weight.rows(), Some(hidden))?,
-            inner,
-            out_norm: tensors.norm(&out_norm, hidden)?,
-        })
-    }
-}
-
-/// The tensors of a file, whatever the model's own name stands before theirs.
-struct Tensors<'a> {
-    path: &'a Path,
-    tensors: &'a SafeTensors<'a>,
-    prefix: String,
-}
-
-impl<'a> Tensors<'a> {
-    fn new(path: &'a Path, tensors: &'a SafeTensors<'a>) -> Result<Self> {
-        const ANCHOR: &str = "embeddings.word_embeddings.weight";
-        let prefix = tensors.names().into_iter().find_map(|name| name.strip_suffix(ANCHOR));
-        let prefix = prefix
-            .ok_or_else(|| Error::data(Place::file(path), format!("a tensor named {ANCHOR}"), "none"))?
-            .to_owned();
-        Ok(Self { path, tensors, prefix })
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.tensors.tensor(&format!("{}{name}", self.prefix)).is_ok()
-    }
-
-    /// The numbers of a tensor whose last side is `cols`, and how many rows of them there are.
-    fn numbers(&self, name: &str, rows: Option<usize>, cols: usize) -> Result<(Vec<f32>, usize)> {
-        let name = format!("{}{name}", self.prefix);
-        let tensor = self
-            .tensors
-            .tensor(&name)
-            .map_err(|_| Error::data(Place::file(self.path), format!("a tensor named {name}"), "none"))?;
-        let (found_rows, found_cols) = match *tensor.shape() {
-            [rows, cols] => (rows, cols),
-            [cols] => (1, cols),
-            _ => (0, 0),
-        };
-        if found_cols != cols || found_rows == 0 || rows.is_some_and(|rows| rows != found_rows) {
-            return Err(Error::data(
-                Place::file(self.path),
-                format!(
-                    "{name} of shape ({}, {cols})",
-                    rows.map_or("any".to_owned(), |rows| rows.to_string())
-                ),
-                format!("{:?}", tensor.shape()),
-            ));
-        }
-        Ok((numbers::of_tensor(self.path, &tensor)?, found_rows))
-    }
-
-    fn matrix(&self, name: &str, rows: Option<usize>, cols: usize) -> Result<Matrix> {
-        let (numbers, rows) = self.numbers(name, rows, cols)?;
-        Ok(Matrix::from_vec(numbers, rows, cols))
-    }
-
-    fn linear(&self, name: &str, inputs: usize, outputs: Option<usize>) -> Result<Linear> {
-        let weight = self.matrix(&format!("{name}.weight"), outputs, inputs)?;
-        let (bias, _) = self.numbers(&format!("{name}.bias"), Some(1), weight.rows())?;
-        Ok(Linear { weight, bias })
-    }
-
-    /// A layer norm; old files call its parts gamma and beta.
-    fn norm(&self, name: &str, hidden: usize) -> Result<Norm> {
-        let [gain, shift] = if self.has(&format!("{name}.gamma")) {
-            ["gamma", "beta"]
-        } else {
-            ["weight", "bias"]
-        };
-        Ok(Norm {
-            gain: self.numbers(&format!("{name}.{gain}"), Some(1), hidden)?.0,
-            shift: self.numbers(&format!("{name}.{shift}"), Some(1), hidden)?.0,
-        })
-    }
-}
-
-fn load_tokenizer(path: &Path, bytes: &[u8], vocabulary: usize, longest: usize) -> Result<Tokenizer> {
-    let broken = |found: String| Error::data(Place::file(path), "a tokenizer that fits the model", found);
-    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| broken(error.to_string()))?;
-    if let Some((token, id)) = tokenizer.get_vocab(true).into_iter().max_by_key(|&(_, id)| id)
-        && id as usize >= vocabulary
-    {
-        return Err(broken(format!(
-            "token {token:?} with number {id}, and the model knows {vocabulary} tokens"
-        ))
-        .with_hint("tokenizer.json and model.safetensors must come from the same model"));
-    }
-    let truncation = TruncationParams {
-        max_length: longest,
-        ..TruncationParams::default()
-    };
-    tokenizer
-        .with_padding(None)
-        .with_truncation(Some(truncation))
-        .map_err(|error| broken(error.to_string()))?;
-    Ok(tokenizer)
-}
-
 /// Refuses what comes after pooling and is not a mere normalisation, such as a dense layer.
 fn check_modules(files: &ModelFiles) -> Result<()> {
     let Some(path) = files.find("modules.json")? else {
@@ -573,19 +281,4 @@ fn read_pooling(files: &ModelFiles) -> Result<Vec<Pooling>> {
         ));
     }
     Ok(pooling)
-}
-
-fn read_json(path: &Path) -> Result<Value> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-    serde_json::from_str(&text).map_err(|error| {
-        Error::data(
-            Place::line(path, error.line() as u64),
-            "JSON",
-            format!("a mistake ({error})"),
-        )
-    })
-}
-
-fn optional_json(files: &ModelFiles, name: &str) -> Result<Option<Value>> {
-    files.find(name)?.map(|path| read_json(&path)).transpose()
 }

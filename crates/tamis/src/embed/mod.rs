@@ -2,9 +2,7 @@
 
 pub mod cache;
 pub mod encoder;
-mod hub;
 pub mod lexical;
-mod numbers;
 pub mod precomputed;
 
 use crate::{Fingerprint, Matrix, Monitor, Result};

@@ -9,8 +9,8 @@ use std::path::Path;
 
 use safetensors::SafeTensors;
 
-use super::{Embedded, numbers};
-use crate::{Error, Matrix, Place, Result, data::Split};
+use super::Embedded;
+use crate::{Error, Matrix, Place, Result, data::Split, model::numbers};
 
 /// An array as it lies in a file.
 struct Array {

@@ -8,7 +8,7 @@ use std::{fs, io::Write, path::Path};
 use serde_json::Value;
 
 use super::settings::SelectSettings;
-use crate::{Error, Fingerprint, Place, Result, data::write_whole, ledger::Ledger};
+use crate::{Error, Fingerprint, Place, Result, ledger::Ledger, write::write_whole};
 
 /// What the settings file is called.
 const SETTINGS: &str = "settings.json";

@@ -11,7 +11,7 @@ use crate::{Error, Place, Result};
 /// # Errors
 ///
 /// If they are not floating-point numbers.
-pub(super) fn of_tensor(path: &Path, tensor: &TensorView<'_>) -> Result<Vec<f32>> {
+pub(crate) fn of_tensor(path: &Path, tensor: &TensorView<'_>) -> Result<Vec<f32>> {
     let dtype = match tensor.dtype() {
         Dtype::F32 => "f32".to_owned(),
         Dtype::F64 => "f64".to_owned(),
@@ -27,7 +27,7 @@ pub(super) fn of_tensor(path: &Path, tensor: &TensorView<'_>) -> Result<Vec<f32>
 /// # Errors
 ///
 /// If the type is another.
-pub(super) fn read(path: &Path, bytes: &[u8], dtype: &str) -> Result<Vec<f32>> {
+pub(crate) fn read(path: &Path, bytes: &[u8], dtype: &str) -> Result<Vec<f32>> {
     let half = |bits: u16, exponent_bits: u32| -> f32 {
         if exponent_bits == 8 {
             return f32::from_bits(u32::from(bits) << 16);
