@@ -1,9 +1,14 @@
 //! What the user typed, and the settings that it makes together with a `tamis.toml`.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Parser, Subcommand};
 use tamis::{Error, Place, Result, run::SelectSettings, seed::Seed};
+
+use crate::finetune::FinetuneArgs;
 
 /// Picks the small part of a fine-tuning set that is worth training on.
 ///
@@ -20,6 +25,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Choose rows from a training file within a budget
     Select(Box<SelectArgs>),
+    /// Train the target on a selection, or on everything, and evaluate it
+    Finetune(Box<FinetuneArgs>),
     /// Make a small synthetic data set and select from it, in well under a minute
     Demo(DemoArgs),
 }
@@ -117,17 +124,7 @@ pub(crate) struct SelectArgs {
 impl SelectArgs {
     /// The settings file's values, or the defaults, with the flags laid over them.
     pub(crate) fn into_settings(self) -> Result<SelectSettings> {
-        let mut settings = match &self.config {
-            None => SelectSettings::default(),
-            Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-                toml::from_str(&text).map_err(|error| {
-                    let line = error.span().map(|span| 1 + text[..span.start].matches('\n').count() as u64);
-                    Error::data(Place { path: path.clone(), line }, "settings that tamis knows", error.message().to_owned())
-                        .with_hint("the keys are the flags' names; `[data]` holds train, validation, test, field, leaks and max_bad")
-                })?
-            }
-        };
+        let mut settings: SelectSettings = from_file(self.config.as_deref())?;
         for (flag, target) in [
             (self.train, &mut settings.data.train),
             (self.validation, &mut settings.data.validation),
@@ -138,11 +135,7 @@ impl SelectArgs {
             }
         }
         if !self.field.is_empty() {
-            settings.data.field = self
-                .field
-                .iter()
-                .map(|field| role_and_name(field))
-                .collect::<Result<BTreeMap<_, _>>>()?;
+            settings.data.field = fields(&self.field)?;
         }
         read_into(&mut settings.budget, self.budget)?;
         read_into(&mut settings.data.leaks, self.leaks)?;
@@ -170,7 +163,30 @@ impl SelectArgs {
     }
 }
 
-fn set<T>(target: &mut T, flag: Option<T>) {
+/// The settings of a file, or the defaults where there is none.
+pub(crate) fn from_file<T: serde::de::DeserializeOwned + Default>(path: Option<&Path>) -> Result<T> {
+    let Some(path) = path else { return Ok(T::default()) };
+    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+    toml::from_str(&text).map_err(|error| {
+        let line = error
+            .span()
+            .map(|span| 1 + text[..span.start].matches('\n').count() as u64);
+        let place = Place {
+            path: path.to_path_buf(),
+            line,
+        };
+        Error::data(place, "settings that tamis knows", error.message().to_owned()).with_hint(
+            "the keys are the flags' names; `[data]` holds train, validation, test, field, leaks and max_bad",
+        )
+    })
+}
+
+/// What the user's fields are called, by role.
+pub(crate) fn fields(flags: &[String]) -> Result<BTreeMap<String, String>> {
+    flags.iter().map(|field| role_and_name(field)).collect()
+}
+
+pub(crate) fn set<T>(target: &mut T, flag: Option<T>) {
     if let Some(value) = flag {
         *target = value;
     }

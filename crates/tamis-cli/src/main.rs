@@ -4,6 +4,7 @@
 
 mod args;
 mod demo;
+mod finetune;
 mod progress;
 mod select;
 mod summary;
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
     let progress = progress::Progress::new();
     let outcome = match cli.command {
         Command::Select(args) => select::run(*args, &progress),
+        Command::Finetune(args) => finetune::run(*args, &progress),
         Command::Demo(args) => demo::run(&args, &progress),
     };
     match outcome {

@@ -97,6 +97,43 @@ impl Classifier {
         Ok(probabilities)
     }
 
+    /// What the scores are read from: each sequence's first token behind dense layer and activation, shape
+    /// `(sequences, hidden)`. One step of `monitor` an example.
+    ///
+    /// # Errors
+    ///
+    /// If the user stopped.
+    pub fn features(&self, data: &Encoded, monitor: &dyn Monitor) -> Result<Matrix> {
+        let hidden = self.encoder.shape.hidden;
+        let mut order: Vec<u32> = (0..data.len() as u32).collect();
+        order.sort_by_key(|&i| std::cmp::Reverse(data.tokens_of(i)));
+        let parts = data.parts(&order, BATCH_TOKENS);
+        let computed: Vec<Vec<f32>> = parts
+            .par_iter()
+            .map_init(
+                || (Scratch::default(), HeadTape::default()),
+                |(scratch, tape), part| {
+                    if monitor.cancelled() {
+                        return Err(Error::Interrupted);
+                    }
+                    let firsts = self.encoder.forward(data.batch(part).packed(), Wanted::First, scratch);
+                    monitor.advance(part.len() as u64);
+                    Ok(self.head.features(firsts, tape).to_vec())
+                },
+            )
+            .collect::<Result<_>>()?;
+        let mut features = Matrix::zeros(data.sequences(), hidden);
+        for (part, computed) in parts.iter().zip(computed) {
+            let mut rows = computed.chunks_exact(hidden);
+            for &example in *part {
+                for (sequence, row) in data.sequences_of(example).zip(rows.by_ref()) {
+                    features.row_mut(sequence).copy_from_slice(row);
+                }
+            }
+        }
+        Ok(features)
+    }
+
     /// About how many bytes training takes at its peak, with passes of at most `tokens` tokens and `frozen` layers: weights,
     /// gradients, moments, and what the backward pass needs.
     pub fn training_bytes(&self, tokens: usize, frozen: Option<usize>) -> usize {

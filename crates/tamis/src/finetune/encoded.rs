@@ -75,6 +75,21 @@ impl Encoded {
         self.outputs * choices.unwrap_or(1)
     }
 
+    /// How many sequences there are.
+    pub fn sequences(&self) -> usize {
+        self.sequences.len() - 1
+    }
+
+    /// Which sequences belong to an example.
+    pub fn sequences_of(&self, example: u32) -> std::ops::Range<usize> {
+        self.examples[example as usize]..self.examples[example as usize + 1]
+    }
+
+    /// Where each example's sequences begin, and the end; shape `(examples + 1,)`.
+    pub fn example_starts(&self) -> Vec<u32> {
+        self.examples.iter().map(|&start| start as u32).collect()
+    }
+
     /// How many tokens an example has.
     pub fn tokens_of(&self, example: u32) -> usize {
         let range = &self.examples[example as usize..][..2];

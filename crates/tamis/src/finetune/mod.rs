@@ -7,13 +7,19 @@
 //! One seed gives one set of weights, whatever the number of threads; see [`crate::nn::training`].
 
 mod beneath;
+pub mod checkpoint;
 mod classifier;
 mod encoded;
 mod settings;
+mod tokenize;
 mod train;
 
 pub use beneath::Beneath;
 pub use classifier::{Classifier, DropoutRates};
 pub use encoded::{Batch, Encoded};
 pub use settings::TrainSettings;
+pub use tokenize::{encode, outputs_of};
 pub use train::{Step, Trainer, fit};
+
+#[cfg(test)]
+pub(crate) use train::tests::toy;

@@ -72,6 +72,18 @@ impl Trainer {
         &self.optimiser
     }
 
+    /// How it trains.
+    pub fn settings(&self) -> &TrainSettings {
+        &self.settings
+    }
+
+    /// The trained tensors of a model in a fixed order: the word vectors, where they are trained, and all others.
+    pub fn trained<'m>(&self, model: &'m mut Classifier) -> (Option<&'m mut [f32]>, Vec<&'m mut [f32]>) {
+        let (words, dense) = model.encoder.trained_mut(self.settings.freeze);
+        let all = dense.into_iter().chain(model.head.tensors_mut());
+        (words, all.map(|(values, _)| values).collect())
+    }
+
     /// Goes on from an optimiser's state.
     pub fn set_optimiser(&mut self, optimiser: AdamW) {
         self.optimiser = optimiser;
@@ -221,7 +233,7 @@ pub fn fit(
     (data, rows): (&Encoded, &[u32]),
     beneath: Option<&Beneath>,
     seed: Seed,
-    watch: &mut dyn FnMut(Step, &Classifier, &Trainer) -> Result<()>,
+    watch: &mut dyn FnMut(Step, &mut Classifier, &mut Trainer) -> Result<()>,
 ) -> Result<()> {
     let settings = trainer.settings.clone();
     let (steps, begun) = (settings.steps(rows.len()), trainer.optimiser.steps());
@@ -253,7 +265,7 @@ pub fn fit(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{
         Silent,

@@ -168,13 +168,13 @@ impl AdamW {
         self.steps as u64
     }
 
-    /// The whole state as named lists, for a checkpoint.
-    pub fn state(&self) -> [(&'static str, Vec<f32>); 4] {
+    /// All moments by name, for a checkpoint.
+    pub fn moments(&self) -> [(&'static str, &[f32]); 4] {
         [
-            ("mean", self.mean.clone()),
-            ("square", self.square.clone()),
-            ("table_mean", self.table_mean.clone()),
-            ("table_square", self.table_square.clone()),
+            ("mean", &self.mean),
+            ("square", &self.square),
+            ("table_mean", &self.table_mean),
+            ("table_square", &self.table_square),
         ]
     }
 
@@ -183,7 +183,7 @@ impl AdamW {
         &self.slots
     }
 
-    /// The optimiser that had this state, in the order of [`AdamW::state`].
+    /// The optimiser that had this state, in the order of [`AdamW::moments`].
     pub fn restore(
         decay: f32,
         steps: u64,
@@ -310,7 +310,7 @@ mod tests {
             dense.iter().zip(&table).all(|(a, b)| (a - b).abs() < 1e-6),
             "{dense:?} {table:?}"
         );
-        let [a, b, c, d] = for_table.state().map(|(_, list)| list);
+        let [a, b, c, d] = for_table.moments().map(|(_, list)| list.to_vec());
         let restored = AdamW::restore(0.01, for_table.steps(), [a, b, c, d], for_table.slots().to_vec());
         assert_eq!(format!("{restored:?}"), format!("{for_table:?}"));
     }

@@ -63,6 +63,13 @@ impl Head {
         &tape.scores
     }
 
+    /// What the scores are read from: the dense layer's output behind its activation, shape `(sequences, hidden)`.
+    pub fn features<'t>(&self, input: &[f32], tape: &'t mut HeadTape) -> &'t [f32] {
+        self.dense.whole().apply(input, &mut tape.features);
+        activate(&mut tape.features, self.activation);
+        &tape.features
+    }
+
     /// The derivative by `input` from that by the scores; adds those by the parameters to `gradient`.
     ///
     /// # Panics

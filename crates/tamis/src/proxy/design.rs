@@ -6,6 +6,9 @@
 //! | sentence pair | 1 | [u, v, \|u − v\|, u ∘ v], projected |
 //! | multiple choice | one a choice | [c, \|q − c\|, q ∘ c], less their mean over the question's choices, projected |
 //!
+//! Features of an *adapted* encoder ([`Projection::fit_adapted`]) are made by a model that has read a whole pair, or a question with
+//! its choice: there is one vector an item, and nothing to be compared or projected.
+//!
 //! A [`Projection`] is fitted on the training rows and applied to every split. It centres each feature on the training mean
 //! and scales so that the mean square is 1: one factor for a whole block, so that directions keep their relative variance,
 //! which a ridge penalty lives on. The blocks of pairs and choices get equal variance, then principal component
@@ -86,6 +89,8 @@ pub struct Projection {
     scale: Vec<f32>,
     /// Directions to keep, shape `(width, raw features)`; none for classification.
     directions: Option<Matrix>,
+    /// Whether every item comes with a vector of its own.
+    adapted: bool,
 }
 
 impl Projection {
@@ -130,11 +135,60 @@ impl Projection {
             mean,
             scale,
             directions: None,
+            adapted: false,
         };
         if kind != TaskKind::Classification {
             projection.directions = Some(projection.principal(raw, width.min(raw_width))?);
         }
         Ok(projection)
+    }
+
+    /// The same for features of an adapted encoder, one vector an item.
+    ///
+    /// # Errors
+    ///
+    /// As [`Projection::fit`].
+    pub fn fit_adapted(train: &Embedded, kind: TaskKind, labels: usize) -> Result<Self> {
+        check_task(kind, labels)?;
+        if train.examples() == 0 {
+            return Err(Error::setting("--train", "at least one row", "none"));
+        }
+        let mut projection = Self {
+            kind,
+            outputs: if kind == TaskKind::Choice { 1 } else { labels },
+            mean: Vec::new(),
+            scale: Vec::new(),
+            directions: None,
+            adapted: true,
+        };
+        let raw: Vec<f32> = (0..train.examples())
+            .flat_map(|example| projection.raw_items(train, example))
+            .collect();
+        let dim = train.vectors.cols();
+        projection.mean = mean_of(&raw, dim);
+        projection.scale = block_scales(&raw, &projection.mean, dim);
+        Ok(projection)
+    }
+
+    /// The raw features of an example's items, one after the other.
+    fn raw_items(&self, embedded: &Embedded, example: usize) -> Vec<f32> {
+        if !self.adapted {
+            return raw_items(embedded, example, self.kind);
+        }
+        let vectors = embedded.vectors_of(example);
+        let mut out: Vec<f32> = vectors
+            .flat_map(|vector| embedded.vectors.row(vector))
+            .copied()
+            .collect();
+        if self.kind == TaskKind::Choice {
+            centre(&mut out, embedded.vectors.cols());
+        }
+        out
+    }
+
+    /// How many times the length of a vector an item's raw features have.
+    fn blocks(&self) -> usize {
+        if self.adapted { 1 } else { blocks(self.kind) }
     }
 
     /// The number of features it makes.
@@ -151,7 +205,7 @@ impl Projection {
     pub fn apply(&self, embedded: &Embedded, targets: &[u32]) -> Design {
         assert_eq!(embedded.examples(), targets.len(), "one target an example");
         assert_eq!(
-            embedded.vectors.cols() * blocks(self.kind),
+            embedded.vectors.cols() * self.blocks(),
             self.mean.len(),
             "embeddings of one length"
         );
@@ -159,7 +213,7 @@ impl Projection {
         let mut starts = vec![0];
         for (example, &target) in targets.iter().enumerate() {
             let items = if self.kind == TaskKind::Choice {
-                embedded.vectors_of(example).len() - 1
+                embedded.vectors_of(example).len() - usize::from(!self.adapted)
             } else {
                 1
             };
@@ -178,7 +232,7 @@ impl Projection {
         let features: Vec<Vec<f32>> = examples
             .par_chunks(BLOCK)
             .map(|block| {
-                let mut raw: Vec<f32> = block.iter().flat_map(|&i| raw_items(embedded, i, self.kind)).collect();
+                let mut raw: Vec<f32> = block.iter().flat_map(|&i| self.raw_items(embedded, i)).collect();
                 self.standardise(&mut raw);
                 let Some(directions) = &self.directions else { return raw };
                 let items = raw.len() / raw_width;
@@ -282,16 +336,18 @@ fn raw_items(embedded: &Embedded, example: usize, kind: TaskKind) -> Vec<f32> {
             for choice in vectors.skip(1) {
                 push_compared(&mut out, first, embedded.vectors.row(choice));
             }
-            let width = 3 * first.len();
-            let mean = mean_of(&out, width);
-            for item in out.chunks_exact_mut(width) {
-                for (x, mean) in item.iter_mut().zip(&mean) {
-                    *x -= mean;
-                }
-            }
+            centre(&mut out, 3 * first.len());
         }
     }
     out
+}
+
+/// Takes the items' mean from each.
+fn centre(items: &mut [f32], width: usize) {
+    let mean = mean_of(items, width);
+    for item in items.chunks_exact_mut(width) {
+        item.iter_mut().zip(&mean).for_each(|(x, mean)| *x -= mean);
+    }
 }
 
 /// Appends v, |u − v| and u ∘ v.

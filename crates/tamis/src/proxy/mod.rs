@@ -1,6 +1,7 @@
 //! What a reward is made of: a cheap model, trained on the rows taken so far, and its score on a validation fold.
 
 pub mod design;
+pub mod finetune;
 pub mod probe;
 pub mod ridge;
 pub mod tune;
@@ -11,6 +12,11 @@ use crate::{Result, data::RowId, fingerprint::Fingerprint, seed::Seed};
 pub trait Proxy: Sync {
     /// What a score depends on besides rows and seed: the kind of proxy, its settings, the data, the fold.
     fn fingerprint(&self) -> &Fingerprint;
+
+    /// Whether a score depends on the order in which chunks were added, and not only on which they are.
+    fn path_matters(&self) -> bool {
+        false
+    }
 
     /// A run on no rows.
     ///

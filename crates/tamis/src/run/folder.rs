@@ -12,6 +12,8 @@ use crate::{Error, Fingerprint, Place, Result, ledger::Ledger, write::write_whol
 
 /// What the settings file is called.
 const SETTINGS: &str = "settings.json";
+/// What the seconds of training so far are kept in.
+const SECONDS: &str = "checkpoint_seconds.json";
 
 /// Makes the directory, or goes on with the run that it holds. A run that stopped before it paid for a score, for instance
 /// at a mistake in the settings, leaves nothing to go on with: its folder is taken over.
@@ -21,30 +23,56 @@ const SETTINGS: &str = "settings.json";
 /// If it holds something else, or cannot be written.
 pub(super) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<Ledger> {
     let out = &settings.out;
-    let now = what_matters(settings)?;
+    let now = without(settings, &["out", "cache", "gram_memory"])?;
     let path = out.join(SETTINGS);
-    if !path.exists() {
-        if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
-            return Err(Error::setting(
-                "--out",
-                "a new or empty folder, or one that holds a run",
-                format!("{}, which holds other files", out.display()),
-            )
-            .with_hint("name a folder of its own for the run, such as `--out runs/first`"));
-        }
-        fs::create_dir_all(out).map_err(Error::io(out, "create"))?;
-        write_json(&path, &now)?;
-    }
+    found(out, &now)?;
     let mut ledger = Ledger::open(&out.join("ledger.sqlite"))?;
     if ledger.is_empty() {
         write_json(&path, &now)?;
         ledger.set_meta("data", data.as_str())?;
         return Ok(ledger);
     }
-    let other_run = |difference: String| Error::OtherRun {
-        path: out.clone(),
-        difference,
-    };
+    same_run(out, &now)?;
+    if ledger.meta("data")?.is_some_and(|there| there != data.as_str()) {
+        return Err(Error::OtherRun {
+            path: out.clone(),
+            difference: "the contents of the data files".into(),
+        });
+    }
+    Ok(ledger)
+}
+
+/// Makes the directory with these settings, or goes on with the run that has the same ones.
+///
+/// # Errors
+///
+/// If it holds something else, or cannot be written.
+pub(super) fn claim(out: &Path, settings: &Value) -> Result<()> {
+    found(out, settings)?;
+    same_run(out, settings)
+}
+
+/// Makes the directory with these settings if it is not there or empty.
+fn found(out: &Path, settings: &Value) -> Result<()> {
+    let path = out.join(SETTINGS);
+    if path.exists() {
+        return Ok(());
+    }
+    if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Error::setting(
+            "--out",
+            "a new or empty folder, or one that holds a run",
+            format!("{}, which holds other files", out.display()),
+        )
+        .with_hint("name a folder of its own for the run, such as `--out runs/first`"));
+    }
+    fs::create_dir_all(out).map_err(Error::io(out, "create"))?;
+    write_json(&path, settings)
+}
+
+/// Whether the run in the directory has these settings.
+fn same_run(out: &Path, now: &Value) -> Result<()> {
+    let path = out.join(SETTINGS);
     let text = fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
     let there: Value = serde_json::from_str(&text).map_err(|error| {
         Error::data(
@@ -55,26 +83,39 @@ pub(super) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<Ledg
         .with_hint("choose another folder with `--out`")
     })?;
     let mut differences = Vec::new();
-    compare("", &there, &now, &mut differences);
-    if !differences.is_empty() {
-        return Err(other_run(differences.join(", ")));
+    compare("", &there, now, &mut differences);
+    if differences.is_empty() {
+        return Ok(());
     }
-    if ledger.meta("data")?.is_some_and(|there| there != data.as_str()) {
-        return Err(other_run("the contents of the data files".into()));
-    }
-    Ok(ledger)
+    Err(Error::OtherRun {
+        path: out.to_path_buf(),
+        difference: differences.join(", "),
+    })
 }
 
-/// The settings, less those that never change a result.
-pub(super) fn what_matters(settings: &SelectSettings) -> Result<Value> {
+/// The settings, less those named, which never change a result.
+pub(super) fn without(settings: &impl serde::Serialize, names: &[&str]) -> Result<Value> {
     let mut value = serde_json::to_value(settings)
         .map_err(|error| Error::setting("settings", "values that can be written as JSON", error.to_string()))?;
     if let Value::Object(fields) = &mut value {
-        for name in ["out", "cache", "gram_memory"] {
-            fields.remove(name);
+        for name in names {
+            fields.remove(*name);
         }
     }
     Ok(value)
+}
+
+/// Seconds of training that earlier starts of a run took, kept beside its checkpoint.
+pub(super) fn read_seconds(out: &Path) -> f64 {
+    fs::read_to_string(out.join(SECONDS))
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0.0)
+}
+
+/// Keeps the seconds of training so far.
+pub(super) fn write_seconds(out: &Path, seconds: f64) -> Result<()> {
+    write_json(&out.join(SECONDS), &seconds)
 }
 
 /// Lists the settings that differ, by their full names.
@@ -99,6 +140,13 @@ fn compare(name: &str, there: &Value, now: &Value, differences: &mut Vec<String>
         _ if there == now => {}
         _ => differences.push(format!("{name} (there: {there}, now: {now})")),
     }
+}
+
+/// Reads a JSON file that holds `expected`.
+pub(super) fn read_json<T: serde::de::DeserializeOwned>(path: &Path, expected: &str) -> Result<T> {
+    let text = fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+    serde_json::from_str(&text)
+        .map_err(|error| Error::data(Place::line(path, error.line() as u64), expected, error.to_string()))
 }
 
 /// Writes a JSON file whole.

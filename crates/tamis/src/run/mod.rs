@@ -2,6 +2,7 @@
 
 mod compose;
 mod describe;
+mod finetune;
 mod folder;
 mod judge;
 mod record;
@@ -10,6 +11,7 @@ mod stages;
 mod vectors;
 
 pub use compose::select;
+pub use finetune::{EpochRecord, FinetuneRecord, FinetuneSettings, TargetScores, finetune, selection_data};
 pub use record::{
     BudgetRecord, ChosenRow, ClusterRecord, DataRecord, LabelRecord, Scored, Scores, SelectionRecord, VERSION,
 };

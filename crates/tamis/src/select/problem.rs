@@ -44,6 +44,9 @@ pub struct Best {
     seen: HashSet<State>,
 }
 
+/// From how many seconds on a score is dear.
+const DEAR_SECONDS: f64 = 0.1;
+
 /// How many of the best states go to the confirm fold.
 const FINALISTS: usize = 16;
 
@@ -87,6 +90,8 @@ pub struct Problem<'a> {
     memory: Memory,
     best: Best,
     clock: Clock,
+    /// Whether the last score paid for was a dear one.
+    dear: bool,
 
     // The episode under way.
     run: Box<dyn ProxyRun + 'a>,
@@ -180,9 +185,11 @@ impl<'a> Problem<'a> {
             seed,
             limits,
             clock,
+            dear: false,
             state,
         };
-        problem.score = problem.scores(&[problem.state.clone()], &|run, _| run.score())?[0];
+        let key = problem.key(&problem.state, &[]);
+        problem.score = problem.scores(&[key], &|run, _| run.score())?[0];
         Ok(problem)
     }
 
@@ -223,7 +230,7 @@ impl<'a> Problem<'a> {
         self.pending.clear();
         self.path.clear();
         self.memory.begin();
-        self.score = self.known[&self.key(&self.state)];
+        self.score = self.known[&self.key(&self.state, &[])];
         Ok(())
     }
 
@@ -247,7 +254,7 @@ impl<'a> Problem<'a> {
         self.legal = self.pool.legal(&self.state);
         self.pending.push((cluster, range.clone()));
         self.path.push((cluster, range));
-        self.score = self.known[&self.key(&self.state)];
+        self.score = self.known[&self.key(&self.state, &self.path)];
         self.memory.took(cluster, reward);
         Ok(reward)
     }
@@ -263,8 +270,16 @@ impl<'a> Problem<'a> {
             .zip(&ranges)
             .map(|(&cluster, range)| self.pool.after(&self.state, cluster, range))
             .collect();
+        let keys: Vec<Key> = states
+            .iter()
+            .zip(clusters.iter().zip(&ranges))
+            .map(|(state, (&cluster, range))| {
+                let path = [&self.path[..], &[(cluster, range.clone())]].concat();
+                self.key(state, &path)
+            })
+            .collect();
         let pool = self.pool;
-        let scores = self.scores(&states, &|run, i| {
+        let scores = self.scores(&keys, &|run, i| {
             let mut fork = run.fork();
             fork.add(pool.rows(clusters[i], &ranges[i]))?;
             fork.score()
@@ -294,11 +309,22 @@ impl<'a> Problem<'a> {
                 })
             })
             .collect();
+        let keys: Vec<Key> = states
+            .iter()
+            .zip(paths)
+            .map(|(state, path)| self.key(state, path))
+            .collect();
         let (proxy, seed) = (self.proxy, self.seed);
-        let scores = self.scores(&states, &|_, i| {
+        let scores = self.scores(&keys, &|_, i| {
             let mut run = proxy.start(seed)?;
-            for rows in pool.chunks_of(&states[i]) {
-                run.add(rows)?;
+            if proxy.path_matters() {
+                for (cluster, range) in &paths[i] {
+                    run.add(pool.rows(*cluster, range))?;
+                }
+            } else {
+                for rows in pool.chunks_of(&states[i]) {
+                    run.add(rows)?;
+                }
             }
             run.score()
         })?;
@@ -308,19 +334,18 @@ impl<'a> Problem<'a> {
         Ok(scores)
     }
 
-    /// The scores of states: known ones from memory, then from the ledger, the rest from the proxy, side by side.
+    /// The scores filed under these keys: known ones from memory, then from the ledger, the rest from the proxy, side by side.
     ///
     /// `pay(run, i)` scores state `i`, given the present run with all its chunks added.
     fn scores(
         &mut self,
-        states: &[State],
+        keys: &[Key],
         pay: &(dyn Fn(&mut dyn ProxyRun, usize) -> Result<f64> + Sync),
     ) -> Result<Vec<f64>> {
         if self.monitor.cancelled() {
             return Err(Error::Interrupted);
         }
-        let before = self.evaluations();
-        let keys: Vec<Key> = states.iter().map(|state| self.key(state)).collect();
+        let (before, mut told) = (self.evaluations(), 0);
         let mut unpaid: Vec<usize> = Vec::new();
         for (i, key) in keys.iter().enumerate() {
             if self.known.contains_key(key) || unpaid.iter().any(|&j| keys[j] == *key) {
@@ -333,32 +358,48 @@ impl<'a> Problem<'a> {
         }
         if !unpaid.is_empty() {
             self.catch_up()?;
-            let run = &self.run;
-            let paid: Vec<Result<(f64, f64)>> = unpaid
-                .par_iter()
-                .map(|&i| {
-                    let began = Instant::now();
-                    let score = pay(&mut *run.fork(), i)?;
-                    if score.is_finite() {
-                        Ok((score, began.elapsed().as_secs_f64()))
-                    } else {
-                        Err(Error::NotFinite {
-                            place: "the proxy's score".into(),
-                            found: score.to_string(),
-                        })
+            // Dear scores are paid for a few at a time, so that each few are on disk before the next are begun.
+            let wave = if self.dear {
+                rayon::current_num_threads()
+            } else {
+                unpaid.len()
+            };
+            for wave in unpaid.chunks(wave) {
+                let run = &self.run;
+                let paid: Vec<Result<(f64, f64)>> = wave
+                    .par_iter()
+                    .map(|&i| {
+                        let began = Instant::now();
+                        let score = pay(&mut *run.fork(), i)?;
+                        if score.is_finite() {
+                            Ok((score, began.elapsed().as_secs_f64()))
+                        } else {
+                            Err(Error::NotFinite {
+                                place: "the proxy's score".into(),
+                                found: score.to_string(),
+                            })
+                        }
+                    })
+                    .collect();
+                for (&i, paid) in wave.iter().zip(paid) {
+                    let (score, seconds) = paid?;
+                    self.dear = seconds > DEAR_SECONDS;
+                    self.known.insert(keys[i], score);
+                    self.ledger.record(keys[i], score, seconds)?;
+                }
+                if self.dear {
+                    self.monitor.advance(wave.len() as u64);
+                    told += wave.len() as u64;
+                    if self.monitor.cancelled() {
+                        return Err(Error::Interrupted);
                     }
-                })
-                .collect();
-            for (&i, paid) in unpaid.iter().zip(paid) {
-                let (score, seconds) = paid?;
-                self.known.insert(keys[i], score);
-                self.ledger.record(keys[i], score, seconds)?;
+                }
             }
             if self.limits.seconds.is_some() && self.clock.began.elapsed().as_secs_f64() > self.clock.noted + 1.0 {
                 self.clock.note(self.ledger)?;
             }
         }
-        self.monitor.advance(self.evaluations() - before);
+        self.monitor.advance(self.evaluations() - before - told);
         Ok(keys.iter().map(|key| self.known[key]).collect())
     }
 
@@ -371,11 +412,19 @@ impl<'a> Problem<'a> {
         Ok(())
     }
 
-    fn key(&self, state: &State) -> Key {
+    /// What a state's score is filed under; `path` counts only where the proxy looks at it.
+    fn key(&self, state: &State, path: &[(usize, Range<u32>)]) -> Key {
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.scope.as_ref());
         for taken in state.taken() {
             hasher.update(&taken.to_le_bytes());
+        }
+        if self.proxy.path_matters() {
+            for (cluster, range) in path {
+                hasher.update(&(*cluster as u64).to_le_bytes());
+                hasher.update(&range.start.to_le_bytes());
+                hasher.update(&range.end.to_le_bytes());
+            }
         }
         let mut key = [0; 16];
         key.copy_from_slice(&hasher.finalize().as_bytes()[..16]);

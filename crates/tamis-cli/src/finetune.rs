@@ -1,0 +1,170 @@
+//! `tamis finetune`: the target trained on a selection or on everything.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use tamis::{
+    Error, Result,
+    data::DataSettings,
+    run::{self, FinetuneRecord, FinetuneSettings, TargetScores},
+    seed::Seed,
+};
+
+use crate::{
+    args::{self, set},
+    progress::Progress,
+    select::use_threads,
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct FinetuneArgs {
+    /// Training files; with --selection they may be left out
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    train: Vec<PathBuf>,
+    /// Validation files
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    validation: Vec<PathBuf>,
+    /// Test files, scored once at the end
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    test: Vec<PathBuf>,
+    /// The folder of a `tamis select` run: only its chosen rows are trained on
+    #[arg(long, value_name = "RUN")]
+    selection: Option<PathBuf>,
+    /// The model to start from: a folder or hub id of a BERT, MiniLM, RoBERTa or DistilBERT encoder
+    #[arg(long, value_name = "NAME|DIR")]
+    model: Option<String>,
+    /// Where the trained model and metrics.json are written; the same command goes on with a run that was killed
+    /// [default: runs/finetune]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// A file with the same settings; flags win over it
+    #[arg(long, value_name = "tamis.toml")]
+    config: Option<PathBuf>,
+
+    /// What a field is called in your files, such as `text=review` (repeatable)
+    #[arg(long, value_name = "ROLE=NAME", help_heading = "Data")]
+    field: Vec<String>,
+    /// The task, where the fields do not tell it: classification, pair or choice
+    #[arg(long, help_heading = "Data")]
+    task: Option<String>,
+
+    /// Passes over the rows [default: 4]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    epochs: Option<u32>,
+    /// Rows a step [default: 16]
+    #[arg(long, value_name = "ROWS", help_heading = "Training")]
+    batch: Option<usize>,
+    /// The highest learning rate; it rises over the first tenth of the steps, then falls to 0 [default: 1e-4]
+    #[arg(long, allow_negative_numbers = true, help_heading = "Training")]
+    rate: Option<f32>,
+    /// Freeze the embeddings and the lowest N layers [default: train everything]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    freeze: Option<usize>,
+    /// The most tokens of a text; longer ones are cut and counted [default: 256]
+    #[arg(long, value_name = "TOKENS", help_heading = "Training")]
+    max_length: Option<usize>,
+    /// Replace a head that the model already has
+    #[arg(long, help_heading = "Training")]
+    new_head: bool,
+    /// The source of all randomness: one seed, one answer [default: 0]
+    #[arg(long, help_heading = "Training")]
+    seed: Option<u64>,
+
+    /// How many threads to use; never changes the result [default: RAYON_NUM_THREADS, or all cores]
+    #[arg(long, value_name = "N", help_heading = "Machine")]
+    threads: Option<usize>,
+}
+
+impl FinetuneArgs {
+    fn into_settings(self) -> Result<FinetuneSettings> {
+        let mut settings: FinetuneSettings = args::from_file(self.config.as_deref())?;
+        set(&mut settings.selection, self.selection.map(Some));
+        if self.config.is_none()
+            && self.train.is_empty()
+            && let Some(run) = &settings.selection
+        {
+            settings.data = run::selection_data(run)?;
+        }
+        let DataSettings {
+            train,
+            validation,
+            test,
+            field,
+            task,
+            ..
+        } = &mut settings.data;
+        for (flag, target) in [(self.train, train), (self.validation, validation), (self.test, test)] {
+            if !flag.is_empty() {
+                *target = flag;
+            }
+        }
+        if !self.field.is_empty() {
+            *field = args::fields(&self.field)?;
+        }
+        if let Some(text) = self.task {
+            *task = Some(text.parse()?);
+        }
+        set(&mut settings.model, self.model);
+        if settings.model.is_empty() {
+            return Err(Error::setting("--model", "a model's folder or hub id", "nothing").with_hint(
+                "for instance `--model sentence-transformers/all-MiniLM-L6-v2`, or the folder of a BERT-family encoder",
+            ));
+        }
+        settings.new_head |= self.new_head;
+        set(&mut settings.train.epochs, self.epochs);
+        set(&mut settings.train.batch, self.batch);
+        set(&mut settings.train.rate, self.rate);
+        set(&mut settings.train.freeze, self.freeze.map(Some));
+        set(&mut settings.train.max_length, self.max_length);
+        set(&mut settings.seed, self.seed.map(Seed));
+        set(&mut settings.out, self.out);
+        Ok(settings)
+    }
+}
+
+pub(crate) fn run(args: FinetuneArgs, progress: &Progress) -> anyhow::Result<()> {
+    use_threads(args.threads)?;
+    let settings = args.into_settings()?;
+    let record = run::finetune(&settings, progress)?;
+    print!("{}", summary(&record, &settings));
+    Ok(())
+}
+
+/// What a person reads after a fine-tune.
+fn summary(record: &FinetuneRecord, settings: &FinetuneSettings) -> String {
+    let line = |name: &str, scores: &TargetScores| {
+        format!(
+            "  {name:12} {:>10.4} {:>10.4} {:>10.4}\n",
+            scores.accuracy, scores.macro_f1, scores.log_loss
+        )
+    };
+    let mut text = format!(
+        "\nTrained: {} rows, {} epochs, {} steps in {:.1} s ({:.0} rows/s, {:.0} tokens/s)\n\n  {:12} {:>10} {:>10} {:>10}\n",
+        record.rows,
+        settings.train.epochs,
+        record.steps,
+        record.train_seconds,
+        record.rows_per_second,
+        record.tokens_per_second,
+        "",
+        "accuracy",
+        "macro-F1",
+        "log loss"
+    );
+    text += &line("validation", &record.validation);
+    if let Some(test) = &record.test {
+        text += &line("test", test);
+    }
+    if record.truncated > 0 {
+        text += &format!(
+            "\n{} texts were cut to {} tokens; `--max-length` sets how many are kept.\n",
+            record.truncated, record.max_length
+        );
+    }
+    text += &format!(
+        "\nWritten: {} (a model that transformers loads)\n         {}\n",
+        settings.out.display(),
+        settings.out.join("metrics.json").display()
+    );
+    text
+}
