@@ -24,6 +24,8 @@ use crate::{
 
 /// Tokens of a packed batch, at least; measured: smaller ones leave products too narrow, larger ones leave the cache.
 const BATCH_TOKENS: usize = 1024;
+/// How many tokens more than its tokenizer a model may know: some pad their matrices, or leave places for new tokens.
+const SPARE_TOKENS: usize = 1024;
 /// Texts that are tokenized and sorted by length together.
 const WINDOW: usize = 4096;
 
@@ -485,14 +487,20 @@ impl<'a> Tensors<'a> {
 
 fn load_tokenizer(path: &Path, bytes: &[u8], vocabulary: usize, longest: usize) -> Result<Tokenizer> {
     let broken = |found: String| Error::data(Place::file(path), "a tokenizer that fits the model", found);
-    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| broken(error.to_string()))?;
+    let mut tokenizer =
+        Tokenizer::from_bytes(bytes).map_err(|error| broken(format!("one that cannot be read ({error})")))?;
+    let misfit =
+        |found: String| broken(found).with_hint("tokenizer.json and model.safetensors must come from the same model");
+    let known = tokenizer.get_vocab_size(true);
+    if known + SPARE_TOKENS < vocabulary {
+        return Err(misfit(format!("{known} tokens, and the model knows {vocabulary}")));
+    }
     if let Some((token, id)) = tokenizer.get_vocab(true).into_iter().max_by_key(|&(_, id)| id)
         && id as usize >= vocabulary
     {
-        return Err(broken(format!(
+        return Err(misfit(format!(
             "token {token:?} with number {id}, and the model knows {vocabulary} tokens"
-        ))
-        .with_hint("tokenizer.json and model.safetensors must come from the same model"));
+        )));
     }
     let truncation = TruncationParams {
         max_length: longest,

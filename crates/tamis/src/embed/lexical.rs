@@ -47,6 +47,26 @@ impl Default for LexicalSettings {
     }
 }
 
+impl LexicalSettings {
+    /// Looks for values that mean nothing.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is out of range.
+    pub fn check(&self) -> Result<()> {
+        for (name, value, least) in [
+            ("lexical.dim", self.dim, 1),
+            ("lexical.buckets", self.buckets, 2),
+            ("lexical.fit_on", self.fit_on, 1),
+        ] {
+            if value < least {
+                return Err(Error::setting(name, format!("at least {least}"), value.to_string()));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A fitted embedder.
 #[derive(Debug, Clone)]
 pub struct Lexical {
@@ -71,13 +91,7 @@ impl Lexical {
     ///
     /// If a setting means nothing, or the user stopped the run.
     pub fn fit(settings: &LexicalSettings, texts: &[&str], seed: Seed, monitor: &dyn Monitor) -> Result<Self> {
-        if settings.dim == 0 || settings.buckets < 2 || settings.fit_on == 0 {
-            return Err(Error::setting(
-                "lexical",
-                "dim, buckets and fit_on above 0",
-                format!("{settings:?}"),
-            ));
-        }
+        settings.check()?;
         let sample: Vec<&str> = if texts.len() > settings.fit_on {
             let mut rows = index::sample(&mut seed.derive("sample").rng(), texts.len(), settings.fit_on).into_vec();
             rows.sort_unstable();
