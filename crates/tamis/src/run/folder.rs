@@ -23,7 +23,16 @@ pub(super) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<Ledg
     let out = &settings.out;
     let now = what_matters(settings)?;
     let path = out.join(SETTINGS);
-    if !path.exists() {
+    let ledger_path = out.join("ledger.sqlite");
+    // The ledger is what makes it a run's folder: other programs have a settings.json as well.
+    if !ledger_path.exists() {
+        if out.exists() && !out.is_dir() {
+            return Err(Error::setting(
+                "--out",
+                "a folder",
+                format!("{}, a file", out.display()),
+            ));
+        }
         if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(Error::setting(
                 "--out",
@@ -33,9 +42,8 @@ pub(super) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<Ledg
             .with_hint("name a folder of its own for the run, such as `--out runs/first`"));
         }
         fs::create_dir_all(out).map_err(Error::io(out, "create"))?;
-        write_json(&path, &now)?;
     }
-    let mut ledger = Ledger::open(&out.join("ledger.sqlite"))?;
+    let mut ledger = Ledger::open(&ledger_path)?;
     if ledger.is_empty() {
         write_json(&path, &now)?;
         ledger.set_meta("data", data.as_str())?;
@@ -148,7 +156,7 @@ mod tests {
     #[test]
     fn a_folder_with_other_files_is_left_alone() {
         let folder = tempfile::tempdir().expect("a folder");
-        fs::write(folder.path().join("thesis.tex"), "x").expect("writes");
+        fs::write(folder.path().join("settings.json"), "{\"mine\": true}").expect("writes");
         let settings = SelectSettings {
             out: folder.path().to_path_buf(),
             ..SelectSettings::default()
