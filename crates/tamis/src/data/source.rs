@@ -178,7 +178,8 @@ fn read_json_lines(
 ) -> Result<u64> {
     let mut reader = text_of(path, compression)?;
     let start = reader.fill_buf().map_err(Error::io(path, "read"))?.trim_ascii_start();
-    if start.starts_with(b"[") && !path.to_string_lossy().contains(".jsonl") {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if start.starts_with(b"[") && (name.ends_with(".json") || name.contains(".json.")) {
         return Err(Error::data(Place::file(path), "one JSON object a line", "a JSON list")
             .with_hint("write its items one a line, for instance with `jq -c '.[]'`, and name the file .jsonl"));
     }
