@@ -137,7 +137,7 @@ impl SelectArgs {
                 toml::from_str::<toml::Table>(&text).map_err(|error| wrong("TOML", error))?;
                 toml::from_str(&text).map_err(|error| {
                     wrong("settings that tamis knows", error)
-                        .with_hint("the keys are the flags' names; `[data]` holds train, validation, test, field, leaks and max_bad")
+                        .with_hint("the keys are the flags' names, budget and chunk are quoted; `[data]` holds train, validation, test, field, leaks and max_bad")
                 })?
             }
         };

@@ -58,7 +58,7 @@ fn an_unknown_setting_in_the_file_is_named_with_its_line() {
 }
 
 #[test]
-fn a_settings_file_that_is_no_toml_says_where() {
+fn a_settings_file_with_mistakes_says_where_and_what() {
     let fixture = Fixture::new();
     fixture.write("tamis.toml", "seed = 1\nbudget = 5%\n");
     let complaint = said(&fixture, &["--config", "tamis.toml"]);
@@ -66,9 +66,23 @@ fn a_settings_file_that_is_no_toml_says_where() {
         complaint.starts_with("error: tamis.toml, line 2: expected TOML"),
         "{complaint}"
     );
-    fixture.write("tamis.toml", "[lexical]\ndim = 0\n");
-    let complaint = said(&fixture, &["--config", "tamis.toml"]);
-    assert_eq!(complaint, "error: lexical.dim: expected at least 1, found 0");
+    for (settings, want) in [
+        (
+            "[lexical]\ndim = 0\n",
+            "error: lexical.dim: expected from 1 to 4096, found 0",
+        ),
+        (
+            "[lexical]\ndim = 100000\n",
+            "error: lexical.dim: expected from 1 to 4096, found 100000",
+        ),
+        (
+            "[dqn]\nbatch = 9223372036854775807\n",
+            "error: dqn.batch: expected from 1 to 65536, found 9223372036854775807",
+        ),
+    ] {
+        fixture.write("tamis.toml", settings);
+        assert_eq!(said(&fixture, &["--config", "tamis.toml"]), want);
+    }
 }
 
 #[test]

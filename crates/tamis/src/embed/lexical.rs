@@ -54,13 +54,19 @@ impl LexicalSettings {
     ///
     /// If a setting is out of range.
     pub fn check(&self) -> Result<()> {
-        for (name, value, least) in [
-            ("lexical.dim", self.dim, 1),
-            ("lexical.buckets", self.buckets, 2),
-            ("lexical.fit_on", self.fit_on, 1),
+        // Upper bounds keep a slip of the hand from asking for more memory than there is.
+        for (name, value, least, most) in [
+            ("lexical.dim", self.dim, 1, 4096),
+            ("lexical.buckets", self.buckets, 2, 1 << 20),
+            ("lexical.fit_on", self.fit_on, 1, usize::MAX),
         ] {
-            if value < least {
-                return Err(Error::setting(name, format!("at least {least}"), value.to_string()));
+            if !(least..=most).contains(&value) {
+                let expected = if most == usize::MAX {
+                    format!("at least {least}")
+                } else {
+                    format!("from {least} to {most}")
+                };
+                return Err(Error::setting(name, expected, value.to_string()));
             }
         }
         Ok(())
