@@ -21,6 +21,13 @@ SETS = {"hate_merged": "macro-f1", "app_reviews_stars": "accuracy"}
 SEEDS = range(5)
 
 
+def target_folder():
+    """Where cargo puts what it builds: ROOT/target, unless CARGO_TARGET_DIR or a configuration file names another."""
+    command = ["cargo", "metadata", "--no-deps", "--format-version", "1"]
+    output = subprocess.run(command, cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE).stdout
+    return pathlib.Path(json.loads(output)["target_directory"])
+
+
 def targeted(data, out):
     """hate_merged with the validation and test rows of one source only; the pool stays whole."""
     folder = out / "data" / "targeted"
@@ -36,7 +43,7 @@ def run(arguments, files, name, flags):
     out = arguments.out / name
     if not (out / "selection.json").exists():
         train, validation, test = files
-        command = [ROOT / "target/release/tamis", "select", "--train", train, "--validation", validation]
+        command = [arguments.program, "select", "--train", train, "--validation", validation]
         command += ["--test", test, "--out", out, "--cache", arguments.out / "cache", "--threads", 1, *flags]
         subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         print(name, flush=True)
@@ -91,6 +98,7 @@ def main():
     parser.add_argument("--minilm", type=pathlib.Path, required=True)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/results"))
     arguments = parser.parse_args()
+    arguments.program = target_folder() / "release" / "tamis"
     agents = [(agent, ["--agent", agent]) for agent in ["dqn", "greedy", "random"]]
     whole = [("dqn, whole clusters", ["--agent", "dqn", "--chunk", "cluster"])]
     lines = []

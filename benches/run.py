@@ -31,8 +31,15 @@ def cargo_bench(name, environment):
     return output.stdout
 
 
+def target_folder():
+    """Where cargo puts what it builds: ROOT/target, unless CARGO_TARGET_DIR or a configuration file names another."""
+    command = ["cargo", "metadata", "--no-deps", "--format-version", "1"]
+    output = subprocess.run(command, cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE).stdout
+    return pathlib.Path(json.loads(output)["target_directory"])
+
+
 def seconds_of(*names):
-    path = ROOT.joinpath("target", "criterion", *names, "new", "estimates.json")
+    path = target_folder().joinpath("criterion", *names, "new", "estimates.json")
     return json.loads(path.read_text())["median"]["point_estimate"] / 1e9
 
 
@@ -117,7 +124,8 @@ def main():
             out = scratch / "selection"
             splits = [part for name in ["train", "validation", "test"]
                       for part in [f"--{name}", arguments.app_reviews / f"{name}.jsonl"]]
-            command = [ROOT / "target/release/tamis", "select", *splits, "--max-evaluations", "20000", "--out", out]
+            subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=ROOT, check=True)
+            command = [target_folder() / "release" / "tamis", "select", *splits, "--max-evaluations", "20000", "--out", out]
             subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             record = json.loads((out / "selection.json").read_text())
             lines += ["## A whole selection", "", f"`tamis select` on app_reviews_stars ({record['data']['train']} training rows), lexical "

@@ -56,7 +56,7 @@ pub(crate) struct SelectArgs {
     #[arg(long, num_args = 1.., value_name = "FILE")]
     test: Vec<PathBuf>,
     /// How much to choose: `5%`, `1000` rows or "200k tokens" [default: 5%]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     budget: Option<String>,
     /// Where the run is kept; the same command goes on with a run that was killed [default: runs/select]
     #[arg(long, value_name = "DIR")]
@@ -154,7 +154,7 @@ impl SelectArgs {
         set(&mut settings.seed, self.seed.map(Seed));
         set(
             &mut settings.gram_memory,
-            self.gram_memory.map(|mebibytes| mebibytes << 20),
+            self.gram_memory.map(|mebibytes| mebibytes.saturating_mul(1 << 20)),
         );
         settings.cache = self.cache.or(settings.cache);
         settings.clusters = self.clusters.or(settings.clusters);
@@ -167,7 +167,7 @@ impl SelectArgs {
 pub(crate) fn from_file<T: serde::de::DeserializeOwned + Default>(path: Option<&Path>) -> Result<T> {
     let Some(path) = path else { return Ok(T::default()) };
     let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-    toml::from_str(&text).map_err(|error| {
+    let wrong = |expected: &str, error: toml::de::Error| {
         let line = error
             .span()
             .map(|span| 1 + text[..span.start].matches('\n').count() as u64);
@@ -175,8 +175,12 @@ pub(crate) fn from_file<T: serde::de::DeserializeOwned + Default>(path: Option<&
             path: path.to_path_buf(),
             line,
         };
-        Error::data(place, "settings that tamis knows", error.message().to_owned()).with_hint(
-            "the keys are the flags' names; `[data]` holds train, validation, test, field, leaks and max_bad",
+        Error::data(place, expected, error.message().to_owned())
+    };
+    toml::from_str::<toml::Table>(&text).map_err(|error| wrong("TOML", error))?;
+    toml::from_str(&text).map_err(|error| {
+        wrong("settings that tamis knows", error).with_hint(
+            "the keys are the flags' names, budget and chunk are quoted; `[data]` holds train, validation, test, field, leaks and max_bad",
         )
     })
 }

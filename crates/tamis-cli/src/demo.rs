@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, HashSet};
 use serde_json::Value;
 use tamis::{budget::Budget, data::DataSettings, demo, metric::MetricKind, run::SelectSettings, seed::Seed};
 
-use crate::{args::DemoArgs, progress::Progress, select};
+use crate::{args::DemoArgs, output, progress::Progress, select};
 
 pub(crate) fn run(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
     select::use_threads(args.threads)?;
     let data = args.out.join("data");
     let files = demo::write(&data, Seed(args.seed))?;
-    println!(
+    output::print(&format!(
         "Synthetic support tickets are in {}: a part of them mislabelled, repeated or off topic.",
         data.display()
-    );
+    ))?;
     let settings = SelectSettings {
         budget: Budget::Percent(5.0),
         metric: MetricKind::MacroF1,
@@ -31,10 +31,10 @@ pub(crate) fn run(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
     let train = settings.data.train[0].clone();
     let record = select::select(&settings, progress)?;
     let chosen: HashSet<usize> = record.rows.iter().map(|row| row.row as usize).collect();
-    println!("{}\n", ills(&std::fs::read_to_string(train)?, &chosen)?);
-    println!(
-        "On your own files:\n  tamis select --train train.jsonl --validation validation.jsonl --budget 5% --out runs/first"
-    );
+    let ills = ills(&std::fs::read_to_string(train)?, &chosen)?;
+    output::print(&format!(
+        "{ills}\n\nOn your own files:\n  tamis select --train train.jsonl --validation validation.jsonl --budget 5% --out runs/first"
+    ))?;
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use tamis::{
 
 use crate::{
     args::{self, set},
+    output,
     progress::Progress,
     select::use_threads,
 };
@@ -126,8 +127,7 @@ pub(crate) fn run(args: FinetuneArgs, progress: &Progress) -> anyhow::Result<()>
     use_threads(args.threads)?;
     let settings = args.into_settings()?;
     let record = run::finetune(&settings, progress)?;
-    print!("{}", summary(&record, &settings));
-    Ok(())
+    Ok(output::print(summary(&record, &settings).trim_end())?)
 }
 
 /// What a person reads after a fine-tune.

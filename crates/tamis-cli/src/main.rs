@@ -5,6 +5,7 @@
 mod args;
 mod demo;
 mod finetune;
+mod output;
 mod progress;
 mod select;
 mod summary;
@@ -28,13 +29,13 @@ fn main() -> ExitCode {
         Err(error) => {
             progress.clear();
             let Some(error) = error.downcast_ref::<tamis::Error>() else {
-                eprintln!("error: {error:#}");
+                output::say(&format!("error: {error:#}"));
                 return ExitCode::FAILURE;
             };
             // Its message holds what it was caused by.
-            eprintln!("error: {error}");
+            output::say(&output::plain(&format!("error: {error}")));
             if let Some(hint) = error.hint() {
-                eprintln!("hint: {hint}");
+                output::say(&output::plain(&format!("hint: {hint}")));
             }
             ExitCode::from(match error {
                 tamis::Error::Interrupted => 130,

@@ -12,6 +12,8 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use tamis::Monitor;
 
+use crate::output;
+
 /// Set by Ctrl-C. A second Ctrl-C ends the process at once.
 static STOP: AtomicBool = AtomicBool::new(false);
 
@@ -87,7 +89,7 @@ impl Monitor for Progress {
             bar.finish_and_clear();
             let seconds = began.elapsed().as_secs_f64();
             if seconds >= 0.05 {
-                eprintln!("{name:9} {seconds:8.1} s");
+                output::say(&format!("{name:9} {seconds:8.1} s"));
             }
         }
     }

@@ -5,7 +5,7 @@ use tamis::{
     run::{self, SelectSettings, SelectionRecord},
 };
 
-use crate::{args::SelectArgs, progress::Progress, summary};
+use crate::{args::SelectArgs, output, progress::Progress, summary};
 
 pub(crate) fn run(args: SelectArgs, progress: &Progress) -> anyhow::Result<()> {
     use_threads(args.threads)?;
@@ -16,7 +16,7 @@ pub(crate) fn run(args: SelectArgs, progress: &Progress) -> anyhow::Result<()> {
 /// Runs the selection and prints its summary.
 pub(crate) fn select(settings: &SelectSettings, progress: &Progress) -> anyhow::Result<SelectionRecord> {
     let record = run::select(settings, progress)?;
-    print!("{}", summary::of(&record, &settings.out));
+    output::print(summary::of(&record, &settings.out).trim_end())?;
     Ok(record)
 }
 

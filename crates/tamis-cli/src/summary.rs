@@ -4,6 +4,8 @@ use std::{fmt::Write, path::Path};
 
 use tamis::run::{Scored, SelectionRecord};
 
+use crate::output;
+
 /// How many labels are shown; the rest are in `selection.json`.
 const LABELS_SHOWN: usize = 8;
 
@@ -121,11 +123,7 @@ fn verdict(record: &SelectionRecord) -> String {
 
 /// A text from the data as it may be shown on a terminal: no control characters, at most 32 characters.
 fn plain(text: &str) -> String {
-    let mut shown: String = text
-        .chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .take(32)
-        .collect();
+    let mut shown: String = output::plain(text).replace('\n', "\u{fffd}").chars().take(32).collect();
     if text.chars().count() > 32 {
         shown.pop();
         shown.push('…');

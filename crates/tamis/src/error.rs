@@ -1,6 +1,9 @@
 //! The one error type: what went wrong, where, what was expected, what was found, and the way out.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -188,13 +191,13 @@ impl Error {
         match self {
             Self::Data { hint, .. } | Self::Setting { hint, .. } | Self::Unsupported { hint, .. } => hint.clone(),
             Self::TooManyBad { .. } => {
-                Some("mend the rows, or allow more of them with `--max-bad <share>`; all are listed in rejects.jsonl".into())
+                Some("mend the rows, or allow more of them with `--max-bad <share>`: they are then left out and listed in rejects.jsonl".into())
             }
             Self::OtherRun { .. } => Some(
                 "choose another folder with `--out`, or repeat the command with the settings of the first run to go on with it"
                     .into(),
             ),
-            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            Self::Io { source, .. } if source.kind() == ErrorKind::StorageFull => {
                 Some("free some space and repeat the command: what is in the ledger is kept".into())
             }
             Self::Ledger { source, .. } => match source.sqlite_error_code() {
@@ -203,6 +206,9 @@ impl Error {
                 }
                 Some(rusqlite::ErrorCode::DiskFull) => {
                     Some("free some space and repeat the command: what is in the ledger is kept".into())
+                }
+                Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
+                    Some("this file is no longer a ledger: choose another folder with `--out`".into())
                 }
                 _ => None,
             },
@@ -223,7 +229,12 @@ impl Error {
             | Self::TooManyBad { .. }
             | Self::OtherRun { .. }
             | Self::Unsupported { .. } => true,
-            Self::Io { source, action, .. } => *action == "read" && source.kind() == std::io::ErrorKind::NotFound,
+            Self::Io { source, action, .. } => match source.kind() {
+                ErrorKind::NotFound | ErrorKind::PermissionDenied => matches!(*action, "read" | "create"),
+                ErrorKind::NotADirectory | ErrorKind::AlreadyExists => *action == "create",
+                // A decoder's complaint about what the file holds has no number of the system's.
+                _ => *action == "read" && source.raw_os_error().is_none(),
+            },
             _ => false,
         }
     }

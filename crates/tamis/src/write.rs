@@ -18,9 +18,17 @@ pub(crate) fn write_whole(path: &Path, write: &mut dyn FnMut(&mut BufWriter<File
     name.push(".partial");
     let partial = path.with_file_name(name);
     let failed = || Error::io(path, "write");
-    let mut out = BufWriter::new(File::create(&partial).map_err(failed())?);
-    write(&mut out)?;
-    out.flush().map_err(failed())?;
-    out.get_ref().sync_all().map_err(failed())?;
-    std::fs::rename(&partial, path).map_err(failed())
+    let mut written = || {
+        let mut out = BufWriter::new(File::create(&partial).map_err(failed())?);
+        write(&mut out)?;
+        out.flush().map_err(failed())?;
+        out.get_ref().sync_all().map_err(failed())?;
+        std::fs::rename(&partial, path).map_err(failed())
+    };
+    let written = written();
+    if written.is_err() {
+        // What could not be finished is of no use; that it cannot be removed either is no second error.
+        let _ = std::fs::remove_file(&partial);
+    }
+    written
 }

@@ -13,7 +13,9 @@ fn settings_that_mean_nothing_are_named() {
     let all: Vec<String> = [
         &["--budget", "0%"][..],
         &["--budget", "481"],
+        &["--budget", "-5"],
         &["--budget", "99999k tokens"],
+        &["--budget", "2 tokens"],
         &["--chunk", "0"],
         &["--clusters", "0"],
         &["--clusters", "481"],
@@ -28,6 +30,7 @@ fn settings_that_mean_nothing_are_named() {
         &["--field", "text"],
         &["--field", "body=text"],
         &["--embedder", "nowhere.npy"],
+        &["--budget", "100%"],
     ]
     .into_iter()
     .map(|more| format!("{}\n{}", more.join(" "), said(&fixture, more)))
@@ -52,6 +55,86 @@ fn an_unknown_setting_in_the_file_is_named_with_its_line() {
             .starts_with("error: tamis.toml, line 2: expected settings that tamis knows, found unknown field `budgte`"),
         "{complaint}"
     );
+}
+
+#[test]
+fn a_settings_file_with_mistakes_says_where_and_what() {
+    let fixture = Fixture::new();
+    fixture.write("tamis.toml", "seed = 1\nbudget = 5%\n");
+    let complaint = said(&fixture, &["--config", "tamis.toml"]);
+    assert!(
+        complaint.starts_with("error: tamis.toml, line 2: expected TOML"),
+        "{complaint}"
+    );
+    for (settings, want) in [
+        (
+            "[lexical]\ndim = 0\n",
+            "error: lexical.dim: expected from 1 to 4096, found 0",
+        ),
+        (
+            "[lexical]\ndim = 100000\n",
+            "error: lexical.dim: expected from 1 to 4096, found 100000",
+        ),
+        (
+            "[dqn]\nbatch = 9223372036854775807\n",
+            "error: dqn.batch: expected from 1 to 65536, found 9223372036854775807",
+        ),
+    ] {
+        fixture.write("tamis.toml", settings);
+        assert_eq!(said(&fixture, &["--config", "tamis.toml"]), want);
+    }
+}
+
+#[test]
+fn training_files_that_cannot_be_used_say_why() {
+    let fixture = Fixture::new();
+    let good = fixture.read("train.jsonl");
+    fixture.write("empty.jsonl", "");
+    fixture.write("list.json", &format!("[\n{}]\n", good.trim_end().replace('\n', ",\n")));
+    fixture.write("unpacked.jsonl.gz", &good);
+    fixture.write(
+        "one_label.jsonl",
+        &good.replace("refund\"", "login\"").replace("delivery\"", "login\""),
+    );
+    fixture.write("other_names.jsonl", &good.replace("\"text\"", "\"body\""));
+    fixture.write("cut.jsonl", &format!("{}\n", good[..60].trim_end()));
+    fixture.write("twice.csv", "text,label,text\na,b,c\n");
+    fixture.write("quote.csv", "text,label\n\"a,b\nc,d\n");
+    std::fs::create_dir(fixture.path("folder.jsonl")).expect("a folder");
+    let train = |more: &[&str]| {
+        let mut command = fixture.tamis();
+        command.args(["select", "--validation", "validation.jsonl", "--out", "run", "--train"]);
+        command.args(more);
+        complains(&fixture, command, 2)
+    };
+    let all: Vec<String> = [
+        &["empty.jsonl"][..],
+        &["list.json"],
+        &["unpacked.jsonl.gz"],
+        &["one_label.jsonl"],
+        &["other_names.jsonl", "--field", "text=words"],
+        &["cut.jsonl"],
+        &["twice.csv"],
+        &["quote.csv"],
+        &["folder.jsonl"],
+    ]
+    .into_iter()
+    .map(train)
+    .collect();
+    insta::assert_snapshot!(all.join("\n\n"));
+    assert!(!exists(&fixture, "run"));
+}
+
+#[test]
+fn text_from_the_data_cannot_steer_the_terminal() {
+    let fixture = Fixture::new();
+    let validation = fixture.read("validation.jsonl");
+    fixture.write(
+        "validation.jsonl",
+        &format!("{validation}{{\"text\": \"t\", \"label\": \"\\u001b[2Jx\"}}\n"),
+    );
+    let complaint = said(&fixture, &[]);
+    assert!(complaint.contains("found `\u{fffd}[2Jx`"), "{complaint}");
 }
 
 #[test]
@@ -102,6 +185,43 @@ fn an_output_folder_with_other_files_is_left_alone() {
         "{complaint}"
     );
     assert_eq!(fixture.read("run/selected.jsonl"), "mine");
+    // Other programs call their settings so as well.
+    std::fs::create_dir(fixture.path("other")).expect("a folder");
+    fixture.write("other/settings.json", "{}");
+    let complaint = said(&fixture, &["--out", "other"]);
+    assert!(complaint.contains("other, which holds other files"), "{complaint}");
+    assert_eq!(fixture.read("other/settings.json"), "{}");
+    let complaint = said(&fixture, &["--out", "test.jsonl"]);
+    assert_eq!(complaint, "error: --out: expected a folder, found test.jsonl, a file");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_reader_that_leaves_early_is_no_error_and_a_full_disk_is_one() {
+    use std::{fs::File, process::Stdio};
+    let fixture = Fixture::new();
+    let mut child = fixture
+        .select("run", &[])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    drop((child.stdout.take(), child.stderr.take()));
+    assert!(child.wait().expect("ends").success());
+    let mut command = fixture.select("run", &[]);
+    command.stdout(File::options().write(true).open("/dev/full").expect("is there"));
+    let output = command
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts")
+        .wait_with_output()
+        .expect("ends");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{complaint}");
+    assert!(
+        complaint.contains("error: standard output: could not write"),
+        "{complaint}"
+    );
 }
 
 #[cfg(unix)]

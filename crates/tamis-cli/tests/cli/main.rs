@@ -1,6 +1,7 @@
 //! The command as users meet it: whole runs, killed runs, and what it says when the input is not as it must be.
 
 mod bad_input;
+mod bad_vectors;
 mod fixture;
 mod help;
 mod outputs;

@@ -35,7 +35,9 @@ fn ten_kills_at_any_moment_change_nothing() {
             assert_eq!(fixture.read("killed/selected.jsonl"), want);
         }
         if kill % 3 == 0 {
-            // Some kills hit a run that goes on, some a fresh one.
+            // What three kills left is gone on with to the end; the next kills hit a fresh run.
+            succeeds(fixture.select("killed", &more));
+            assert_eq!(fixture.read("killed/selected.jsonl"), want);
             fs::remove_dir_all(fixture.path("killed")).expect("can be removed");
         }
     }
@@ -45,6 +47,33 @@ fn ten_kills_at_any_moment_change_nothing() {
     );
     succeeds(fixture.select("killed", &more));
     assert_eq!(fixture.read("killed/selected.jsonl"), want);
+}
+
+/// A shell lets no file grow beyond `blocks` of 512 bytes, which refuses writes as a full disk does.
+#[cfg(unix)]
+#[test]
+fn a_disk_that_is_full_loses_nothing_that_was_paid_for() {
+    let fixture = Fixture::new();
+    let more = ["--max-evaluations", "2000", "--chunk", "2"];
+    succeeds(fixture.select("whole", &more));
+    // From one that holds no ledger to one that holds all but the last files.
+    for blocks in [8, 80, 160] {
+        let run = fixture.select("full", &more);
+        let mut limited = std::process::Command::new("sh");
+        limited
+            .args(["-c", &format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"")])
+            .arg(run.get_program())
+            .args(run.get_args())
+            .current_dir(fixture.path("."));
+        let complaint = complains(&fixture, limited, 1);
+        assert!(complaint.starts_with("error: full/"), "{complaint}");
+        assert!(!exists(&fixture, "full/selected.jsonl"));
+    }
+    succeeds(fixture.select("full", &more));
+    assert_eq!(
+        fixture.read("full/selected.jsonl"),
+        fixture.read("whole/selected.jsonl")
+    );
 }
 
 #[test]

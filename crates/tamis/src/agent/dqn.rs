@@ -105,15 +105,21 @@ impl DqnSettings {
     ///
     /// If a setting is out of range.
     pub fn check(&self) -> Result<()> {
+        // Upper bounds keep a slip of the hand from asking for more memory than there is.
         let counts = [
-            ("dqn.hidden", self.hidden),
-            ("dqn.batch", self.batch),
-            ("dqn.replay", self.replay),
-            ("dqn.n_step", self.n_step),
+            ("dqn.hidden", self.hidden, 4096),
+            ("dqn.batch", self.batch, 65_536),
+            ("dqn.replay", self.replay, usize::MAX),
+            ("dqn.n_step", self.n_step, usize::MAX),
         ];
-        for (name, value) in counts {
-            if value == 0 {
-                return Err(Error::setting(name, "a number above 0", "0"));
+        for (name, value, most) in counts {
+            if !(1..=most).contains(&value) {
+                let expected = if most == usize::MAX {
+                    "a number above 0".to_owned()
+                } else {
+                    format!("from 1 to {most}")
+                };
+                return Err(Error::setting(name, expected, value.to_string()));
             }
         }
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {

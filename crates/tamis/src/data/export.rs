@@ -47,14 +47,14 @@ pub fn export(split: &Split, rows: &[RowId], folder: &Path) -> Result<PathBuf> {
             .files
             .iter()
             .zip(&wanted)
-            .try_for_each(|(file, records)| copy_lines(file, records, out)),
+            .try_for_each(|(file, records)| copy_lines(file, records, &path, out)),
         Format::Csv => split
             .files
             .iter()
             .zip(&wanted)
             .enumerate()
-            .try_for_each(|(i, (file, records))| copy_csv(file, records, i == 0, out)),
-        Format::Parquet => copy_parquet(&split.files, &wanted, out),
+            .try_for_each(|(i, (file, records))| copy_csv(file, records, i == 0, &path, out)),
+        Format::Parquet => copy_parquet(&split.files, &wanted, &path, out),
     })?;
     Ok(path)
 }
@@ -74,7 +74,7 @@ pub fn write_rejects(rejects: &[Reject], folder: &Path) -> Result<()> {
     })
 }
 
-fn copy_lines(file: &SourceFile, records: &[u64], out: &mut BufWriter<File>) -> Result<()> {
+fn copy_lines(file: &SourceFile, records: &[u64], path: &Path, out: &mut BufWriter<File>) -> Result<()> {
     let mut reader = text_of(&file.path, file.compression)?;
     let mut line = Vec::new();
     let mut number = 0;
@@ -89,21 +89,20 @@ fn copy_lines(file: &SourceFile, records: &[u64], out: &mut BufWriter<File>) -> 
                 break;
             }
         }
-        write_line(&line, out)?;
+        write_line(&line, path, out)?;
     }
     Ok(())
 }
 
-fn write_line(line: &[u8], out: &mut BufWriter<File>) -> Result<()> {
-    out.write_all(line).map_err(Error::io("selected", "write"))?;
-    if !line.ends_with(b"\n") {
-        out.write_all(b"\n").map_err(Error::io("selected", "write"))?;
-    }
-    Ok(())
+fn write_line(line: &[u8], path: &Path, out: &mut BufWriter<File>) -> Result<()> {
+    let end: &[u8] = if line.ends_with(b"\n") { b"" } else { b"\n" };
+    out.write_all(line)
+        .and_then(|()| out.write_all(end))
+        .map_err(Error::io(path, "write"))
 }
 
 /// Finds where the records begin and end, then copies these bytes.
-fn copy_csv(file: &SourceFile, records: &[u64], header: bool, out: &mut BufWriter<File>) -> Result<()> {
+fn copy_csv(file: &SourceFile, records: &[u64], header: bool, path: &Path, out: &mut BufWriter<File>) -> Result<()> {
     let mut reader = csv_reader(&file.path, file.compression)?;
     let failed = |error: csv::Error| Error::data(Place::file(&file.path), "a CSV file", error.to_string());
     reader.byte_headers().map_err(failed)?;
@@ -147,12 +146,12 @@ fn copy_csv(file: &SourceFile, records: &[u64], header: bool, out: &mut BufWrite
             line.push(b'\n');
         }
         let body = line.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(0);
-        write_line(&line[body..], out)?;
+        write_line(&line[body..], path, out)?;
     }
     Ok(())
 }
 
-fn copy_parquet(files: &[SourceFile], wanted: &[Vec<u64>], out: &mut BufWriter<File>) -> Result<()> {
+fn copy_parquet(files: &[SourceFile], wanted: &[Vec<u64>], path: &Path, out: &mut BufWriter<File>) -> Result<()> {
     let Some(first) = files.first() else { return Ok(()) };
     let failed = |path: &Path| {
         let path = path.to_path_buf();
@@ -162,7 +161,8 @@ fn copy_parquet(files: &[SourceFile], wanted: &[Vec<u64>], out: &mut BufWriter<F
     let properties = WriterProperties::builder()
         .set_compression(ParquetCompression::SNAPPY)
         .build();
-    let mut writer = ArrowWriter::try_new(&mut *out, schema, Some(properties)).map_err(failed(&first.path))?;
+    let unwritten = |error: parquet::errors::ParquetError| Error::io(path, "write")(source_of(error));
+    let mut writer = ArrowWriter::try_new(&mut *out, schema, Some(properties)).map_err(unwritten)?;
     for (file, records) in files.iter().zip(wanted) {
         let mut wanted = records.iter().copied().peekable();
         let mut start = 0;
@@ -174,10 +174,21 @@ fn copy_parquet(files: &[SourceFile], wanted: &[Vec<u64>], out: &mut BufWriter<F
             start += batch.num_rows() as u64;
             let kept = arrow_select::filter::filter_record_batch(&batch, &mask)
                 .map_err(|error| parquet_failure(&file.path, &error))?;
-            writer.write(&kept).map_err(failed(&file.path))?;
+            writer.write(&kept).map_err(unwritten)?;
         }
     }
-    writer.close().map(|_| ()).map_err(failed(&first.path))
+    writer.close().map(|_| ()).map_err(unwritten)
+}
+
+/// The system's own error in one of Parquet's, so that a full disk is told as such.
+fn source_of(error: parquet::errors::ParquetError) -> std::io::Error {
+    match error {
+        parquet::errors::ParquetError::External(source) => match source.downcast::<std::io::Error>() {
+            Ok(source) => *source,
+            Err(source) => std::io::Error::other(source),
+        },
+        other => std::io::Error::other(other),
+    }
 }
 
 #[cfg(test)]

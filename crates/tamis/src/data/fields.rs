@@ -52,6 +52,16 @@ pub(super) enum Target {
     None,
 }
 
+/// What a record lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Missing {
+    pub(super) role: String,
+    /// What the role is called in the user's files.
+    pub(super) field: String,
+    /// The fields that the record has.
+    pub(super) have: String,
+}
+
 /// Checks `--field` settings.
 ///
 /// # Errors
@@ -70,12 +80,12 @@ pub(super) fn check_names(names: &BTreeMap<String, String>) -> Result<()> {
 }
 
 impl Reading {
-    /// The shape that a record has; if it has none, what it lacks: (the missing field's name, the fields it has).
+    /// The shape that a record has; if it has none, what it lacks.
     pub(super) fn detect(
         fields: &Fields,
         names: &BTreeMap<String, String>,
         task: Option<TaskKind>,
-    ) -> Result<Self, (String, String)> {
+    ) -> Result<Self, Missing> {
         let reading = |shape| Self {
             names: names.clone(),
             shape,
@@ -102,14 +112,18 @@ impl Reading {
                 (present(shape), std::cmp::Reverse(lacking), plain)
             })
             .unwrap_or(2);
-        let name = missing(nearest).first().map_or("", |role| role).to_owned();
+        let role = missing(nearest).first().map_or("", |role| role).to_owned();
         let have: Vec<&str> = fields.keys().map(String::as_str).collect();
         let have = if have.is_empty() {
             "no field".to_owned()
         } else {
             have.join(", ")
         };
-        Err((reading(nearest).name(&name).to_owned(), have))
+        Err(Missing {
+            field: reading(nearest).name(&role).to_owned(),
+            role,
+            have,
+        })
     }
 
     pub(super) fn kind(&self) -> TaskKind {
@@ -314,8 +328,7 @@ mod tests {
 
     fn read(value: Value) -> Result<(TaskKind, Input, Target), String> {
         let fields = fields(value);
-        let reading =
-            Reading::detect(&fields, &BTreeMap::new(), None).map_err(|(name, have)| format!("no {name} in {have}"))?;
+        let reading = Reading::detect(&fields, &BTreeMap::new(), None).map_err(|missing| format!("{missing:?}"))?;
         reading
             .example(&fields)
             .map(|(input, target)| (reading.kind(), input, target))
@@ -382,7 +395,7 @@ mod tests {
         let missing = |value| {
             Reading::detect(&fields(value), &BTreeMap::new(), None)
                 .expect_err("something is missing")
-                .0
+                .field
         };
         assert_eq!(missing(json!({"id": 1, "text": "t"})), "label");
         assert_eq!(missing(json!({"premise": "p", "label": "l"})), "hypothesis");

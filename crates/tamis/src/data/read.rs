@@ -45,17 +45,19 @@ pub fn read(settings: &DataSettings, monitor: &dyn Monitor) -> Result<Dataset> {
     let rejects = reader.rejects;
 
     let labels = labels_of(&train);
+    if matches!(kind, TaskKind::Classification | TaskKind::Pair) && labels.len() < 2 {
+        return Err(Error::data(
+            Place::file(&settings.train[0]),
+            "training rows of at least two labels",
+            labels.first().map_or(String::new(), |label| format!("only `{label}`")),
+        )
+        .with_hint(
+            "one label leaves nothing to learn; if the labels stand in another field, name it: `--field label=<name>`",
+        ));
+    }
     let train = number(train, &labels, "")?;
     let validation = number(validation, &labels, "validation")?;
     let test = test.map(|test| number(test, &labels, "test")).transpose()?;
-    if matches!(kind, TaskKind::Classification | TaskKind::Pair) && labels.len() < 2 {
-        let found = labels.first().map_or(String::new(), |label| format!("only `{label}`"));
-        return Err(Error::data(
-            Place::file(&settings.train[0]),
-            "rows of at least two labels",
-            found,
-        ));
-    }
 
     let (pool, duplicates, leaks) = compare(&train, &validation, test.as_ref(), settings.leaks)?;
     if pool.is_empty() {
@@ -95,7 +97,9 @@ fn check(settings: &DataSettings) -> Result<()> {
     }
     let all = || settings.train.iter().chain(&settings.validation).chain(&settings.test);
     for path in all() {
-        std::fs::metadata(path).map_err(Error::io(path, "read"))?;
+        if std::fs::metadata(path).map_err(Error::io(path, "read"))?.is_dir() {
+            return Err(Error::data(Place::file(path), "a file", "a folder"));
+        }
         kind_of(path)?;
     }
     // What is chosen goes into one file as it came in, so the training files have to be of one make.
@@ -213,10 +217,15 @@ impl Reader<'_> {
         }
         match lacking {
             None => Ok(None),
-            Some((line, (field, have))) => {
-                Err(Error::data(Place::line(path, line), format!("a field `{field}`"), have)
-                    .with_hint(format!("name the field of your file with `--field {field}=<name>`")))
-            }
+            Some((line, missing)) => Err(Error::data(
+                Place::line(path, line),
+                format!("a field `{}`", missing.field),
+                missing.have,
+            )
+            .with_hint(format!(
+                "name the field of your file with `--field {}=<name>`",
+                missing.role
+            ))),
         }
     }
 
@@ -439,6 +448,21 @@ mod tests {
     }
 
     #[test]
+    fn lines_of_csv_files_are_counted_whatever_ends_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for end in ["\n", "\r\n"] {
+            let path = folder.path().join("train.csv");
+            let rows = ["text,label", "a,yes", "\"two", "lines\",no", "c,yes", ""];
+            fs::write(&path, format!("\u{feff}{}", rows.join(end))).expect("writes");
+            let mut settings = settings(folder.path(), GOOD, GOOD);
+            settings.train = vec![path];
+            let data = read(&settings, &Silent).expect("reads");
+            let lines: Vec<u64> = data.train.examples.iter().map(|example| example.origin.line).collect();
+            assert_eq!(lines, [2, 3, 5], "{end:?}");
+        }
+    }
+
+    #[test]
     fn a_missing_field_names_the_line_and_the_way_out() {
         insta::assert_snapshot!(complaint("{\"id\": 1, \"text\": \"a\"}\n", GOOD), @r"
         train.jsonl, line 1: expected a field `label`, found id, text
@@ -456,7 +480,7 @@ mod tests {
           train.jsonl, line 5: expected a label (a text, a whole number, true or false) in `label`, found a list
           train.jsonl, line 6: expected a JSON object, found broken JSON at column 2
           train.jsonl, line 7: expected a JSON object, found a list
-        hint: mend the rows, or allow more of them with `--max-bad <share>`; all are listed in rejects.jsonl
+        hint: mend the rows, or allow more of them with `--max-bad <share>`: they are then left out and listed in rejects.jsonl
         ");
     }
 
@@ -482,7 +506,10 @@ mod tests {
         validation.jsonl, line 1: expected a label that the training rows know (no, yes), found `perhaps`
         hint: remove the row from the validation file, or add training rows of this label
         ");
-        insta::assert_snapshot!(complaint("{\"text\": \"x\", \"label\": 1}", "{\"text\": \"y\", \"label\": 1}"), @"train.jsonl: expected rows of at least two labels, found only `1`");
+        insta::assert_snapshot!(complaint("{\"text\": \"x\", \"label\": 1}", "{\"text\": \"y\", \"label\": 1}"), @r"
+        train.jsonl: expected training rows of at least two labels, found only `1`
+        hint: one label leaves nothing to learn; if the labels stand in another field, name it: `--field label=<name>`
+        ");
         insta::assert_snapshot!(complaint("", GOOD), @"train.jsonl: expected at least one row, found an empty file");
         insta::assert_snapshot!(complaint(GOOD, GOOD), @"train.jsonl: expected at least one row that is not also in validation or test, found 2 rows that all are");
     }

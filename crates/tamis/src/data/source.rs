@@ -177,6 +177,12 @@ fn read_json_lines(
     each: &mut dyn FnMut(Vec<Record>) -> Result<()>,
 ) -> Result<u64> {
     let mut reader = text_of(path, compression)?;
+    let start = reader.fill_buf().map_err(Error::io(path, "read"))?.trim_ascii_start();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if start.starts_with(b"[") && (name.ends_with(".json") || name.contains(".json.")) {
+        return Err(Error::data(Place::file(path), "one JSON object a line", "a JSON list")
+            .with_hint("write its items one a line, for instance with `jq -c '.[]'`, and name the file .jsonl"));
+    }
     let mut line = 0;
     loop {
         let (mut block, mut ends) = (Vec::new(), Vec::new());
@@ -217,9 +223,13 @@ fn parse_json(bytes: &[u8]) -> Result<Fields, String> {
             error.valid_up_to() + 1
         )
     })?;
-    match serde_json::from_str::<Value>(text) {
+    match serde_json::from_str::<Value>(text.trim_end()) {
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(other) => Err(format!("expected a JSON object, found {}", name_of(&other))),
+        Err(error) if error.is_eof() => Err(format!(
+            "expected a JSON object, found JSON that breaks off after column {}",
+            error.column()
+        )),
         Err(error) => Err(format!(
             "expected a JSON object, found broken JSON at column {}",
             error.column()
@@ -249,17 +259,33 @@ pub(super) fn csv_reader(path: &Path, compression: Compression) -> Result<csv::R
 
 fn read_csv(path: &Path, compression: Compression, each: &mut dyn FnMut(Vec<Record>) -> Result<()>) -> Result<u64> {
     let mut reader = csv_reader(path, compression)?;
-    let failed = |error: csv::Error| match error.into_kind() {
-        csv::ErrorKind::Io(source) => Error::io(path, "read")(source),
-        kind => Error::data(Place::file(path), "a CSV file in UTF-8", format!("{kind:?}")),
+    let failed = |error: csv::Error| {
+        let said = error.to_string();
+        match error.into_kind() {
+            csv::ErrorKind::Io(source) => Error::io(path, "read")(source),
+            _ => Error::data(Place::file(path), "a CSV file in UTF-8", format!("a {said}")),
+        }
     };
     let header = reader.headers().map_err(failed)?.clone();
+    if let Some((_, twice)) = header
+        .iter()
+        .enumerate()
+        .find(|(i, name)| !name.is_empty() && header.iter().take(*i).any(|before| before == *name))
+    {
+        return Err(Error::data(
+            Place::line(path, 1),
+            "a header that names every column once",
+            format!("`{twice}` twice"),
+        )
+        .with_hint("rename one of the two columns"));
+    }
+    let late = u64::from(ends_in_crlf(path, compression)?);
     let mut records = 0;
     let mut row = csv::ByteRecord::new();
     loop {
         let mut block = Vec::new();
         while block.len() < BLOCK_ROWS && reader.read_byte_record(&mut row).map_err(failed)? {
-            let line = row.position().map_or(0, csv::Position::line);
+            let line = row.position().map_or(0, csv::Position::line) + late;
             let fields = if row.len() == header.len() {
                 header
                     .iter()
@@ -267,7 +293,13 @@ fn read_csv(path: &Path, compression: Compression, each: &mut dyn FnMut(Vec<Reco
                     .map(|(name, cell)| cell_of(name, cell))
                     .collect()
             } else {
-                Err(format!("expected {} fields, found {}", header.len(), row.len()))
+                let long = row.iter().any(|cell| cell.contains(&b'\n'));
+                let why = if long {
+                    " and a cell of several lines: is a quote left open?"
+                } else {
+                    ""
+                };
+                Err(format!("expected {} fields, found {}{why}", header.len(), row.len()))
             };
             block.push(Record {
                 line,
@@ -281,6 +313,16 @@ fn read_csv(path: &Path, compression: Compression, each: &mut dyn FnMut(Vec<Reco
         }
         each(block)?;
     }
+}
+
+/// Whether a CSV file's header ends in CR LF. The parser ends a record at the CR, so that it takes the next record to begin
+/// on the line before its own.
+fn ends_in_crlf(path: &Path, compression: Compression) -> Result<bool> {
+    let mut header = Vec::new();
+    text_of(path, compression)?
+        .read_until(b'\n', &mut header)
+        .map_err(Error::io(path, "read"))?;
+    Ok(header.ends_with(b"\r\n"))
 }
 
 /// A CSV cell; a cell that holds a JSON list, as choices and messages do, is read as one.

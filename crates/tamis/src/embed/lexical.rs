@@ -47,6 +47,32 @@ impl Default for LexicalSettings {
     }
 }
 
+impl LexicalSettings {
+    /// Looks for values that mean nothing.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is out of range.
+    pub fn check(&self) -> Result<()> {
+        // Upper bounds keep a slip of the hand from asking for more memory than there is.
+        for (name, value, least, most) in [
+            ("lexical.dim", self.dim, 1, 4096),
+            ("lexical.buckets", self.buckets, 2, 1 << 20),
+            ("lexical.fit_on", self.fit_on, 1, usize::MAX),
+        ] {
+            if !(least..=most).contains(&value) {
+                let expected = if most == usize::MAX {
+                    format!("at least {least}")
+                } else {
+                    format!("from {least} to {most}")
+                };
+                return Err(Error::setting(name, expected, value.to_string()));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A fitted embedder.
 #[derive(Debug, Clone)]
 pub struct Lexical {
@@ -71,13 +97,7 @@ impl Lexical {
     ///
     /// If a setting means nothing, or the user stopped the run.
     pub fn fit(settings: &LexicalSettings, texts: &[&str], seed: Seed, monitor: &dyn Monitor) -> Result<Self> {
-        if settings.dim == 0 || settings.buckets < 2 || settings.fit_on == 0 {
-            return Err(Error::setting(
-                "lexical",
-                "dim, buckets and fit_on above 0",
-                format!("{settings:?}"),
-            ));
-        }
+        settings.check()?;
         let sample: Vec<&str> = if texts.len() > settings.fit_on {
             let mut rows = index::sample(&mut seed.derive("sample").rng(), texts.len(), settings.fit_on).into_vec();
             rows.sort_unstable();

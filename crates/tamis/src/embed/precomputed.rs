@@ -12,6 +12,9 @@ use safetensors::SafeTensors;
 use super::Embedded;
 use crate::{Error, Matrix, Place, Result, data::Split, model::numbers};
 
+/// The names of the splits, and of a safetensors file's tensors.
+const SPLITS: [&str; 3] = ["train", "validation", "test"];
+
 /// An array as it lies in a file.
 struct Array {
     /// Records, segments of a record, length of a vector.
@@ -35,9 +38,19 @@ pub fn load(path: &Path, splits: &[&Split]) -> Result<Vec<Embedded>> {
     } else {
         parse_safetensors(path, &bytes, splits.len())?
     };
+    for (array, name) in arrays.iter().zip(SPLITS) {
+        let (dim, own) = (arrays[0].shape[2], array.shape[2]);
+        if own != dim {
+            return Err(Error::data(
+                Place::file(path),
+                format!("vectors of one length, {dim} as in train"),
+                format!("{own} in {name}"),
+            ));
+        }
+    }
     splits
         .iter()
-        .zip(["train", "validation", "test"])
+        .zip(SPLITS)
         .zip(arrays.into_iter().zip(records))
         .map(|((split, name), (array, records))| of_split(path, name, split, &array, records))
         .collect()
@@ -78,16 +91,17 @@ fn of_split(path: &Path, name: &str, split: &Split, array: &Array, records: usiz
         for segment in 0..wanted {
             let at = (row * segments + segment) * dim;
             let vector = &array.values[at..at + dim];
-            let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
-            if !norm.is_finite() {
+            if !vector.iter().all(|x| x.is_finite()) {
                 return Err(Error::data(
                     Place::file(path),
                     "finite numbers",
                     format!("NaN or infinity in {name}, row {}", row + 1),
                 ));
             }
+            // In f64, where the square of no f32 is too large.
+            let norm = vector.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
             let scale = if norm > 0.0 { 1.0 / norm } else { 0.0 };
-            vectors.extend(vector.iter().map(|x| x * scale));
+            vectors.extend(vector.iter().map(|&x| (f64::from(x) * scale) as f32));
         }
         starts.push(starts[starts.len() - 1] + wanted as u32);
     }
@@ -199,16 +213,18 @@ fn parse_safetensors(path: &Path, bytes: &[u8], splits: usize) -> Result<Vec<Arr
             format!("a broken header ({error})"),
         )
     })?;
-    ["train", "validation", "test"][..splits]
+    SPLITS[..splits]
         .iter()
         .map(|name| {
             let tensor = tensors.tensor(name).map_err(|_| {
-                let have: Vec<String> = tensors.names().into_iter().map(ToString::to_string).collect();
-                Error::data(
-                    Place::file(path),
-                    format!("a tensor named `{name}`"),
-                    format!("{have:?}"),
-                )
+                let mut have = tensors.names();
+                have.sort_unstable();
+                let have = if have.is_empty() {
+                    "none".to_owned()
+                } else {
+                    have.join(", ")
+                };
+                Error::data(Place::file(path), format!("a tensor named `{name}`"), have)
             })?;
             Ok(Array {
                 shape: shape_of(path, tensor.shape())?,

@@ -6,6 +6,9 @@ use tokenizers::{PostProcessor, Tokenizer, TruncationDirection};
 
 use crate::{Error, Place, Result, nn::encoder::EncoderWeights};
 
+/// How many tokens more than its tokenizer a model may know: some pad their matrices, or leave places for new tokens.
+const SPARE_TOKENS: usize = 1024;
+
 /// A model's tokenizer.
 #[derive(Debug, Clone)]
 pub struct TextTokenizer {
@@ -35,15 +38,22 @@ impl TextTokenizer {
     /// If the file is broken, has tokens that the model does not know, or leaves no room for texts.
     pub fn read(path: &Path, bytes: &[u8], model: &EncoderWeights, longest: usize) -> Result<Self> {
         let broken = |found: String| Error::data(Place::file(path), "a tokenizer that fits the model", found);
-        let mut inner = Tokenizer::from_bytes(bytes).map_err(|error| broken(error.to_string()))?;
+        let mut inner =
+            Tokenizer::from_bytes(bytes).map_err(|error| broken(format!("one that cannot be read ({error})")))?;
+        let misfit = |found: String| {
+            broken(found).with_hint("tokenizer.json and model.safetensors must come from the same model")
+        };
         let vocabulary = model.words.rows();
+        let known = inner.get_vocab_size(true);
+        if known + SPARE_TOKENS < vocabulary {
+            return Err(misfit(format!("{known} tokens, and the model knows {vocabulary}")));
+        }
         if let Some((token, id)) = inner.get_vocab(true).into_iter().max_by_key(|&(_, id)| id)
             && id as usize >= vocabulary
         {
-            return Err(broken(format!(
+            return Err(misfit(format!(
                 "token {token:?} with number {id}, and the model knows {vocabulary} tokens"
-            ))
-            .with_hint("tokenizer.json and model.safetensors must come from the same model"));
+            )));
         }
         inner
             .with_padding(None)

@@ -41,6 +41,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
     design::check_task(dataset.task.kind, dataset.task.labels.len())?;
     let seed = settings.seed;
     let folds = Folds::split(&dataset.validation.targets(), seed.derive("folds"))?;
+    check_against_pool(settings, dataset.pool.len())?;
     let mut ledger = folder::open(settings, &dataset.fingerprint)?;
     data::write_rejects(&dataset.rejects, &settings.out)?;
 
@@ -104,6 +105,14 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         seconds: settings.max_time,
     };
     let longest = pool.longest_episode();
+    if longest == 0 || pool.legal(&pool.empty()).iter().all(Option::is_none) {
+        let (least, most) = (tokens.iter().min().unwrap_or(&0), tokens.iter().max().unwrap_or(&0));
+        return Err(Error::setting(
+            "--budget",
+            format!("enough for one row (rows have {least} to {most} tokens)"),
+            format!("`{}`", settings.budget),
+        ));
+    }
     if longest >= limits.evaluations && settings.agent != Method::Random {
         return Err(Error::setting(
             "--max-evaluations",
@@ -134,11 +143,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         Ok((finalists, problem.evaluations()))
     })?;
     if finalists.is_empty() {
-        return Err(Error::setting(
-            "--max-time",
-            "time for at least one whole episode",
-            format!("{:?} s", settings.max_time),
-        ));
+        return Err(too_short(settings, longest, evaluations));
     }
 
     let judge = Judge {
@@ -222,6 +227,40 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
     };
     folder::write_json(&settings.out.join("selection.json"), &record)?;
     Ok(record)
+}
+
+/// What can be told from the number of rows alone is told before they are embedded.
+fn check_against_pool(settings: &SelectSettings, rows: usize) -> Result<()> {
+    settings.budget.resolve(rows as u64, u64::MAX)?;
+    match settings.clusters {
+        Some(clusters) if clusters > rows => Err(Error::setting(
+            "--clusters",
+            format!("from 1 to the {rows} rows of the pool"),
+            clusters.to_string(),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The limits ended the search before the budget was spent even once.
+fn too_short(settings: &SelectSettings, longest: u64, evaluations: u64) -> Error {
+    match settings.max_time {
+        Some(seconds) if evaluations < settings.max_evaluations => Error::setting(
+            "--max-time",
+            "time for at least one whole episode",
+            format!("{seconds} s, which ended after {evaluations} evaluations"),
+        )
+        .with_hint("start again in another folder with more time, or with fewer steps: `--chunk <rows>`"),
+        _ => Error::setting(
+            "--max-evaluations",
+            format!("enough for one whole episode of up to {longest} steps, each of which tries several actions"),
+            settings.max_evaluations.to_string(),
+        )
+        .with_hint(format!(
+            "start again in another folder with `--max-evaluations {}`, or with fewer steps: `--chunk <rows>`",
+            20 * longest
+        )),
+    }
 }
 
 /// The probe's features of every fold.

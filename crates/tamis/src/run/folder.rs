@@ -12,6 +12,8 @@ use crate::{Error, Fingerprint, Place, Result, ledger::Ledger, write::write_whol
 
 /// What the settings file is called.
 const SETTINGS: &str = "settings.json";
+/// What that of a fine-tune is called.
+const FINETUNE: &str = "finetune.json";
 /// What the seconds of training so far are kept in.
 const SECONDS: &str = "checkpoint_seconds.json";
 
@@ -25,14 +27,18 @@ pub(super) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<Ledg
     let out = &settings.out;
     let now = without(settings, &["out", "cache", "gram_memory"])?;
     let path = out.join(SETTINGS);
-    found(out, &now)?;
-    let mut ledger = Ledger::open(&out.join("ledger.sqlite"))?;
+    let ledger_path = out.join("ledger.sqlite");
+    // The ledger is what makes it a run's folder: other programs have a settings.json as well.
+    if !ledger_path.exists() {
+        create(out)?;
+    }
+    let mut ledger = Ledger::open(&ledger_path)?;
     if ledger.is_empty() {
         write_json(&path, &now)?;
         ledger.set_meta("data", data.as_str())?;
         return Ok(ledger);
     }
-    same_run(out, &now)?;
+    same_run(out, SETTINGS, &now)?;
     if ledger.meta("data")?.is_some_and(|there| there != data.as_str()) {
         return Err(Error::OtherRun {
             path: out.clone(),
@@ -42,21 +48,28 @@ pub(super) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<Ledg
     Ok(ledger)
 }
 
-/// Makes the directory with these settings, or goes on with the run that has the same ones.
+/// Makes the directory of a fine-tune with these settings, or goes on with the run that has the same ones.
 ///
 /// # Errors
 ///
 /// If it holds something else, or cannot be written.
 pub(super) fn claim(out: &Path, settings: &Value) -> Result<()> {
-    found(out, settings)?;
-    same_run(out, settings)
+    let path = out.join(FINETUNE);
+    if !path.exists() {
+        create(out)?;
+        write_json(&path, settings)?;
+    }
+    same_run(out, FINETUNE, settings)
 }
 
-/// Makes the directory with these settings if it is not there or empty.
-fn found(out: &Path, settings: &Value) -> Result<()> {
-    let path = out.join(SETTINGS);
-    if path.exists() {
-        return Ok(());
+/// Makes the directory if it is not there; one with files in it is somebody else's.
+fn create(out: &Path) -> Result<()> {
+    if out.exists() && !out.is_dir() {
+        return Err(Error::setting(
+            "--out",
+            "a folder",
+            format!("{}, a file", out.display()),
+        ));
     }
     if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(Error::setting(
@@ -66,13 +79,12 @@ fn found(out: &Path, settings: &Value) -> Result<()> {
         )
         .with_hint("name a folder of its own for the run, such as `--out runs/first`"));
     }
-    fs::create_dir_all(out).map_err(Error::io(out, "create"))?;
-    write_json(&path, settings)
+    fs::create_dir_all(out).map_err(Error::io(out, "create"))
 }
 
 /// Whether the run in the directory has these settings.
-fn same_run(out: &Path, now: &Value) -> Result<()> {
-    let path = out.join(SETTINGS);
+fn same_run(out: &Path, name: &str, now: &Value) -> Result<()> {
+    let path = out.join(name);
     let text = fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
     let there: Value = serde_json::from_str(&text).map_err(|error| {
         Error::data(
@@ -196,7 +208,7 @@ mod tests {
     #[test]
     fn a_folder_with_other_files_is_left_alone() {
         let folder = tempfile::tempdir().expect("a folder");
-        fs::write(folder.path().join("thesis.tex"), "x").expect("writes");
+        fs::write(folder.path().join("settings.json"), "{\"mine\": true}").expect("writes");
         let settings = SelectSettings {
             out: folder.path().to_path_buf(),
             ..SelectSettings::default()

@@ -133,6 +133,7 @@ impl SelectSettings {
         if self.clusters == Some(0) {
             return Err(Error::setting("--clusters", "a number above 0", "0"));
         }
+        self.lexical.check()?;
         self.dqn.check()
     }
 }

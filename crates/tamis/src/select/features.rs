@@ -22,7 +22,7 @@ const GLOBAL_FEATURES: usize = 4;
 pub struct ClusterTraits {
     /// The share of each label in each cluster's rows, shape `(clusters, labels)`; one column of ones where there are no labels.
     pub label_mix: Matrix,
-    /// Cosine similarity of each cluster's centroid to the mean of its nearest reward-fold rows, shape `(clusters,)`.
+    /// Cosine similarity of each cluster's centroid to the mean of the reward fold's rows, shape `(clusters,)`.
     pub closeness: Vec<f32>,
     /// The cluster nearest to each row of the reward fold, shape `(fold rows,)`.
     pub fold_cluster: Vec<u32>,
