@@ -103,6 +103,9 @@ pub(crate) struct SelectArgs {
     /// The form of the metric that agents are rewarded by: soft or hard [default: soft]
     #[arg(long, help_heading = "Search")]
     reward: Option<String>,
+    /// What is trained at every state: probe (a ridge probe, a millisecond) or finetune (the target, seconds) [default: probe]
+    #[arg(long, help_heading = "Search")]
+    proxy: Option<String>,
     /// The most proxy evaluations to spend [default: 5000]
     #[arg(long, value_name = "N", help_heading = "Search")]
     max_evaluations: Option<u64>,
@@ -112,6 +115,20 @@ pub(crate) struct SelectArgs {
     /// The source of all randomness: one seed, one answer [default: 0]
     #[arg(long, help_heading = "Search")]
     seed: Option<u64>,
+
+    /// The encoder that is fine-tuned by `--proxy finetune`, `--judge finetune` and `--adapt`: a folder or hub id
+    /// [default: the embedder]
+    #[arg(long, value_name = "NAME|DIR", help_heading = "Fine-tuning")]
+    model: Option<String>,
+    /// Adapt the probe's features: fine-tune the encoder on this much of the pool, drawn at random, and read its features
+    #[arg(long, value_name = "BUDGET", help_heading = "Fine-tuning")]
+    adapt: Option<String>,
+    /// What chooses among the best states: probe, or finetune, which trains the target on each [default: the proxy]
+    #[arg(long, help_heading = "Fine-tuning")]
+    judge: Option<String>,
+    /// How many of the best states are judged by fine-tuning, beside as many random selections [default: 4]
+    #[arg(long, value_name = "N", help_heading = "Fine-tuning")]
+    finalists: Option<usize>,
 
     /// How many threads to use; never changes the result [default: RAYON_NUM_THREADS, or all cores]
     #[arg(long, value_name = "N", help_heading = "Machine")]
@@ -144,6 +161,15 @@ impl SelectArgs {
         read_into(&mut settings.metric, self.metric)?;
         read_into(&mut settings.reward, self.reward)?;
         read_into(&mut settings.dqn.network, self.network)?;
+        read_into(&mut settings.proxy, self.proxy)?;
+        if let Some(adapt) = self.adapt {
+            settings.adapt = Some(adapt.parse()?);
+        }
+        if let Some(judge) = self.judge {
+            settings.judge = Some(judge.parse()?);
+        }
+        set(&mut settings.finalists, self.finalists);
+        settings.model = self.model.or(settings.model);
         if let Some(task) = self.task {
             settings.data.task = Some(task.parse()?);
         }

@@ -52,6 +52,16 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::R
         line("test", test)?;
     }
     writeln!(text, "  {}", verdict(record))?;
+    if let Some(finetuned) = &record.scores.finetuned {
+        let random = finetuned.random.iter().sum::<f64>() / finetuned.random.len().max(1) as f64;
+        writeln!(
+            text,
+            "  Fine-tuned, {} on the confirm fold: {:.4}; {} random selections: {random:.4} on average.",
+            finetuned.metric,
+            finetuned.finalists[finetuned.chosen],
+            finetuned.random.len()
+        )?;
+    }
     if !record.labels.is_empty() {
         writeln!(
             text,

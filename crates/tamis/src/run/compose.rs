@@ -6,8 +6,9 @@ use super::{
     describe, folder,
     judge::{Judge, random_rows},
     record::{BudgetRecord, ChosenRow, DataRecord, SelectionRecord, VERSION},
-    settings::SelectSettings,
+    settings::{ProxyKind, SelectSettings},
     stages::Stages,
+    target::{self, Target},
     vectors,
 };
 use crate::{
@@ -18,6 +19,7 @@ use crate::{
     folds::Folds,
     pool::Pool,
     proxy::{
+        Proxy,
         design::{self, Design, Projection},
         probe::{Probe, ProbeSettings},
         tune::tune,
@@ -73,7 +75,15 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
     );
     drop(views);
 
-    let designs = stages.run("design", None, || Designs::new(&dataset, &folds, &embedded, seed))?;
+    let target = if settings.finetunes() {
+        Some(stages.run("tokenize", None, || Target::load(settings, &dataset))?)
+    } else {
+        None
+    };
+    let adapted = adapted(settings, &dataset, target.as_ref(), &tokens, &mut stages, monitor)?;
+    let designs = stages.run("design", None, || {
+        Designs::new(&dataset, &folds, (&embedded, adapted.as_deref()), seed)
+    })?;
     let budget_rows = random_rows(&dataset.pool, &tokens, limit, seed.derive("size")).len();
     let (tuning, tuning_everything) = stages.run("tune", None, || {
         let at = |size| {
@@ -121,10 +131,18 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         )
         .with_hint("larger chunks make shorter episodes: `--chunk <rows>`"));
     }
+    let dear = target
+        .as_ref()
+        .filter(|_| settings.proxy == ProxyKind::Finetune)
+        .map(|target| {
+            let (rows, metric) = (settings.finetune.fold_rows, settings.reward_metric());
+            target.proxy(&folds.reward, rows, metric, settings, &dataset.fingerprint)
+        });
+    let proxy: &dyn Proxy = dear.as_ref().map_or(&probe as &dyn Proxy, |dear| dear);
     let (finalists, evaluations) = stages.run("select", Some(settings.max_evaluations), || {
         let mut problem = Problem::new(
             &pool,
-            &probe,
+            proxy,
             &mut ledger,
             features,
             limits,
@@ -159,14 +177,22 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         reward_metric: settings.reward_metric(),
         report_metric: settings.report_metric(),
     };
-    let (path, chosen) = stages.run("confirm", None, || {
-        let rows: Vec<Vec<RowId>> = finalists.iter().map(|(state, _)| pool.rows_of(state)).collect();
-        let best = judge.choose(&rows)?;
-        let mut chosen = rows[best].clone();
-        chosen.sort_unstable();
-        Ok((&finalists[best].1, chosen))
+    let rows: Vec<Vec<RowId>> = finalists.iter().map(|(state, _)| pool.rows_of(state)).collect();
+    let dear_judge = target.as_ref().filter(|_| settings.judge() == ProxyKind::Finetune);
+    let judged = dear_judge.map_or(0, |_| rows.len().min(settings.finalists));
+    let (best, finetuned) = stages.run("confirm", dear_judge.map(|_| 2 * judged as u64), || match dear_judge {
+        None => Ok((judge.choose(&rows)?, None)),
+        Some(target) => {
+            let few = &rows[..judged];
+            let both = (&dataset, &folds);
+            let (best, finetuned) = target::judge(target, settings, both, few, (&tokens, limit), monitor)?;
+            Ok((best, Some(finetuned)))
+        }
     })?;
-    let scores = stages.run("score", Some(12), || {
+    let path = &finalists[best].1;
+    let mut chosen = rows[best].clone();
+    chosen.sort_unstable();
+    let mut scores = stages.run("score", Some(12), || {
         judge.scores(
             &chosen,
             &dataset.pool,
@@ -176,6 +202,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         )
     })?;
 
+    scores.finetuned = finetuned;
     stages.run("export", None, || data::export(&dataset.train, &chosen, &settings.out))?;
     let token_of: HashMap<RowId, u32> = dataset.pool.iter().copied().zip(tokens.iter().copied()).collect();
     let place: HashMap<RowId, (u32, u32)> = path
@@ -263,6 +290,27 @@ fn too_short(settings: &SelectSettings, longest: u64, evaluations: u64) -> Error
     }
 }
 
+/// The features of a model that was fine-tuned on a few random rows, where the settings ask for it.
+fn adapted(
+    settings: &SelectSettings,
+    dataset: &Dataset,
+    target: Option<&Target>,
+    tokens: &[u32],
+    stages: &mut Stages<'_>,
+    monitor: &dyn Monitor,
+) -> Result<Option<Vec<Embedded>>> {
+    let rows = target::adapt_rows(settings, dataset, tokens)?;
+    let (Some(target), Some(rows)) = (target, rows) else {
+        return Ok(None);
+    };
+    let steps = settings.finetune.train.steps(rows.len());
+    let adapted = stages.run("adapt", Some(steps), || target.adapt(settings, &rows, monitor))?;
+    let features = stages.run("features", Some(target.examples()), || {
+        target.features(&adapted, monitor)
+    })?;
+    Ok(Some(features))
+}
+
 /// The probe's features of every fold.
 struct Designs {
     train: Arc<Design>,
@@ -272,9 +320,19 @@ struct Designs {
 }
 
 impl Designs {
-    fn new(dataset: &Dataset, folds: &Folds, embedded: &[Embedded], seed: Seed) -> Result<Self> {
+    /// From the adapted features where there are some.
+    fn new(
+        dataset: &Dataset,
+        folds: &Folds,
+        (embedded, adapted): (&[Embedded], Option<&[Embedded]>),
+        seed: Seed,
+    ) -> Result<Self> {
         let (kind, labels) = (dataset.task.kind, dataset.task.labels.len());
-        let projection = Projection::fit(&embedded[0], kind, labels, design::WIDTH, seed.derive("projection"))?;
+        let projection = match adapted {
+            Some(adapted) => Projection::fit_adapted(&adapted[0], kind, labels)?,
+            None => Projection::fit(&embedded[0], kind, labels, design::WIDTH, seed.derive("projection"))?,
+        };
+        let embedded = adapted.unwrap_or(embedded);
         let design = |embedded: &Embedded, split: &Split| projection.apply(embedded, &split.targets());
         let validation = design(&embedded[1], &dataset.validation);
         Ok(Self {

@@ -25,7 +25,7 @@ const SECONDS: &str = "checkpoint_seconds.json";
 /// If it holds something else, or cannot be written.
 pub(super) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<Ledger> {
     let out = &settings.out;
-    let now = without(settings, &["out", "cache", "gram_memory"])?;
+    let now = without(settings, &["out", "cache", "gram_memory", "frozen_memory"])?;
     let path = out.join(SETTINGS);
     let ledger_path = out.join("ledger.sqlite");
     // The ledger is what makes it a run's folder: other programs have a settings.json as well.

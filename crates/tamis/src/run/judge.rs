@@ -90,6 +90,7 @@ impl Judge<'_> {
             confirm: scored(1, 1),
             confirm_as_reward: scored(1, 0),
             test: self.test.map(|_| scored(2, 1)),
+            finetuned: None,
         })
     }
 }

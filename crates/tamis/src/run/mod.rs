@@ -8,12 +8,14 @@ mod judge;
 mod record;
 mod settings;
 mod stages;
+mod target;
 mod vectors;
 
 pub use compose::select;
 pub use finetune::{EpochRecord, FinetuneRecord, FinetuneSettings, TargetScores, finetune, selection_data};
 pub use record::{
-    BudgetRecord, ChosenRow, ClusterRecord, DataRecord, LabelRecord, Scored, Scores, SelectionRecord, VERSION,
+    BudgetRecord, ChosenRow, ClusterRecord, DataRecord, Finetuned, LabelRecord, Scored, Scores, SelectionRecord,
+    VERSION,
 };
-pub use settings::{RewardKind, SelectSettings};
+pub use settings::{ProxyKind, RewardKind, SelectSettings};
 pub use stages::StageRecord;

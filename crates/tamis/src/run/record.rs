@@ -77,6 +77,22 @@ pub struct Scores {
     /// On the test rows, once, at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test: Option<Scored>,
+    /// Of the target, fine-tuned on the finalists and on random rows, on the confirm fold; only with `--judge finetune`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finetuned: Option<Finetuned>,
+}
+
+/// What fine-tuning says of the finalists and of as many random selections; higher is better.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Finetuned {
+    /// What was measured; log loss is negated.
+    pub metric: String,
+    /// Of each finalist, the probe's best first.
+    pub finalists: Vec<f64>,
+    /// Which of them was chosen, by the reward's metric.
+    pub chosen: usize,
+    /// Of each random selection.
+    pub random: Vec<f64>,
 }
 
 /// A score beside its controls; higher is better.

@@ -13,6 +13,7 @@ use crate::{
     embed::lexical::LexicalSettings,
     metric::{Metric, MetricKind},
     pool::Grain,
+    proxy::finetune::FinetuneProxySettings,
     seed::Seed,
     select::Method,
 };
@@ -36,6 +37,20 @@ pub struct SelectSettings {
     pub metric: MetricKind,
     /// Whether the reward is the metric's soft form or the metric itself. Default: soft.
     pub reward: RewardKind,
+    /// What is trained at every state. Default: the probe.
+    pub proxy: ProxyKind,
+    /// How much of the pool the probe's features are adapted on: a model is fine-tuned on as many random rows, and the probe reads
+    /// its features instead of the embedder's. Default (none): the embedder's features.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapt: Option<Budget>,
+    /// The encoder that is fine-tuned: by the dear proxy, the dear judge, and to adapt features. Default (none): the embedder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// What is trained on the finalists to choose between them. Default (none): what is trained at every state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub judge: Option<ProxyKind>,
+    /// How many finalists are judged by fine-tuning, beside as many random selections. Default: 4.
+    pub finalists: usize,
     /// The most evaluations that are spent. Default: 5000.
     pub max_evaluations: u64,
     /// The most seconds that the agent may take. Default (none): no limit.
@@ -50,6 +65,10 @@ pub struct SelectSettings {
     pub cache: Option<PathBuf>,
     /// The most bytes that chunk Gram matrices may take in memory; others are recomputed. Default: 512 MiB.
     pub gram_memory: u64,
+    /// The most bytes that the output of frozen layers may take in memory. Default: 2 GiB.
+    pub frozen_memory: u64,
+    /// How models are fine-tuned.
+    pub finetune: FinetuneProxySettings,
     /// The files.
     pub data: DataSettings,
     /// The lexical embedder.
@@ -58,6 +77,17 @@ pub struct SelectSettings {
     pub k_means: KMeansSettings,
     /// The deep Q-network.
     pub dqn: DqnSettings,
+}
+
+/// What is trained on a state's rows to score it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyKind {
+    /// A ridge probe on fixed features, in about a millisecond.
+    #[default]
+    Probe,
+    /// The target, or a model like it, fine-tuned in seconds.
+    Finetune,
 }
 
 /// The form of the metric that agents are rewarded by.
@@ -81,12 +111,19 @@ impl Default for SelectSettings {
             agent: Method::default(),
             metric: MetricKind::Accuracy,
             reward: RewardKind::Soft,
+            proxy: ProxyKind::Probe,
+            adapt: None,
+            model: None,
+            judge: None,
+            finalists: 4,
             max_evaluations: 5000,
             max_time: None,
             seed: Seed(0),
             out: PathBuf::from("runs/select"),
             cache: None,
             gram_memory: 512 << 20,
+            frozen_memory: 2 << 30,
+            finetune: FinetuneProxySettings::default(),
             data: DataSettings::default(),
             lexical: LexicalSettings::default(),
             k_means: KMeansSettings::default(),
@@ -112,6 +149,16 @@ impl SelectSettings {
         }
     }
 
+    /// What judges the finalists.
+    pub fn judge(&self) -> ProxyKind {
+        self.judge.unwrap_or(self.proxy)
+    }
+
+    /// Whether a model is fine-tuned anywhere in the run.
+    pub(super) fn finetunes(&self) -> bool {
+        self.adapt.is_some() || self.proxy == ProxyKind::Finetune || self.judge() == ProxyKind::Finetune
+    }
+
     /// Looks for values that mean nothing.
     ///
     /// # Errors
@@ -134,7 +181,27 @@ impl SelectSettings {
             return Err(Error::setting("--clusters", "a number above 0", "0"));
         }
         self.lexical.check()?;
+        if self.finalists == 0 {
+            return Err(Error::setting("--finalists", "a number above 0", "0"));
+        }
+        self.finetune.check()?;
         self.dqn.check()
+    }
+}
+
+impl std::str::FromStr for ProxyKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "probe" => Ok(Self::Probe),
+            "finetune" => Ok(Self::Finetune),
+            _ => Err(Error::setting(
+                "--proxy or --judge",
+                "probe or finetune",
+                format!("`{text}`"),
+            )),
+        }
     }
 }
 

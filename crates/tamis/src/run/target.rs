@@ -1,0 +1,197 @@
+//! What `select` needs of a model that can be fine-tuned: adapted features for the probe, the dear proxy, the dear judge.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::{
+    finetune::{check_freeze, check_memory, classifier_of, head_kind, some_rows},
+    judge::random_rows,
+    record::Finetuned,
+    settings::SelectSettings,
+};
+use crate::{
+    Error, Fingerprint, Monitor, Result,
+    budget::Limit,
+    data::{Dataset, RowId, Split},
+    embed::Embedded,
+    finetune::{Classifier, Encoded, Trainer, encode, fit},
+    folds::Folds,
+    metric::Metric,
+    model::classifier::{Request, load},
+    proxy::finetune::{FinetuneProxy, FinetuneProxySettings},
+    seed::Seed,
+};
+
+/// The model that `--model` names, and every split as its tokens.
+pub(super) struct Target {
+    model: Classifier,
+    fingerprint: Fingerprint,
+    train: Arc<Encoded>,
+    validation: Arc<Encoded>,
+    test: Option<Encoded>,
+}
+
+impl Target {
+    /// Loads the model and tokenizes the data.
+    pub(super) fn load(settings: &SelectSettings, dataset: &Dataset) -> Result<Self> {
+        let name = settings.model.as_deref().unwrap_or(&settings.embedder);
+        let vectors = name == "lexical" || name.ends_with(".npy") || name.ends_with(".safetensors");
+        if vectors {
+            return Err(
+                Error::setting("--model", "the encoder that is to be fine-tuned", format!("`{name}`")).with_hint(
+                    "name a BERT-family encoder, a folder or hub id: `--model sentence-transformers/all-MiniLM-L6-v2`",
+                ),
+            );
+        }
+        let seed = settings.seed.derive("head");
+        let loaded = load(&Request {
+            name,
+            setting: "--model",
+            head: head_kind(dataset),
+            new_head: true,
+            longest: Some(settings.finetune.train.max_length),
+            seed,
+        })?;
+        let model = classifier_of(&loaded);
+        check_freeze(settings.finetune.train.freeze, model.encoder.layers.len())?;
+        let of = |split: &Split| encode(&split.examples, &dataset.task, &loaded.tokenizer);
+        let train = of(&dataset.train)?;
+        check_memory(&model, &train, &settings.finetune.train)?;
+        Ok(Self {
+            model,
+            fingerprint: Fingerprint::of([
+                loaded.fingerprint.as_str(),
+                &seed.0.to_string(),
+                &settings.finetune.train.max_length.to_string(),
+            ]),
+            train: Arc::new(train),
+            validation: Arc::new(of(&dataset.validation)?),
+            test: dataset.test.as_ref().map(of).transpose()?,
+        })
+    }
+
+    /// Fine-tunes a copy of the model on a few random rows of the pool. Advances `monitor` by one a step.
+    pub(super) fn adapt(&self, settings: &SelectSettings, rows: &[RowId], monitor: &dyn Monitor) -> Result<Classifier> {
+        let mut model = self.model.clone();
+        // A frozen adaptation would leave the features as they are.
+        let mut train = settings.finetune.train.clone();
+        train.freeze = None;
+        let mut trainer = Trainer::new(&model, &train);
+        let seed = settings.seed.derive("adapt");
+        fit(
+            &mut model,
+            &mut trainer,
+            (&self.train, rows),
+            None,
+            seed,
+            &mut |_, _, _| {
+                monitor.advance(1);
+                if monitor.cancelled() {
+                    Err(Error::Interrupted)
+                } else {
+                    Ok(())
+                }
+            },
+        )?;
+        Ok(model)
+    }
+
+    /// The adapted model's features of every split: one vector a text or pair, one a choice. Advances `monitor` by one an example.
+    pub(super) fn features(&self, adapted: &Classifier, monitor: &dyn Monitor) -> Result<Vec<Embedded>> {
+        [Some(&*self.train), Some(&*self.validation), self.test.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|data| {
+                Ok(Embedded {
+                    vectors: adapted.features(data, monitor)?,
+                    starts: data.example_starts(),
+                })
+            })
+            .collect()
+    }
+
+    /// How many examples all splits have.
+    pub(super) fn examples(&self) -> u64 {
+        (self.train.len() + self.validation.len() + self.test.as_ref().map_or(0, Encoded::len)) as u64
+    }
+
+    /// The dear proxy on some rows of a fold of the validation rows.
+    pub(super) fn proxy(
+        &self,
+        fold: &[u32],
+        fold_rows: usize,
+        metric: Metric,
+        settings: &SelectSettings,
+        data: &Fingerprint,
+    ) -> FinetuneProxy {
+        let some = some_rows(fold.len(), fold_rows, settings.seed.derive("fold rows"));
+        let rows = some.into_iter().map(|i| fold[i as usize]).collect();
+        FinetuneProxy::new(
+            self.model.clone(),
+            (Arc::clone(&self.train), Arc::clone(&self.validation), rows),
+            metric,
+            FinetuneProxySettings {
+                fold_rows,
+                ..settings.finetune.clone()
+            },
+            (&self.fingerprint, data),
+            settings.frozen_memory as usize,
+        )
+    }
+}
+
+/// Which finalist does best on the confirm fold when the target is fine-tuned on it, beside as many random selections. Advances
+/// `monitor` by one a fine-tune.
+pub(super) fn judge(
+    target: &Target,
+    settings: &SelectSettings,
+    (dataset, folds): (&Dataset, &Folds),
+    finalists: &[Vec<RowId>],
+    (tokens, limit): (&[u32], Limit),
+    monitor: &dyn Monitor,
+) -> Result<(usize, Finetuned)> {
+    let metrics = [settings.reward_metric(), settings.report_metric()];
+    let all = folds.confirm.len();
+    let proxy = target.proxy(&folds.confirm, all, metrics[0], settings, &dataset.fingerprint);
+    let seed = settings.seed.derive("controls");
+    let random = (0..finalists.len()).map(|i| random_rows(&dataset.pool, tokens, limit, seed.index(i as u64)));
+    let lists: Vec<Vec<RowId>> = finalists.iter().cloned().chain(random).collect();
+    let scores: Vec<Vec<f64>> = lists
+        .par_iter()
+        .map(|rows| {
+            if monitor.cancelled() {
+                return Err(Error::Interrupted);
+            }
+            let model = proxy.cold(rows, settings.seed.derive("proxy"))?;
+            let scores = proxy.scores(&model, &metrics)?;
+            monitor.advance(1);
+            Ok(scores)
+        })
+        .collect::<Result<_>>()?;
+    let (chosen, random) = scores.split_at(finalists.len());
+    let best = (0..chosen.len())
+        .max_by(|&a, &b| chosen[a][0].total_cmp(&chosen[b][0]).then(b.cmp(&a)))
+        .unwrap_or(0);
+    let report = |scores: &[Vec<f64>]| scores.iter().map(|scores| scores[1]).collect::<Vec<f64>>();
+    Ok((
+        best,
+        Finetuned {
+            metric: metrics[1].to_string(),
+            finalists: report(chosen),
+            chosen: best,
+            random: report(random),
+        },
+    ))
+}
+
+/// The rows on which the features are adapted.
+pub(super) fn adapt_rows(settings: &SelectSettings, dataset: &Dataset, tokens: &[u32]) -> Result<Option<Vec<RowId>>> {
+    let Some(share) = settings.adapt else { return Ok(None) };
+    let limit = share.resolve(
+        dataset.pool.len() as u64,
+        tokens.iter().map(|&tokens| u64::from(tokens)).sum(),
+    )?;
+    let seed: Seed = settings.seed.derive("adapt rows");
+    Ok(Some(random_rows(&dataset.pool, tokens, limit, seed)))
+}
