@@ -1,30 +1,20 @@
 //! `select`, from the user's files to the chosen rows.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use super::{
     describe, folder,
-    judge::{Judge, random_rows},
+    judge::Judge,
+    prepare::{Features, Prepared, Tuned, prepare, read},
     record::{BudgetRecord, ChosenRow, DataRecord, SelectionRecord, VERSION},
     settings::{ProxyKind, SelectSettings},
     stages::Stages,
-    target::{self, Target},
-    vectors,
+    target::{self, Target, adapt_rows},
 };
 use crate::{
     Error, Monitor, Result,
-    cluster::{self, KMeansSettings},
-    data::{self, Dataset, RowId, Split},
-    embed::Embedded,
-    folds::Folds,
-    pool::Pool,
-    proxy::{
-        Proxy,
-        design::{self, Design, Projection},
-        probe::{Probe, ProbeSettings},
-        tune::tune,
-    },
-    seed::Seed,
+    data::{self, RowId},
+    proxy::Proxy,
     select::{FeatureContext, Limits, Method, Problem},
 };
 
@@ -36,78 +26,41 @@ use crate::{
 ///
 /// If the data, the settings or the folder are not as they must be, a file cannot be written, or the user stopped the run.
 pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<SelectionRecord> {
-    settings.check()?;
     let mut stages = Stages::new(monitor);
-    let dataset = stages.run("read", None, || data::read(&settings.data, monitor))?;
-    // Told before anything is written.
-    design::check_task(dataset.task.kind, dataset.task.labels.len())?;
+    let (dataset, folds) = read(settings, &mut stages, monitor)?;
     let seed = settings.seed;
-    let folds = Folds::split(&dataset.validation.targets(), seed.derive("folds"))?;
-    check_against_pool(settings, dataset.pool.len())?;
     let mut ledger = folder::open(settings, &dataset.fingerprint)?;
     data::write_rejects(&dataset.rejects, &settings.out)?;
-
-    let (embedded, tokens) = vectors::embed(settings, &dataset, &mut stages, monitor)?;
-    let limit = settings.budget.resolve(
-        dataset.pool.len() as u64,
-        tokens.iter().map(|&tokens| u64::from(tokens)).sum(),
-    )?;
-
-    let views = vectors::one_each(&embedded[0]).gather(&dataset.pool);
-    let (clusters, statistics) = stages.run("cluster", None, || {
-        let k_means = KMeansSettings {
-            clusters: settings
-                .clusters
-                .unwrap_or_else(|| cluster::default_clusters(views.rows())),
-            ..settings.k_means.clone()
-        };
-        let clusters = cluster::k_means(&views, &k_means, seed.derive("k-means"), monitor)?;
-        let statistics = describe::statistics(&dataset, &clusters, &views);
-        Ok((clusters, statistics))
-    })?;
-    let pool = Pool::new(
-        &dataset.pool,
-        &clusters.assignment,
-        &tokens,
-        clusters.centroids.rows(),
-        (settings.chunk, limit),
-        seed.derive("pool"),
-    );
-    drop(views);
-
+    let Prepared {
+        embedded,
+        tokens,
+        limit,
+        clusters,
+        statistics,
+        pool,
+    } = prepare(settings, &dataset, &mut stages, monitor)?;
     let target = if settings.finetunes() {
         Some(stages.run("tokenize", None, || Target::load(settings, &dataset))?)
     } else {
         None
     };
-    let adapted = adapted(settings, &dataset, target.as_ref(), &tokens, &mut stages, monitor)?;
-    let designs = stages.run("design", None, || {
-        Designs::new(&dataset, &folds, (&embedded, adapted.as_deref()), seed)
-    })?;
-    let budget_rows = random_rows(&dataset.pool, &tokens, limit, seed.derive("size")).len();
-    let (tuning, tuning_everything) = stages.run("tune", None, || {
-        let at = |size| {
-            tune(
-                &designs.train,
-                &dataset.pool,
-                size,
-                &designs.reward,
-                seed.derive("tune"),
-                monitor,
-            )
-        };
-        Ok((at(budget_rows)?, at(dataset.pool.len())?))
-    })?;
-    let probe = Probe::new(
-        Arc::clone(&designs.train),
-        Arc::clone(&designs.reward),
-        ProbeSettings {
-            metric: settings.reward_metric(),
-            ridge: tuning.ridge,
-            temperature: tuning.temperature_for(settings.reward_metric()),
-            gram_memory: settings.gram_memory as usize,
-        },
+    let adapted = match (&target, adapt_rows(settings, &dataset, &tokens)?) {
+        (Some(target), Some(rows)) => Some(target.adapted_features(settings, &rows, &mut stages, monitor)?),
+        _ => None,
+    };
+    let features = adapted
+        .as_deref()
+        .map_or(Features::Embedded(&embedded), Features::Adapted);
+    let tuned = Tuned::new(
+        settings,
+        (&dataset, &folds),
+        features,
+        (&tokens, limit),
+        &mut stages,
+        monitor,
     )?;
+    let (designs, tuning, tuning_everything) = (&tuned.designs, &tuned.at_budget, &tuned.at_everything);
+    let probe = tuned.probe(settings.reward_metric(), settings)?;
 
     let features = FeatureContext::new(describe::traits(&dataset, &folds, &embedded[1], &clusters), &pool);
     let limits = Limits {
@@ -256,19 +209,6 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
     Ok(record)
 }
 
-/// What can be told from the number of rows alone is told before they are embedded.
-fn check_against_pool(settings: &SelectSettings, rows: usize) -> Result<()> {
-    settings.budget.resolve(rows as u64, u64::MAX)?;
-    match settings.clusters {
-        Some(clusters) if clusters > rows => Err(Error::setting(
-            "--clusters",
-            format!("from 1 to the {rows} rows of the pool"),
-            clusters.to_string(),
-        )),
-        _ => Ok(()),
-    }
-}
-
 /// The limits ended the search before the budget was spent even once.
 fn too_short(settings: &SelectSettings, longest: u64, evaluations: u64) -> Error {
     match settings.max_time {
@@ -287,59 +227,5 @@ fn too_short(settings: &SelectSettings, longest: u64, evaluations: u64) -> Error
             "start again in another folder with `--max-evaluations {}`, or with fewer steps: `--chunk <rows>`",
             20 * longest
         )),
-    }
-}
-
-/// The features of a model that was fine-tuned on a few random rows, where the settings ask for it.
-fn adapted(
-    settings: &SelectSettings,
-    dataset: &Dataset,
-    target: Option<&Target>,
-    tokens: &[u32],
-    stages: &mut Stages<'_>,
-    monitor: &dyn Monitor,
-) -> Result<Option<Vec<Embedded>>> {
-    let rows = target::adapt_rows(settings, dataset, tokens)?;
-    let (Some(target), Some(rows)) = (target, rows) else {
-        return Ok(None);
-    };
-    let steps = settings.finetune.train.steps(rows.len());
-    let adapted = stages.run("adapt", Some(steps), || target.adapt(settings, &rows, monitor))?;
-    let features = stages.run("features", Some(target.examples()), || {
-        target.features(&adapted, monitor)
-    })?;
-    Ok(Some(features))
-}
-
-/// The probe's features of every fold.
-struct Designs {
-    train: Arc<Design>,
-    reward: Arc<Design>,
-    confirm: Design,
-    test: Option<Design>,
-}
-
-impl Designs {
-    /// From the adapted features where there are some.
-    fn new(
-        dataset: &Dataset,
-        folds: &Folds,
-        (embedded, adapted): (&[Embedded], Option<&[Embedded]>),
-        seed: Seed,
-    ) -> Result<Self> {
-        let (kind, labels) = (dataset.task.kind, dataset.task.labels.len());
-        let projection = match adapted {
-            Some(adapted) => Projection::fit_adapted(&adapted[0], kind, labels)?,
-            None => Projection::fit(&embedded[0], kind, labels, design::WIDTH, seed.derive("projection"))?,
-        };
-        let embedded = adapted.unwrap_or(embedded);
-        let design = |embedded: &Embedded, split: &Split| projection.apply(embedded, &split.targets());
-        let validation = design(&embedded[1], &dataset.validation);
-        Ok(Self {
-            train: Arc::new(design(&embedded[0], &dataset.train)),
-            reward: Arc::new(validation.select(&folds.reward)),
-            confirm: validation.select(&folds.confirm),
-            test: dataset.test.as_ref().map(|test| design(&embedded[2], test)),
-        })
     }
 }

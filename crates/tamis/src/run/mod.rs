@@ -5,6 +5,7 @@ mod describe;
 mod finetune;
 mod folder;
 mod judge;
+mod prepare;
 mod record;
 mod settings;
 mod stages;

@@ -9,6 +9,7 @@ use super::{
     judge::random_rows,
     record::Finetuned,
     settings::SelectSettings,
+    stages::Stages,
 };
 use crate::{
     Error, Fingerprint, Monitor, Result,
@@ -71,8 +72,22 @@ impl Target {
         })
     }
 
+    /// The features of every split by a copy of the model that is fine-tuned on these rows first: one vector a text or pair, one a
+    /// choice.
+    pub(super) fn adapted_features(
+        &self,
+        settings: &SelectSettings,
+        rows: &[RowId],
+        stages: &mut Stages<'_>,
+        monitor: &dyn Monitor,
+    ) -> Result<Vec<Embedded>> {
+        let steps = settings.finetune.train.steps(rows.len());
+        let adapted = stages.run("adapt", Some(steps), || self.adapt(settings, rows, monitor))?;
+        stages.run("features", Some(self.examples()), || self.features(&adapted, monitor))
+    }
+
     /// Fine-tunes a copy of the model on a few random rows of the pool. Advances `monitor` by one a step.
-    pub(super) fn adapt(&self, settings: &SelectSettings, rows: &[RowId], monitor: &dyn Monitor) -> Result<Classifier> {
+    fn adapt(&self, settings: &SelectSettings, rows: &[RowId], monitor: &dyn Monitor) -> Result<Classifier> {
         let mut model = self.model.clone();
         // A frozen adaptation would leave the features as they are.
         let mut train = settings.finetune.train.clone();
@@ -97,8 +112,8 @@ impl Target {
         Ok(model)
     }
 
-    /// The adapted model's features of every split: one vector a text or pair, one a choice. Advances `monitor` by one an example.
-    pub(super) fn features(&self, adapted: &Classifier, monitor: &dyn Monitor) -> Result<Vec<Embedded>> {
+    /// The adapted model's features of every split. Advances `monitor` by one an example.
+    fn features(&self, adapted: &Classifier, monitor: &dyn Monitor) -> Result<Vec<Embedded>> {
         [Some(&*self.train), Some(&*self.validation), self.test.as_ref()]
             .into_iter()
             .flatten()
@@ -112,7 +127,7 @@ impl Target {
     }
 
     /// How many examples all splits have.
-    pub(super) fn examples(&self) -> u64 {
+    fn examples(&self) -> u64 {
         (self.train.len() + self.validation.len() + self.test.as_ref().map_or(0, Encoded::len)) as u64
     }
 

@@ -1,0 +1,83 @@
+//! Our training steps against PyTorch's: the losses of 20 steps of all-MiniLM-L6-v2 with a new head, as `oracle/finetune.py` recorded
+//! them, from the same weights, without dropout.
+//!
+//! The weights are not in the repository. `TAMIS_MINILM` names their folder; without it the test says so and passes.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use tamis::{
+    Silent,
+    finetune::{Classifier, DropoutRates, Encoded, TrainSettings, Trainer},
+    model::classifier::{HeadKind, Request, load},
+    seed::Seed,
+};
+
+#[derive(Deserialize)]
+struct Recorded {
+    losses: Vec<f64>,
+    logits: Vec<Vec<f64>>,
+}
+
+#[test]
+fn twenty_steps_have_the_losses_of_pytorch() {
+    let Some(folder) = std::env::var_os("TAMIS_MINILM") else {
+        println!("skipped: TAMIS_MINILM does not name the folder of all-MiniLM-L6-v2");
+        return;
+    };
+    let oracle = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle");
+    let read = |name: &str| std::fs::read_to_string(oracle.join(name)).expect("reads");
+    let recorded: Recorded = serde_json::from_str(&read("finetune.json")).expect("JSON");
+    let labels: Vec<String> = (0..4).map(|label| label.to_string()).collect();
+    let loaded = load(&Request {
+        name: &folder.to_string_lossy(),
+        setting: "--model",
+        head: HeadKind::Labels(&labels),
+        new_head: true,
+        longest: Some(128),
+        seed: Seed(0),
+    })
+    .expect("loads");
+    let mut data = Encoded::new(4);
+    for (i, line) in read("sentences.txt").lines().enumerate() {
+        let text = line.replace("\\n", "\n");
+        let tokens = loaded.tokenizer.one(&text).expect("tokenizes");
+        data.push(
+            [(tokens.tokens, tokens.types)],
+            ((i * 7 + text.chars().count()) % 4) as u32,
+        );
+    }
+    let mut model = Classifier {
+        encoder: loaded.encoder,
+        head: loaded.head,
+        dropout: DropoutRates {
+            hidden: 0.0,
+            attention: 0.0,
+            head: 0.0,
+        },
+    };
+    let hidden = model.encoder.shape.hidden;
+    for (k, weight) in model.head.scores.weight.as_mut_slice().iter_mut().enumerate() {
+        *weight = (0.05 * ((k / hidden * 384 + k % hidden) as f64).sin()) as f32;
+    }
+    model.head.scores.bias.fill(0.0);
+
+    let mut trainer = Trainer::new(&model, &TrainSettings::default());
+    for (t, want) in recorded.losses.iter().enumerate() {
+        let rows: Vec<u32> = (0..16).map(|j| ((16 * t + j) % 200) as u32).collect();
+        let loss = trainer
+            .step(&mut model, &data, &rows, 1e-4, Seed(0), None)
+            .expect("trains");
+        assert!((loss - want).abs() < 1e-4, "step {t}: {loss:.6} and PyTorch {want:.6}");
+    }
+    let probabilities = model.predict(&data, &[0, 1, 2, 3], None, &Silent).expect("predicts");
+    for (row, logits) in probabilities.iter_rows().zip(&recorded.logits) {
+        let sum: f64 = logits.iter().map(|z| z.exp()).sum();
+        for (p, z) in row.iter().zip(logits) {
+            assert!(
+                (f64::from(*p) - z.exp() / sum).abs() < 1e-3,
+                "{row:?} and PyTorch {logits:?}"
+            );
+        }
+    }
+}
