@@ -93,7 +93,7 @@ pub(crate) struct SelectArgs {
     /// What is measured: accuracy, macro-f1 or log-loss [default: accuracy]
     #[arg(long, help_heading = "Search")]
     metric: Option<String>,
-    /// The form of the metric that agents are rewarded by: soft or hard [default: soft]
+    /// The form of the metric that agents are rewarded by: soft, hard, auc, calibrated or matched [default: soft]
     #[arg(long, help_heading = "Search")]
     reward: Option<String>,
     /// The most proxy evaluations to spend [default: 5000]
