@@ -8,7 +8,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use tamis::{Error, Place, Result, run::SelectSettings, seed::Seed};
 
-use crate::finetune::FinetuneArgs;
+use crate::{check::CheckCommand, finetune::FinetuneArgs};
 
 /// Picks the small part of a fine-tuning set that is worth training on.
 ///
@@ -27,6 +27,9 @@ pub(crate) enum Command {
     Select(Box<SelectArgs>),
     /// Train the target on a selection, or on everything, and evaluate it
     Finetune(Box<FinetuneArgs>),
+    /// Check whether a part of the method does its work on your data
+    #[command(subcommand)]
+    Check(CheckCommand),
     /// Make a small synthetic data set and select from it, in well under a minute
     Demo(DemoArgs),
 }
@@ -139,6 +142,11 @@ pub(crate) struct SelectArgs {
 }
 
 impl SelectArgs {
+    /// Whether the user says where the run is kept.
+    pub(crate) fn names_out(&self) -> bool {
+        self.out.is_some() || self.config.is_some()
+    }
+
     /// The settings file's values, or the defaults, with the flags laid over them.
     pub(crate) fn into_settings(self) -> Result<SelectSettings> {
         let mut settings: SelectSettings = from_file(self.config.as_deref())?;

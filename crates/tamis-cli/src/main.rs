@@ -3,6 +3,7 @@
 //! Exit status: 0 done, 1 the run failed, 2 the user's input (usage, settings, data) is at fault, 130 interrupted.
 
 mod args;
+mod check;
 mod demo;
 mod finetune;
 mod output;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Select(args) => select::run(*args, &progress),
         Command::Finetune(args) => finetune::run(*args, &progress),
+        Command::Check(command) => check::run(command, &progress),
         Command::Demo(args) => demo::run(&args, &progress),
     };
     match outcome {

@@ -1,5 +1,6 @@
 //! The run directory, its stages, and going on after a kill: the only place where the parts are put together.
 
+mod check;
 mod compose;
 mod describe;
 mod finetune;
@@ -12,6 +13,7 @@ mod stages;
 mod target;
 mod vectors;
 
+pub use check::{CheckProxyRecord, CheckProxySettings, CheckedState, Rung, check_proxy, check_proxy_path};
 pub use compose::select;
 pub use finetune::{EpochRecord, FinetuneRecord, FinetuneSettings, TargetScores, finetune, selection_data};
 pub use record::{

@@ -12,7 +12,7 @@ use super::{
     stages::Stages,
 };
 use crate::{
-    Error, Fingerprint, Monitor, Result,
+    Error, Fingerprint, Monitor, Result, Silent,
     budget::Limit,
     data::{Dataset, RowId, Split},
     embed::Embedded,
@@ -131,6 +131,51 @@ impl Target {
         (self.train.len() + self.validation.len() + self.test.as_ref().map_or(0, Encoded::len)) as u64
     }
 
+    /// How many layers the model has.
+    pub(super) fn layers(&self) -> usize {
+        self.model.encoder.layers.len()
+    }
+
+    /// A fold of the validation rows, to be scored.
+    pub(super) fn fold(&self, rows: &[u32]) -> Rows<'_> {
+        Rows {
+            data: &self.validation,
+            rows: rows.to_vec(),
+        }
+    }
+
+    /// At most `most` rows that no reward is made from: test rows where there are some, else the confirm fold.
+    pub(super) fn judging_rows(&self, confirm: &[u32], most: usize, settings: &SelectSettings) -> Rows<'_> {
+        let seed = settings.seed.derive("judging rows");
+        match &self.test {
+            Some(data) => Rows {
+                data,
+                rows: some_rows(data.len(), most, seed),
+            },
+            None => {
+                let some = some_rows(confirm.len(), most, seed);
+                self.fold(&some.into_iter().map(|i| confirm[i as usize]).collect::<Vec<u32>>())
+            }
+        }
+    }
+
+    /// A way to fine-tune, with other layers frozen or fewer epochs than the settings say.
+    pub(super) fn scorer(
+        &self,
+        settings: &SelectSettings,
+        freeze: Option<usize>,
+        epochs: Option<u32>,
+        data: &Fingerprint,
+    ) -> Scorer {
+        let mut changed = settings.clone();
+        changed.finetune.train.freeze = freeze.or(settings.finetune.train.freeze);
+        changed.finetune.train.epochs = epochs.unwrap_or(settings.finetune.train.epochs);
+        Scorer {
+            proxy: self.proxy(&[], 0, settings.report_metric(), &changed, data),
+            seed: settings.seed.derive("proxy"),
+        }
+    }
+
     /// The dear proxy on some rows of a fold of the validation rows.
     pub(super) fn proxy(
         &self,
@@ -153,6 +198,46 @@ impl Target {
             (&self.fingerprint, data),
             settings.frozen_memory as usize,
         )
+    }
+}
+
+/// Rows of a split.
+pub(super) struct Rows<'a> {
+    data: &'a Encoded,
+    rows: Vec<u32>,
+}
+
+impl Rows<'_> {
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+}
+
+/// A way to fine-tune on a selection and to score what comes of it.
+pub(super) struct Scorer {
+    proxy: FinetuneProxy,
+    seed: Seed,
+}
+
+impl Scorer {
+    /// `result[split][metric]` of the model trained on these rows; higher is better.
+    pub(super) fn scores(&self, rows: &[RowId], splits: &[(&Rows<'_>, &[Metric])]) -> Result<Vec<Vec<f64>>> {
+        let model = self.proxy.cold(rows, self.seed)?;
+        splits
+            .iter()
+            .map(|(split, metrics)| {
+                let probabilities = model.predict(split.data, &split.rows, None, &Silent)?;
+                let targets: Vec<u32> = split
+                    .rows
+                    .iter()
+                    .map(|&row| split.data.targets()[row as usize])
+                    .collect();
+                Ok(metrics
+                    .iter()
+                    .map(|metric| metric.score(&probabilities, &targets))
+                    .collect())
+            })
+            .collect()
     }
 }
 

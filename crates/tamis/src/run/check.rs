@@ -1,0 +1,438 @@
+//! `check proxy`: does a cheap score rank selections as the fine-tuned target does, and what does it cost?
+//!
+//! Selections of several kinds are scored by every rung of a ladder from cheap to dear, on the reward fold, and by the target, fine-tuned
+//! on them and scored on rows that no rung sees. A rung is worth what its ranking keeps of the target's.
+
+use std::{path::PathBuf, time::Instant};
+
+use rand::{RngExt, seq::SliceRandom};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    describe, folder,
+    judge::random_rows,
+    prepare::{Features, Prepared, Tuned, prepare, read},
+    record::VERSION,
+    settings::{RewardKind, SelectSettings},
+    stages::{StageRecord, Stages},
+    target::{Scorer, Target, adapt_rows},
+};
+use crate::{
+    Error, Monitor, Result,
+    budget::Budget,
+    check::agreement::Agreement,
+    data::{Dataset, RowId},
+    metric::{Metric, MetricKind, row_losses},
+    pool::Pool,
+    proxy::ridge::{Model, train_and_score},
+    seed::Seed,
+    select::{FeatureContext, Limits, Problem},
+};
+
+/// The forms in which every rung's probabilities are scored.
+const FORMS: [RewardKind; 5] = [
+    RewardKind::Soft,
+    RewardKind::Hard,
+    RewardKind::Auc,
+    RewardKind::Calibrated,
+    RewardKind::Matched,
+];
+
+/// The settings of a check of the proxy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckProxySettings {
+    /// The selection whose proxy is in question. Its `adapt` is the rung of adapted features, 5% where it is not set.
+    pub select: SelectSettings,
+    /// How many selections of each kind that is drawn. Default: 4.
+    pub states: usize,
+    /// How many rows the target is scored on at most. Default: 4000.
+    pub target_rows: usize,
+    /// Whether rungs that fine-tune are measured too. Default: yes.
+    pub dear: bool,
+}
+
+impl Default for CheckProxySettings {
+    fn default() -> Self {
+        Self {
+            select: SelectSettings::default(),
+            states: 4,
+            target_rows: 4000,
+            dear: true,
+        }
+    }
+}
+
+/// `check_proxy.json`: every selection with its scores, and how well each rung agrees with the target.
+#[derive(Debug, Clone, Serialize)]
+pub struct CheckProxyRecord {
+    /// The format's version.
+    pub version: u32,
+    /// The program's version.
+    pub tamis: String,
+    /// The metric of the target.
+    pub metric: String,
+    /// Rows of a selection.
+    pub rows: u64,
+    /// Rows on which the target is scored.
+    pub target_rows: u64,
+    /// The selections.
+    pub states: Vec<CheckedState>,
+    /// The rungs, cheap ones first.
+    pub rungs: Vec<Rung>,
+    /// Seconds of one fine-tune of the target and its scoring, on one core.
+    pub target_seconds: f64,
+    /// What to make of it, in a sentence.
+    pub verdict: String,
+    /// Seconds and memory by stage.
+    pub stages: Vec<StageRecord>,
+    /// The settings as resolved.
+    pub settings: serde_json::Value,
+}
+
+/// One selection.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CheckedState {
+    /// How it was made.
+    pub kind: String,
+    /// The target's score; higher is better.
+    pub target: f64,
+    /// The score by each rung, in their order.
+    pub rungs: Vec<f64>,
+}
+
+/// One way to score a selection.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Rung {
+    /// What is trained.
+    pub model: String,
+    /// What its probabilities on the reward fold are scored by.
+    pub metric: String,
+    /// With the target, over all selections.
+    pub agreement: Agreement,
+    /// Seconds of one score on one core.
+    pub seconds: f64,
+}
+
+/// Scores selections by every rung and by the target, and compares.
+///
+/// # Errors
+///
+/// If the data, the settings or the folder are not as they must be, a file cannot be written, or the user stopped the run.
+pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Result<CheckProxyRecord> {
+    let mut stages = Stages::new(monitor);
+    let mut select = settings.select.clone();
+    select.adapt = Some(select.adapt.unwrap_or(Budget::Percent(5.0)));
+    let (dataset, folds) = read(&select, &mut stages, monitor)?;
+    if settings.states == 0 {
+        return Err(Error::setting("--states", "a number above 0", "0"));
+    }
+    let target = Target::load(&select, &dataset)?;
+    let mut ledger = folder::open(&select, &dataset.fingerprint)?;
+    let prepared = prepare(&select, &dataset, &mut stages, monitor)?;
+    let (tokens, limit) = (prepared.tokens.as_slice(), prepared.limit);
+    let both = (&dataset, &folds);
+    let frozen = Features::Embedded(&prepared.embedded);
+    let frozen = Tuned::new(&select, both, frozen, (tokens, limit), &mut stages, monitor)?;
+    let rows = adapt_rows(&select, &dataset, tokens)?.unwrap_or_default();
+    let features = target.adapted_features(&select, &rows, &mut stages, monitor)?;
+    let adapted = Tuned::new(
+        &select,
+        both,
+        Features::Adapted(&features),
+        (tokens, limit),
+        &mut stages,
+        monitor,
+    )?;
+    let probes = [
+        ("probe, frozen features", &frozen),
+        ("probe, adapted features", &adapted),
+    ];
+
+    // The selections: drawn ones, and what the search makes of each reward.
+    let mut states = drawn(settings, &dataset, &prepared, &frozen)?;
+    let searches = probes.len() * FORMS.len();
+    stages.run("search", Some(select.max_evaluations * searches as u64), || {
+        for (name, tuned) in probes {
+            for form in FORMS {
+                let probe = tuned.probe(form.of(select.metric), &select)?;
+                let traits = describe::traits(&dataset, &folds, &prepared.embedded[1], &prepared.clusters);
+                let limits = Limits {
+                    evaluations: select.max_evaluations,
+                    seconds: None,
+                };
+                let seed = select.seed.derive("check");
+                let features = FeatureContext::new(traits, &prepared.pool);
+                let mut problem = Problem::new(&prepared.pool, &probe, &mut ledger, features, limits, seed, monitor)?;
+                let mut selector = select.agent.selector(&problem, &select.dqn, seed.derive("agent"))?;
+                selector.select(&mut problem, seed.derive("search"))?;
+                problem.finish()?;
+                if let Some((_, state, _)) = problem.best().iter().next() {
+                    let mut rows = prepared.pool.rows_of(state);
+                    rows.sort_unstable();
+                    states.push((format!("chosen by {name}, {}", form.of(select.metric)), rows));
+                }
+            }
+        }
+        Ok(())
+    })?;
+
+    let metrics: Vec<Metric> = FORMS.iter().map(|form| form.of(select.metric)).collect();
+    let mut rungs: Vec<(String, String, f64, Vec<f64>)> = Vec::new();
+    for (name, tuned) in probes {
+        let began = Instant::now();
+        // Each metric at the temperature that rewards have there.
+        let scores: Vec<Vec<f64>> = states
+            .par_iter()
+            .map(|(_, rows)| {
+                metrics
+                    .iter()
+                    .map(|&metric| {
+                        let at = (tuned.at_budget.ridge, tuned.at_budget.temperature_for(metric));
+                        let designs = &tuned.designs;
+                        let score = train_and_score(&designs.train, rows, at, &[&designs.reward], &[metric])?;
+                        Ok(score[0][0])
+                    })
+                    .collect::<Result<Vec<f64>>>()
+            })
+            .collect::<Result<_>>()?;
+        let all = began.elapsed().as_secs_f64() * rayon::current_num_threads() as f64;
+        let seconds = all / (states.len() * metrics.len()) as f64;
+        push(&mut rungs, name, &metrics, seconds, &scores);
+    }
+    let report = select.report_metric();
+    let judge_rows = target.judging_rows(&folds.confirm, settings.target_rows, &select);
+    let whole = target.scorer(&select, None, None, &dataset.fingerprint);
+    let layers = target.layers();
+    let mut dear: Vec<(String, Scorer)> = Vec::new();
+    if settings.dear {
+        for top in [1, 2].into_iter().filter(|&top| top < layers) {
+            let scorer = target.scorer(&select, Some(layers - top), None, &dataset.fingerprint);
+            dear.push((format!("fine-tune, top {top} of {layers} layers"), scorer));
+        }
+        let scorer = target.scorer(&select, None, Some(1), &dataset.fingerprint);
+        dear.push(("fine-tune, one epoch".into(), scorer));
+    }
+    let fold = target.fold(&folds.reward);
+    for (name, scorer) in &dear {
+        let (scores, seconds) = stages.run("rung", Some(states.len() as u64), || {
+            scored(scorer, &states, &[(&fold, &metrics)], monitor)
+        })?;
+        let scores: Vec<Vec<f64>> = scores.into_iter().map(|mut by_split| by_split.swap_remove(0)).collect();
+        push(&mut rungs, name, &metrics, seconds, &scores);
+    }
+    let (scores, target_seconds) = stages.run("target", Some(states.len() as u64), || {
+        scored(&whole, &states, &[(&judge_rows, &[report]), (&fold, &metrics)], monitor)
+    })?;
+    let truth: Vec<f64> = scores.iter().map(|by_split| by_split[0][0]).collect();
+    let on_fold: Vec<Vec<f64>> = scores.into_iter().map(|mut by_split| by_split.swap_remove(1)).collect();
+    push(&mut rungs, "the target itself", &metrics, target_seconds, &on_fold);
+
+    let seed = select.seed.derive("bootstrap");
+    let checked = states
+        .iter()
+        .enumerate()
+        .map(|(i, (kind, _))| CheckedState {
+            kind: kind.clone(),
+            target: truth[i],
+            rungs: rungs.iter().map(|rung| rung.3[i]).collect(),
+        })
+        .collect();
+    let rungs: Vec<Rung> = rungs
+        .into_iter()
+        .map(|(model, metric, seconds, scores)| Rung {
+            model,
+            metric,
+            agreement: Agreement::of(&scores, &truth, seed),
+            seconds,
+        })
+        .collect();
+    let record = CheckProxyRecord {
+        version: VERSION,
+        tamis: env!("CARGO_PKG_VERSION").to_owned(),
+        metric: report.to_string(),
+        rows: states.first().map_or(0, |(_, rows)| rows.len() as u64),
+        target_rows: judge_rows.len() as u64,
+        states: checked,
+        verdict: verdict(&rungs, &select),
+        rungs,
+        target_seconds,
+        stages: stages.into_records(),
+        settings: serde_json::to_value(settings).unwrap_or_default(),
+    };
+    folder::write_json(&select.out.join("check_proxy.json"), &record)?;
+    Ok(record)
+}
+
+/// Appends a rung for every metric; `scores[state][metric]`.
+fn push(
+    rungs: &mut Vec<(String, String, f64, Vec<f64>)>,
+    name: &str,
+    metrics: &[Metric],
+    seconds: f64,
+    scores: &[Vec<f64>],
+) {
+    for (i, metric) in metrics.iter().enumerate() {
+        let column = scores.iter().map(|scores| scores[i]).collect();
+        rungs.push((name.to_owned(), metric.to_string(), seconds, column));
+    }
+}
+
+/// Fine-tunes on every selection and scores it: `result[state][split][metric]`, and the seconds of one on one core.
+fn scored(
+    scorer: &Scorer,
+    states: &[(String, Vec<RowId>)],
+    splits: &[(&super::target::Rows<'_>, &[Metric])],
+    monitor: &dyn Monitor,
+) -> Result<(Vec<Vec<Vec<f64>>>, f64)> {
+    let all: Vec<(Vec<Vec<f64>>, f64)> = states
+        .par_iter()
+        .with_max_len(1)
+        .map(|(_, rows)| {
+            if monitor.cancelled() {
+                return Err(Error::Interrupted);
+            }
+            let began = Instant::now();
+            let scores = scorer.scores(rows, splits)?;
+            monitor.advance(1);
+            Ok((scores, began.elapsed().as_secs_f64()))
+        })
+        .collect::<Result<_>>()?;
+    let seconds = all.iter().map(|(_, seconds)| seconds).sum::<f64>() / all.len().max(1) as f64;
+    Ok((all.into_iter().map(|(scores, _)| scores).collect(), seconds))
+}
+
+/// Selections of the budget's size: random ones, and ones of another label mix, with more noise, with less variety.
+fn drawn(
+    settings: &CheckProxySettings,
+    dataset: &Dataset,
+    prepared: &Prepared,
+    tuned: &Tuned,
+) -> Result<Vec<(String, Vec<RowId>)>> {
+    let seed = settings.select.seed.derive("states");
+    let random = |i: usize| random_rows(&dataset.pool, &prepared.tokens, prepared.limit, seed.index(i as u64));
+    let size = random(0).len();
+    let mut states: Vec<(String, Vec<RowId>)> =
+        (0..settings.states).map(|i| ("random".to_owned(), random(i))).collect();
+    for i in 0..settings.states {
+        if !dataset.task.labels.is_empty() {
+            let seed = seed.derive("tilted").index(i as u64);
+            states.push(("another label mix".into(), tilted(dataset, size, seed)));
+        }
+    }
+    let hard = hardest(dataset, tuned)?;
+    for i in 0..settings.states {
+        let seed = seed.derive("noisy").index(i as u64);
+        let share = (i + 1) as f64 / (settings.states + 1) as f64;
+        let mut some = hard.clone();
+        some.shuffle(&mut seed.rng());
+        some.truncate((size as f64 * share) as usize);
+        let taken: std::collections::HashSet<RowId> = some.iter().copied().collect();
+        let mut rest = dataset.pool.clone();
+        rest.shuffle(&mut seed.derive("rest").rng());
+        some.extend(
+            rest.into_iter()
+                .filter(|row| !taken.contains(row))
+                .take(size - taken.len()),
+        );
+        some.sort_unstable();
+        states.push((format!("{:.0}% noisy", 100.0 * share), some));
+    }
+    for i in 0..settings.states {
+        let seed = seed.derive("redundant").index(i as u64);
+        states.push(("from few clusters".into(), redundant(&prepared.pool, size, seed)));
+    }
+    Ok(states)
+}
+
+/// Rows whose labels are drawn with random weights, e to the power of a number from -2 to 2.
+fn tilted(dataset: &Dataset, size: usize, seed: Seed) -> Vec<RowId> {
+    let mut rng = seed.rng();
+    let weights: Vec<f64> = dataset
+        .task
+        .labels
+        .iter()
+        .map(|_| (4.0 * rng.random::<f64>() - 2.0).exp())
+        .collect();
+    // The rows of the largest u^(1/w) are a weighted sample (Efraimidis & Spirakis 2006).
+    let mut keys: Vec<(f64, RowId)> = dataset
+        .pool
+        .iter()
+        .map(|&row| {
+            let weight = weights[dataset.train.examples[row as usize].target as usize];
+            (rng.random::<f64>().ln() / weight, row)
+        })
+        .collect();
+    keys.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let mut rows: Vec<RowId> = keys.into_iter().take(size).map(|(_, row)| row).collect();
+    rows.sort_unstable();
+    rows
+}
+
+/// The tenth of the pool that a probe trained on everything finds hardest: where labels are wrong, they are here.
+fn hardest(dataset: &Dataset, tuned: &Tuned) -> Result<Vec<RowId>> {
+    let train = &tuned.designs.train;
+    let model = Model::fit(train, &dataset.pool, tuned.at_everything.ridge)?;
+    let temperature = tuned.at_everything.temperature_for(Metric::soft(MetricKind::LogLoss));
+    let losses: Vec<f32> = row_losses(&model.probabilities(train, temperature), &train.targets).collect();
+    let mut rows = dataset.pool.clone();
+    rows.sort_by(|&a, &b| losses[b as usize].total_cmp(&losses[a as usize]));
+    rows.truncate(dataset.pool.len().div_ceil(10));
+    Ok(rows)
+}
+
+/// Rows of as few random clusters as hold enough.
+fn redundant(pool: &Pool, size: usize, seed: Seed) -> Vec<RowId> {
+    let mut clusters: Vec<usize> = (0..pool.clusters()).collect();
+    clusters.shuffle(&mut seed.rng());
+    let mut rows: Vec<RowId> = Vec::new();
+    for cluster in clusters {
+        if rows.len() >= size {
+            break;
+        }
+        rows.extend_from_slice(pool.cluster(cluster));
+    }
+    rows.truncate(size);
+    rows.sort_unstable();
+    rows
+}
+
+/// What to make of it: whether the reward in use ranks as the target does, and which one should be used.
+fn verdict(rungs: &[Rung], select: &SelectSettings) -> String {
+    let cheap = |rung: &&Rung| rung.model.starts_with("probe");
+    let used = select.reward_metric().to_string();
+    let Some(now) = rungs.iter().find(|rung| rung.metric == used) else {
+        return String::new();
+    };
+    let best = rungs
+        .iter()
+        .filter(cheap)
+        .max_by(|a, b| a.agreement.spearman.value.total_cmp(&b.agreement.spearman.value))
+        .unwrap_or(now);
+    let told = |rung: &Rung| {
+        let Agreement { spearman, regret, .. } = rung.agreement;
+        format!(
+            "{}, {}: rank correlation {:.2} ({:.2} to {:.2}), regret {:.3}",
+            rung.model, rung.metric, spearman.value, spearman.low, spearman.high, regret.value
+        )
+    };
+    if now.agreement.spearman.low <= 0.0 && best.agreement.spearman.low <= 0.0 {
+        format!(
+            "Misleading: no probe is shown to rank selections as the fine-tuned target does (best: {}).",
+            told(best)
+        )
+    } else if best.agreement.spearman.value > now.agreement.spearman.value + 0.1 {
+        format!("There is a better reward than {}: use {}.", told(now), told(best))
+    } else {
+        format!(
+            "The reward in use ranks selections much as the target does: {}.",
+            told(now)
+        )
+    }
+}
+
+/// Where the record of a check is.
+pub fn check_proxy_path(settings: &CheckProxySettings) -> PathBuf {
+    settings.select.out.join("check_proxy.json")
+}
