@@ -100,7 +100,7 @@ pub(crate) struct SelectArgs {
     /// What is measured: accuracy, macro-f1 or log-loss [default: accuracy]
     #[arg(long, help_heading = "Search")]
     metric: Option<String>,
-    /// The form of the metric that agents are rewarded by: soft or hard [default: soft]
+    /// The form of the metric that agents are rewarded by: soft, hard, auc, calibrated or matched [default: soft]
     #[arg(long, help_heading = "Search")]
     reward: Option<String>,
     /// What is trained at every state: probe (a ridge probe, a millisecond) or finetune (the target, seconds) [default: probe]

@@ -1,4 +1,4 @@
-//! One evaluation of the ridge probe, all that a reward needs: add a chunk, factor, score the fold, soft metric. One thread.
+//! One evaluation of the ridge probe, all that a reward needs: add a chunk, factor, score the fold. One thread.
 
 use std::{hint::black_box, sync::Arc};
 
@@ -27,12 +27,15 @@ fn design(rows: usize, seed: u64) -> Design {
 }
 
 fn evaluation(criterion: &mut Criterion) {
-    for (name, kind) in [
-        ("soft accuracy", MetricKind::Accuracy),
-        ("soft macro-F1", MetricKind::MacroF1),
+    for (name, metric) in [
+        ("soft accuracy", Metric::soft(MetricKind::Accuracy)),
+        ("soft macro-F1", Metric::soft(MetricKind::MacroF1)),
+        ("AUC", Metric::Auc),
+        ("calibrated log loss", Metric::Calibrated),
+        ("matched macro-F1", Metric::Matched(MetricKind::MacroF1)),
     ] {
         let settings = ProbeSettings {
-            metric: Metric::soft(kind),
+            metric,
             ridge: 10.0,
             temperature: 0.1,
             gram_memory: ProbeSettings::GRAM_MEMORY,

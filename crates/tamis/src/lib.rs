@@ -36,6 +36,7 @@
 
 pub mod agent;
 pub mod budget;
+pub mod check;
 pub mod cluster;
 pub mod data;
 pub mod demo;

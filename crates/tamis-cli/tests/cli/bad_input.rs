@@ -21,6 +21,7 @@ fn settings_that_mean_nothing_are_named() {
         &["--clusters", "481"],
         &["--agent", "oracle"],
         &["--metric", "f1"],
+        &["--reward", "firm"],
         &["--leaks", "maybe"],
         &["--max-bad", "2"],
         &["--max-evaluations", "0"],

@@ -54,6 +54,9 @@ fn every_way_to_spend_the_budget_meets_it() {
         ("flat", &["--network", "flat"]),
         ("clusters", &["--chunk", "cluster"]),
         ("hard", &["--reward", "hard", "--metric", "macro-f1"]),
+        ("auc", &["--reward", "auc"]),
+        ("calibrated", &["--reward", "calibrated", "--agent", "greedy"]),
+        ("matched", &["--reward", "matched", "--metric", "macro-f1"]),
         ("loss", &["--metric", "log-loss"]),
         ("tokens", &["--budget", "400 tokens"]),
         ("time", &["--max-time", "30"]),
@@ -61,6 +64,15 @@ fn every_way_to_spend_the_budget_meets_it() {
         succeeds(fixture.select(out, more));
         let rows = fixture.read(&format!("{out}/selected.jsonl")).lines().count();
         let record: Value = serde_json::from_str(&fixture.read(&format!("{out}/selection.json"))).expect("JSON");
+        let rewarded_by = match out {
+            "hard" => "macro_f1",
+            "auc" => "auc",
+            "calibrated" => "calibrated_log_loss",
+            "matched" => "matched_macro_f1",
+            "loss" => "log_loss",
+            _ => "soft_accuracy",
+        };
+        assert_eq!(record["scores"]["reward"]["metric"], rewarded_by);
         if out == "tokens" {
             let tokens = record["budget"]["tokens"].as_u64().expect("tokens");
             assert!((370..=400).contains(&tokens), "{tokens} tokens of 400");

@@ -510,12 +510,19 @@ impl Design {
     }
 }
 
-/// Writes the softmax of `sharpness * scores` to the front of `out`.
+/// Writes the softmax of `sharpness * scores` to the front of `out`; every probability is above 0, since 0 marks an answer that
+/// a row lacks.
 pub(super) fn softmax(scores: &[f32], sharpness: f32, out: &mut [f32]) {
     let greatest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut sum = 0.0;
     for (p, &score) in out.iter_mut().zip(scores) {
-        *p = ((score - greatest) * sharpness).exp();
+        let power = ((score - greatest) * sharpness).exp();
+        // Not `max`, which would hide a score that is not a number.
+        *p = if power < f32::MIN_POSITIVE {
+            f32::MIN_POSITIVE
+        } else {
+            power
+        };
         sum += *p;
     }
     for p in out {
@@ -614,6 +621,15 @@ mod tests {
                 .all(|(a, b): (&f32, f32)| (a - b).abs() < 1e-6),
             "{p:?}"
         );
+    }
+
+    #[test]
+    fn only_answers_that_are_not_there_have_probability_0() {
+        let design = Design::new(Matrix::zeros(5, 1), vec![0, 2, 5], vec![0, 1], 1);
+        let p = design.probabilities(&[0.0, 1000.0, f32::NAN, 0.0, 0.0], 1.0);
+        assert!(p.row(0)[0] > 0.0 && p.row(0)[0] < 1e-30, "{p:?}");
+        assert_eq!(p.row(0)[1..], [1.0, 0.0]);
+        assert!(p.row(1).iter().all(|p| p.is_nan()));
     }
 
     #[test]

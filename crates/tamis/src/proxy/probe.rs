@@ -11,7 +11,7 @@
 //! d metric / dε = Σ_c (x·M_c + μ_c) (y_c − ŷ_c),   A M_c = g_c − Σx h_c/n,   μ_c = (h_c − Σx·M_c)/n
 //! ```
 //!
-//! with g = ∂metric/∂W and h = ∂metric/∂b taken through the softmax (of a hard metric: of its soft twin). A chunk's influence is
+//! with g = ∂metric/∂W and h = ∂metric/∂b taken through the softmax (of a metric that is not soft: of its stand-in, [`Metric::slope`]). A chunk's influence is
 //! its rows' sum, estimated from at most 16 evenly spaced ones. Source: Koh & Liang, arXiv 1703.04730, section 2.1, here
 //! exact in the Hessian, since the problem is quadratic.
 
@@ -505,6 +505,26 @@ mod tests {
             let taken: Vec<RowId> = (0..60).collect();
             let chunks: Vec<Vec<RowId>> = (5..12).map(|k| chunk(k)[..16].to_vec()).collect();
             check_influence(&probe_with(metric, 0), &taken, &chunks);
+        }
+    }
+
+    #[test]
+    fn a_metric_free_of_an_operating_point_sees_what_the_rows_teach() {
+        let fold = random_design(80, 12, 2);
+        let mix = [0, 1, 2].map(|c| fold.targets.iter().filter(|&&y| y == c).count() as f64 / 80.0);
+        for (metric, by_chance) in [
+            ("auc", 0.5),
+            // The same prediction for every row can be no better than the label mix.
+            ("calibrated_log_loss", mix.map(|share| share * share.ln()).iter().sum()),
+            ("matched_accuracy", mix.map(|share| share * share).iter().sum()),
+        ] {
+            let probe = probe_with(metric, 0);
+            let empty = score_of(&probe, &[]);
+            assert!((empty - by_chance).abs() < 1e-6, "{metric}: {empty}");
+            assert!(score_of(&probe, &[0, 1, 2, 3, 4, 5]) > empty + 0.1, "{metric}");
+            let mut run = probe.start(Seed(0)).expect("starts");
+            let insight = run.insight(&[&chunk(0)]).expect("no error").expect("insight");
+            assert!(insight.influence[0].is_finite(), "{metric}");
         }
     }
 

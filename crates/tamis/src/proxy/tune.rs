@@ -53,11 +53,19 @@ pub struct Tuning {
 const SHARPNESS: f64 = 4.0;
 
 impl Tuning {
-    /// The temperature at which a metric is a good reward: the tuned one for log loss, a sharper one for the others.
+    /// The temperature at which a metric is a good reward: the tuned one for all forms of log loss and for AUC, a sharper one
+    /// for accuracy and macro-F1, hard, soft or matched.
+    ///
+    /// AUC compares probabilities of different rows, and sharp ones are all but 0 or 1, where no rank is left. The
+    /// calibrated log loss has a temperature of its own and begins to look for it here.
     pub fn temperature_for(&self, metric: Metric) -> f64 {
-        match metric.kind {
-            MetricKind::LogLoss => self.temperature,
-            MetricKind::Accuracy | MetricKind::MacroF1 => self.temperature / SHARPNESS,
+        match metric {
+            Metric::Auc
+            | Metric::Calibrated
+            | Metric::Hard(MetricKind::LogLoss)
+            | Metric::Soft(MetricKind::LogLoss)
+            | Metric::Matched(MetricKind::LogLoss) => self.temperature,
+            Metric::Hard(_) | Metric::Soft(_) | Metric::Matched(_) => self.temperature / SHARPNESS,
         }
     }
 }
@@ -186,6 +194,21 @@ mod tests {
         let metric = Metric::soft(MetricKind::LogLoss);
         let scores = train_and_score(&train, &rows, chosen, &[&fold], &[metric]).expect("trains");
         assert!((scores[0][0] + tuning.log_loss).abs() < 1e-9);
+    }
+
+    #[test]
+    fn only_metrics_that_a_surer_model_could_raise_are_taken_sharper() {
+        let tuning = Tuning {
+            ridge: 1.0,
+            temperature: 0.2,
+            log_loss: 0.5,
+            tried: Vec::new(),
+        };
+        for (name, metric) in Metric::NAMES {
+            let sharper = name.contains("accuracy") || name.contains("macro_f1");
+            let want = if sharper { 0.05 } else { 0.2 };
+            assert_eq!(tuning.temperature_for(metric), want, "{name}");
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub struct SelectSettings {
     pub agent: Method,
     /// What is measured. Default: accuracy.
     pub metric: MetricKind,
-    /// Whether the reward is the metric's soft form or the metric itself. Default: soft.
+    /// The form of the metric that is the reward: soft, hard, auc, calibrated or matched. Default: soft.
     pub reward: RewardKind,
     /// What is trained at every state. Default: the probe.
     pub proxy: ProxyKind,
@@ -99,6 +99,25 @@ pub enum RewardKind {
     Soft,
     /// By the most probable answer.
     Hard,
+    /// How well each class's probability ranks its rows, whatever the metric: [`Metric::Auc`].
+    Auc,
+    /// The log loss at the best class factors and temperature, whatever the metric: [`Metric::Calibrated`].
+    Calibrated,
+    /// As soft, after the predicted label mix is brought to the true one: [`Metric::Matched`].
+    Matched,
+}
+
+impl RewardKind {
+    /// The metric of this kind in this form.
+    pub fn of(self, kind: MetricKind) -> Metric {
+        match self {
+            Self::Soft => Metric::soft(kind),
+            Self::Hard => Metric::hard(kind),
+            Self::Auc => Metric::Auc,
+            Self::Calibrated => Metric::Calibrated,
+            Self::Matched => Metric::Matched(kind),
+        }
+    }
 }
 
 impl Default for SelectSettings {
@@ -135,18 +154,12 @@ impl Default for SelectSettings {
 impl SelectSettings {
     /// The metric by which states are rewarded.
     pub fn reward_metric(&self) -> Metric {
-        Metric {
-            kind: self.metric,
-            soft: self.reward == RewardKind::Soft && self.metric != MetricKind::LogLoss,
-        }
+        self.reward.of(self.metric)
     }
 
     /// The metric by which results are reported.
     pub fn report_metric(&self) -> Metric {
-        Metric {
-            kind: self.metric,
-            soft: false,
-        }
+        Metric::hard(self.metric)
     }
 
     /// What judges the finalists.
@@ -212,7 +225,14 @@ impl std::str::FromStr for RewardKind {
         match text {
             "soft" => Ok(Self::Soft),
             "hard" => Ok(Self::Hard),
-            _ => Err(Error::setting("--reward", "soft or hard", format!("`{text}`"))),
+            "auc" => Ok(Self::Auc),
+            "calibrated" => Ok(Self::Calibrated),
+            "matched" => Ok(Self::Matched),
+            _ => Err(Error::setting(
+                "--reward",
+                "soft, hard, auc, calibrated or matched",
+                format!("`{text}`"),
+            )),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Scores of predictions: accuracy, macro-F1, log loss; hard and soft.
+//! Scores of predictions: accuracy, macro-F1, log loss; hard, soft, or free of an operating point.
 //!
 //! A hard metric counts the most probable answer of each row (ties take the lower index). A soft one is the same formula
 //! with counts replaced by probabilities, so it moves with every small change of the model: a better reward for few rows.
@@ -11,6 +11,20 @@
 //! Macro-F1 averages over the classes that occur among the *targets*. This is scikit-learn's `f1_score(average="macro",
 //! labels=np.unique(y_true))`; its default also counts, with F1 = 0, a class that is only predicted. We leave such a class
 //! out because a soft prediction gives every class some mass, and a class that the fold lacks can neither gain nor lose.
+//!
+//! Three more do not gain from a mere shift of the predicted label mix, which a model fine-tuned later need not keep:
+//!
+//! - *AUC* looks only at how a class's probability ranks the rows (`metric/auc.rs`). It is unchanged by any increasing map
+//!   of one class's probabilities. With two classes that holds for a shift of the mix; with more, only nearly, since
+//!   the probabilities of a row then sum to 1 again.
+//! - *Calibrated log loss* is taken after the best class factors and temperature (`metric/scaling.rs`).
+//! - A *matched* metric is the soft one after the mean prediction is brought to the targets' label mix by a factor a class
+//!   (`metric/scaling.rs`).
+//!
+//! The last two are unchanged if every p_c is multiplied by a factor of its class and the rows are normalised again.
+
+mod auc;
+mod scaling;
 
 use std::{fmt, str::FromStr};
 
@@ -30,60 +44,87 @@ pub enum MetricKind {
     LogLoss,
 }
 
-/// What is measured, and how: `accuracy`, `macro_f1`, `log_loss`, `soft_accuracy`, `soft_macro_f1`.
+/// What is measured, and how; its names, such as `soft_macro_f1`, are in [`Metric::NAMES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
-pub struct Metric {
-    /// The formula.
-    pub kind: MetricKind,
-    /// Whether probabilities take the place of counts. Log loss always uses probabilities; both values mean the same there.
-    pub soft: bool,
+pub enum Metric {
+    /// By the most probable answer. Log loss always uses probabilities; it is the same as the soft one.
+    Hard(MetricKind),
+    /// Probabilities take the place of counts.
+    Soft(MetricKind),
+    /// The soft metric of predictions whose mean is the targets' label mix.
+    Matched(MetricKind),
+    /// The mean over the classes of the area under the curve of one class against the rest; 1 is best, 0.5 is chance.
+    Auc,
+    /// The log loss at the best class factors and temperature, negated.
+    Calibrated,
 }
 
 /// The least probability that log loss sees, so that one sure mistake does not cost infinitely much.
 const LEAST_PROBABILITY: f64 = 1e-15;
 
 impl Metric {
-    /// The hard metric of this kind.
+    /// Every metric by its name.
+    pub const NAMES: [(&str, Self); 10] = [
+        ("accuracy", Self::Hard(MetricKind::Accuracy)),
+        ("macro_f1", Self::Hard(MetricKind::MacroF1)),
+        ("log_loss", Self::Soft(MetricKind::LogLoss)),
+        ("soft_accuracy", Self::Soft(MetricKind::Accuracy)),
+        ("soft_macro_f1", Self::Soft(MetricKind::MacroF1)),
+        ("auc", Self::Auc),
+        ("calibrated_log_loss", Self::Calibrated),
+        ("matched_accuracy", Self::Matched(MetricKind::Accuracy)),
+        ("matched_macro_f1", Self::Matched(MetricKind::MacroF1)),
+        ("matched_log_loss", Self::Matched(MetricKind::LogLoss)),
+    ];
+
+    /// The hard metric of this kind; of log loss, which has none, the soft one.
     pub fn hard(kind: MetricKind) -> Self {
-        Self { kind, soft: false }
+        match kind {
+            MetricKind::LogLoss => Self::Soft(kind),
+            MetricKind::Accuracy | MetricKind::MacroF1 => Self::Hard(kind),
+        }
     }
 
     /// The soft metric of this kind.
     pub fn soft(kind: MetricKind) -> Self {
-        Self { kind, soft: true }
+        Self::Soft(kind)
     }
 
     /// The score of these probabilities; higher is better, so log loss comes negated.
     ///
-    /// `probabilities` has shape `(n, outputs)`, `targets` `(n,)` with values below `outputs`. No rows score 0.
+    /// `probabilities` has shape `(n, outputs)`, `targets` `(n,)` with values below `outputs`. A row with fewer answers than
+    /// others is filled up with zeros, and only such a row ends in zeros. No rows score 0. Finite probabilities have a finite
+    /// score; where one is not, AUC and the calibrated and matched scores are NaN.
     ///
     /// # Panics
     ///
     /// If the lengths differ or a target is out of range.
     pub fn score(&self, probabilities: &Matrix, targets: &[u32]) -> f64 {
         check(probabilities, targets);
-        let n = targets.len().max(1) as f64;
-        match (self.kind, self.soft) {
-            (MetricKind::Accuracy, false) => {
-                rows(probabilities, targets)
-                    .filter(|&(row, y)| argmax(row) == y)
-                    .count() as f64
-                    / n
+        let fitted = matches!(self, Self::Auc | Self::Calibrated | Self::Matched(_));
+        if fitted && probabilities.as_slice().iter().any(|p| !p.is_finite()) {
+            return f64::NAN;
+        }
+        match *self {
+            _ if targets.is_empty() => 0.0,
+            Self::Hard(kind) => score_as_given(kind, false, probabilities, targets),
+            Self::Soft(kind) => score_as_given(kind, true, probabilities, targets),
+            Self::Matched(kind) => score_as_given(kind, true, &scaling::matched(probabilities, targets), targets),
+            Self::Auc => auc::score(probabilities, targets),
+            Self::Calibrated => {
+                let as_given = score_as_given(MetricKind::LogLoss, true, probabilities, targets);
+                // Never worse than without, also where rows sum to 1 only nearly.
+                as_given.max(-scaling::calibrated_loss(probabilities, targets))
             }
-            (MetricKind::Accuracy, true) => {
-                rows(probabilities, targets)
-                    .map(|(row, y)| f64::from(row[y]))
-                    .sum::<f64>()
-                    / n
-            }
-            (MetricKind::LogLoss, _) => -row_losses(probabilities, targets).map(f64::from).sum::<f64>() / n,
-            (MetricKind::MacroF1, soft) => Counts::of(probabilities, targets, soft).macro_f1(),
         }
     }
 
-    /// The change of the *soft* score per change of each probability, shape `(n, outputs)`; a hard metric has no slope
-    /// and gives its soft twin's.
+    /// The change of the score per change of each probability, shape `(n, outputs)`.
+    ///
+    /// Exact for a soft metric. Others have no slope, or one through a fit, and give that of a simpler score that rises with
+    /// them: a hard and a matched metric their soft twin's, the calibrated log loss that of the log loss, and AUC that of
+    /// the mean over the classes of the mean p_c of the class's rows less that of all others.
     ///
     /// # Panics
     ///
@@ -92,7 +133,15 @@ impl Metric {
         check(probabilities, targets);
         let n = targets.len().max(1) as f64;
         let mut slope = Matrix::zeros(probabilities.rows(), probabilities.cols());
-        match self.kind {
+        let kind = match *self {
+            Self::Hard(kind) | Self::Soft(kind) | Self::Matched(kind) => kind,
+            Self::Calibrated => MetricKind::LogLoss,
+            Self::Auc => {
+                auc::slope(targets, &mut slope);
+                return slope;
+            }
+        };
+        match kind {
             MetricKind::Accuracy => {
                 for (i, &y) in targets.iter().enumerate() {
                     slope.row_mut(i)[y as usize] = (1.0 / n) as f32;
@@ -120,6 +169,27 @@ impl Metric {
             }
         }
         slope
+    }
+}
+
+/// The score of a metric that takes the probabilities as they are.
+fn score_as_given(kind: MetricKind, soft: bool, probabilities: &Matrix, targets: &[u32]) -> f64 {
+    let n = targets.len().max(1) as f64;
+    match (kind, soft) {
+        (MetricKind::Accuracy, false) => {
+            rows(probabilities, targets)
+                .filter(|&(row, y)| argmax(row) == y)
+                .count() as f64
+                / n
+        }
+        (MetricKind::Accuracy, true) => {
+            rows(probabilities, targets)
+                .map(|(row, y)| f64::from(row[y]))
+                .sum::<f64>()
+                / n
+        }
+        (MetricKind::LogLoss, _) => -row_losses(probabilities, targets).map(f64::from).sum::<f64>() / n,
+        (MetricKind::MacroF1, soft) => Counts::of(probabilities, targets, soft).macro_f1(),
     }
 }
 
@@ -192,13 +262,12 @@ impl Counts {
 
 impl fmt::Display for Metric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match (self.kind, self.soft) {
-            (MetricKind::Accuracy, false) => "accuracy",
-            (MetricKind::Accuracy, true) => "soft_accuracy",
-            (MetricKind::MacroF1, false) => "macro_f1",
-            (MetricKind::MacroF1, true) => "soft_macro_f1",
-            (MetricKind::LogLoss, _) => "log_loss",
-        })
+        let canonical = match *self {
+            Self::Hard(kind) => Self::hard(kind),
+            other => other,
+        };
+        let named = Self::NAMES.iter().find(|(_, metric)| *metric == canonical);
+        f.write_str(named.map_or("", |(name, _)| name))
     }
 }
 
@@ -225,15 +294,12 @@ impl FromStr for Metric {
 
     /// Reads a metric's name; `-` and `_` are the same.
     fn from_str(name: &str) -> Result<Self> {
-        match name.replace('-', "_").as_str() {
-            "accuracy" => Ok(Self::hard(MetricKind::Accuracy)),
-            "soft_accuracy" => Ok(Self::soft(MetricKind::Accuracy)),
-            "macro_f1" => Ok(Self::hard(MetricKind::MacroF1)),
-            "soft_macro_f1" => Ok(Self::soft(MetricKind::MacroF1)),
-            "log_loss" => Ok(Self::soft(MetricKind::LogLoss)),
-            _ => Err(Error::setting(
+        let wanted = name.replace('-', "_");
+        match Self::NAMES.iter().find(|(known, _)| *known == wanted) {
+            Some((_, metric)) => Ok(*metric),
+            None => Err(Error::setting(
                 "--metric",
-                "accuracy, macro_f1, log_loss, soft_accuracy or soft_macro_f1",
+                format!("one of {}", Self::NAMES.map(|(known, _)| known).join(", ")),
                 format!("`{name}`"),
             )),
         }
@@ -259,8 +325,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    const ALL: [&str; 5] = ["accuracy", "macro_f1", "log_loss", "soft_accuracy", "soft_macro_f1"];
 
     fn metric(name: &str) -> Metric {
         name.parse().expect("a metric's name")
@@ -299,8 +363,9 @@ mod tests {
 
     #[test]
     fn no_rows_score_nothing() {
-        for name in ALL {
-            close(metric(name).score(&Matrix::zeros(0, 3), &[]), 0.0);
+        for (_, metric) in Metric::NAMES {
+            close(metric.score(&Matrix::zeros(0, 3), &[]), 0.0);
+            assert_eq!(metric.slope(&Matrix::zeros(0, 3), &[]).rows(), 0);
         }
     }
 
@@ -324,11 +389,33 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_as_they_are_shown() {
-        for name in ALL {
-            assert_eq!(metric(name).to_string(), name);
-            assert_eq!(metric(&name.replace('_', "-")), metric(name));
+    fn a_number_that_is_none_is_not_scored_as_one() {
+        let p = Matrix::from_vec(vec![0.5, 0.5, f32::NAN, 0.5], 2, 2);
+        for name in ["auc", "calibrated_log_loss", "matched_accuracy"] {
+            assert!(metric(name).score(&p, &[0, 1]).is_nan());
         }
+    }
+
+    #[test]
+    fn stand_ins_have_the_slope_of_what_they_stand_for() {
+        let (p, y) = sample();
+        for (name, twin) in [
+            ("macro_f1", "soft_macro_f1"),
+            ("matched_accuracy", "soft_accuracy"),
+            ("calibrated_log_loss", "log_loss"),
+        ] {
+            assert_eq!(metric(name).slope(&p, &y), metric(twin).slope(&p, &y));
+        }
+    }
+
+    #[test]
+    fn names_are_read_as_they_are_shown() {
+        for (name, metric) in Metric::NAMES {
+            assert_eq!(metric.to_string(), name);
+            assert_eq!(name.replace('_', "-").parse::<Metric>().expect("a name"), metric);
+            assert_eq!(serde_json::to_value(metric).expect("JSON"), name);
+        }
+        assert_eq!(Metric::Hard(MetricKind::LogLoss).to_string(), "log_loss");
         let error = "f1".parse::<Metric>().expect_err("not a metric");
         assert!(error.to_string().contains("found `f1`"), "{error}");
     }

@@ -1,0 +1,3 @@
+//! Whether the cheap proxy's scores can be trusted: checks of them against dearer ones.
+
+pub mod agreement;
