@@ -18,3 +18,8 @@ fn the_command_says_what_it_does() {
 fn select_lists_its_flags_with_defaults() {
     insta::assert_snapshot!(help(&["select", "--help"]));
 }
+
+#[test]
+fn finetune_lists_its_flags_with_defaults() {
+    insta::assert_snapshot!(help(&["finetune", "--help"]));
+}

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bad_vectors;
+mod finetune;
 mod fixture;
 mod help;
 mod outputs;

@@ -339,6 +339,36 @@ mod tests {
         close(Metric::soft(MetricKind::Accuracy).score(&p, &y), 0.6);
     }
 
+<<<<<<< HEAD
+=======
+    /// ```python
+    /// z = np.log(p)
+    /// def loss(t):
+    ///     l = t[2] * z + np.array([t[0], t[1], 0])
+    ///     return np.mean(np.log(np.exp(l).sum(1)) - l[np.arange(8), y])
+    /// scipy.optimize.minimize(loss, [0, 0, 1], method="BFGS", options={"gtol": 1e-12}).fun
+    /// scipy.optimize.minimize(lambda t: loss([t[0], t[1], 1]), [0, 0], method="BFGS", options={"gtol": 1e-12}).fun
+    /// # and the mean of the right answers' q at that point
+    /// ```
+    #[test]
+    fn the_fit_is_that_of_another_optimiser() {
+        let p = matrix(&[
+            &[0.7, 0.2, 0.1],
+            &[0.4, 0.4, 0.2],
+            &[0.1, 0.3, 0.6],
+            &[0.25, 0.5, 0.25],
+            &[0.2, 0.5, 0.3],
+            &[0.3, 0.3, 0.4],
+            &[0.5, 0.25, 0.25],
+            &[0.2, 0.2, 0.6],
+        ]);
+        let y = [0, 0, 2, 1, 2, 1, 1, 0];
+        close(Metric::Calibrated.score(&p, &y), -0.963_992_662_7);
+        close(Metric::Matched(MetricKind::LogLoss).score(&p, &y), -0.964_401_389_0);
+        close(Metric::Matched(MetricKind::Accuracy).score(&p, &y), 0.412_029_382_7);
+    }
+
+>>>>>>> rewards
     #[test]
     fn sure_models_keep_finite_scores_and_matched_mixes() {
         // Rows of one class: there is nothing to lose.

@@ -1,0 +1,165 @@
+//! `tamis finetune`, and what `select` and `check` do with a model that can be fine-tuned: on a tiny BERT.
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::fixture::{Fixture, complains, exists, succeeds};
+
+/// The folder of a tiny model of two labels.
+const TINY: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../tamis/tests/oracle/classifiers/bert-labels"
+);
+
+fn finetune(fixture: &Fixture, out: &str, more: &[&str]) -> Command {
+    let mut command = fixture.tamis();
+    command.args(["finetune", "--out", out]);
+    for (flag, value) in [
+        ("--train", "train.jsonl"),
+        ("--validation", "validation.jsonl"),
+        ("--test", "test.jsonl"),
+        ("--model", TINY),
+        ("--rate", "0.003"),
+        ("--max-length", "32"),
+    ] {
+        if !more.contains(&flag) && !more.contains(&"--selection") || flag == "--model" && !more.contains(&flag) {
+            command.args([flag, value]);
+        }
+    }
+    command.arg("--new-head").args(more);
+    command
+}
+
+#[test]
+fn the_target_is_trained_on_a_selection_and_written_as_transformers_reads_it() {
+    let fixture = Fixture::new();
+    succeeds(fixture.select("run", &[]));
+    let said = succeeds(finetune(&fixture, "target", &["--selection", "run", "--epochs", "2"]));
+    assert!(said.contains("Trained: 48 rows, 2 epochs, 6 steps"), "{said}");
+    let metrics: Value = serde_json::from_str(&fixture.read("target/metrics.json")).expect("JSON");
+    for split in ["validation", "test"] {
+        for score in ["accuracy", "macro_f1", "log_loss"] {
+            assert!(metrics[split][score].is_f64(), "{split}.{score}");
+        }
+    }
+    for cost in ["train_seconds", "rows_per_second", "tokens_per_second"] {
+        assert!(metrics[cost].as_f64().is_some_and(|cost| cost > 0.0), "{cost}");
+    }
+    assert_eq!(metrics["epochs"].as_array().map(Vec::len), Some(2));
+    let config: Value = serde_json::from_str(&fixture.read("target/config.json")).expect("JSON");
+    assert_eq!(config["architectures"][0], "BertForSequenceClassification");
+    assert_eq!(config["id2label"]["2"], "refund");
+    for file in ["model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        assert!(exists(&fixture, &format!("target/{file}")), "{file}");
+    }
+    // What was trained can be trained on, head and all.
+    let mut again = fixture.tamis();
+    again.args(["finetune", "--selection", "run", "--model", "target", "--out", "again", "--epochs", "1"]);
+    succeeds(again);
+}
+
+#[test]
+fn one_seed_gives_one_model_whatever_the_threads_and_however_often_it_was_stopped() {
+    let fixture = Fixture::new();
+    let epochs = ["--epochs", "40"];
+    succeeds(finetune(&fixture, "one", &[&epochs[..], &["--threads", "1"]].concat()));
+    succeeds(finetune(&fixture, "two", &[&epochs[..], &["--threads", "2"]].concat()));
+    let model = |out: &str| std::fs::read(fixture.path(&format!("{out}/model.safetensors"))).expect("reads");
+    assert!(model("one") == model("two"), "another number of threads gave another model");
+
+    let mut stopped = 0;
+    for _ in 0..3 {
+        let child = finetune(&fixture, "stopped", &epochs)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("starts");
+        std::thread::sleep(std::time::Duration::from_millis(400));
+        // Ctrl-C: the run keeps a checkpoint and ends with status 130.
+        let pid = child.id().to_string();
+        let _ = Command::new("kill").args(["-INT", &pid]).status();
+        let output = child.wait_with_output().expect("ends");
+        stopped += u32::from(output.status.code() == Some(130) && exists(&fixture, "stopped/checkpoint.safetensors"));
+    }
+    assert!(stopped > 0, "no run was stopped while it trained: the test proves nothing");
+    succeeds(finetune(&fixture, "stopped", &epochs));
+    assert!(model("one") == model("stopped"), "going on gave another model");
+    assert!(!exists(&fixture, "stopped/checkpoint.safetensors"));
+}
+
+#[test]
+fn frozen_layers_and_select_by_fine_tuning_work_together() {
+    let fixture = Fixture::new();
+    succeeds(finetune(&fixture, "frozen", &["--freeze", "1", "--epochs", "1"]));
+    let settings = "[finetune.train]\nepochs = 1\nrate = 0.003\nmax_length = 32\n[finetune]\nfold_rows = 20\n";
+    fixture.write("tamis.toml", settings);
+    let dear = [
+        "--config", "tamis.toml", "--model", TINY, "--proxy", "finetune", "--max-evaluations", "20", "--agent", "random",
+    ];
+    succeeds(fixture.select("dear", &dear));
+    let two_stages = [
+        "--config", "tamis.toml", "--model", TINY, "--adapt", "10%", "--judge", "finetune", "--finalists", "2",
+    ];
+    let said = succeeds(fixture.select("staged", &two_stages));
+    assert!(said.contains("2 random selections"), "{said}");
+    let record: Value = serde_json::from_str(&fixture.read("staged/selection.json")).expect("JSON");
+    assert_eq!(record["scores"]["finetuned"]["finalists"].as_array().map(Vec::len), Some(2));
+    let stages: Vec<&str> = record["stages"]
+        .as_array()
+        .expect("stages")
+        .iter()
+        .filter_map(|stage| stage["name"].as_str())
+        .collect();
+    assert!(stages.contains(&"adapt") && stages.contains(&"features"), "{stages:?}");
+}
+
+#[test]
+fn the_proxy_is_checked_against_the_target() {
+    let fixture = Fixture::new();
+    fixture.write("tamis.toml", "[finetune.train]\nepochs = 1\nrate = 0.003\nmax_length = 32\n");
+    let mut command = fixture.tamis();
+    command.args(["check", "proxy", "--config", "tamis.toml", "--out", "check", "--states", "1", "--model", TINY]);
+    command.args(["--train", "train.jsonl", "--validation", "validation.jsonl", "--test", "test.jsonl"]);
+    command.args(["--budget", "10%", "--chunk", "8", "--clusters", "12", "--max-evaluations", "100", "--adapt", "10%"]);
+    let said = succeeds(command);
+    assert!(said.contains("probe, adapted features") && said.contains("Spearman"), "{said}");
+    let record: Value = serde_json::from_str(&fixture.read("check/check_proxy.json")).expect("JSON");
+    // one of each of four kinds, and one by each of two probes and five rewards
+    assert_eq!(record["states"].as_array().map(Vec::len), Some(14));
+    assert!(record["rungs"][0]["agreement"]["spearman"]["value"].is_f64());
+}
+
+#[test]
+fn what_cannot_be_fine_tuned_says_why() {
+    let fixture = Fixture::new();
+    std::fs::create_dir(fixture.path("alien")).expect("a folder");
+    fixture.write("alien/config.json", r#"{"model_type": "mamba", "hidden_size": 8}"#);
+    let mut complaints = Vec::new();
+    for (out, more) in [
+        ("a", &["--model", "alien"][..]),
+        ("b", &["--freeze", "9"]),
+        ("c", &["--epochs", "0"]),
+        ("d", &["--rate", "-1"]),
+        ("e", &["--selection", "nowhere"]),
+    ] {
+        complaints.push(complains(&fixture, finetune(&fixture, out, more), 2));
+    }
+    let mut without = fixture.tamis();
+    without.args(["finetune", "--train", "train.jsonl", "--validation", "validation.jsonl"]);
+    complaints.push(complains(&fixture, without, 2));
+    let mut with_head = fixture.tamis();
+    with_head.args(["finetune", "--train", "train.jsonl", "--validation", "validation.jsonl", "--model", TINY]);
+    complaints.push(complains(&fixture, with_head, 2));
+    complaints.push(complains(
+        &fixture,
+        fixture.select("f", &["--proxy", "finetune"]),
+        2,
+    ));
+    succeeds(finetune(&fixture, "same", &["--epochs", "1"]));
+    complaints.push(complains(&fixture, finetune(&fixture, "same", &["--epochs", "2"]), 2));
+    // So high a rate that the weights overflow.
+    complaints.push(complains(&fixture, finetune(&fixture, "nan", &["--rate", "1e38"]), 1));
+    let all = complaints.join("\n\n").replace(TINY, "<tiny>");
+    insta::assert_snapshot!(all);
+}
