@@ -339,8 +339,6 @@ mod tests {
         close(Metric::soft(MetricKind::Accuracy).score(&p, &y), 0.6);
     }
 
-<<<<<<< HEAD
-=======
     /// ```python
     /// z = np.log(p)
     /// def loss(t):
@@ -368,7 +366,6 @@ mod tests {
         close(Metric::Matched(MetricKind::Accuracy).score(&p, &y), 0.412_029_382_7);
     }
 
->>>>>>> rewards
     #[test]
     fn sure_models_keep_finite_scores_and_matched_mixes() {
         // Rows of one class: there is nothing to lose.
