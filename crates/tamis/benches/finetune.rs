@@ -53,7 +53,11 @@ fn steps(criterion: &mut Criterion) {
 
     let mut group = criterion.benchmark_group("finetune");
     group.sample_size(12).sampling_mode(SamplingMode::Flat);
-    for (name, data, freeze) in [("16 x 64", &even, None), ("mixed", &mixed, None), ("16 x 64, top two", &even, Some(4))] {
+    for (name, data, freeze) in [
+        ("16 x 64", &even, None),
+        ("mixed", &mixed, None),
+        ("16 x 64, top two", &even, Some(4)),
+    ] {
         let settings = TrainSettings {
             freeze,
             ..TrainSettings::default()
@@ -71,7 +75,14 @@ fn steps(criterion: &mut Criterion) {
                 },
                 |rows| {
                     trainer
-                        .step(&mut model, data, &rows, 1e-5, Seed(u64::from(rows[0])), beneath.as_ref())
+                        .step(
+                            &mut model,
+                            data,
+                            &rows,
+                            1e-5,
+                            Seed(u64::from(rows[0])),
+                            beneath.as_ref(),
+                        )
                         .expect("trains")
                 },
                 BatchSize::PerIteration,

@@ -55,7 +55,17 @@ fn the_target_is_trained_on_a_selection_and_written_as_transformers_reads_it() {
     }
     // What was trained can be trained on, head and all.
     let mut again = fixture.tamis();
-    again.args(["finetune", "--selection", "run", "--model", "target", "--out", "again", "--epochs", "1"]);
+    again.args([
+        "finetune",
+        "--selection",
+        "run",
+        "--model",
+        "target",
+        "--out",
+        "again",
+        "--epochs",
+        "1",
+    ]);
     succeeds(again);
 }
 
@@ -66,7 +76,10 @@ fn one_seed_gives_one_model_whatever_the_threads_and_however_often_it_was_stoppe
     succeeds(finetune(&fixture, "one", &[&epochs[..], &["--threads", "1"]].concat()));
     succeeds(finetune(&fixture, "two", &[&epochs[..], &["--threads", "2"]].concat()));
     let model = |out: &str| std::fs::read(fixture.path(&format!("{out}/model.safetensors"))).expect("reads");
-    assert!(model("one") == model("two"), "another number of threads gave another model");
+    assert!(
+        model("one") == model("two"),
+        "another number of threads gave another model"
+    );
 
     let mut stopped = 0;
     for _ in 0..3 {
@@ -82,7 +95,10 @@ fn one_seed_gives_one_model_whatever_the_threads_and_however_often_it_was_stoppe
         let output = child.wait_with_output().expect("ends");
         stopped += u32::from(output.status.code() == Some(130) && exists(&fixture, "stopped/checkpoint.safetensors"));
     }
-    assert!(stopped > 0, "no run was stopped while it trained: the test proves nothing");
+    assert!(
+        stopped > 0,
+        "no run was stopped while it trained: the test proves nothing"
+    );
     succeeds(finetune(&fixture, "stopped", &epochs));
     assert!(model("one") == model("stopped"), "going on gave another model");
     assert!(!exists(&fixture, "stopped/checkpoint.safetensors"));
@@ -95,16 +111,37 @@ fn frozen_layers_and_select_by_fine_tuning_work_together() {
     let settings = "[finetune.train]\nepochs = 1\nrate = 0.003\nmax_length = 32\n[finetune]\nfold_rows = 20\n";
     fixture.write("tamis.toml", settings);
     let dear = [
-        "--config", "tamis.toml", "--model", TINY, "--proxy", "finetune", "--max-evaluations", "20", "--agent", "random",
+        "--config",
+        "tamis.toml",
+        "--model",
+        TINY,
+        "--proxy",
+        "finetune",
+        "--max-evaluations",
+        "20",
+        "--agent",
+        "random",
     ];
     succeeds(fixture.select("dear", &dear));
     let two_stages = [
-        "--config", "tamis.toml", "--model", TINY, "--adapt", "10%", "--judge", "finetune", "--finalists", "2",
+        "--config",
+        "tamis.toml",
+        "--model",
+        TINY,
+        "--adapt",
+        "10%",
+        "--judge",
+        "finetune",
+        "--finalists",
+        "2",
     ];
     let said = succeeds(fixture.select("staged", &two_stages));
     assert!(said.contains("2 random selections"), "{said}");
     let record: Value = serde_json::from_str(&fixture.read("staged/selection.json")).expect("JSON");
-    assert_eq!(record["scores"]["finetuned"]["finalists"].as_array().map(Vec::len), Some(2));
+    assert_eq!(
+        record["scores"]["finetuned"]["finalists"].as_array().map(Vec::len),
+        Some(2)
+    );
     let stages: Vec<&str> = record["stages"]
         .as_array()
         .expect("stages")
@@ -117,13 +154,48 @@ fn frozen_layers_and_select_by_fine_tuning_work_together() {
 #[test]
 fn the_proxy_is_checked_against_the_target() {
     let fixture = Fixture::new();
-    fixture.write("tamis.toml", "[finetune.train]\nepochs = 1\nrate = 0.003\nmax_length = 32\n");
+    fixture.write(
+        "tamis.toml",
+        "[finetune.train]\nepochs = 1\nrate = 0.003\nmax_length = 32\n",
+    );
     let mut command = fixture.tamis();
-    command.args(["check", "proxy", "--config", "tamis.toml", "--out", "check", "--states", "1", "--model", TINY]);
-    command.args(["--train", "train.jsonl", "--validation", "validation.jsonl", "--test", "test.jsonl"]);
-    command.args(["--budget", "10%", "--chunk", "8", "--clusters", "12", "--max-evaluations", "100", "--adapt", "10%"]);
+    command.args([
+        "check",
+        "proxy",
+        "--config",
+        "tamis.toml",
+        "--out",
+        "check",
+        "--states",
+        "1",
+        "--model",
+        TINY,
+    ]);
+    command.args([
+        "--train",
+        "train.jsonl",
+        "--validation",
+        "validation.jsonl",
+        "--test",
+        "test.jsonl",
+    ]);
+    command.args([
+        "--budget",
+        "10%",
+        "--chunk",
+        "8",
+        "--clusters",
+        "12",
+        "--max-evaluations",
+        "100",
+        "--adapt",
+        "10%",
+    ]);
     let said = succeeds(command);
-    assert!(said.contains("probe, adapted features") && said.contains("Spearman"), "{said}");
+    assert!(
+        said.contains("probe, adapted features") && said.contains("Spearman"),
+        "{said}"
+    );
     let record: Value = serde_json::from_str(&fixture.read("check/check_proxy.json")).expect("JSON");
     // one of each of four kinds, and one by each of two probes and five rewards
     assert_eq!(record["states"].as_array().map(Vec::len), Some(14));
@@ -149,13 +221,17 @@ fn what_cannot_be_fine_tuned_says_why() {
     without.args(["finetune", "--train", "train.jsonl", "--validation", "validation.jsonl"]);
     complaints.push(complains(&fixture, without, 2));
     let mut with_head = fixture.tamis();
-    with_head.args(["finetune", "--train", "train.jsonl", "--validation", "validation.jsonl", "--model", TINY]);
+    with_head.args([
+        "finetune",
+        "--train",
+        "train.jsonl",
+        "--validation",
+        "validation.jsonl",
+        "--model",
+        TINY,
+    ]);
     complaints.push(complains(&fixture, with_head, 2));
-    complaints.push(complains(
-        &fixture,
-        fixture.select("f", &["--proxy", "finetune"]),
-        2,
-    ));
+    complaints.push(complains(&fixture, fixture.select("f", &["--proxy", "finetune"]), 2));
     succeeds(finetune(&fixture, "same", &["--epochs", "1"]));
     complaints.push(complains(&fixture, finetune(&fixture, "same", &["--epochs", "2"]), 2));
     // So high a rate that the weights overflow.

@@ -8,8 +8,9 @@
 //! Source: Loshchilov & Hutter 2019, algorithm 2, as PyTorch has it. A table's row that never had a gradient has moments of zero:
 //! none are kept for it, and it only decays, which is what PyTorch's dense step comes to.
 
-use pulp::Arch;
 use rayon::prelude::*;
+
+use super::elementwise::wide;
 
 /// Numbers that one thread takes at a time: fixed, so that threads change no bit of a norm.
 const CHUNK: usize = 1 << 15;
@@ -205,7 +206,7 @@ impl AdamW {
 impl Factors {
     fn apply(self, values: &mut [f32], gradient: &[f32], mean: &mut [f32], square: &mut [f32], keep: f32) {
         let step = self.rate * self.mean_left;
-        Arch::new().dispatch(
+        wide(
             #[inline(always)]
             || {
                 let moments = mean.iter_mut().zip(square.iter_mut());

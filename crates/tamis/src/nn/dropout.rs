@@ -3,7 +3,7 @@
 //! Source: Srivastava et al. 2014, with kept numbers scaled up in training ("inverted"), as PyTorch has it. The generator is
 //! a counter through a 32-bit mixing function: equal keys give equal masks however work is cut up between threads.
 
-use pulp::Arch;
+use super::elementwise::wide;
 
 /// What is dropped at one place of a network in one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,7 +39,7 @@ impl Dropout {
         let threshold = (f64::from(self.probability) * 4_294_967_296.0) as u32;
         let (low, high) = (self.key as u32, (self.key >> 32) as u32);
         let offset = offset as u32;
-        Arch::new().dispatch(
+        wide(
             #[inline(always)]
             || {
                 for (i, x) in values.iter_mut().enumerate() {

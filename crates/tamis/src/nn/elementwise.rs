@@ -1,6 +1,24 @@
 //! What happens between products: activations and softmax, forward and backward. Compiled for the machine's widest vectors.
 
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
+
+/// Runs a loop compiled for the widest vectors that the machine has. The closure is to be marked `#[inline(always)]`.
+///
+/// It is called by reference: a closure called by value goes through an adapter that is not inlined, and what is not inlined here is
+/// compiled for the narrowest vectors.
+#[inline(always)]
+pub(crate) fn wide(work: impl FnMut()) {
+    struct Work<F>(F);
+    impl<F: FnMut()> WithSimd for Work<F> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(mut self, _: S) {
+            (self.0)();
+        }
+    }
+    Arch::new().dispatch(Work(work));
+}
 
 /// What a transformer's inner layer is passed through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +35,7 @@ pub enum Activation {
 
 /// Applies an activation to every number.
 pub fn activate(values: &mut [f32], activation: Activation) {
-    Arch::new().dispatch(
+    wide(
         #[inline(always)]
         || match activation {
             Activation::Gelu => values.iter_mut().for_each(
@@ -42,7 +60,7 @@ pub fn activate(values: &mut [f32], activation: Activation) {
 
 /// Softmax of each row of length `cols`, of the values times `scale`.
 pub fn softmax_rows(values: &mut [f32], cols: usize, scale: f32) {
-    Arch::new().dispatch(
+    wide(
         #[inline(always)]
         || {
             for row in values.chunks_exact_mut(cols.max(1)) {
@@ -67,7 +85,7 @@ pub fn softmax_rows(values: &mut [f32], cols: usize, scale: f32) {
 /// If the lengths differ.
 pub fn activate_backward(upstream: &mut [f32], input: &[f32], activation: Activation) {
     assert_eq!(upstream.len(), input.len(), "one derivative a number");
-    Arch::new().dispatch(
+    wide(
         #[inline(always)]
         || {
             let pairs = upstream.iter_mut().zip(input);
@@ -108,7 +126,7 @@ pub fn activate_backward(upstream: &mut [f32], input: &[f32], activation: Activa
 /// The derivative by the logits of `softmax_rows(logits, cols, scale)`, in place of `upstream`, the derivative by the `shares`
 /// that it gave. Rows have length `cols`.
 pub fn softmax_rows_backward(upstream: &mut [f32], shares: &[f32], cols: usize, scale: f32) {
-    Arch::new().dispatch(
+    wide(
         #[inline(always)]
         || {
             let cols = cols.max(1);
@@ -157,11 +175,14 @@ pub(super) fn exp(x: f32) -> f32 {
     // Adding and taking away 1.5 x 2^23 rounds to the nearest whole number in a way that vectorises.
     const ROUND: f32 = 12_582_912.0;
     let x = x.clamp(-87.0, 88.0);
-    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded - ROUND;
     // ln 2 in two parts, the first exact in few bits, so that the subtraction loses nothing
     let r = (x - n * 0.693_359_4) + n * 2.121_944_4e-4;
     let p = 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0))))));
-    p * f32::from_bits(((n as i32 + 127) << 23) as u32)
+    // n stands in the last bits of `rounded`; a cast of n itself would be checked, number by number
+    let power = rounded.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
+    p * f32::from_bits(power)
 }
 
 /// The error function; Abramowitz & Stegun 7.1.26, absolute error below 5e-7 in `f32`.

@@ -2,10 +2,9 @@
 //!
 //! Source: Ba et al. 2016, section 3, with the variance over n, as PyTorch has it.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
-use super::elementwise::reduce;
+use super::elementwise::{reduce, wide};
 
 /// Rows whose parts of a gradient are summed before they join the others': fixed, so that threads change no bit.
 pub(super) const BLOCK: usize = 64;
@@ -13,7 +12,7 @@ pub(super) const BLOCK: usize = 64;
 /// Adds `residual` to each row, brings it to mean 0 and variance 1, then scales and shifts it; rows are as long as `gain`.
 pub fn add_and_norm(values: &mut [f32], residual: &[f32], gain: &[f32], shift: &[f32], epsilon: f32) {
     let cols = gain.len();
-    Arch::new().dispatch(
+    wide(
         #[inline(always)]
         || {
             for (row, residual) in values.chunks_exact_mut(cols).zip(residual.chunks_exact(cols)) {
@@ -54,11 +53,11 @@ impl Normed {
         self.scales.clear();
         self.scales.resize(residual.len() / cols, 0.0);
         let normalise = |((rows, residual), scales): ((&mut [f32], &[f32]), &mut [f32])| {
-            Arch::new().dispatch(
+            wide(
                 #[inline(always)]
                 || {
                     let rows = rows.chunks_exact_mut(cols).zip(residual.chunks_exact(cols));
-                    for ((row, residual), scale) in rows.zip(scales) {
+                    for ((row, residual), scale) in rows.zip(scales.iter_mut()) {
                         for (x, r) in row.iter_mut().zip(residual) {
                             *x += r;
                         }
@@ -117,7 +116,7 @@ impl Normed {
             .zip(self.scales.par_chunks(BLOCK))
             .map(|((upstream, normal), scales)| {
                 let mut part = vec![0.0; 2 * cols];
-                Arch::new().dispatch(
+                wide(
                     #[inline(always)]
                     || {
                         let (d_gain, d_shift) = part.split_at_mut(cols);
