@@ -15,7 +15,7 @@ use super::{
 use crate::{
     Error, Result,
     nn::{
-        adamw::{AdamW, Parameter, Table, global_norm, linear_schedule, scale},
+        adamw::{AdamW, Parameter, Table, global_norm, linear_schedule},
         dropout::Dropout,
         encoder::Wanted,
         head::{Head, HeadTape},
@@ -183,7 +183,6 @@ impl Trainer {
     /// A step of the optimiser against the gradient times `factor`; the gradient is zero afterwards.
     fn update(&mut self, model: &mut Classifier, rate: f32, factor: f32) {
         let cols = model.encoder.shape.hidden;
-        scale(self.gradient.words.values_mut(), factor);
         let (words, dense) = model.encoder.trained_mut(self.settings.freeze);
         let head = self.head_gradient.tensors_mut().map(|(part, _)| part);
         // The gradient's words are read while its other parts are written to.
@@ -198,19 +197,16 @@ impl Trainer {
                 decays,
             })
             .collect();
-        for parameter in &mut parameters {
-            scale(parameter.gradient, factor);
-        }
-        let table = words.map(|values| Table {
+        let mut table = words.map(|values| Table {
             values,
             cols,
             rows: word_gradient.rows(),
             gradient: word_gradient.values(),
         });
-        self.optimiser.step(rate, &mut parameters, table);
+        self.optimiser.step(rate, factor, &mut parameters, table.as_mut());
         drop(parameters);
         self.gradient.words = word_gradient;
-        self.clear_gradient();
+        self.gradient.words.clear();
     }
 
     fn clear_gradient(&mut self) {

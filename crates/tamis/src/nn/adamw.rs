@@ -61,6 +61,7 @@ pub struct AdamW {
 #[derive(Clone, Copy)]
 struct Factors {
     rate: f32,
+    gradient: f32,
     /// 1 over what is left to a moment to be unbiased.
     mean_left: f32,
     square_left: f32,
@@ -75,12 +76,13 @@ impl AdamW {
         }
     }
 
-    /// One step against the gradients at this learning rate. The same parameters have to come every time, in the same order.
+    /// One step against the gradients times `factor` at this learning rate; the parameters' gradients are zero afterwards. The same
+    /// parameters have to come every time, in the same order.
     ///
     /// # Panics
     ///
     /// If lengths differ from those of the first step.
-    pub fn step(&mut self, rate: f32, parameters: &mut [Parameter<'_>], table: Option<Table<'_>>) {
+    pub fn step(&mut self, rate: f32, factor: f32, parameters: &mut [Parameter<'_>], table: Option<&mut Table<'_>>) {
         let count = parameters.iter().map(|parameter| parameter.values.len()).sum();
         if self.steps == 0 {
             self.mean.resize(count, 0.0);
@@ -90,6 +92,7 @@ impl AdamW {
         self.steps += 1;
         let factors = Factors {
             rate,
+            gradient: factor,
             mean_left: 1.0 / (1.0 - MEAN.powi(self.steps)),
             square_left: 1.0 / (1.0 - SQUARE.powi(self.steps)),
         };
@@ -108,16 +111,19 @@ impl AdamW {
             let keep = if *decays { keep } else { 1.0 };
             values
                 .par_chunks_mut(CHUNK)
-                .zip(gradient.par_chunks(CHUNK))
+                .zip(gradient.par_chunks_mut(CHUNK))
                 .zip(m.par_chunks_mut(CHUNK).zip(s.par_chunks_mut(CHUNK)))
-                .for_each(|((values, gradient), (m, s))| factors.apply(values, gradient, m, s, keep));
+                .for_each(|((values, gradient), (m, s))| {
+                    factors.apply(values, gradient, m, s, keep);
+                    gradient.fill(0.0);
+                });
         }
         if let Some(table) = table {
             self.table_step(factors, keep, table);
         }
     }
 
-    fn table_step(&mut self, factors: Factors, keep: f32, table: Table<'_>) {
+    fn table_step(&mut self, factors: Factors, keep: f32, table: &mut Table<'_>) {
         let cols = table.cols;
         self.slots.resize(table.values.len() / cols, 0);
         for &row in table.rows {
@@ -205,12 +211,13 @@ impl AdamW {
 
 impl Factors {
     fn apply(self, values: &mut [f32], gradient: &[f32], mean: &mut [f32], square: &mut [f32], keep: f32) {
-        let step = self.rate * self.mean_left;
+        let (step, factor) = (self.rate * self.mean_left, self.gradient);
         wide(
             #[inline(always)]
             || {
                 let moments = mean.iter_mut().zip(square.iter_mut());
                 for ((p, g), (m, s)) in values.iter_mut().zip(gradient).zip(moments) {
+                    let g = factor * g;
                     *m = MEAN * *m + (1.0 - MEAN) * g;
                     *s = SQUARE * *s + (1.0 - SQUARE) * g * g;
                     *p = *p * keep - step * *m / ((*s * self.square_left).sqrt() + LEAST);
@@ -240,15 +247,6 @@ pub fn global_norm<'a>(gradients: impl Iterator<Item = &'a [f32]>) -> f64 {
         .sqrt()
 }
 
-/// Multiplies every gradient so that their norm is at most `most`, as PyTorch's `clip_grad_norm_` does.
-pub fn scale(gradient: &mut [f32], factor: f32) {
-    if factor != 1.0 {
-        gradient
-            .par_chunks_mut(CHUNK)
-            .for_each(|chunk| chunk.iter_mut().for_each(|g| *g *= factor));
-    }
-}
-
 /// The learning rate of step `step` (from 0) of `total`, as a share of the highest: it rises linearly over `warm_up` steps and falls
 /// linearly to 0 at the end. Source: `get_linear_schedule_with_warmup` of transformers.
 pub fn linear_schedule(step: u64, warm_up: u64, total: u64) -> f32 {
@@ -269,7 +267,7 @@ mod tests {
             gradient,
             decays,
         }];
-        optimiser.step(rate, &mut parameters, None);
+        optimiser.step(rate, 1.0, &mut parameters, None);
     }
 
     #[test]
@@ -279,7 +277,9 @@ mod tests {
         let (mut decaying, mut plain) = ([1.0], [1.0]);
         let (mut first, mut second) = (AdamW::new(0.1), AdamW::new(0.1));
         for (want, want_plain) in [(0.89, 0.9), (0.7811, 0.8)] {
-            once(&mut first, 0.1, &mut decaying, &mut [0.5], true);
+            let mut gradient = [0.5];
+            once(&mut first, 0.1, &mut decaying, &mut gradient, true);
+            assert_eq!(gradient, [0.0]);
             once(&mut second, 0.1, &mut plain, &mut [0.5], false);
             assert!((decaying[0] - want).abs() < 1e-5, "{}", decaying[0]);
             assert!((plain[0] - want_plain).abs() < 1e-5, "{}", plain[0]);
@@ -299,13 +299,13 @@ mod tests {
                 all[*row as usize * 3..][..3].copy_from_slice(g);
             }
             once(&mut for_dense, 0.1, &mut dense, &mut all, true);
-            let table = Table {
+            let mut table = Table {
                 values: &mut table,
                 cols: 3,
                 rows,
                 gradient: &few,
             };
-            for_table.step(0.1, &mut [], Some(table));
+            for_table.step(0.1, 1.0, &mut [], Some(&mut table));
         }
         assert!(
             dense.iter().zip(&table).all(|(a, b)| (a - b).abs() < 1e-6),
@@ -319,9 +319,6 @@ mod tests {
     #[test]
     fn norms_and_schedules_worked_by_hand() {
         assert!((global_norm([&[3.0f32][..], &[0.0, 4.0]].into_iter()) - 5.0).abs() < 1e-9);
-        let mut gradient = [3.0, 4.0];
-        scale(&mut gradient, 0.5);
-        assert_eq!(gradient, [1.5, 2.0]);
         let rates: Vec<f32> = (0..7).map(|step| linear_schedule(step, 2, 6)).collect();
         assert_eq!(rates, [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0]);
     }

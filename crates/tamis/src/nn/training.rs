@@ -105,11 +105,6 @@ impl RowGradient {
         &self.values
     }
 
-    /// Their gradients, to write to.
-    pub fn values_mut(&mut self) -> &mut [f32] {
-        &mut self.values
-    }
-
     /// Back to zero.
     pub fn clear(&mut self) {
         for &row in &self.rows {

@@ -449,19 +449,15 @@ fn chosen_rows(run: &Path, dataset: &Dataset) -> Result<Vec<RowId>> {
             Error::data(Place::file(&path), expected, found)
                 .with_hint("give the training files that the selection was made from with `--train`")
         };
-        let file = match names.get(&chosen.file) {
-            Some(&file) => file,
-            None => {
-                let name = whole(&chosen.file);
-                let file = files.iter().position(|file| *file == name).ok_or_else(|| {
-                    missing(
-                        "rows of the training files",
-                        format!("a row of {}", chosen.file.display()),
-                    )
-                })? as u32;
-                names.insert(chosen.file.clone(), file);
-                file
-            }
+        let file = if let Some(&file) = names.get(&chosen.file) {
+            file
+        } else {
+            let name = whole(&chosen.file);
+            let found = || format!("a row of {}", chosen.file.display());
+            let place = files.iter().position(|file| *file == name);
+            let file = place.ok_or_else(|| missing("rows of the training files", found()))? as u32;
+            names.insert(chosen.file.clone(), file);
+            file
         };
         let row = place_of.get(&(file, chosen.row)).ok_or_else(|| {
             missing(

@@ -1,6 +1,6 @@
 //! What `select` needs of a model that can be fine-tuned: adapted features for the probe, the dear proxy, the dear judge.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use rayon::prelude::*;
 
@@ -37,8 +37,8 @@ impl Target {
     /// Loads the model and tokenizes the data.
     pub(super) fn load(settings: &SelectSettings, dataset: &Dataset) -> Result<Self> {
         let name = settings.model.as_deref().unwrap_or(&settings.embedder);
-        let vectors = name == "lexical" || name.ends_with(".npy") || name.ends_with(".safetensors");
-        if vectors {
+        let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
+        if name == "lexical" || matches!(extension, Some("npy" | "safetensors")) {
             return Err(
                 Error::setting("--model", "the encoder that is to be fine-tuned", format!("`{name}`")).with_hint(
                     "name a BERT-family encoder, a folder or hub id: `--model sentence-transformers/all-MiniLM-L6-v2`",
@@ -147,16 +147,12 @@ impl Target {
     /// At most `most` rows that no reward is made from: test rows where there are some, else the confirm fold.
     pub(super) fn judging_rows(&self, confirm: &[u32], most: usize, settings: &SelectSettings) -> Rows<'_> {
         let seed = settings.seed.derive("judging rows");
-        match &self.test {
-            Some(data) => Rows {
-                data,
-                rows: some_rows(data.len(), most, seed),
-            },
-            None => {
-                let some = some_rows(confirm.len(), most, seed);
-                self.fold(&some.into_iter().map(|i| confirm[i as usize]).collect::<Vec<u32>>())
-            }
+        if let Some(data) = &self.test {
+            let rows = some_rows(data.len(), most, seed);
+            return Rows { data, rows };
         }
+        let some = some_rows(confirm.len(), most, seed);
+        self.fold(&some.into_iter().map(|i| confirm[i as usize]).collect::<Vec<u32>>())
     }
 
     /// A way to fine-tune, with other layers frozen or fewer epochs than the settings say.
