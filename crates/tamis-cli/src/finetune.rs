@@ -31,6 +31,9 @@ pub(crate) struct FinetuneArgs {
     /// The folder of a `tamis select` run: only its chosen rows are trained on
     #[arg(long, value_name = "RUN")]
     selection: Option<PathBuf>,
+    /// Train on this much of the rows, drawn at random: the control of a selection (`5%`, `1000` or "200k tokens")
+    #[arg(long, value_name = "BUDGET", conflicts_with = "selection")]
+    sample: Option<String>,
     /// The model to start from: a folder or hub id of a BERT, MiniLM, RoBERTa or DistilBERT encoder
     #[arg(long, value_name = "NAME|DIR")]
     model: Option<String>,
@@ -104,6 +107,9 @@ impl FinetuneArgs {
         }
         if let Some(text) = self.task {
             *task = Some(text.parse()?);
+        }
+        if let Some(sample) = self.sample {
+            settings.sample = Some(sample.parse()?);
         }
         set(&mut settings.model, self.model);
         if settings.model.is_empty() {

@@ -9,9 +9,10 @@ use std::{
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use super::{folder, record::VERSION, stages::Stages};
+use super::{folder, judge::random_rows, record::VERSION, stages::Stages};
 use crate::{
     Error, Fingerprint, Monitor, Place, Result,
+    budget::Budget,
     data::{self, DataSettings, Dataset, RowId, Split, TaskKind},
     finetune::{Beneath, Classifier, DropoutRates, Encoded, TrainSettings, Trainer, checkpoint, encode, fit},
     metric::{Metric, MetricKind},
@@ -33,6 +34,9 @@ pub struct FinetuneSettings {
     /// The folder of a `select` run whose chosen rows are trained on; none: all rows of the training files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selection: Option<PathBuf>,
+    /// How much of the pool is trained on, drawn at random: the control of a selection. Default (none): all of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample: Option<Budget>,
     /// The folder or hub id of a BERT-family model.
     pub model: String,
     /// Whether a head that the model has is replaced by a new one.
@@ -54,6 +58,7 @@ impl Default for FinetuneSettings {
         Self {
             data: DataSettings::default(),
             selection: None,
+            sample: None,
             model: String::new(),
             new_head: false,
             train: TrainSettings::default(),
@@ -162,10 +167,13 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
         let found = format!("{:?} alone", dataset.task.labels);
         return Err(Error::setting("--train", "rows of at least two labels", found));
     }
-    let rows = match &settings.selection {
-        None => dataset.pool.clone(),
-        Some(run) => chosen_rows(run, &dataset)?,
-    };
+    if settings.selection.is_some() && settings.sample.is_some() {
+        return Err(Error::setting(
+            "--sample",
+            "no selection beside it",
+            "`--selection` as well",
+        ));
+    }
     let loaded = load_model(settings, &dataset)?;
     let mut model = classifier_of(&loaded);
     check_freeze(settings.train.freeze, model.encoder.layers.len())?;
@@ -179,6 +187,16 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
     })?;
     let (train, validation, test) = encoded;
     check_memory(&model, &train, &settings.train)?;
+    let rows = match (&settings.selection, settings.sample) {
+        (Some(run), _) => chosen_rows(run, &dataset)?,
+        (None, Some(sample)) => {
+            let tokens: Vec<u32> = dataset.pool.iter().map(|&row| train.tokens_of(row) as u32).collect();
+            let all = tokens.iter().map(|&tokens| u64::from(tokens)).sum();
+            let limit = sample.resolve(dataset.pool.len() as u64, all)?;
+            random_rows(&dataset.pool, &tokens, limit, settings.seed.derive("sample"))
+        }
+        (None, None) => dataset.pool.clone(),
+    };
 
     let what_matters = folder::without(settings, &["out", "frozen_memory"])?;
     folder::claim(&settings.out, &what_matters)?;

@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""Fine-tunes the target on everything, on random rows and on tamis's choice, and prints the tables of docs/results.md.
+
+    cargo build --release
+    python3 benches/headline.py --data <folder of data sets> --model <folder of all-MiniLM-L6-v2> --out runs/headline [--case NAME ...]
+
+A case is a pool of at most --rows training rows and the validation and test rows of one task. `total` counts everything that a user
+waits for: embedding, clustering, adapting, search, fine-tune; embeddings are made anew for every choice (no cache).
+What is finished is kept in <out>/cells.json; a second start goes on from there.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import shutil
+import statistics
+import subprocess
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# name: (folders of the pool, folder of validation and test, which of its rows, metric)
+CASES = {
+    "reviews": (["app_reviews_stars"], "app_reviews_stars", None, "accuracy"),
+    "hate": (["hate_merged"], "hate_merged", None, "macro-f1"),
+    "nli": (["nli_merged"], "nli_merged", None, "accuracy"),
+    "edos2023": (["hate_merged"], "hate_merged", ("source", "edos2023"), "macro-f1"),
+    "hateval2019_en": (["hate_merged"], "hate_merged", ("source", "hateval2019_en"), "macro-f1"),
+    "davidson2017": (["hate_merged"], "hate_merged", ("source", "davidson2017"), "macro-f1"),
+    "anli": (["nli_merged"], "anli", None, "accuracy"),
+    "questions": (["race", "mmlu_aux"], "mmlu_aux", None, "accuracy"),
+    "mmlu": (["race", "mmlu_aux"], "mmlu", None, "accuracy"),
+    "threads": (["app_reviews_stars"], "app_reviews_stars", ("app", "threads"), "accuracy"),
+    "netflix": (["app_reviews_stars"], "app_reviews_stars", ("app", "netflix"), "accuracy"),
+}
+
+
+def binary():
+    command = ["cargo", "metadata", "--format-version", "1", "--no-deps"]
+    output = subprocess.run(command, cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE).stdout
+    return pathlib.Path(json.loads(output)["target_directory"]) / "release" / "tamis"
+
+
+def lines_of(path):
+    return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+
+
+def files_of(arguments, name):
+    pools, task, only, _ = CASES[name]
+    folder = arguments.out / "data" / name
+    if not (folder / "test.jsonl").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        pool = [line for part in pools for line in lines_of(arguments.data / part / "train.jsonl")]
+        random.Random(0).shuffle(pool)
+        splits = {"train": pool[: arguments.rows]}
+        for split in ["validation", "test"]:
+            rows = lines_of(arguments.data / task / f"{split}.jsonl")
+            if only:
+                rows = [line for line in rows if json.loads(line).get(only[0]) == only[1]]
+            random.Random(0).shuffle(rows)
+            splits[split] = rows[: arguments.judge_rows]
+        for split, rows in splits.items():
+            (folder / f"{split}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return [part for split in ["train", "validation", "test"] for part in [f"--{split}", folder / f"{split}.jsonl"]]
+
+
+def run(arguments, *command):
+    """Seconds that the command took."""
+    began = time.perf_counter()
+    subprocess.run([str(part) for part in [arguments.tamis, *command]], check=True, stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def fine_tuned(arguments, name, seed, *what):
+    out = arguments.out / "work"
+    shutil.rmtree(out, ignore_errors=True)
+    seconds = run(arguments, "finetune", *files_of(arguments, name), "--model", arguments.model, "--epochs", arguments.epochs,
+                  "--max-length", arguments.max_length, "--seed", seed, "--out", out, *what)
+    record = json.loads((out / "metrics.json").read_text())
+    score = record["test"]["macro_f1" if CASES[name][3] == "macro-f1" else "accuracy"]
+    return {"score": score, "seconds": record["train_seconds"], "wall": seconds}
+
+
+def chosen(arguments, name, seed, extra):
+    """Selects, then fine-tunes on the choice."""
+    run_folder = arguments.out / "choice"
+    shutil.rmtree(run_folder, ignore_errors=True)
+    cache = arguments.out / "no-cache"
+    shutil.rmtree(cache, ignore_errors=True)
+    config = arguments.out / "select.toml"
+    config.write_text(f"[finetune.train]\nepochs = {arguments.epochs}\nmax_length = {arguments.max_length}\n", encoding="utf-8")
+    seconds = run(arguments, "select", *files_of(arguments, name), "--config", config, "--embedder", arguments.model,
+                  "--metric", CASES[name][3], "--budget", arguments.budget, "--seed", seed, "--out", run_folder, "--cache", cache, *extra)
+    cell = fine_tuned(arguments, name, seed, "--selection", run_folder)
+    return {**cell, "seconds": cell["seconds"] + seconds}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=pathlib.Path, required=True)
+    parser.add_argument("--model", type=pathlib.Path, required=True)
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--case", action="append", choices=CASES)
+    parser.add_argument("--rows", type=int, default=20000)
+    parser.add_argument("--judge-rows", type=int, default=4000)
+    parser.add_argument("--budget", default="1000")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--everything-epochs", type=int, default=2)
+    parser.add_argument("--max-length", type=int, default=64)
+    parser.add_argument("--random-seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--way", action="append", metavar="NAME=FLAGS", help="a way to choose, as flags of `tamis select`")
+    parser.add_argument("--tamis", type=pathlib.Path, help="the binary; the release build by default")
+    arguments = parser.parse_args()
+    arguments.tamis = arguments.tamis or binary()
+    arguments.model = arguments.model.resolve()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    ways = dict(way.split("=", 1) for way in arguments.way or ["frozen probe=", "adapted probe=--adapt 5%"])
+    path = arguments.out / "cells.json"
+    cells = json.loads(path.read_text()) if path.exists() else {}
+
+    def cell(key, make):
+        if key not in cells:
+            cells[key] = make()
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(cells, indent=1))
+            os.replace(partial, path)
+        return cells[key]
+
+    for name in arguments.case or CASES:
+        rows = {"random rows": [cell(f"{name}/random/{seed}", lambda seed=seed: fine_tuned(
+            arguments, name, seed, "--sample", arguments.budget)) for seed in range(arguments.random_seeds)]}
+        for way, flags in ways.items():
+            rows[way] = [cell(f"{name}/{way}/{seed}", lambda seed=seed, flags=flags: chosen(arguments, name, seed, flags.split()))
+                         for seed in range(arguments.seeds)]
+        if arguments.everything_epochs:
+            rows["everything"] = [cell(f"{name}/everything/0", lambda: fine_tuned(
+                arguments, name, 0, "--epochs", arguments.everything_epochs))]
+        print(f"### {name}, {CASES[name][3]}, {arguments.budget} of {arguments.rows} rows\n")
+        print("| trained on | test | above random rows | seconds in all |\n|---|---|---|---|")
+        base = [entry["score"] for entry in rows["random rows"]]
+        spread = statistics.stdev(base) if len(base) > 1 else 0.0
+        for label, entries in rows.items():
+            scores = [entry["score"] for entry in entries]
+            sd = f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
+            gain = statistics.mean(scores) - statistics.mean(base)
+            above = f"{gain:+.4f}" + (f" ({gain / spread:+.1f} sd)" if spread and label != "random rows" else "")
+            print(f"| {label} | {statistics.mean(scores):.4f}{sd} | {above} | {statistics.mean(e['seconds'] for e in entries):.0f} |")
+        print(flush=True)
+
+
+if __name__ == "__main__":
+    main()
