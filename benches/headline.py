@@ -32,8 +32,8 @@ CASES = {
     "anli": (["nli_merged"], "anli", None, "accuracy"),
     "questions": (["race", "mmlu_aux"], "mmlu_aux", None, "accuracy"),
     "mmlu": (["race", "mmlu_aux"], "mmlu", None, "accuracy"),
-    "threads": (["app_reviews_stars"], "app_reviews_stars", ("app", "threads"), "accuracy"),
-    "netflix": (["app_reviews_stars"], "app_reviews_stars", ("app", "netflix"), "accuracy"),
+    "threads": (["app_reviews_stars"], "app_reviews_stars", ("source", "threads_2023"), "accuracy"),
+    "netflix": (["app_reviews_stars"], "app_reviews_stars", ("source", "netflix"), "accuracy"),
 }
 
 

@@ -77,6 +77,8 @@ pub struct FinetuneRecord {
     pub version: u32,
     /// The program's version.
     pub tamis: String,
+    /// Of the data, the model and the settings: a run is gone on with only where all are the same.
+    pub fingerprint: Fingerprint,
     /// The source of all randomness.
     pub seed: u64,
     /// Rows trained on.
@@ -206,8 +208,14 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
         dataset.fingerprint.as_str(),
         &what_matters.to_string(),
     ]);
-    if let Some(record) = finished(&metrics, &settings.out) {
-        return Ok(record);
+    let other_run = || Error::OtherRun {
+        path: settings.out.clone(),
+        difference: "the contents of the data files or of the model".into(),
+    };
+    match finished(&metrics, &settings.out) {
+        Some(record) if record.fingerprint == run => return Ok(record),
+        Some(_) => return Err(other_run()),
+        None => {}
     }
     data::write_rejects(&dataset.rejects, &settings.out)?;
 
@@ -231,6 +239,8 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
         if checkpoint::load(&path, &run, &mut model, &mut trainer)? {
             seconds = folder::read_seconds(&settings.out);
             monitor.advance(trainer.optimiser().steps());
+        } else if path.exists() {
+            return Err(other_run());
         }
         let (mut began, mut kept) = (Instant::now(), Instant::now());
         let mut losses = (0.0, 0u64);
@@ -288,6 +298,7 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
     let record = FinetuneRecord {
         version: VERSION,
         tamis: env!("CARGO_PKG_VERSION").to_owned(),
+        fingerprint: run,
         seed: settings.seed.0,
         rows: rows.len() as u64,
         steps,
@@ -304,10 +315,8 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
     };
     save(settings, &dataset, &loaded, &model)?;
     folder::write_json(&metrics, &record)?;
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path, "remove")(error)),
-        _ => Ok(record),
-    }
+    folder::remove_checkpoint(&settings.out, CHECKPOINT)?;
+    Ok(record)
 }
 
 /// What the head of a model for this data scores.

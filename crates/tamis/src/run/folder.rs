@@ -130,6 +130,20 @@ pub(super) fn write_seconds(out: &Path, seconds: f64) -> Result<()> {
     write_json(&out.join(SECONDS), &seconds)
 }
 
+/// Removes the checkpoint of a run that is finished, and its seconds.
+pub(super) fn remove_checkpoint(out: &Path, name: &str) -> Result<()> {
+    for name in [name, SECONDS] {
+        let path = out.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io(&path, "remove")(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Lists the settings that differ, by their full names.
 fn compare(name: &str, there: &Value, now: &Value, differences: &mut Vec<String>) {
     match (there, now) {
