@@ -100,26 +100,45 @@ fn a_tokenizer_or_weights_that_do_not_fit_the_model_are_refused() {
         )
     };
     let weights = |tokens: usize| {
-        safetensors(&[
-            ("embeddings.word_embeddings.weight", tokens, 4),
-            ("embeddings.position_embeddings.weight", 16, 4),
-            ("embeddings.LayerNorm.weight", 1, 4),
-            ("embeddings.LayerNorm.bias", 1, 4),
-        ])
+        let mut tensors = vec![
+            ("embeddings.word_embeddings.weight".to_owned(), tokens, 4),
+            ("embeddings.position_embeddings.weight".to_owned(), 16, 4),
+            ("embeddings.LayerNorm.weight".to_owned(), 1, 4),
+            ("embeddings.LayerNorm.bias".to_owned(), 1, 4),
+        ];
+        for (part, outputs, inputs) in [
+            ("attention.self.query", 4, 4),
+            ("attention.self.key", 4, 4),
+            ("attention.self.value", 4, 4),
+            ("attention.output.dense", 4, 4),
+            ("attention.output.LayerNorm", 1, 4),
+            ("intermediate.dense", 8, 4),
+            ("output.dense", 4, 8),
+            ("output.LayerNorm", 1, 4),
+        ] {
+            let biases = if outputs == 1 { inputs } else { outputs };
+            tensors.push((format!("encoder.layer.0.{part}.weight"), outputs, inputs));
+            tensors.push((format!("encoder.layer.0.{part}.bias"), 1, biases));
+        }
+        let named: Vec<(&str, usize, usize)> = tensors
+            .iter()
+            .map(|(name, rows, cols)| (name.as_str(), *rows, *cols))
+            .collect();
+        safetensors(&named)
     };
     let good = r#"{"[UNK]": 0, "money": 1}"#;
     for (name, config, weights, tokenizer) in [
-        ("fits", config(0), weights(2), tokenizer(good)),
+        ("fits", config(1), weights(2), tokenizer(good)),
         (
             "unknown_token",
-            config(0),
+            config(1),
             weights(2),
             tokenizer(r#"{"[UNK]": 0, "money": 7}"#),
         ),
-        ("other_model", config(0), weights(3000), tokenizer(good)),
-        ("no_tokenizer", config(0), weights(2), "{}".to_owned()),
-        ("layer_missing", config(1), weights(2), tokenizer(good)),
-        ("cut", config(0), weights(2)[..90].to_vec(), tokenizer(good)),
+        ("other_model", config(1), weights(3000), tokenizer(good)),
+        ("no_tokenizer", config(1), weights(2), "{}".to_owned()),
+        ("layer_missing", config(2), weights(2), tokenizer(good)),
+        ("cut", config(1), weights(2)[..90].to_vec(), tokenizer(good)),
     ] {
         fs::create_dir(fixture.path(name)).expect("a folder");
         fixture.write(&format!("{name}/config.json"), &config);

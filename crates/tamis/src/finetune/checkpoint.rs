@@ -18,13 +18,7 @@ use crate::{Error, Fingerprint, Place, Result, model::numbers, nn::adamw::AdamW,
 pub fn save(path: &Path, run: &Fingerprint, model: &mut Classifier, trainer: &Trainer) -> Result<()> {
     let mut tensors: Vec<(String, Vec<u8>, Dtype, usize)> = Vec::new();
     let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
-    let (words, dense) = trainer.trained(model);
-    for (name, values) in words.into_iter().map(|values| ("words".to_owned(), values)).chain(
-        dense
-            .into_iter()
-            .enumerate()
-            .map(|(i, values)| (format!("p{i}"), values)),
-    ) {
+    for (name, values) in named(trainer, model) {
         tensors.push((name, bytes(values), Dtype::F32, values.len()));
     }
     for (name, values) in trainer.optimiser().moments() {
@@ -75,13 +69,7 @@ pub fn load(path: &Path, run: &Fingerprint, model: &mut Classifier, trainer: &mu
         let tensor = tensors.tensor(name).map_err(|_| broken(format!("no tensor {name}")))?;
         numbers::of_tensor(path, &tensor)
     };
-    let (words, dense) = trainer.trained(model);
-    for (name, values) in words.into_iter().map(|values| ("words".to_owned(), values)).chain(
-        dense
-            .into_iter()
-            .enumerate()
-            .map(|(i, values)| (format!("p{i}"), values)),
-    ) {
+    for (name, values) in named(trainer, model) {
         let kept = numbers_of(&name)?;
         if kept.len() != values.len() {
             return Err(broken(format!(
@@ -105,6 +93,18 @@ pub fn load(path: &Path, run: &Fingerprint, model: &mut Classifier, trainer: &mu
     let moments = moments.try_into().map_err(|_| broken("other moments".into()))?;
     trainer.set_optimiser(AdamW::restore(trainer.settings().weight_decay, step, moments, slots));
     Ok(true)
+}
+
+/// The trained tensors of a model by the names that they have in the file.
+fn named<'m>(trainer: &Trainer, model: &'m mut Classifier) -> impl Iterator<Item = (String, &'m mut [f32])> {
+    let (words, dense) = trainer.trained(model);
+    let words = words.into_iter().map(|values| ("words".to_owned(), values));
+    words.chain(
+        dense
+            .into_iter()
+            .enumerate()
+            .map(|(i, values)| (format!("p{i}"), values)),
+    )
 }
 
 #[cfg(test)]
