@@ -4,6 +4,8 @@
     cargo build --release
     python3 benches/headline.py --data <folder of data sets> --model <folder of all-MiniLM-L6-v2> --out runs/headline [--case NAME ...]
 
+    python3 benches/headline.py --ladder ...    # instead: how well each reward ranks selections as the fine-tuned target does
+
 A case is a pool of at most --rows training rows and the validation and test rows of one task. `total` counts everything that a user
 waits for: embedding, clustering, adapting, search, fine-tune; embeddings are made anew for every choice (no cache).
 What is finished is kept in <out>/cells.json; a second start goes on from there.
@@ -52,14 +54,16 @@ def files_of(arguments, name):
     folder = arguments.out / "data" / name
     if not (folder / "test.jsonl").exists():
         folder.mkdir(parents=True, exist_ok=True)
+        # One generator for all three splits, in this order.
+        shuffled = random.Random(2)
         pool = [line for part in pools for line in lines_of(arguments.data / part / "train.jsonl")]
-        random.Random(0).shuffle(pool)
+        shuffled.shuffle(pool)
         splits = {"train": pool[: arguments.rows]}
         for split in ["validation", "test"]:
             rows = lines_of(arguments.data / task / f"{split}.jsonl")
             if only:
                 rows = [line for line in rows if json.loads(line).get(only[0]) == only[1]]
-            random.Random(0).shuffle(rows)
+            shuffled.shuffle(rows)
             splits[split] = rows[: arguments.judge_rows]
         for split, rows in splits.items():
             (folder / f"{split}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
@@ -98,6 +102,31 @@ def chosen(arguments, name, seed, extra):
     return {**cell, "seconds": cell["seconds"] + seconds}
 
 
+def ladder(arguments, name):
+    """The table of `tamis check proxy`."""
+    out = arguments.out / "ladder" / name
+    config = arguments.out / "ladder.toml"
+    config.write_text(f"[finetune.train]\nepochs = {arguments.epochs}\nmax_length = {arguments.max_length}\n", encoding="utf-8")
+    run(arguments, "check", "proxy", *files_of(arguments, name), "--config", config, "--embedder", arguments.model, "--metric",
+        CASES[name][3], "--budget", arguments.budget, "--adapt", "5%", "--states", "3", "--target-rows", arguments.judge_rows,
+        "--max-evaluations", "1000", "--out", out)
+    record = json.loads((out / "check_proxy.json").read_text())
+    print(f"### {name}: {len(record['states'])} selections of {record['rows']} rows, the target's {record['metric']} on "
+          f"{record['target_rows']} test rows\n")
+    print("| reward | scored by | Spearman (95%) | Kendall | regret | s a score, one core |\n|---|---|---|---|---|---|")
+    for rung in record["rungs"]:
+        rank = rung["agreement"]["spearman"]
+        print(f"| {rung['model']} | {rung['metric']} | {rank['value']:.2f} ({rank['low']:.2f} to {rank['high']:.2f}) | "
+              f"{rung['agreement']['kendall']['value']:.2f} | {rung['agreement']['regret']['value']:.3f} | {rung['seconds']:.4f} |")
+    kinds = {}
+    for state in record["states"]:
+        kinds.setdefault(state["kind"], []).append(state["target"])
+    print("\n| selections | the target's score, mean |\n|---|---|")
+    for kind, scores in kinds.items():
+        print(f"| {kind} | {statistics.mean(scores):.4f} |")
+    print(f"\n{record['verdict']}\n", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, required=True)
@@ -114,6 +143,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--way", action="append", metavar="NAME=FLAGS", help="a way to choose, as flags of `tamis select`")
     parser.add_argument("--tamis", type=pathlib.Path, help="the binary; the release build by default")
+    parser.add_argument("--ladder", action="store_true")
     arguments = parser.parse_args()
     arguments.tamis = arguments.tamis or binary()
     arguments.model = arguments.model.resolve()
@@ -131,6 +161,9 @@ def main():
         return cells[key]
 
     for name in arguments.case or CASES:
+        if arguments.ladder:
+            ladder(arguments, name)
+            continue
         rows = {"random rows": [cell(f"{name}/random/{seed}", lambda seed=seed: fine_tuned(
             arguments, name, seed, "--sample", arguments.budget)) for seed in range(arguments.random_seeds)]}
         for way, flags in ways.items():
