@@ -98,7 +98,8 @@ def median_step(shape, attention, adamw, compiled=False):
         if len(seconds) == 1 and compiled:
             print("compiled", flush=True)
     median = statistics.median(seconds[WARM_UP:])
-    print(f"{shape}: {attention}, {adamw}{', compiled' if compiled else ''}: median {median:.3f} s, least {min(seconds):.3f} s", file=sys.stderr)
+    name = f"{shape}: {'compiled, ' if compiled else ''}{attention}, {adamw}"
+    print(f"{name}: median {median:.3f} s, least {min(seconds):.3f} s", file=sys.stderr)
     return median
 
 

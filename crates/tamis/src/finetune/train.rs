@@ -233,7 +233,8 @@ pub fn fit(
 ) -> Result<()> {
     let settings = trainer.settings.clone();
     let (steps, begun) = (settings.steps(rows.len()), trainer.optimiser.steps());
-    let warm_up = (f64::from(settings.warm_up) * steps as f64).ceil() as u64;
+    // In single precision, so that a tenth of 840 steps is 84 and not a little more.
+    let warm_up = (settings.warm_up * steps as f32).ceil() as u64;
     let mut step = 0;
     for epoch in 0..settings.epochs {
         let mut order = rows.to_vec();
