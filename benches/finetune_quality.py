@@ -23,13 +23,8 @@ import statistics
 import subprocess
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from built import program
 
-
-def binary():
-    command = ["cargo", "metadata", "--format-version", "1", "--no-deps"]
-    output = subprocess.run(command, cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE).stdout
-    return pathlib.Path(json.loads(output)["target_directory"]) / "release" / "tamis"
 
 
 def write(path, text):
@@ -56,7 +51,7 @@ def tamis(arguments, files, name, seed):
     out = arguments.out / "tamis" / name
     # What a stopped run left would be gone on with, and its seconds would be too few.
     shutil.rmtree(out, ignore_errors=True)
-    command = [binary(), "finetune", *(part for split, path in files.items() for part in [f"--{split}", path])]
+    command = [program(), "finetune", *(part for split, path in files.items() for part in [f"--{split}", path])]
     command += ["--model", arguments.model, "--epochs", arguments.epochs, "--batch", arguments.batch, "--rate", arguments.rate]
     command += ["--max-length", arguments.max_length, "--seed", seed, "--out", out]
     subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)

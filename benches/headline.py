@@ -21,7 +21,8 @@ import statistics
 import subprocess
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from built import program
+
 
 # name: (folders of the pool, folder of validation and test, which of its rows, metric)
 CASES = {
@@ -37,12 +38,6 @@ CASES = {
     "threads": (["app_reviews_stars"], "app_reviews_stars", ("source", "threads_2023"), "accuracy"),
     "netflix": (["app_reviews_stars"], "app_reviews_stars", ("source", "netflix"), "accuracy"),
 }
-
-
-def binary():
-    command = ["cargo", "metadata", "--format-version", "1", "--no-deps"]
-    output = subprocess.run(command, cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE).stdout
-    return pathlib.Path(json.loads(output)["target_directory"]) / "release" / "tamis"
 
 
 def lines_of(path):
@@ -145,7 +140,7 @@ def main():
     parser.add_argument("--tamis", type=pathlib.Path, help="the binary; the release build by default")
     parser.add_argument("--ladder", action="store_true")
     arguments = parser.parse_args()
-    arguments.tamis = arguments.tamis or binary()
+    arguments.tamis = arguments.tamis or program()
     arguments.model = arguments.model.resolve()
     arguments.out.mkdir(parents=True, exist_ok=True)
     ways = dict(way.split("=", 1) for way in arguments.way or ["frozen probe=", "adapted probe=--adapt 5%"])

@@ -16,16 +16,10 @@ import pathlib
 import statistics
 import subprocess
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from built import program
+
 SETS = {"hate_merged": "macro-f1", "app_reviews_stars": "accuracy"}
 SEEDS = range(5)
-
-
-def target_folder():
-    """Where cargo puts what it builds: ROOT/target, unless CARGO_TARGET_DIR or a configuration file names another."""
-    command = ["cargo", "metadata", "--no-deps", "--format-version", "1"]
-    output = subprocess.run(command, cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE).stdout
-    return pathlib.Path(json.loads(output)["target_directory"])
 
 
 def targeted(data, out):
@@ -98,7 +92,7 @@ def main():
     parser.add_argument("--minilm", type=pathlib.Path, required=True)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/results"))
     arguments = parser.parse_args()
-    arguments.program = target_folder() / "release" / "tamis"
+    arguments.program = program()
     agents = [(agent, ["--agent", agent]) for agent in ["dqn", "greedy", "random"]]
     whole = [("dqn, whole clusters", ["--agent", "dqn", "--chunk", "cluster"])]
     lines = []

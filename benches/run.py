@@ -19,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from built import ROOT, program, target_folder
+
 PEERS = ROOT / "benches" / "peers"
 
 
@@ -29,13 +30,6 @@ def cargo_bench(name, environment):
         env={**os.environ, **environment},
     )
     return output.stdout
-
-
-def target_folder():
-    """Where cargo puts what it builds: ROOT/target, unless CARGO_TARGET_DIR or a configuration file names another."""
-    command = ["cargo", "metadata", "--no-deps", "--format-version", "1"]
-    output = subprocess.run(command, cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE).stdout
-    return pathlib.Path(json.loads(output)["target_directory"])
 
 
 def seconds_of(*names):
@@ -151,7 +145,7 @@ def main():
             splits = [part for name in ["train", "validation", "test"]
                       for part in [f"--{name}", arguments.app_reviews / f"{name}.jsonl"]]
             subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=ROOT, check=True)
-            command = [target_folder() / "release" / "tamis", "select", *splits, "--max-evaluations", "20000", "--out", out]
+            command = [program(), "select", *splits, "--max-evaluations", "20000", "--out", out]
             subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             record = json.loads((out / "selection.json").read_text())
             lines += ["## A whole selection", "", f"`tamis select` on app_reviews_stars ({record['data']['train']} training rows), lexical "

@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use tamis::{Error, Place, Result, run::SelectSettings, seed::Seed};
+use tamis::{Error, Place, Result, data::DataSettings, run::SelectSettings, seed::Seed};
 
 use crate::{check::CheckCommand, finetune::FinetuneArgs};
 
@@ -150,18 +150,12 @@ impl SelectArgs {
     /// The settings file's values, or the defaults, with the flags laid over them.
     pub(crate) fn into_settings(self) -> Result<SelectSettings> {
         let mut settings: SelectSettings = from_file(self.config.as_deref())?;
-        for (flag, target) in [
-            (self.train, &mut settings.data.train),
-            (self.validation, &mut settings.data.validation),
-            (self.test, &mut settings.data.test),
-        ] {
-            if !flag.is_empty() {
-                *target = flag;
-            }
-        }
-        if !self.field.is_empty() {
-            settings.data.field = fields(&self.field)?;
-        }
+        lay_over(
+            &mut settings.data,
+            [self.train, self.validation, self.test],
+            &self.field,
+            self.task,
+        )?;
         read_into(&mut settings.budget, self.budget)?;
         read_into(&mut settings.data.leaks, self.leaks)?;
         read_into(&mut settings.agent, self.agent)?;
@@ -170,17 +164,10 @@ impl SelectArgs {
         read_into(&mut settings.reward, self.reward)?;
         read_into(&mut settings.dqn.network, self.network)?;
         read_into(&mut settings.proxy, self.proxy)?;
-        if let Some(adapt) = self.adapt {
-            settings.adapt = Some(adapt.parse()?);
-        }
-        if let Some(judge) = self.judge {
-            settings.judge = Some(judge.parse()?);
-        }
+        read_some(&mut settings.adapt, self.adapt)?;
+        read_some(&mut settings.judge, self.judge)?;
         set(&mut settings.finalists, self.finalists);
         settings.model = self.model.or(settings.model);
-        if let Some(task) = self.task {
-            settings.data.task = Some(task.parse()?);
-        }
         set(&mut settings.out, self.out);
         set(&mut settings.data.max_bad, self.max_bad);
         set(&mut settings.embedder, self.embedder);
@@ -219,9 +206,28 @@ pub(crate) fn from_file<T: serde::de::DeserializeOwned + Default>(path: Option<&
     })
 }
 
-/// What the user's fields are called, by role.
-pub(crate) fn fields(flags: &[String]) -> Result<BTreeMap<String, String>> {
-    flags.iter().map(|field| role_and_name(field)).collect()
+/// Lays the flags that say what is read (train, validation and test files, field names, the task) over the settings.
+pub(crate) fn lay_over(
+    data: &mut DataSettings,
+    files: [Vec<PathBuf>; 3],
+    fields: &[String],
+    task: Option<String>,
+) -> Result<()> {
+    for (target, flag) in [&mut data.train, &mut data.validation, &mut data.test]
+        .into_iter()
+        .zip(files)
+    {
+        if !flag.is_empty() {
+            *target = flag;
+        }
+    }
+    if !fields.is_empty() {
+        data.field = fields
+            .iter()
+            .map(|field| role_and_name(field))
+            .collect::<Result<BTreeMap<_, _>>>()?;
+    }
+    read_some(&mut data.task, task)
 }
 
 pub(crate) fn set<T>(target: &mut T, flag: Option<T>) {
@@ -232,6 +238,11 @@ pub(crate) fn set<T>(target: &mut T, flag: Option<T>) {
 
 fn read_into<T: std::str::FromStr<Err = Error>>(target: &mut T, flag: Option<String>) -> Result<()> {
     set(target, flag.map(|text| text.parse()).transpose()?);
+    Ok(())
+}
+
+pub(crate) fn read_some<T: std::str::FromStr<Err = Error>>(target: &mut Option<T>, flag: Option<String>) -> Result<()> {
+    set(target, flag.map(|text| text.parse().map(Some)).transpose()?);
     Ok(())
 }
 

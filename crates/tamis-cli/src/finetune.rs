@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::Args;
 use tamis::{
     Error, Result,
-    data::DataSettings,
     run::{self, FinetuneRecord, FinetuneSettings, TargetScores},
     seed::Seed,
 };
@@ -89,28 +88,13 @@ impl FinetuneArgs {
         {
             settings.data = run::selection_data(run)?;
         }
-        let DataSettings {
-            train,
-            validation,
-            test,
-            field,
-            task,
-            ..
-        } = &mut settings.data;
-        for (flag, target) in [(self.train, train), (self.validation, validation), (self.test, test)] {
-            if !flag.is_empty() {
-                *target = flag;
-            }
-        }
-        if !self.field.is_empty() {
-            *field = args::fields(&self.field)?;
-        }
-        if let Some(text) = self.task {
-            *task = Some(text.parse()?);
-        }
-        if let Some(sample) = self.sample {
-            settings.sample = Some(sample.parse()?);
-        }
+        args::lay_over(
+            &mut settings.data,
+            [self.train, self.validation, self.test],
+            &self.field,
+            self.task,
+        )?;
+        args::read_some(&mut settings.sample, self.sample)?;
         set(&mut settings.model, self.model);
         if settings.model.is_empty() {
             return Err(Error::setting("--model", "a model's folder or hub id", "nothing").with_hint(

@@ -7,8 +7,11 @@
 use criterion::{BatchSize, Criterion, SamplingMode, criterion_group, criterion_main};
 use rand::{RngExt, seq::SliceRandom};
 use tamis::{
-    finetune::{Beneath, Classifier, DropoutRates, Encoded, TrainSettings, Trainer},
-    model::classifier::{HeadKind, Request, load},
+    finetune::{Beneath, Classifier, Encoded, TrainSettings, Trainer},
+    model::{
+        classifier::{HeadKind, Request, load},
+        config::DropoutShares,
+    },
     seed::Seed,
 };
 
@@ -30,10 +33,10 @@ fn steps(criterion: &mut Criterion) {
     let model = Classifier {
         encoder: loaded.encoder,
         head: loaded.head,
-        dropout: DropoutRates {
+        dropout: DropoutShares {
             hidden: 0.1,
             attention: 0.1,
-            head: 0.1,
+            classifier: 0.1,
         },
     };
     let mut rng = Seed(0).rng();

@@ -8,8 +8,11 @@ use std::path::Path;
 use serde::Deserialize;
 use tamis::{
     Silent,
-    finetune::{Classifier, DropoutRates, Encoded, TrainSettings, Trainer},
-    model::classifier::{HeadKind, Request, load},
+    finetune::{Classifier, Encoded, TrainSettings, Trainer},
+    model::{
+        classifier::{HeadKind, Request, load},
+        config::DropoutShares,
+    },
     seed::Seed,
 };
 
@@ -50,10 +53,10 @@ fn twenty_steps_have_the_losses_of_pytorch() {
     let mut model = Classifier {
         encoder: loaded.encoder,
         head: loaded.head,
-        dropout: DropoutRates {
+        dropout: DropoutShares {
             hidden: 0.0,
             attention: 0.0,
-            head: 0.0,
+            classifier: 0.0,
         },
     };
     let hidden = model.encoder.shape.hidden;

@@ -1,7 +1,8 @@
 //! A training run on disk: weights, moments and the step, so that a killed run goes on and ends with the same weights.
 //!
 //! One safetensors file: tensor `p<i>` is the i-th trained tensor, `words` the word vectors where they are trained; the
-//! optimiser's moments by their names. Its metadata hold the step and the fingerprint of the run that it belongs to.
+//! optimiser's moments by their names. Its metadata hold the step, the seconds of training so far and the
+//! fingerprint of the run that it belongs to.
 
 use std::{collections::HashMap, io::Write, path::Path};
 
@@ -10,12 +11,12 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use super::{classifier::Classifier, train::Trainer};
 use crate::{Error, Fingerprint, Place, Result, model::numbers, nn::adamw::AdamW, write::write_whole};
 
-/// Writes the state of a run.
+/// Writes the state of a run that has trained for so many seconds.
 ///
 /// # Errors
 ///
 /// If the file cannot be written.
-pub fn save(path: &Path, run: &Fingerprint, model: &mut Classifier, trainer: &Trainer) -> Result<()> {
+pub fn save(path: &Path, run: &Fingerprint, seconds: f64, model: &mut Classifier, trainer: &Trainer) -> Result<()> {
     let mut tensors: Vec<(String, Vec<u8>, Dtype, usize)> = Vec::new();
     let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
     for (name, values) in named(trainer, model) {
@@ -36,19 +37,21 @@ pub fn save(path: &Path, run: &Fingerprint, model: &mut Classifier, trainer: &Tr
     let metadata = HashMap::from([
         ("run".to_owned(), run.to_string()),
         ("step".to_owned(), trainer.optimiser().steps().to_string()),
+        ("seconds".to_owned(), seconds.to_string()),
     ]);
     let whole = safetensors::serialize(views, Some(metadata)).map_err(invalid)?;
     write_whole(path, &mut |out| out.write_all(&whole).map_err(Error::io(path, "write")))
 }
 
-/// Goes on from the state in a file; `false` where there is none, or it belongs to another run.
+/// Goes on from the state in a file, and tells the seconds of training so far; `None` where there is no such file, or it belongs
+/// to another run.
 ///
 /// # Errors
 ///
 /// If the file is broken.
-pub fn load(path: &Path, run: &Fingerprint, model: &mut Classifier, trainer: &mut Trainer) -> Result<bool> {
+pub fn load(path: &Path, run: &Fingerprint, model: &mut Classifier, trainer: &mut Trainer) -> Result<Option<f64>> {
     if !path.exists() {
-        return Ok(false);
+        return Ok(None);
     }
     let file = std::fs::read(path).map_err(Error::io(path, "read"))?;
     let broken = |found: String| {
@@ -58,12 +61,11 @@ pub fn load(path: &Path, run: &Fingerprint, model: &mut Classifier, trainer: &mu
     let (_, header) = SafeTensors::read_metadata(&file).map_err(|error| broken(error.to_string()))?;
     let told = header.metadata().clone().unwrap_or_default();
     if told.get("run").map(String::as_str) != Some(run.as_str()) {
-        return Ok(false);
+        return Ok(None);
     }
-    let step: u64 = told
-        .get("step")
-        .and_then(|step| step.parse().ok())
-        .ok_or_else(|| broken("no step".into()))?;
+    let number = |name: &str| told.get(name).ok_or_else(|| broken(format!("no {name}")));
+    let step: u64 = number("step")?.parse().map_err(|_| broken("no step".into()))?;
+    let seconds: f64 = number("seconds")?.parse().map_err(|_| broken("no seconds".into()))?;
     let tensors = SafeTensors::deserialize(&file).map_err(|error| broken(error.to_string()))?;
     let numbers_of = |name: &str| -> Result<Vec<f32>> {
         let tensor = tensors.tensor(name).map_err(|_| broken(format!("no tensor {name}")))?;
@@ -92,7 +94,7 @@ pub fn load(path: &Path, run: &Fingerprint, model: &mut Classifier, trainer: &mu
         .collect();
     let moments = moments.try_into().map_err(|_| broken("other moments".into()))?;
     trainer.set_optimiser(AdamW::restore(trainer.settings().weight_decay, step, moments, slots));
-    Ok(true)
+    Ok(Some(seconds))
 }
 
 /// The trained tensors of a model by the names that they have in the file.
@@ -141,7 +143,7 @@ mod tests {
                     Seed(1),
                     &mut |step, model, trainer| {
                         if step.step == save_at {
-                            save(&path, &run, model, trainer)?;
+                            save(&path, &run, 1.5, model, trainer)?;
                         }
                         Ok(())
                     },
@@ -149,11 +151,15 @@ mod tests {
                 .expect("trains");
             };
             let (mut whole, mut trainer) = (start.clone(), Trainer::new(&start, &settings));
-            assert!(!load(&path, &run, &mut whole, &mut trainer).expect("is not there"));
+            assert_eq!(load(&path, &run, &mut whole, &mut trainer).expect("is not there"), None);
             train(&mut whole, &mut trainer, 7);
             let (mut resumed, mut trainer) = (start.clone(), Trainer::new(&start, &settings));
-            assert!(!load(&path, &Fingerprint::of(["other"]), &mut resumed, &mut trainer).expect("another's"));
-            assert!(load(&path, &run, &mut resumed, &mut trainer).expect("loads"));
+            let others = Fingerprint::of(["other"]);
+            assert_eq!(
+                load(&path, &others, &mut resumed, &mut trainer).expect("another's"),
+                None
+            );
+            assert_eq!(load(&path, &run, &mut resumed, &mut trainer).expect("loads"), Some(1.5));
             assert_eq!(trainer.optimiser().steps(), 7);
             train(&mut resumed, &mut trainer, u64::MAX);
             assert!(whole == resumed, "going on from step 7 gave other weights");

@@ -2,9 +2,14 @@
 
 use rayon::prelude::*;
 
-use super::{beneath::Beneath, encoded::Encoded};
+use super::{
+    beneath::Beneath,
+    encoded::{Batch, Encoded},
+};
 use crate::{
     Error, Matrix, Monitor, Result,
+    metric::Metric,
+    model::config::DropoutShares,
     nn::{
         dropout::Dropout,
         encoder::{EncoderWeights, Scratch, Wanted},
@@ -24,18 +29,7 @@ pub struct Classifier {
     /// What reads each sequence's first token.
     pub head: Head,
     /// What is dropped in training.
-    pub dropout: DropoutRates,
-}
-
-/// The shares of numbers that are dropped in training.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct DropoutRates {
-    /// From embeddings and layers.
-    pub hidden: f32,
-    /// From attention's shares.
-    pub attention: f32,
-    /// Before the scores.
-    pub head: f32,
+    pub dropout: DropoutShares,
 }
 
 impl Classifier {
@@ -52,11 +46,87 @@ impl Classifier {
         beneath: Option<&Beneath>,
         monitor: &dyn Monitor,
     ) -> Result<Matrix> {
-        // Of like length, so that the threads' batches are alike.
+        let rows = self.by_example(data, examples, beneath, monitor, |firsts, batch, tape| {
+            let mut scores = self.head.forward(firsts, Dropout::new(0.0, 0), tape).to_vec();
+            if let Some(x) = scores.iter().find(|x| !x.is_finite()) {
+                return Err(Error::NotFinite {
+                    place: "the model's scores".into(),
+                    found: x.to_string(),
+                });
+            }
+            softmax_groups(&mut scores, &batch.groups);
+            let groups = batch.groups.windows(2);
+            Ok(groups.map(|range| scores[range[0]..range[1]].to_vec()).collect())
+        })?;
+        let mut probabilities = Matrix::zeros(examples.len(), data.answers());
+        for (i, row) in rows.into_iter().enumerate() {
+            probabilities.row_mut(i)[..row.len()].copy_from_slice(&row);
+        }
+        Ok(probabilities)
+    }
+
+    /// The score of the predictions for these examples by each metric; higher is better. One step of `monitor` an example.
+    ///
+    /// # Errors
+    ///
+    /// As [`Classifier::predict`].
+    pub fn score(
+        &self,
+        (data, examples): (&Encoded, &[u32]),
+        metrics: &[Metric],
+        beneath: Option<&Beneath>,
+        monitor: &dyn Monitor,
+    ) -> Result<Vec<f64>> {
+        let probabilities = self.predict(data, examples, beneath, monitor)?;
+        let targets: Vec<u32> = examples.iter().map(|&i| data.targets()[i as usize]).collect();
+        Ok(metrics
+            .iter()
+            .map(|metric| metric.score(&probabilities, &targets))
+            .collect())
+    }
+
+    /// What the scores are read from: each sequence's first token behind dense layer and activation, shape
+    /// `(sequences, hidden)`. One step of `monitor` an example.
+    ///
+    /// # Errors
+    ///
+    /// If the user stopped.
+    pub fn features(&self, data: &Encoded, monitor: &dyn Monitor) -> Result<Matrix> {
+        let hidden = self.encoder.shape.hidden;
+        let rows = self.by_example(data, &data.all(), None, monitor, |firsts, batch, tape| {
+            let mut rest = self.head.features(firsts, tape);
+            let sequences = batch
+                .groups
+                .windows(2)
+                .map(|range| (range[1] - range[0]) / data.outputs());
+            Ok(sequences
+                .map(|count| {
+                    let (one, tail) = rest.split_at(count * hidden);
+                    rest = tail;
+                    one.to_vec()
+                })
+                .collect())
+        })?;
+        Ok(Matrix::from_vec(rows.concat(), data.sequences(), hidden))
+    }
+
+    /// What `of` makes of the first tokens' vectors, one list an example, in the order of `examples`. It is given batches of
+    /// examples of like length, so that the threads' shares are alike.
+    fn by_example<F>(
+        &self,
+        data: &Encoded,
+        examples: &[u32],
+        beneath: Option<&Beneath>,
+        monitor: &dyn Monitor,
+        of: F,
+    ) -> Result<Vec<Vec<f32>>>
+    where
+        F: Fn(&[f32], &Batch, &mut HeadTape) -> Result<Vec<Vec<f32>>> + Sync,
+    {
         let mut order: Vec<usize> = (0..examples.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(data.tokens_of(examples[i])));
         let sorted: Vec<u32> = order.iter().map(|&i| examples[i]).collect();
-        let predicted: Vec<Vec<Vec<f32>>> = data
+        let made: Vec<Vec<Vec<f32>>> = data
             .parts(&sorted, BATCH_TOKENS)
             .into_par_iter()
             .map_init(
@@ -73,65 +143,17 @@ impl Classifier {
                     } else {
                         self.encoder.forward(batch.packed(), Wanted::First, scratch)
                     };
-                    let mut scores = self.head.forward(firsts, Dropout::new(0.0, 0), tape).to_vec();
-                    if let Some(x) = scores.iter().find(|x| !x.is_finite()) {
-                        return Err(Error::NotFinite {
-                            place: "the model's scores".into(),
-                            found: x.to_string(),
-                        });
-                    }
-                    softmax_groups(&mut scores, &batch.groups);
+                    let made = of(firsts, &batch, tape)?;
                     monitor.advance(part.len() as u64);
-                    Ok(batch
-                        .groups
-                        .windows(2)
-                        .map(|range| scores[range[0]..range[1]].to_vec())
-                        .collect())
+                    Ok(made)
                 },
             )
             .collect::<Result<_>>()?;
-        let mut probabilities = Matrix::zeros(examples.len(), data.answers());
-        for (&i, row) in order.iter().zip(predicted.iter().flatten()) {
-            probabilities.row_mut(i)[..row.len()].copy_from_slice(row);
+        let mut rows = vec![Vec::new(); examples.len()];
+        for (i, row) in order.into_iter().zip(made.into_iter().flatten()) {
+            rows[i] = row;
         }
-        Ok(probabilities)
-    }
-
-    /// What the scores are read from: each sequence's first token behind dense layer and activation, shape
-    /// `(sequences, hidden)`. One step of `monitor` an example.
-    ///
-    /// # Errors
-    ///
-    /// If the user stopped.
-    pub fn features(&self, data: &Encoded, monitor: &dyn Monitor) -> Result<Matrix> {
-        let hidden = self.encoder.shape.hidden;
-        let mut order: Vec<u32> = (0..data.len() as u32).collect();
-        order.sort_by_key(|&i| std::cmp::Reverse(data.tokens_of(i)));
-        let parts = data.parts(&order, BATCH_TOKENS);
-        let computed: Vec<Vec<f32>> = parts
-            .par_iter()
-            .map_init(
-                || (Scratch::default(), HeadTape::default()),
-                |(scratch, tape), part| {
-                    if monitor.cancelled() {
-                        return Err(Error::Interrupted);
-                    }
-                    let firsts = self.encoder.forward(data.batch(part).packed(), Wanted::First, scratch);
-                    monitor.advance(part.len() as u64);
-                    Ok(self.head.features(firsts, tape).to_vec())
-                },
-            )
-            .collect::<Result<_>>()?;
-        let mut features = Matrix::zeros(data.sequences(), hidden);
-        for (part, computed) in parts.iter().zip(computed) {
-            let mut rows = computed.chunks_exact(hidden);
-            for &example in *part {
-                for (sequence, row) in data.sequences_of(example).zip(rows.by_ref()) {
-                    features.row_mut(sequence).copy_from_slice(row);
-                }
-            }
-        }
-        Ok(features)
+        Ok(rows)
     }
 
     /// About how many bytes training takes at its peak, with passes of at most `tokens` tokens and `frozen` layers: weights,

@@ -54,6 +54,11 @@ impl Encoded {
         self.targets.len()
     }
 
+    /// The numbers of all examples.
+    pub fn all(&self) -> Vec<u32> {
+        (0..self.len() as u32).collect()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.targets.is_empty()
@@ -78,11 +83,6 @@ impl Encoded {
     /// How many sequences there are.
     pub fn sequences(&self) -> usize {
         self.sequences.len() - 1
-    }
-
-    /// Which sequences belong to an example.
-    pub fn sequences_of(&self, example: u32) -> std::ops::Range<usize> {
-        self.examples[example as usize]..self.examples[example as usize + 1]
     }
 
     /// Where each example's sequences begin, and the end; shape `(examples + 1,)`.

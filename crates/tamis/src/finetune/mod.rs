@@ -15,7 +15,7 @@ mod tokenize;
 mod train;
 
 pub use beneath::Beneath;
-pub use classifier::{Classifier, DropoutRates};
+pub use classifier::Classifier;
 pub use encoded::{Batch, Encoded};
 pub use settings::TrainSettings;
 pub use tokenize::{encode, outputs_of};

@@ -40,18 +40,12 @@ pub struct Trainer {
 pub struct Step {
     /// Steps done.
     pub step: u64,
-    /// Steps in all.
-    pub steps: u64,
     /// The epoch that the step belongs to, from 1.
     pub epoch: u32,
     /// Whether it is the last step of its epoch.
     pub ends_epoch: bool,
     /// The mean loss of the step's rows, before the step.
     pub loss: f64,
-    /// The rows of the step, and their tokens.
-    pub rows: usize,
-    /// See `rows`.
-    pub tokens: usize,
 }
 
 impl Trainer {
@@ -148,7 +142,7 @@ impl Trainer {
             hidden: drop(model.dropout.hidden, "hidden"),
             attention: drop(model.dropout.attention, "attention"),
         };
-        let head_dropout = drop(model.dropout.head, "head");
+        let head_dropout = drop(model.dropout.classifier, "head");
         let input = match beneath {
             None => Input::Tokens(batch.packed()),
             Some((vectors, frozen)) => Input::Hidden {
@@ -175,8 +169,7 @@ impl Trainer {
 
     fn gradient_norm(&mut self) -> f64 {
         let words = global_norm(std::iter::once(self.gradient.words.values()));
-        let head = self.head_gradient.tensors_mut().map(|(part, _)| part);
-        let parts: Vec<&mut [f32]> = self.gradient.dense_mut().into_iter().chain(head).collect();
+        let parts = dense_parts(&mut self.gradient, &mut self.head_gradient);
         global_norm(parts.iter().map(|part| &**part)).hypot(words)
     }
 
@@ -184,13 +177,12 @@ impl Trainer {
     fn update(&mut self, model: &mut Classifier, rate: f32, factor: f32) {
         let cols = model.encoder.shape.hidden;
         let (words, dense) = model.encoder.trained_mut(self.settings.freeze);
-        let head = self.head_gradient.tensors_mut().map(|(part, _)| part);
         // The gradient's words are read while its other parts are written to.
         let word_gradient = std::mem::take(&mut self.gradient.words);
         let mut parameters: Vec<Parameter<'_>> = dense
             .into_iter()
             .chain(model.head.tensors_mut())
-            .zip(self.gradient.dense_mut().into_iter().chain(head))
+            .zip(dense_parts(&mut self.gradient, &mut self.head_gradient))
             .map(|((values, decays), gradient)| Parameter {
                 values,
                 gradient,
@@ -211,11 +203,16 @@ impl Trainer {
 
     fn clear_gradient(&mut self) {
         self.gradient.words.clear();
-        let head = self.head_gradient.tensors_mut().map(|(part, _)| part);
-        for part in self.gradient.dense_mut().into_iter().chain(head) {
+        for part in dense_parts(&mut self.gradient, &mut self.head_gradient) {
             part.fill(0.0);
         }
     }
+}
+
+/// The gradients of all dense tensors, in the order of [`Trainer::trained`].
+fn dense_parts<'g>(gradient: &'g mut EncoderGradient, head: &'g mut Head) -> Vec<&'g mut [f32]> {
+    let head = head.tensors_mut().map(|(part, _)| part);
+    gradient.dense_mut().into_iter().chain(head).collect()
 }
 
 /// Trains `model` on these rows of `data`, going on from the step that `trainer` is at, and tells `watch` after every step.
@@ -246,12 +243,9 @@ pub fn fit(
                 let loss = trainer.step(model, data, batch, rate, seed.derive("dropout").index(step), beneath)?;
                 let told = Step {
                     step: step + 1,
-                    steps,
                     epoch: epoch + 1,
                     ends_epoch: i + 1 == per_epoch,
                     loss,
-                    rows: batch.len(),
-                    tokens: batch.iter().map(|&row| data.tokens_of(row)).sum(),
                 };
                 watch(told, model, trainer)?;
             }
@@ -266,7 +260,7 @@ pub(super) mod tests {
     use super::*;
     use crate::{
         Silent,
-        finetune::DropoutRates,
+        model::config::DropoutShares,
         nn::{elementwise::Activation, encoder::tests::tiny, linear::Linear},
     };
 
@@ -301,10 +295,10 @@ pub(super) mod tests {
             activation: Activation::Tanh,
             scores: square(2),
         };
-        let dropout = DropoutRates {
+        let dropout = DropoutShares {
             hidden: 0.05,
             attention: 0.05,
-            head: 0.05,
+            classifier: 0.05,
         };
         let model = Classifier { encoder, head, dropout };
         (model, data)

@@ -9,7 +9,6 @@ use super::{
     elementwise::{Activation, activate},
     linear::Linear,
     norm::add_and_norm,
-    training::keep_first,
 };
 use crate::Matrix;
 
@@ -120,10 +119,7 @@ impl EncoderWeights {
     ///
     /// If a token is not in the vocabulary or a sequence is longer than there are positions.
     pub fn forward<'s>(&self, packed: Packed<'_>, wanted: Wanted, scratch: &'s mut Scratch) -> &'s [f32] {
-        self.embed(packed, &mut scratch.hidden, &mut scratch.context);
-        let norm = &self.norm;
-        let epsilon = self.shape.norm_epsilon;
-        add_and_norm(&mut scratch.hidden, &scratch.context, &norm.gain, &norm.shift, epsilon);
+        self.begin(packed, scratch);
         self.run_layers(0..self.layers.len(), packed.starts, wanted, scratch)
     }
 
@@ -133,10 +129,7 @@ impl EncoderWeights {
     ///
     /// As [`EncoderWeights::forward`].
     pub fn forward_beneath<'s>(&self, packed: Packed<'_>, through: usize, scratch: &'s mut Scratch) -> &'s [f32] {
-        self.embed(packed, &mut scratch.hidden, &mut scratch.context);
-        let norm = &self.norm;
-        let epsilon = self.shape.norm_epsilon;
-        add_and_norm(&mut scratch.hidden, &scratch.context, &norm.gain, &norm.shift, epsilon);
+        self.begin(packed, scratch);
         self.run_layers(0..through, packed.starts, Wanted::All, scratch)
     }
 
@@ -152,6 +145,13 @@ impl EncoderWeights {
         scratch.hidden.clear();
         scratch.hidden.extend_from_slice(hidden);
         self.run_layers(from..self.layers.len(), starts, wanted, scratch)
+    }
+
+    /// The first layer's input into `scratch.hidden`.
+    fn begin(&self, packed: Packed<'_>, scratch: &mut Scratch) {
+        let (norm, epsilon) = (&self.norm, self.shape.norm_epsilon);
+        self.embed(packed, &mut scratch.hidden, &mut scratch.context);
+        add_and_norm(&mut scratch.hidden, &scratch.context, &norm.gain, &norm.shift, epsilon);
     }
 
     /// Word vectors into `words`, the sum of position and type vectors into `places`, shapes `(tokens, hidden)`.
@@ -221,6 +221,15 @@ impl EncoderWeights {
         }
         &scratch.hidden
     }
+}
+
+/// Keeps the first row of every sequence.
+pub(super) fn keep_first(rows: &mut Vec<f32>, starts: &[usize], hidden: usize) {
+    let sequences = starts.len() - 1;
+    for (i, &start) in starts[..sequences].iter().enumerate() {
+        rows.copy_within(start * hidden..(start + 1) * hidden, i * hidden);
+    }
+    rows.truncate(sequences * hidden);
 }
 
 #[cfg(test)]

@@ -41,11 +41,10 @@ impl Head {
 
     /// A head of zeros, of this one's shape.
     pub fn zeros_like(&self) -> Self {
-        let zeros = |linear: &Linear| Linear::zeros(linear.weight.rows(), linear.weight.cols());
         Self {
-            dense: zeros(&self.dense),
+            dense: self.dense.zeros_like(),
             activation: self.activation,
-            scores: zeros(&self.scores),
+            scores: self.scores.zeros_like(),
         }
     }
 

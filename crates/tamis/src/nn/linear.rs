@@ -29,6 +29,11 @@ impl Linear {
         }
     }
 
+    /// A map of zeros, of this one's shape.
+    pub fn zeros_like(&self) -> Self {
+        Self::zeros(self.weight.rows(), self.weight.cols())
+    }
+
     /// The rows `outputs` of the map, to be applied as a map of their own.
     pub fn part(&self, outputs: std::ops::Range<usize>) -> Part<'_> {
         let inputs = self.weight.cols();

@@ -5,7 +5,7 @@
 //! comes in as [`Input::Hidden`] and costs neither backward pass nor memory. Products and loops are cut between the threads of
 //! the present pool, and every sum runs in one order, so the number of threads changes no bit.
 //!
-//! Kept for the backward pass are, per token and layer, 10 hidden vectors (BERT's inner size being 4): query, key, value, context,
+//! Kept for the backward pass are, per token and layer, 10 hidden vectors (the inner layer being four times as wide): query, key, value, context,
 //! two normalised sums and the input of the activation. The rest is made again: outputs of norms and of activations, attention's
 //! shares, dropout's masks.
 
@@ -15,8 +15,7 @@ use super::{
     attention::Room,
     dropout::Dropout,
     elementwise::{Activation, activate, activate_backward},
-    encoder::{EncoderWeights, Layer, Norm, Packed, Wanted},
-    linear::Linear,
+    encoder::{EncoderWeights, Layer, Norm, Packed, Wanted, keep_first},
     norm::{BLOCK, Normed},
 };
 use crate::Matrix;
@@ -118,7 +117,6 @@ impl RowGradient {
 impl EncoderGradient {
     /// A gradient of zeros; `frozen`: embeddings and that many layers, the lowest, are not trained.
     pub fn zeros(weights: &EncoderWeights, frozen: Option<usize>) -> Self {
-        let zeros = |linear: &Linear| Linear::zeros(linear.weight.rows(), linear.weight.cols());
         let hidden = weights.shape.hidden;
         let norm = || Norm {
             gain: vec![0.0; hidden],
@@ -133,11 +131,11 @@ impl EncoderGradient {
             layers: weights.layers[frozen.unwrap_or(0)..]
                 .iter()
                 .map(|layer| Layer {
-                    attention: zeros(&layer.attention),
-                    attention_out: zeros(&layer.attention_out),
+                    attention: layer.attention.zeros_like(),
+                    attention_out: layer.attention_out.zeros_like(),
                     attention_norm: norm(),
-                    inner: zeros(&layer.inner),
-                    outer: zeros(&layer.outer),
+                    inner: layer.inner.zeros_like(),
+                    outer: layer.outer.zeros_like(),
                     out_norm: norm(),
                 })
                 .collect(),
@@ -176,7 +174,7 @@ fn layer_tensors(layer: &mut Layer) -> [(&mut [f32], bool); 12] {
     ]
 }
 
-/// What a forward pass leaves for the backward pass. Used again by the next, so that steps allocate nothing.
+/// What a forward pass leaves for the backward pass. Its buffers are used again by the next.
 #[derive(Debug, Default)]
 pub struct Tape {
     /// Sequence starts of the pass.
@@ -452,14 +450,11 @@ impl EncoderWeights {
                     }
                 }
                 keep_first(x, starts, hidden);
-                grown.attention.add_gradient(0, x, a, hidden);
-            } else {
-                grown.attention.add_gradient(0, x, a, hidden);
-                if goes_on {
-                    queries.backward(a, down, 1.0);
-                    keys_values.backward(wide, down, 1.0);
-                }
+            } else if goes_on {
+                queries.backward(a, down, 1.0);
+                keys_values.backward(wide, down, 1.0);
             }
+            grown.attention.add_gradient(0, x, a, hidden);
         }
         if tape.tokens.is_empty() {
             return;
@@ -507,15 +502,6 @@ fn cut<'a>(mut rows: &'a mut [f32], starts: &[usize], cols: usize) -> Vec<&'a mu
             part
         })
         .collect()
-}
-
-/// Keeps the first row of every sequence.
-pub(super) fn keep_first(rows: &mut Vec<f32>, starts: &[usize], hidden: usize) {
-    let sequences = starts.len() - 1;
-    for (i, &start) in starts[..sequences].iter().enumerate() {
-        rows.copy_within(start * hidden..(start + 1) * hidden, i * hidden);
-    }
-    rows.truncate(sequences * hidden);
 }
 
 fn drop_in_parallel(values: &mut [f32], cols: usize, dropout: Dropout) {

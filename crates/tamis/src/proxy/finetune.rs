@@ -148,16 +148,7 @@ impl FinetuneProxy {
     /// If a score is not finite.
     pub fn scores(&self, model: &Classifier, metrics: &[Metric]) -> Result<Vec<f64>> {
         let beneath = self.beneath.as_ref().map(|(_, fold)| fold);
-        let probabilities = model.predict(&self.fold, &self.fold_rows, beneath, &Silent)?;
-        let targets: Vec<u32> = self
-            .fold_rows
-            .iter()
-            .map(|&row| self.fold.targets()[row as usize])
-            .collect();
-        Ok(metrics
-            .iter()
-            .map(|metric| metric.score(&probabilities, &targets))
-            .collect())
+        model.score((&self.fold, &self.fold_rows), metrics, beneath, &Silent)
     }
 }
 

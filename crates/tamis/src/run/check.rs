@@ -10,22 +10,26 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    compose::search,
     describe, folder,
     judge::random_rows,
     prepare::{Features, Prepared, Tuned, prepare, read},
     record::VERSION,
     settings::{RewardKind, SelectSettings},
     stages::{StageRecord, Stages},
-    target::{Scorer, Target, adapt_rows},
+    target::{Target, adapt_rows, trained_on_each},
 };
 use crate::{
-    Error, Monitor, Result,
+    Error, Monitor, Result, Silent,
     budget::Budget,
     check::agreement::Agreement,
     data::{Dataset, RowId},
     metric::{Metric, MetricKind, row_losses},
     pool::Pool,
-    proxy::ridge::{Model, train_and_score},
+    proxy::{
+        finetune::FinetuneProxy,
+        ridge::{Model, train_and_score},
+    },
     seed::Seed,
     select::{FeatureContext, Limits, Problem},
 };
@@ -136,11 +140,11 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
     let frozen = Features::Embedded(&prepared.embedded);
     let frozen = Tuned::new(&select, both, frozen, (tokens, limit), &mut stages, monitor)?;
     let rows = adapt_rows(&select, &dataset, tokens)?.unwrap_or_default();
-    let features = target.adapted_features(&select, &rows, &mut stages, monitor)?;
+    let adapted_features = target.adapted_features(&select, &rows, &mut stages, monitor)?;
     let adapted = Tuned::new(
         &select,
         both,
-        Features::Adapted(&features),
+        Features::Adapted(&adapted_features),
         (tokens, limit),
         &mut stages,
         monitor,
@@ -153,22 +157,20 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
     // The selections: drawn ones, and what the search makes of each reward.
     let mut states = drawn(settings, &dataset, &prepared, &frozen)?;
     let searches = probes.len() * FORMS.len();
+    let traits = describe::traits(&dataset, &folds, &prepared.embedded[1], &prepared.clusters);
+    let features = FeatureContext::new(traits, &prepared.pool);
     stages.run("search", Some(select.max_evaluations * searches as u64), || {
         for (name, tuned) in probes {
             for form in FORMS {
                 let probe = tuned.probe(form.of(select.metric), &select)?;
-                let traits = describe::traits(&dataset, &folds, &prepared.embedded[1], &prepared.clusters);
                 let limits = Limits {
                     evaluations: select.max_evaluations,
                     seconds: None,
                 };
                 let seed = select.seed.derive("check");
-                let features = FeatureContext::new(traits, &prepared.pool);
-                let mut problem = Problem::new(&prepared.pool, &probe, &mut ledger, features, limits, seed, monitor)?;
-                let mut selector = select.agent.selector(&problem, &select.dqn, seed.derive("agent"))?;
-                selector.select(&mut problem, seed.derive("search"))?;
-                problem.finish()?;
-                if let Some((_, state, _)) = problem.best().iter().next() {
+                let (pool, features) = (&prepared.pool, features.clone());
+                let problem = Problem::new(pool, &probe, &mut ledger, features, limits, seed, monitor)?;
+                if let Some((state, _)) = search(problem, &select, seed)?.0.first() {
                     let mut rows = prepared.pool.rows_of(state);
                     rows.sort_unstable();
                     states.push((format!("chosen by {name}, {}", form.of(select.metric)), rows));
@@ -202,31 +204,39 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
         push(&mut rungs, name, &metrics, seconds, &scores);
     }
     let report = select.report_metric();
-    let judge_rows = target.judging_rows(&folds.confirm, settings.target_rows, &select);
-    let whole = target.scorer(&select, None, None, &dataset.fingerprint);
+    let rung = |freeze, epochs| target.rung(&folds.reward, &select, (freeze, epochs), &dataset.fingerprint);
+    let whole = rung(None, None);
     let layers = target.layers();
-    let mut dear: Vec<(String, Scorer)> = Vec::new();
+    let mut dear: Vec<(String, FinetuneProxy)> = Vec::new();
     if settings.dear {
         for top in [1, 2].into_iter().filter(|&top| top < layers) {
-            let scorer = target.scorer(&select, Some(layers - top), None, &dataset.fingerprint);
-            dear.push((format!("fine-tune, top {top} of {layers} layers"), scorer));
+            dear.push((
+                format!("fine-tune, top {top} of {layers} layers"),
+                rung(Some(layers - top), None),
+            ));
         }
-        let scorer = target.scorer(&select, None, Some(1), &dataset.fingerprint);
-        dear.push(("fine-tune, one epoch".into(), scorer));
+        dear.push(("fine-tune, one epoch".into(), rung(None, Some(1))));
     }
-    let fold = target.fold(&folds.reward);
-    for (name, scorer) in &dear {
-        let (scores, seconds) = stages.run("rung", Some(states.len() as u64), || {
-            scored(scorer, &states, &[(&fold, &metrics)], monitor)
+    let selections: Vec<&[RowId]> = states.iter().map(|(_, rows)| rows.as_slice()).collect();
+    let (count, seed) = (Some(states.len() as u64), select.seed.derive("proxy"));
+    for (name, proxy) in &dear {
+        let scored = stages.run("rung", count, || {
+            trained_on_each(proxy, &selections, seed, monitor, &|model| {
+                proxy.scores(model, &metrics)
+            })
         })?;
-        let scores: Vec<Vec<f64>> = scores.into_iter().map(|mut by_split| by_split.swap_remove(0)).collect();
+        let (scores, seconds) = with_mean_seconds(scored);
         push(&mut rungs, name, &metrics, seconds, &scores);
     }
-    let (scores, target_seconds) = stages.run("target", Some(states.len() as u64), || {
-        scored(&whole, &states, &[(&judge_rows, &[report]), (&fold, &metrics)], monitor)
+    let (judge_data, judge_rows) = target.judging_rows(&folds.confirm, settings.target_rows, &select);
+    let scored = stages.run("target", count, || {
+        trained_on_each(&whole, &selections, seed, monitor, &|model| {
+            let truth = model.score((judge_data, &judge_rows), &[report], None, &Silent)?;
+            Ok((truth[0], whole.scores(model, &metrics)?))
+        })
     })?;
-    let truth: Vec<f64> = scores.iter().map(|by_split| by_split[0][0]).collect();
-    let on_fold: Vec<Vec<f64>> = scores.into_iter().map(|mut by_split| by_split.swap_remove(1)).collect();
+    let (scores, target_seconds) = with_mean_seconds(scored);
+    let (truth, on_fold): (Vec<f64>, Vec<Vec<f64>>) = scores.into_iter().unzip();
     push(&mut rungs, "the target itself", &metrics, target_seconds, &on_fold);
 
     let seed = select.seed.derive("bootstrap");
@@ -279,28 +289,11 @@ fn push(
     }
 }
 
-/// Fine-tunes on every selection and scores it: `result[state][split][metric]`, and the seconds of one on one core.
-fn scored(
-    scorer: &Scorer,
-    states: &[(String, Vec<RowId>)],
-    splits: &[(&super::target::Rows<'_>, &[Metric])],
-    monitor: &dyn Monitor,
-) -> Result<(Vec<Vec<Vec<f64>>>, f64)> {
-    let all: Vec<(Vec<Vec<f64>>, f64)> = states
-        .par_iter()
-        .with_max_len(1)
-        .map(|(_, rows)| {
-            if monitor.cancelled() {
-                return Err(Error::Interrupted);
-            }
-            let began = Instant::now();
-            let scores = scorer.scores(rows, splits)?;
-            monitor.advance(1);
-            Ok((scores, began.elapsed().as_secs_f64()))
-        })
-        .collect::<Result<_>>()?;
-    let seconds = all.iter().map(|(_, seconds)| seconds).sum::<f64>() / all.len().max(1) as f64;
-    Ok((all.into_iter().map(|(scores, _)| scores).collect(), seconds))
+/// The scores, and the mean of their seconds.
+fn with_mean_seconds<T>(scored: Vec<(T, f64)>) -> (Vec<T>, f64) {
+    let count = scored.len().max(1) as f64;
+    let (scores, seconds): (Vec<T>, Vec<f64>) = scored.into_iter().unzip();
+    (scores, seconds.iter().sum::<f64>() / count)
 }
 
 /// Selections of the budget's size: random ones, and ones of another label mix, with more noise, with less variety.

@@ -14,8 +14,10 @@ use super::{
 use crate::{
     Error, Monitor, Result,
     data::{self, RowId},
+    pool::State,
     proxy::Proxy,
-    select::{FeatureContext, Limits, Method, Problem},
+    seed::Seed,
+    select::{FeatureContext, Limits, Method, Path, Problem},
 };
 
 /// Reads, embeds, clusters, lets the agent choose, confirms, scores and writes.
@@ -93,7 +95,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         });
     let proxy: &dyn Proxy = dear.as_ref().map_or(&probe as &dyn Proxy, |dear| dear);
     let (finalists, evaluations) = stages.run("select", Some(settings.max_evaluations), || {
-        let mut problem = Problem::new(
+        let problem = Problem::new(
             &pool,
             proxy,
             &mut ledger,
@@ -102,16 +104,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
             seed.derive("proxy"),
             monitor,
         )?;
-        let mut selector = settings.agent.selector(&problem, &settings.dqn, seed.derive("agent"))?;
-        let outcome = selector.select(&mut problem, seed.derive("search"));
-        problem.finish()?;
-        outcome?;
-        let finalists: Vec<_> = problem
-            .best()
-            .iter()
-            .map(|(_, state, path)| (state.clone(), path.to_vec()))
-            .collect();
-        Ok((finalists, problem.evaluations()))
+        search(problem, settings, seed)
     })?;
     if finalists.is_empty() {
         return Err(too_short(settings, longest, evaluations));
@@ -207,6 +200,22 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
     };
     folder::write_json(&settings.out.join("selection.json"), &record)?;
     Ok(record)
+}
+
+/// Lets the agent of the settings spend a problem's evaluations. Returns the best full states with the paths to them, best first,
+/// and the evaluations spent; what was paid for is on disk, also when the search was stopped.
+pub(super) fn search(
+    mut problem: Problem<'_>,
+    settings: &SelectSettings,
+    seed: Seed,
+) -> Result<(Vec<(State, Path)>, u64)> {
+    let mut selector = settings.agent.selector(&problem, &settings.dqn, seed.derive("agent"))?;
+    let outcome = selector.select(&mut problem, seed.derive("search"));
+    problem.finish()?;
+    outcome?;
+    let best = problem.best().iter();
+    let finalists = best.map(|(_, state, path)| (state.clone(), path.to_vec())).collect();
+    Ok((finalists, problem.evaluations()))
 }
 
 /// The limits ended the search before the budget was spent even once.

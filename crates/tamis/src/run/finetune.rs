@@ -6,17 +6,25 @@ use std::{
     time::Instant,
 };
 
-use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use super::{folder, judge::random_rows, record::VERSION, stages::Stages};
+use super::{
+    folder,
+    judge::{limit_of, random_rows},
+    record::VERSION,
+    stages::{Stages, bytes_in},
+};
 use crate::{
     Error, Fingerprint, Monitor, Place, Result,
-    budget::Budget,
+    budget::{Budget, Limit},
     data::{self, DataSettings, Dataset, RowId, Split, TaskKind},
-    finetune::{Beneath, Classifier, DropoutRates, Encoded, TrainSettings, Trainer, checkpoint, encode, fit},
+    finetune::{Beneath, Classifier, Encoded, TrainSettings, Trainer, checkpoint, encode, fit},
     metric::{Metric, MetricKind},
-    model::classifier::{self as model_files, HeadKind, Loaded, Request},
+    model::{
+        classifier::{self as model_files, HeadKind, Loaded, Request},
+        config::Config,
+        files::TokenizerFiles,
+    },
     seed::Seed,
 };
 
@@ -143,13 +151,12 @@ impl TargetScores {
         beneath: Option<&Beneath>,
         monitor: &dyn Monitor,
     ) -> Result<Self> {
-        let probabilities = model.predict(data, examples, beneath, monitor)?;
-        let targets: Vec<u32> = examples.iter().map(|&i| data.targets()[i as usize]).collect();
-        let score = |kind| Metric::hard(kind).score(&probabilities, &targets);
+        let metrics = [MetricKind::Accuracy, MetricKind::MacroF1, MetricKind::LogLoss].map(Metric::hard);
+        let scores = model.score((data, examples), &metrics, beneath, monitor)?;
         Ok(Self {
-            accuracy: score(MetricKind::Accuracy),
-            macro_f1: score(MetricKind::MacroF1),
-            log_loss: -score(MetricKind::LogLoss),
+            accuracy: scores[0],
+            macro_f1: scores[1],
+            log_loss: -scores[2],
         })
     }
 }
@@ -176,11 +183,23 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
             "`--selection` as well",
         ));
     }
-    let loaded = load_model(settings, &dataset)?;
-    let mut model = classifier_of(&loaded);
+    let Loaded {
+        config,
+        encoder,
+        head,
+        tokenizer,
+        tokenizer_files,
+        fingerprint,
+        ..
+    } = load_model(settings, &dataset)?;
+    let mut model = Classifier {
+        encoder,
+        head,
+        dropout: config.dropout,
+    };
     check_freeze(settings.train.freeze, model.encoder.layers.len())?;
     let encoded = stages.run("tokenize", None, || {
-        let of = |split: &Split| encode(&split.examples, &dataset.task, &loaded.tokenizer);
+        let of = |split: &Split| encode(&split.examples, &dataset.task, &tokenizer);
         Ok((
             of(&dataset.train)?,
             of(&dataset.validation)?,
@@ -193,9 +212,12 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
         (Some(run), _) => chosen_rows(run, &dataset)?,
         (None, Some(sample)) => {
             let tokens: Vec<u32> = dataset.pool.iter().map(|&row| train.tokens_of(row) as u32).collect();
-            let all = tokens.iter().map(|&tokens| u64::from(tokens)).sum();
-            let limit = sample.resolve(dataset.pool.len() as u64, all)?;
-            random_rows(&dataset.pool, &tokens, limit, settings.seed.derive("sample"))
+            random_rows(
+                &dataset.pool,
+                &tokens,
+                limit_of(sample, &tokens)?,
+                settings.seed.derive("sample"),
+            )
         }
         (None, None) => dataset.pool.clone(),
     };
@@ -204,7 +226,7 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
     folder::claim(&settings.out, &what_matters)?;
     let metrics = settings.out.join("metrics.json");
     let run = Fingerprint::of([
-        loaded.fingerprint.as_str(),
+        fingerprint.as_str(),
         dataset.fingerprint.as_str(),
         &what_matters.to_string(),
     ]);
@@ -224,9 +246,10 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
         settings.train.freeze.map(|layers| Beneath::new(layers, memory))
     };
     let (beneath_train, beneath_validation, beneath_test) = (beneath(2), beneath(4), beneath(4));
-    let sample = some_rows(
-        validation.len(),
-        settings.epoch_rows,
+    let sample = random_rows(
+        &validation.all(),
+        &[],
+        Limit::Rows(settings.epoch_rows as u64),
         settings.seed.derive("epoch rows"),
     );
     let path = settings.out.join(CHECKPOINT);
@@ -236,8 +259,8 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
     let mut epochs = Vec::new();
     let steps = settings.train.steps(rows.len());
     stages.run("train", Some(steps), || {
-        if checkpoint::load(&path, &run, &mut model, &mut trainer)? {
-            seconds = folder::read_seconds(&settings.out);
+        if let Some(before) = checkpoint::load(&path, &run, &mut model, &mut trainer)? {
+            seconds = before;
             monitor.advance(trainer.optimiser().steps());
         } else if path.exists() {
             return Err(other_run());
@@ -257,8 +280,7 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
                 monitor.note(&format!("loss {:.3}", losses.0 / losses.1 as f64));
                 let stopped = monitor.cancelled();
                 if stopped || kept.elapsed().as_secs_f64() > CHECKPOINT_SECONDS {
-                    checkpoint::save(&path, &run, model, trainer)?;
-                    folder::write_seconds(&settings.out, seconds)?;
+                    checkpoint::save(&path, &run, seconds, model, trainer)?;
                     kept = Instant::now();
                 }
                 if stopped {
@@ -285,10 +307,7 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
     })?;
     let total = (validation.len() + test.as_ref().map_or(0, Encoded::len)) as u64;
     let (on_validation, on_test) = stages.run("evaluate", Some(total), || {
-        let all = |data: &Encoded, beneath| {
-            let examples: Vec<u32> = (0..data.len() as u32).collect();
-            TargetScores::of(&model, data, &examples, beneath, monitor)
-        };
+        let all = |data: &Encoded, beneath| TargetScores::of(&model, data, &data.all(), beneath, monitor);
         let on_validation = all(&validation, beneath_validation.as_ref())?;
         let on_test = test.as_ref().map(|test| all(test, beneath_test.as_ref())).transpose()?;
         Ok((on_validation, on_test))
@@ -303,7 +322,7 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
         rows: rows.len() as u64,
         steps,
         truncated: train.truncated + validation.truncated + test.as_ref().map_or(0, |test| test.truncated),
-        max_length: loaded.tokenizer.longest(),
+        max_length: tokenizer.longest(),
         epochs,
         validation: on_validation,
         test: on_test,
@@ -313,10 +332,12 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
         peak_bytes: stages.into_records().iter().filter_map(|stage| stage.peak_bytes).max(),
         settings: serde_json::to_value(settings).unwrap_or_default(),
     };
-    save(settings, &dataset, &loaded, &model)?;
+    save(settings, &dataset, (&config, &tokenizer_files), &model)?;
     folder::write_json(&metrics, &record)?;
-    folder::remove_checkpoint(&settings.out, CHECKPOINT)?;
-    Ok(record)
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path, "remove")(error)),
+        _ => Ok(record),
+    }
 }
 
 /// What the head of a model for this data scores.
@@ -339,27 +360,18 @@ fn load_model(settings: &FinetuneSettings, dataset: &Dataset) -> Result<Loaded> 
     })
 }
 
-/// A loaded model, ready to be trained.
-pub(super) fn classifier_of(loaded: &Loaded) -> Classifier {
-    let shares = loaded.config.dropout;
-    Classifier {
-        encoder: loaded.encoder.clone(),
-        head: loaded.head.clone(),
-        dropout: DropoutRates {
-            hidden: shares.hidden,
-            attention: shares.attention,
-            head: shares.classifier,
-        },
-    }
-}
-
-fn save(settings: &FinetuneSettings, dataset: &Dataset, loaded: &Loaded, model: &Classifier) -> Result<()> {
+fn save(
+    settings: &FinetuneSettings,
+    dataset: &Dataset,
+    (config, tokenizer_files): (&Config, &TokenizerFiles),
+    model: &Classifier,
+) -> Result<()> {
     model_files::Classifier {
-        config: &loaded.config,
+        config,
         encoder: &model.encoder,
         head: &model.head,
         kind: head_kind(dataset),
-        tokenizer_files: &loaded.tokenizer_files,
+        tokenizer_files,
     }
     .save(&settings.out)
 }
@@ -398,9 +410,7 @@ pub(super) fn check_memory(model: &Classifier, train: &Encoded, settings: &Train
 
 /// Memory that the process may still take, from Linux's own account and its control group's limit.
 fn free_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let available = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024;
+    let available = bytes_in("/proc/meminfo", "MemAvailable:")?;
     let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     let group = number("/sys/fs/cgroup/memory.max")
         .map(|most| most.saturating_sub(number("/sys/fs/cgroup/memory.current").unwrap_or(0)));
@@ -412,15 +422,6 @@ fn finished(metrics: &Path, out: &Path) -> Option<FinetuneRecord> {
     let there = out.join("model.safetensors").exists() && !out.join(CHECKPOINT).exists();
     let text = there.then(|| std::fs::read_to_string(metrics).ok()).flatten()?;
     serde_json::from_str(&text).ok()
-}
-
-/// `count` of the numbers below `n`, or all, in ascending order.
-pub(super) fn some_rows(n: usize, count: usize, seed: Seed) -> Vec<u32> {
-    let mut rows: Vec<u32> = (0..n as u32).collect();
-    rows.shuffle(&mut seed.rng());
-    rows.truncate(count);
-    rows.sort_unstable();
-    rows
 }
 
 /// What of a `selection.json` says which rows were chosen.

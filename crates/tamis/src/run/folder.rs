@@ -14,8 +14,6 @@ use crate::{Error, Fingerprint, Place, Result, ledger::Ledger, write::write_whol
 const SETTINGS: &str = "settings.json";
 /// What that of a fine-tune is called.
 const FINETUNE: &str = "finetune.json";
-/// What the seconds of training so far are kept in.
-const SECONDS: &str = "checkpoint_seconds.json";
 
 /// Makes the directory, or goes on with the run that it holds. A run that stopped before it paid for a score, for instance
 /// at a mistake in the settings, leaves nothing to go on with: its folder is taken over.
@@ -115,33 +113,6 @@ pub(super) fn without(settings: &impl serde::Serialize, names: &[&str]) -> Resul
         }
     }
     Ok(value)
-}
-
-/// Seconds of training that earlier starts of a run took, kept beside its checkpoint.
-pub(super) fn read_seconds(out: &Path) -> f64 {
-    fs::read_to_string(out.join(SECONDS))
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(0.0)
-}
-
-/// Keeps the seconds of training so far.
-pub(super) fn write_seconds(out: &Path, seconds: f64) -> Result<()> {
-    write_json(&out.join(SECONDS), &seconds)
-}
-
-/// Removes the checkpoint of a run that is finished, and its seconds.
-pub(super) fn remove_checkpoint(out: &Path, name: &str) -> Result<()> {
-    for name in [name, SECONDS] {
-        let path = out.join(name);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io(&path, "remove")(error));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 /// Lists the settings that differ, by their full names.

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::record::{Scored, Scores};
 use crate::{
     Monitor, Result,
-    budget::Limit,
+    budget::{Budget, Limit},
     data::RowId,
     metric::Metric,
     proxy::{design::Design, ridge::train_and_score},
@@ -95,7 +95,16 @@ impl Judge<'_> {
     }
 }
 
-/// Random rows of the pool that spend the limit as a selection would; `tokens[i]` is what row `pool[i]` costs.
+/// What a budget comes to in a pool whose rows cost `tokens`, one number a row.
+pub(super) fn limit_of(budget: Budget, tokens: &[u32]) -> Result<Limit> {
+    budget.resolve(
+        tokens.len() as u64,
+        tokens.iter().map(|&tokens| u64::from(tokens)).sum(),
+    )
+}
+
+/// Random rows of the pool that spend the limit as a selection would; `tokens[i]` is what row `pool[i]` costs, and
+/// is read only where the limit is in tokens.
 pub(super) fn random_rows(pool: &[RowId], tokens: &[u32], limit: Limit, seed: Seed) -> Vec<RowId> {
     let mut order: Vec<usize> = (0..pool.len()).collect();
     order.shuffle(&mut seed.rng());

@@ -2,7 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{describe, judge::random_rows, settings::SelectSettings, stages::Stages, vectors};
+use super::{
+    describe,
+    judge::{limit_of, random_rows},
+    settings::SelectSettings,
+    stages::Stages,
+    vectors,
+};
 use crate::{
     Error, Monitor, Result,
     budget::Limit,
@@ -66,10 +72,7 @@ pub(super) fn prepare(
 ) -> Result<Prepared> {
     let seed = settings.seed;
     let (embedded, tokens) = vectors::embed(settings, dataset, stages, monitor)?;
-    let limit = settings.budget.resolve(
-        dataset.pool.len() as u64,
-        tokens.iter().map(|&tokens| u64::from(tokens)).sum(),
-    )?;
+    let limit = limit_of(settings.budget, &tokens)?;
     let views = vectors::one_each(&embedded[0]).gather(&dataset.pool);
     let (clusters, statistics) = stages.run("cluster", None, || {
         let k_means = KMeansSettings {

@@ -1,18 +1,18 @@
 //! What `select` needs of a model that can be fine-tuned: adapted features for the probe, the dear proxy, the dear judge.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use rayon::prelude::*;
 
 use super::{
-    finetune::{check_freeze, check_memory, classifier_of, head_kind, some_rows},
-    judge::random_rows,
+    finetune::{check_freeze, check_memory, head_kind},
+    judge::{limit_of, random_rows},
     record::Finetuned,
     settings::SelectSettings,
     stages::Stages,
 };
 use crate::{
-    Error, Fingerprint, Monitor, Result, Silent,
+    Error, Fingerprint, Monitor, Result,
     budget::Limit,
     data::{Dataset, RowId, Split},
     embed::Embedded,
@@ -54,7 +54,11 @@ impl Target {
             longest: Some(settings.finetune.train.max_length),
             seed,
         })?;
-        let model = classifier_of(&loaded);
+        let model = Classifier {
+            encoder: loaded.encoder,
+            head: loaded.head,
+            dropout: loaded.config.dropout,
+        };
         check_freeze(settings.finetune.train.freeze, model.encoder.layers.len())?;
         let of = |split: &Split| encode(&split.examples, &dataset.task, &loaded.tokenizer);
         let train = of(&dataset.train)?;
@@ -136,40 +140,27 @@ impl Target {
         self.model.encoder.layers.len()
     }
 
-    /// A fold of the validation rows, to be scored.
-    pub(super) fn fold(&self, rows: &[u32]) -> Rows<'_> {
-        Rows {
-            data: &self.validation,
-            rows: rows.to_vec(),
+    /// At most `most` rows that no reward is made from, and their split: test rows where there are some, else the confirm fold.
+    pub(super) fn judging_rows(&self, confirm: &[u32], most: usize, settings: &SelectSettings) -> (&Encoded, Vec<u32>) {
+        let (limit, seed) = (Limit::Rows(most as u64), settings.seed.derive("judging rows"));
+        match &self.test {
+            Some(test) => (test, random_rows(&test.all(), &[], limit, seed)),
+            None => (&*self.validation, random_rows(confirm, &[], limit, seed)),
         }
     }
 
-    /// At most `most` rows that no reward is made from: test rows where there are some, else the confirm fold.
-    pub(super) fn judging_rows(&self, confirm: &[u32], most: usize, settings: &SelectSettings) -> Rows<'_> {
-        let seed = settings.seed.derive("judging rows");
-        if let Some(data) = &self.test {
-            let rows = some_rows(data.len(), most, seed);
-            return Rows { data, rows };
-        }
-        let some = some_rows(confirm.len(), most, seed);
-        self.fold(&some.into_iter().map(|i| confirm[i as usize]).collect::<Vec<u32>>())
-    }
-
-    /// A way to fine-tune, with other layers frozen or fewer epochs than the settings say.
-    pub(super) fn scorer(
+    /// The dear proxy on a whole fold, with other layers frozen or fewer epochs than the settings say.
+    pub(super) fn rung(
         &self,
+        fold: &[u32],
         settings: &SelectSettings,
-        freeze: Option<usize>,
-        epochs: Option<u32>,
+        (freeze, epochs): (Option<usize>, Option<u32>),
         data: &Fingerprint,
-    ) -> Scorer {
+    ) -> FinetuneProxy {
         let mut changed = settings.clone();
         changed.finetune.train.freeze = freeze.or(settings.finetune.train.freeze);
         changed.finetune.train.epochs = epochs.unwrap_or(settings.finetune.train.epochs);
-        Scorer {
-            proxy: self.proxy(&[], 0, settings.report_metric(), &changed, data),
-            seed: settings.seed.derive("proxy"),
-        }
+        self.proxy(fold, fold.len(), settings.report_metric(), &changed, data)
     }
 
     /// The dear proxy on some rows of a fold of the validation rows.
@@ -181,8 +172,8 @@ impl Target {
         settings: &SelectSettings,
         data: &Fingerprint,
     ) -> FinetuneProxy {
-        let some = some_rows(fold.len(), fold_rows, settings.seed.derive("fold rows"));
-        let rows = some.into_iter().map(|i| fold[i as usize]).collect();
+        let seed = settings.seed.derive("fold rows");
+        let rows = random_rows(fold, &[], Limit::Rows(fold_rows as u64), seed);
         FinetuneProxy::new(
             self.model.clone(),
             (Arc::clone(&self.train), Arc::clone(&self.validation), rows),
@@ -197,44 +188,28 @@ impl Target {
     }
 }
 
-/// Rows of a split.
-pub(super) struct Rows<'a> {
-    data: &'a Encoded,
-    rows: Vec<u32>,
-}
-
-impl Rows<'_> {
-    pub(super) fn len(&self) -> usize {
-        self.rows.len()
-    }
-}
-
-/// A way to fine-tune on a selection and to score what comes of it.
-pub(super) struct Scorer {
-    proxy: FinetuneProxy,
+/// What `score` says of the proxy's model, trained on each of these selections from the base, and the seconds of each on its core.
+/// Advances `monitor` by one a selection.
+pub(super) fn trained_on_each<T: Send>(
+    proxy: &FinetuneProxy,
+    selections: &[&[RowId]],
     seed: Seed,
-}
-
-impl Scorer {
-    /// `result[split][metric]` of the model trained on these rows; higher is better.
-    pub(super) fn scores(&self, rows: &[RowId], splits: &[(&Rows<'_>, &[Metric])]) -> Result<Vec<Vec<f64>>> {
-        let model = self.proxy.cold(rows, self.seed)?;
-        splits
-            .iter()
-            .map(|(split, metrics)| {
-                let probabilities = model.predict(split.data, &split.rows, None, &Silent)?;
-                let targets: Vec<u32> = split
-                    .rows
-                    .iter()
-                    .map(|&row| split.data.targets()[row as usize])
-                    .collect();
-                Ok(metrics
-                    .iter()
-                    .map(|metric| metric.score(&probabilities, &targets))
-                    .collect())
-            })
-            .collect()
-    }
+    monitor: &dyn Monitor,
+    score: &(dyn Fn(&Classifier) -> Result<T> + Sync),
+) -> Result<Vec<(T, f64)>> {
+    selections
+        .par_iter()
+        .with_max_len(1)
+        .map(|rows| {
+            if monitor.cancelled() {
+                return Err(Error::Interrupted);
+            }
+            let began = Instant::now();
+            let scored = score(&proxy.cold(rows, seed)?)?;
+            monitor.advance(1);
+            Ok((scored, began.elapsed().as_secs_f64()))
+        })
+        .collect()
 }
 
 /// Which finalist does best on the confirm fold when the target is fine-tuned on it, beside as many random selections. Advances
@@ -251,20 +226,17 @@ pub(super) fn judge(
     let all = folds.confirm.len();
     let proxy = target.proxy(&folds.confirm, all, metrics[0], settings, &dataset.fingerprint);
     let seed = settings.seed.derive("controls");
-    let random = (0..finalists.len()).map(|i| random_rows(&dataset.pool, tokens, limit, seed.index(i as u64)));
-    let lists: Vec<Vec<RowId>> = finalists.iter().cloned().chain(random).collect();
-    let scores: Vec<Vec<f64>> = lists
-        .par_iter()
-        .map(|rows| {
-            if monitor.cancelled() {
-                return Err(Error::Interrupted);
-            }
-            let model = proxy.cold(rows, settings.seed.derive("proxy"))?;
-            let scores = proxy.scores(&model, &metrics)?;
-            monitor.advance(1);
-            Ok(scores)
-        })
-        .collect::<Result<_>>()?;
+    let random: Vec<Vec<RowId>> = (0..finalists.len() as u64)
+        .map(|i| random_rows(&dataset.pool, tokens, limit, seed.index(i)))
+        .collect();
+    let selections: Vec<&[RowId]> = finalists.iter().chain(&random).map(Vec::as_slice).collect();
+    let seed = settings.seed.derive("proxy");
+    let scores: Vec<Vec<f64>> = trained_on_each(&proxy, &selections, seed, monitor, &|model| {
+        proxy.scores(model, &metrics)
+    })?
+    .into_iter()
+    .map(|(scores, _)| scores)
+    .collect();
     let (chosen, random) = scores.split_at(finalists.len());
     let best = (0..chosen.len())
         .max_by(|&a, &b| chosen[a][0].total_cmp(&chosen[b][0]).then(b.cmp(&a)))
@@ -284,10 +256,7 @@ pub(super) fn judge(
 /// The rows on which the features are adapted.
 pub(super) fn adapt_rows(settings: &SelectSettings, dataset: &Dataset, tokens: &[u32]) -> Result<Option<Vec<RowId>>> {
     let Some(share) = settings.adapt else { return Ok(None) };
-    let limit = share.resolve(
-        dataset.pool.len() as u64,
-        tokens.iter().map(|&tokens| u64::from(tokens)).sum(),
-    )?;
+    let limit = limit_of(share, tokens)?;
     let seed: Seed = settings.seed.derive("adapt rows");
     Ok(Some(random_rows(&dataset.pool, tokens, limit, seed)))
 }
