@@ -15,6 +15,7 @@ const SHAPE: Shape = Shape {
     actions: 200,
     action_features: 14,
     global_features: 4,
+    state_features: 0,
 };
 
 fn training_step(criterion: &mut Criterion) {

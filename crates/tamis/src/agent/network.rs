@@ -225,6 +225,7 @@ mod tests {
         actions: 3,
         action_features: 2,
         global_features: 1,
+        state_features: 0,
     };
 
     #[test]

@@ -8,7 +8,8 @@ use crate::{Result, seed::Seed};
 /// Runs `episodes` random episodes and lists every broken promise; an empty list is a pass.
 ///
 /// Promises: shapes never change; features are finite; rewards are finite and equal to what was peeked; a peek changes
-/// nothing; an episode ends if and only if no action is legal; the same actions give the same episode.
+/// nothing; an episode ends if and only if no action is legal; the same actions give the same episode; a walk meets the same
+/// legal actions, and a plan's value is what its episode earned.
 ///
 /// # Errors
 ///
@@ -56,6 +57,7 @@ pub fn check(env: &mut dyn Environment, episodes: u64, seed: Seed) -> Result<Vec
                 break;
             }
         }
+        broken.extend(walk_faults(env, &played)?);
         if env.reset(seed)?.legal != first.legal {
             broken.push("two resets differ in their legal actions".into());
         }
@@ -72,12 +74,45 @@ pub fn check(env: &mut dyn Environment, episodes: u64, seed: Seed) -> Result<Vec
     Ok(broken)
 }
 
+/// Walks and evaluates the plan of an episode that was played.
+fn walk_faults(env: &mut dyn Environment, played: &[(Action, f64)]) -> Result<Vec<String>> {
+    let mut faults = Vec::new();
+    let shape = env.shape();
+    {
+        let mut walk = env.walk()?;
+        for (i, &(action, reward)) in played.iter().enumerate() {
+            if !walk.observe()?.legal[action] {
+                faults.push(format!("step {i}: action {action} was legal, and is not on a walk"));
+                return Ok(faults);
+            }
+            let outlook = walk.outlook(&[action])?;
+            if (outlook.rows(), outlook.cols()) != (1, shape.state_features)
+                || !outlook.as_slice().iter().all(|x| x.is_finite())
+            {
+                faults.push(format!("step {i}: an outlook of {outlook:?}"));
+            }
+            walk.take(action, reward)?;
+        }
+        if walk.observe()?.legal.contains(&true) {
+            faults.push("an episode ended where a walk goes on".into());
+        }
+    }
+    let earned: f64 = played.iter().map(|(_, reward)| reward).sum();
+    let plan = played.iter().map(|&(action, _)| action).collect();
+    let value = env.evaluate(&[plan])?[0];
+    if (value - earned).abs() > 1e-9 {
+        faults.push(format!("an episode earned {earned}, its plan {value}"));
+    }
+    Ok(faults)
+}
+
 fn faults(shape: Shape, observation: &Observation) -> Vec<String> {
     let mut faults = Vec::new();
     let found = Shape {
         actions: observation.actions.rows(),
         action_features: observation.actions.cols(),
         global_features: observation.global.len(),
+        ..shape
     };
     if found != shape || observation.legal.len() != shape.actions {
         faults.push(format!(

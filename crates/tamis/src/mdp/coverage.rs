@@ -6,7 +6,7 @@
 
 use rand::RngExt;
 
-use super::{Action, Environment, Observation, Shape, Step};
+use super::{Action, Environment, Observation, Shape, Step, Walk};
 use crate::{Matrix, Result, seed::Seed};
 
 /// The problem and an episode of it.
@@ -96,10 +96,10 @@ impl Coverage {
         gain
     }
 
-    fn observe(&self) -> Observation {
-        let count = self.taken.iter().filter(|&&taken| taken).count();
+    fn observe(&self, taken: &[bool]) -> Observation {
+        let count = taken.iter().filter(|&&taken| taken).count();
         let mut covered = vec![false; self.weights.len()];
-        for (action, _) in self.taken.iter().enumerate().filter(|(_, taken)| **taken) {
+        for (action, _) in taken.iter().enumerate().filter(|(_, taken)| **taken) {
             self.covers[action].iter().for_each(|&item| covered[item] = true);
         }
         let mut actions = Matrix::zeros(self.covers.len(), 4);
@@ -107,7 +107,7 @@ impl Coverage {
         for (action, cover) in self.covers.iter().enumerate() {
             let new = cover.iter().filter(|&&item| !covered[item]).count() as f32;
             let row = actions.row_mut(action);
-            row[0] = f32::from(u8::from(self.taken[action]));
+            row[0] = f32::from(u8::from(taken[action]));
             row[1] = 4.0 * cover.len() as f32 / items;
             row[2] = 4.0 * new / items;
             row[3] = self.costs[action] as f32;
@@ -117,7 +117,7 @@ impl Coverage {
             actions,
             global: vec![count as f32 / self.picks as f32],
             step: count,
-            legal: self.taken.iter().map(|taken| open && !taken).collect(),
+            legal: taken.iter().map(|taken| open && !taken).collect(),
         }
     }
 }
@@ -128,18 +128,19 @@ impl Environment for Coverage {
             actions: self.covers.len(),
             action_features: 4,
             global_features: 1,
+            state_features: self.covers.len(),
         }
     }
 
     fn reset(&mut self, _seed: Seed) -> Result<Observation> {
         self.taken.fill(false);
-        Ok(self.observe())
+        Ok(self.observe(&self.taken))
     }
 
     fn step(&mut self, action: Action) -> Result<Step> {
         let reward = self.gain(action);
         self.taken[action] = true;
-        let observation = self.observe();
+        let observation = self.observe(&self.taken);
         let terminated = !observation.legal.contains(&true);
         Ok(Step {
             observation,
@@ -153,8 +154,60 @@ impl Environment for Coverage {
         Ok(actions.iter().map(|&action| self.gain(action)).collect())
     }
 
+    fn evaluate(&mut self, plans: &[Vec<Action>]) -> Result<Vec<f64>> {
+        let empty = self.value(&vec![false; self.covers.len()]);
+        let mut returns = Vec::new();
+        for plan in plans {
+            let mut taken = vec![false; self.covers.len()];
+            for &action in plan {
+                assert!(!taken[action], "action {action} is taken");
+                taken[action] = true;
+            }
+            returns.push(self.value(&taken) - empty);
+            self.evaluations += u64::from(self.known.insert(taken));
+        }
+        Ok(returns)
+    }
+
+    fn walk(&self) -> Result<Box<dyn Walk + '_>> {
+        Ok(Box::new(Stroll {
+            problem: self,
+            taken: vec![false; self.covers.len()],
+        }))
+    }
+
     fn remaining(&self) -> u64 {
         self.limit.saturating_sub(self.evaluations)
+    }
+}
+
+/// An imagined episode.
+struct Stroll<'a> {
+    problem: &'a Coverage,
+    taken: Vec<bool>,
+}
+
+impl Walk for Stroll<'_> {
+    fn observe(&mut self) -> Result<Observation> {
+        Ok(self.problem.observe(&self.taken))
+    }
+
+    fn take(&mut self, action: Action, _reward: f64) -> Result<()> {
+        assert!(!self.taken[action], "action {action} is taken");
+        self.taken[action] = true;
+        Ok(())
+    }
+
+    fn outlook(&mut self, actions: &[Action]) -> Result<Matrix> {
+        let mut features = Matrix::zeros(actions.len(), self.taken.len());
+        for (i, &action) in actions.iter().enumerate() {
+            let row = features.row_mut(i);
+            row.iter_mut()
+                .zip(&self.taken)
+                .for_each(|(x, &taken)| *x = f32::from(u8::from(taken)));
+            row[action] = 1.0;
+        }
+        Ok(features)
     }
 }
 
@@ -194,6 +247,12 @@ mod tests {
             }
             fn peek(&mut self, actions: &[Action]) -> Result<Vec<f64>> {
                 self.0.peek(actions)
+            }
+            fn evaluate(&mut self, plans: &[Vec<Action>]) -> Result<Vec<f64>> {
+                self.0.evaluate(plans)
+            }
+            fn walk(&self) -> Result<Box<dyn Walk + '_>> {
+                self.0.walk()
             }
             fn remaining(&self) -> u64 {
                 self.0.remaining()

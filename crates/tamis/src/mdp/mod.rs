@@ -1,7 +1,8 @@
 //! The seam between agents and what they act on.
 //!
-//! Differs from Gymnasium's API in two ways: an observation carries the legal-action mask, and an environment can be asked
-//! what several actions would earn ([`Environment::peek`]), since the transitions of a selection problem are known.
+//! Differs from Gymnasium's API in that an observation carries the legal-action mask, and in what known transitions allow: an
+//! environment can be asked what several actions would earn ([`Environment::peek`]), be walked through without looking at any
+//! score ([`Environment::walk`]), and be asked for the score at the end of a plan alone ([`Environment::evaluate`]).
 
 pub mod conformance;
 pub mod coverage;
@@ -20,6 +21,8 @@ pub struct Shape {
     pub action_features: usize,
     /// Features of the state as a whole.
     pub global_features: usize,
+    /// Features that tell a state apart from others by what was taken ([`Walk::outlook`]).
+    pub state_features: usize,
 }
 
 /// What an agent sees of a state.
@@ -82,7 +85,56 @@ pub trait Environment {
     /// If an action is illegal, or no episode is going on.
     fn peek(&mut self, actions: &[Action]) -> Result<Vec<f64>>;
 
+    /// What the episodes that take these actions, in order, from the first state on, would earn altogether: their returns, in
+    /// the order asked. Only the states at their ends are scored, each at the price of one evaluation; the present state stays
+    /// as it is. At most [`Environment::remaining`] plans may be asked for at once.
+    ///
+    /// # Errors
+    ///
+    /// If a score cannot be had.
+    ///
+    /// # Panics
+    ///
+    /// If an action is illegal where it is taken.
+    fn evaluate(&mut self, plans: &[Vec<Action>]) -> Result<Vec<f64>>;
+
+    /// A walk from the first state on. It costs no evaluation.
+    ///
+    /// # Errors
+    ///
+    /// If the first state cannot be made.
+    fn walk(&self) -> Result<Box<dyn Walk + '_>>;
+
     /// How many more evaluations may be spent; steps and peeks at states known already cost none. An agent stops training
     /// when this is 0. `u64::MAX` where nothing limits it.
     fn remaining(&self) -> u64;
+}
+
+/// An episode that is only imagined: its states are the real ones, its scores are never looked at.
+pub trait Walk {
+    /// What an agent sees of the present state.
+    ///
+    /// # Errors
+    ///
+    /// If the observation cannot be made.
+    fn observe(&mut self) -> Result<Observation>;
+
+    /// Takes an action, and takes the score to have changed by `reward`, of which observations tell.
+    ///
+    /// # Errors
+    ///
+    /// If the state reached cannot be made.
+    ///
+    /// # Panics
+    ///
+    /// If the action is illegal.
+    fn take(&mut self, action: Action, reward: f64) -> Result<()>;
+
+    /// Features of the states that each of these legal actions leads to, shape `(actions.len(), state_features)`: what a learned
+    /// model of the score reads. They depend on the state reached and not on the way there.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be computed.
+    fn outlook(&mut self, actions: &[Action]) -> Result<Matrix>;
 }

@@ -209,7 +209,9 @@ pub(super) fn search(
     settings: &SelectSettings,
     seed: Seed,
 ) -> Result<(Vec<(State, Path)>, u64)> {
-    let mut selector = settings.agent.selector(&problem, &settings.dqn, seed.derive("agent"))?;
+    let mut selector = settings
+        .agent
+        .selector(&problem, settings.methods(), seed.derive("agent"))?;
     let outcome = selector.select(&mut problem, seed.derive("search"));
     problem.finish()?;
     outcome?;

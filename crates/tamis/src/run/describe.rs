@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, path::PathBuf};
 
+use rand::RngExt;
+
 use super::{
     record::{ClusterRecord, LabelRecord},
     vectors,
@@ -12,6 +14,7 @@ use crate::{
     data::{Dataset, RowId, Split},
     embed::Embedded,
     folds::Folds,
+    seed::Seed,
     select::ClusterTraits,
 };
 
@@ -52,7 +55,25 @@ pub(super) fn traits(dataset: &Dataset, folds: &Folds, validation: &Embedded, cl
         closeness,
         fold_cluster,
         fold_mix,
+        place: places(&clusters.centroids),
     }
+}
+
+/// Centroids in few dimensions by a random projection, which keeps distances roughly (Johnson & Lindenstrauss 1984).
+fn places(centroids: &Matrix) -> Matrix {
+    const DIMENSIONS: usize = 16;
+    let mut rng = Seed(0).derive("places").rng();
+    let signs: Vec<f32> = (0..centroids.cols() * DIMENSIONS)
+        .map(|_| if rng.random() { 1.0 } else { -1.0 })
+        .collect();
+    let mut places = Matrix::zeros(centroids.rows(), DIMENSIONS);
+    for (c, centroid) in centroids.iter_rows().enumerate() {
+        for (x, signs) in centroid.iter().zip(signs.chunks_exact(DIMENSIONS)) {
+            let place = places.row_mut(c);
+            place.iter_mut().zip(signs).for_each(|(sum, sign)| *sum += x * sign);
+        }
+    }
+    places
 }
 
 pub(super) fn statistics(dataset: &Dataset, clusters: &Clusters, views: &Matrix) -> Vec<cluster::ClusterStatistics> {

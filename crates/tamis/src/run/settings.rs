@@ -15,7 +15,7 @@ use crate::{
     pool::Grain,
     proxy::finetune::FinetuneProxySettings,
     seed::Seed,
-    select::Method,
+    select::{Method, MethodSettings},
 };
 
 /// The settings of one selection run.
@@ -160,6 +160,11 @@ impl SelectSettings {
     /// The metric by which results are reported.
     pub fn report_metric(&self) -> Metric {
         Metric::hard(self.metric)
+    }
+
+    /// How each method works.
+    pub(super) fn methods(&self) -> MethodSettings<'_> {
+        MethodSettings { dqn: &self.dqn }
     }
 
     /// What judges the finalists.

@@ -16,6 +16,8 @@ use crate::{
 const ACTION_FEATURES: usize = 14;
 /// Features of the state as a whole.
 const GLOBAL_FEATURES: usize = 4;
+/// Features of what was taken, besides those of each cluster, label and place: the last ones of [`FeatureContext::describe`].
+const STATE_FEATURES: usize = 6;
 
 /// What is known of the clusters before anything is taken.
 #[derive(Debug, Clone)]
@@ -28,6 +30,8 @@ pub struct ClusterTraits {
     pub fold_cluster: Vec<u32>,
     /// The share of each label in the reward fold, shape `(labels,)`.
     pub fold_mix: Vec<f32>,
+    /// Each cluster's centroid in few dimensions, shape `(clusters, dimensions)`.
+    pub place: Matrix,
 }
 
 /// Turns states into features.
@@ -116,7 +120,9 @@ impl FeatureContext {
     pub fn new(traits: ClusterTraits, pool: &Pool) -> Self {
         let clusters = pool.clusters();
         assert!(
-            traits.label_mix.rows() == clusters && traits.closeness.len() == clusters,
+            traits.label_mix.rows() == clusters
+                && traits.closeness.len() == clusters
+                && traits.place.rows() == clusters,
             "one row of traits a cluster"
         );
         let labels = traits.label_mix.cols();
@@ -155,7 +161,64 @@ impl FeatureContext {
             actions: self.entropy.len(),
             action_features: ACTION_FEATURES,
             global_features: GLOBAL_FEATURES,
+            state_features: self.entropy.len()
+                + self.traits.label_mix.cols()
+                + self.traits.place.cols()
+                + STATE_FEATURES,
         }
+    }
+
+    /// What a model of the score reads of a state, whatever the way there. A chunk is far rarer than a row of a cluster like
+    /// its own, so most of these features are sums over clusters: one state in a thousand holds a given chunk, but every one
+    /// has a label mix and a place. In order: the root of each cluster's share of the budget; the mix of labels; the mean
+    /// place; then mean closeness, entropy and density, the share of the budget that is spent, the share of the fold whose cluster
+    /// has something taken, and how evenly the clusters are taken.
+    pub(super) fn describe(&self, pool: &Pool, state: &State) -> Vec<f32> {
+        let taken = state.taken();
+        let rows = taken.iter().map(|&taken| taken as f32).sum::<f32>().max(1.0);
+        let spent = pool.spent(state) as f32 / pool.limit().max(1) as f32;
+        let mut features: Vec<f32> = taken
+            .iter()
+            .map(|&taken| (taken as f32 / rows * spent).sqrt())
+            .collect();
+        let mean = |of: &Matrix| {
+            let mut mean = vec![0.0; of.cols()];
+            for (row, &taken) in of.iter_rows().zip(taken).filter(|(_, taken)| **taken > 0) {
+                mean.iter_mut()
+                    .zip(row)
+                    .for_each(|(sum, x)| *sum += x * taken as f32 / rows);
+            }
+            mean
+        };
+        features.extend(mean(&self.traits.label_mix));
+        features.extend(mean(&self.traits.place));
+        let weighted = |of: &[f32]| {
+            of.iter()
+                .zip(taken)
+                .map(|(x, &taken)| x * taken as f32 / rows)
+                .sum::<f32>()
+        };
+        let covered: u32 = self
+            .fold_rows
+            .iter()
+            .zip(taken)
+            .filter(|(_, taken)| **taken > 0)
+            .map(|(rows, _)| rows)
+            .sum();
+        let evenness: f32 = taken
+            .iter()
+            .filter(|&&taken| taken > 0)
+            .map(|&taken| -(taken as f32 / rows) * (taken as f32 / rows).ln())
+            .sum();
+        features.extend([
+            weighted(&self.traits.closeness),
+            weighted(&self.entropy),
+            weighted(&self.density),
+            spent,
+            covered as f32 / self.traits.fold_cluster.len().max(1) as f32,
+            evenness / (self.entropy.len().max(2) as f32).ln(),
+        ]);
+        features
     }
 
     /// The features of all clusters, shape `(clusters, 14)`, and of the state, shape `(4,)`.

@@ -4,6 +4,8 @@ mod agents;
 mod features;
 mod problem;
 mod search;
+#[cfg(test)]
+mod toy;
 
 use std::{fmt, str::FromStr};
 
@@ -44,15 +46,27 @@ pub enum Method {
     Random,
 }
 
+/// How each method works; one field a method that can be set.
+#[derive(Debug, Clone, Copy)]
+pub struct MethodSettings<'a> {
+    /// The deep Q-network.
+    pub dqn: &'a DqnSettings,
+}
+
 impl Method {
     /// A selector for this problem.
     ///
     /// # Errors
     ///
     /// If the settings are out of range.
-    pub fn selector(self, problem: &Problem<'_>, dqn: &DqnSettings, seed: Seed) -> Result<Box<dyn Selector>> {
+    pub fn selector(
+        self,
+        problem: &Problem<'_>,
+        settings: MethodSettings<'_>,
+        seed: Seed,
+    ) -> Result<Box<dyn Selector>> {
         Ok(match self {
-            Self::Dqn => Box::new(LearnedSelector(Dqn::new(problem.shape(), dqn.clone(), seed)?)),
+            Self::Dqn => Box::new(LearnedSelector(Dqn::new(problem.shape(), settings.dqn.clone(), seed)?)),
             Self::Greedy => Box::new(Greedy::default()),
             Self::Random => Box::new(Random),
         })

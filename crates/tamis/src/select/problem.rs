@@ -16,9 +16,9 @@ use rayon::prelude::*;
 
 use super::features::{FeatureContext, Memory};
 use crate::{
-    Error, Fingerprint, Monitor, Result,
+    Error, Fingerprint, Matrix, Monitor, Result,
     ledger::{Key, Ledger},
-    mdp::{Action, Environment, Observation, Shape, Step},
+    mdp::{Action, Environment, Observation, Shape, Step, Walk},
     pool::{Pool, State},
     proxy::{Proxy, ProxyRun},
     seed::Seed,
@@ -294,12 +294,12 @@ impl<'a> Problem<'a> {
         Ok(scores.iter().map(|score| score - self.score).collect())
     }
 
-    /// Scores full states without walking to them; each costs one evaluation.
+    /// Scores the states at the ends of paths without walking to them; each costs one evaluation.
     ///
     /// # Errors
     ///
     /// If a score cannot be had.
-    pub fn score_full(&mut self, paths: &[Path]) -> Result<Vec<f64>> {
+    pub fn score_paths(&mut self, paths: &[Path]) -> Result<Vec<f64>> {
         let pool = self.pool;
         let states: Vec<State> = paths
             .iter()
@@ -329,7 +329,9 @@ impl<'a> Problem<'a> {
             run.score()
         })?;
         for ((score, state), path) in scores.iter().zip(&states).zip(paths) {
-            self.best.offer(*score, state, path);
+            if self.pool.legal(state).iter().all(Option::is_none) {
+                self.best.offer(*score, state, path);
+            }
         }
         Ok(scores)
     }
@@ -412,6 +414,17 @@ impl<'a> Problem<'a> {
         Ok(())
     }
 
+    /// The chunks that these actions take, from the first state on.
+    fn path_of(&self, plan: &[Action]) -> Path {
+        let mut state = self.pool.empty();
+        let step = |&cluster: &Action| {
+            let range = self.pool.legal(&state)[cluster].clone().expect("a legal action");
+            state = self.pool.after(&state, cluster, &range);
+            (cluster, range)
+        };
+        plan.iter().map(step).collect()
+    }
+
     /// What a state's score is filed under; `path` counts only where the proxy looks at it.
     fn key(&self, state: &State, path: &[(usize, Range<u32>)]) -> Key {
         let mut hasher = blake3::Hasher::new();
@@ -432,32 +445,11 @@ impl<'a> Problem<'a> {
     }
 
     fn observe(&mut self) -> Result<Observation> {
-        let legal: Vec<bool> = self.legal.iter().map(Option::is_some).collect();
-        let insight = if legal.contains(&true) {
+        if self.legal.iter().any(Option::is_some) {
             self.catch_up()?;
-            let chunks: Vec<&[u32]> = self
-                .legal
-                .iter()
-                .enumerate()
-                .filter_map(|(cluster, range)| range.as_ref().map(|range| self.pool.rows(cluster, range)))
-                .collect();
-            self.run.insight(&chunks)?
-        } else {
-            None
-        };
-        let (actions, global) = self.features.observe(
-            self.pool,
-            (&self.state, &self.legal),
-            self.score,
-            insight.as_ref(),
-            &self.memory,
-        );
-        Ok(Observation {
-            actions,
-            global,
-            step: self.path.len(),
-            legal,
-        })
+        }
+        let at = (&self.state, self.legal.as_slice(), self.path.len());
+        observe(self.pool, &self.features, at, self.score, &mut *self.run, &self.memory)
     }
 
     /// Brings everything to disk: waiting scores, and where the clock stopped the run.
@@ -504,10 +496,135 @@ impl Environment for Problem<'_> {
         Ok(rewards)
     }
 
+    fn evaluate(&mut self, plans: &[Vec<Action>]) -> Result<Vec<f64>> {
+        let paths: Vec<Path> = plans.iter().map(|plan| self.path_of(plan)).collect();
+        let scores = self.score_paths(&paths)?;
+        let empty = self.known[&self.key(&self.pool.empty(), &[])];
+        Ok(scores.iter().map(|score| score - empty).collect())
+    }
+
+    fn walk(&self) -> Result<Box<dyn Walk + '_>> {
+        let state = self.pool.empty();
+        let mut memory = self.memory.clone();
+        memory.begin();
+        Ok(Box::new(Stroll {
+            legal: self.pool.legal(&state),
+            run: self.proxy.start(self.seed)?,
+            score: self.known[&self.key(&state, &[])],
+            steps: 0,
+            problem: self,
+            memory,
+            state,
+        }))
+    }
+
     fn remaining(&self) -> u64 {
         match self.limits.seconds {
             Some(limit) if self.clock.is_up(limit) => 0,
             _ => self.limits.evaluations.saturating_sub(self.evaluations()),
         }
+    }
+}
+
+/// An imagined episode of a problem.
+struct Stroll<'a> {
+    problem: &'a Problem<'a>,
+    run: Box<dyn ProxyRun + 'a>,
+    memory: Memory,
+    state: State,
+    legal: Vec<Option<Range<u32>>>,
+    score: f64,
+    steps: usize,
+}
+
+impl Stroll<'_> {
+    fn range(&self, cluster: Action) -> Range<u32> {
+        self.legal[cluster].clone().expect("a legal action")
+    }
+}
+
+impl Walk for Stroll<'_> {
+    fn observe(&mut self) -> Result<Observation> {
+        let at = (&self.state, self.legal.as_slice(), self.steps);
+        let features = &self.problem.features;
+        observe(
+            self.problem.pool,
+            features,
+            at,
+            self.score,
+            &mut *self.run,
+            &self.memory,
+        )
+    }
+
+    fn take(&mut self, cluster: Action, reward: f64) -> Result<()> {
+        let (pool, range) = (self.problem.pool, self.range(cluster));
+        self.run.add(pool.rows(cluster, &range))?;
+        self.state = pool.after(&self.state, cluster, &range);
+        self.legal = pool.legal(&self.state);
+        self.score += reward;
+        self.steps += 1;
+        Ok(())
+    }
+
+    fn outlook(&mut self, clusters: &[Action]) -> Result<Matrix> {
+        let pool = self.problem.pool;
+        let described: Vec<f32> = clusters
+            .iter()
+            .flat_map(|&cluster| {
+                let state = pool.after(&self.state, cluster, &self.range(cluster));
+                self.problem.features.describe(pool, &state)
+            })
+            .collect();
+        Ok(Matrix::from_vec(
+            described,
+            clusters.len(),
+            self.problem.shape().state_features,
+        ))
+    }
+}
+
+/// What an agent sees of a state, given the places that each action would take there, the steps that led to it, and a run that
+/// has been given its chunks.
+fn observe(
+    pool: &Pool,
+    features: &FeatureContext,
+    (state, ranges, step): (&State, &[Option<Range<u32>>], usize),
+    score: f64,
+    run: &mut dyn ProxyRun,
+    memory: &Memory,
+) -> Result<Observation> {
+    let legal: Vec<bool> = ranges.iter().map(Option::is_some).collect();
+    let chunks = ranges
+        .iter()
+        .enumerate()
+        .filter_map(|(cluster, range)| Some(pool.rows(cluster, range.as_ref()?)));
+    let insight = if legal.contains(&true) {
+        run.insight(&chunks.collect::<Vec<_>>())?
+    } else {
+        None
+    };
+    let (actions, global) = features.observe(pool, (state, ranges), score, insight.as_ref(), memory);
+    Ok(Observation {
+        actions,
+        global,
+        step,
+        legal,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{mdp::conformance, select::toy::Toy};
+
+    #[test]
+    fn it_keeps_what_agents_rely_on() {
+        let toy = Toy::new(5);
+        let pool = toy.pool(4);
+        toy.problem(&pool, 1000, |mut problem| {
+            let broken = conformance::check(&mut problem, 5, Seed(2)).expect("runs");
+            assert_eq!(broken, Vec::<String>::new());
+        });
     }
 }

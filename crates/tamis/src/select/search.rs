@@ -81,7 +81,7 @@ impl Selector for Random {
             let paths: Vec<_> = (0..batch)
                 .map(|i| random_path(problem.pool(), seed.index(round * BATCH + i)))
                 .collect();
-            problem.score_full(&paths)?;
+            problem.score_paths(&paths)?;
             idle = if problem.evaluations() == before { idle + 1 } else { 0 };
         }
         Ok(())
