@@ -20,7 +20,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Agent, TrainEvent,
-    baseline::Baseline,
     network::{Lesson, NetworkKind, QNetwork, Values},
     replay::Replay,
 };
@@ -28,11 +27,12 @@ use crate::{
     Error, Result,
     mdp::{Action, Environment, Observation, Shape},
     nn::mlp::{Adam, Trace},
+    reward_model::baseline::Baseline,
     seed::Seed,
 };
 
 /// After how many episodes that met only states known already the problem is taken to be exhausted.
-const PATIENCE: u32 = 20;
+pub(super) const PATIENCE: u32 = 20;
 /// The most bytes that observations kept for replay may take; the number of steps kept is lowered to fit.
 const REPLAY_BYTES: usize = 256 << 20;
 /// Looked-at rewards that are kept.
@@ -146,14 +146,14 @@ impl DqnSettings {
 /// A deep Q-learning agent.
 pub struct Dqn {
     settings: DqnSettings,
-    online: QNetwork,
+    pub(super) online: QNetwork,
     target: QNetwork,
     adam: Adam,
-    replay: Replay,
+    pub(super) replay: Replay,
     /// Rewards looked at.
     rewards: VecDeque<Looked>,
-    rewards_seen: usize,
-    episodes: u64,
+    pub(super) rewards_seen: usize,
+    pub(super) episodes: u64,
     /// What is usually earned at a depth, and what usually follows.
     usual_reward: Baseline,
     usual_future: Baseline,
@@ -163,13 +163,13 @@ pub struct Dqn {
 }
 
 /// What the agent expects of every action, in units of the score; shapes `(actions,)`.
-struct Estimates {
-    rewards: Vec<f64>,
-    futures: Vec<f64>,
+pub(super) struct Estimates {
+    pub(super) rewards: Vec<f64>,
+    pub(super) futures: Vec<f64>,
 }
 
 impl Estimates {
-    fn q(&self, action: Action) -> f64 {
+    pub(super) fn q(&self, action: Action) -> f64 {
         self.rewards[action] + self.futures[action]
     }
 }
@@ -242,7 +242,7 @@ impl Dqn {
 
     /// Immediate reward and future return of every action, in units of the score; shapes `(actions,)`. The futures of
     /// legal actions differ as far as [`Trust`] lets them.
-    fn estimates(&self, values: &Values, observation: &Observation) -> Estimates {
+    pub(super) fn estimates(&self, values: &Values, observation: &Observation) -> Estimates {
         let restored = |values: &[f32], usual: &Baseline| -> Vec<f64> {
             values.iter().map(|&x| usual.restore(observation.step, x)).collect()
         };
@@ -261,6 +261,16 @@ impl Dqn {
         }
     }
 
+    /// Whether it has seen enough rewards for its network to mean something.
+    pub(super) fn trusted(&self) -> bool {
+        self.rewards_seen >= self.settings.warm_up
+    }
+
+    /// Training steps an environment step.
+    pub(super) fn updates(&self) -> usize {
+        self.settings.updates
+    }
+
     /// Chooses an action. In a lookahead the rewards of all actions tried are paid for; else nothing is.
     fn choose(
         &mut self,
@@ -271,7 +281,7 @@ impl Dqn {
         rng: &mut ChaCha8Rng,
     ) -> Result<Action> {
         let mut open = legal(seen);
-        let trusted = self.rewards_seen >= self.settings.warm_up;
+        let trusted = self.trusted();
         let at_random = !trusted || rng.random::<f64>() < epsilon;
         if self.settings.lookahead == 0 {
             return Ok(if at_random {
@@ -299,13 +309,13 @@ impl Dqn {
     }
 
     /// By how much the network takes this action's future to be better than that of the mean legal action.
-    fn predicted_difference(&self, values: &Values, observation: &Observation, action: Action) -> f64 {
+    pub(super) fn predicted_difference(&self, values: &Values, observation: &Observation, action: Action) -> f64 {
         let open = legal(observation);
         let mean = open.iter().map(|&action| values.future[action]).sum::<f32>() / open.len().max(1) as f32;
         f64::from(values.future[action] - mean) * self.usual_future.at(observation.step).1
     }
 
-    fn remember(&mut self, seen: &Observation, action: Action, reward: f64) {
+    pub(super) fn remember(&mut self, seen: &Observation, action: Action, reward: f64) {
         if self.rewards.len() == REWARDS_KEPT {
             self.rewards.pop_front();
         }
@@ -320,7 +330,7 @@ impl Dqn {
     }
 
     /// One training step; returns its loss.
-    fn update(&mut self, rng: &mut ChaCha8Rng) -> f64 {
+    pub(super) fn update(&mut self, rng: &mut ChaCha8Rng) -> f64 {
         let drawn: Vec<_> = (0..self.settings.batch)
             .map(|_| self.replay.sample(self.settings.n_step, rng))
             .collect();
@@ -382,7 +392,7 @@ impl Dqn {
     }
 
     /// An episode has ended: what followed each of its steps tells what is usual, and how far predictions came true.
-    fn end_episode(&mut self, predicted: &[f64]) {
+    pub(super) fn end_episode(&mut self, predicted: &[f64]) {
         let returns = self.replay.latest_returns();
         let followed = returns.iter().skip(1).chain(&[0.0]);
         for (depth, (&predicted, &followed)) in predicted.iter().zip(followed).enumerate() {
@@ -466,14 +476,14 @@ impl Agent for Dqn {
     }
 }
 
-fn legal(observation: &Observation) -> Vec<Action> {
+pub(super) fn legal(observation: &Observation) -> Vec<Action> {
     (0..observation.legal.len())
         .filter(|&action| observation.legal[action])
         .collect()
 }
 
 /// The item of the greatest value; ties go to the first.
-fn best(items: &[usize], value: impl Fn(usize) -> f64) -> usize {
+pub(super) fn best(items: &[usize], value: impl Fn(usize) -> f64) -> usize {
     items
         .iter()
         .copied()

@@ -1,8 +1,10 @@
 //! Agents: they learn what to add from what it earned.
 
-mod baseline;
 pub mod dqn;
+pub mod dyna_dqn;
 pub mod network;
+pub mod policy;
+pub mod ppo;
 pub mod replay;
 
 use crate::{

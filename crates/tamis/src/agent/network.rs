@@ -163,14 +163,14 @@ impl QNetwork {
 }
 
 /// What the flat network reads.
-fn extend_flat(observation: &Observation, input: &mut Vec<f32>) {
+pub(super) fn extend_flat(observation: &Observation, input: &mut Vec<f32>) {
     input.extend(observation.legal.iter().map(|&legal| f32::from(u8::from(legal))));
     input.extend(observation.actions.iter_rows().map(|features| features[0]));
     input.extend_from_slice(&observation.global);
 }
 
 /// The mean features of the legal actions, shape `(action_features,)`.
-fn context(observation: &Observation) -> Vec<f32> {
+pub(super) fn context(observation: &Observation) -> Vec<f32> {
     let mut mean = vec![0.0; observation.actions.cols()];
     let open = observation.legal.iter().filter(|&&legal| legal).count().max(1) as f32;
     for (features, _) in observation

@@ -112,7 +112,7 @@ pub trait Environment {
 
 /// An episode that is only imagined: its states are the real ones, its scores are never looked at.
 pub trait Walk {
-    /// What an agent sees of the present state.
+    /// What an agent sees of the present state, less what only a trained proxy can tell of it.
     ///
     /// # Errors
     ///

@@ -75,6 +75,11 @@ impl Mlp {
         &self.parameters
     }
 
+    /// All parameters, to change them.
+    pub fn parameters_mut(&mut self) -> &mut [f32] {
+        &mut self.parameters
+    }
+
     /// Moves by `share` of the way towards another network of the same sizes; 1 makes a copy.
     ///
     /// # Panics

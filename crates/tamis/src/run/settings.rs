@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Result,
-    agent::dqn::DqnSettings,
+    agent::{dqn::DqnSettings, dyna_dqn::DynaDqnSettings, ppo::PpoSettings},
     budget::Budget,
     cluster::KMeansSettings,
     data::DataSettings,
@@ -77,6 +77,10 @@ pub struct SelectSettings {
     pub k_means: KMeansSettings,
     /// The deep Q-network.
     pub dqn: DqnSettings,
+    /// What `dyna-dqn` does besides.
+    pub dyna_dqn: DynaDqnSettings,
+    /// Proximal policy optimisation.
+    pub ppo: PpoSettings,
 }
 
 /// What is trained on a state's rows to score it.
@@ -147,6 +151,8 @@ impl Default for SelectSettings {
             lexical: LexicalSettings::default(),
             k_means: KMeansSettings::default(),
             dqn: DqnSettings::default(),
+            dyna_dqn: DynaDqnSettings::default(),
+            ppo: PpoSettings::default(),
         }
     }
 }
@@ -164,7 +170,11 @@ impl SelectSettings {
 
     /// How each method works.
     pub(super) fn methods(&self) -> MethodSettings<'_> {
-        MethodSettings { dqn: &self.dqn }
+        MethodSettings {
+            dqn: &self.dqn,
+            dyna_dqn: &self.dyna_dqn,
+            ppo: &self.ppo,
+        }
     }
 
     /// What judges the finalists.
@@ -203,7 +213,9 @@ impl SelectSettings {
             return Err(Error::setting("--finalists", "a number above 0", "0"));
         }
         self.finetune.check()?;
-        self.dqn.check()
+        self.dqn.check()?;
+        self.dyna_dqn.check()?;
+        self.ppo.check()
     }
 }
 

@@ -445,11 +445,28 @@ impl<'a> Problem<'a> {
     }
 
     fn observe(&mut self) -> Result<Observation> {
-        if self.legal.iter().any(Option::is_some) {
+        let legal: Vec<bool> = self.legal.iter().map(Option::is_some).collect();
+        let insight = if legal.contains(&true) {
             self.catch_up()?;
-        }
-        let at = (&self.state, self.legal.as_slice(), self.path.len());
-        observe(self.pool, &self.features, at, self.score, &mut *self.run, &self.memory)
+            let chunks: Vec<&[u32]> = self
+                .legal
+                .iter()
+                .enumerate()
+                .filter_map(|(cluster, range)| range.as_ref().map(|range| self.pool.rows(cluster, range)))
+                .collect();
+            self.run.insight(&chunks)?
+        } else {
+            None
+        };
+        let at = (&self.state, self.legal.as_slice());
+        let features = &self.features;
+        let (actions, global) = features.observe(self.pool, at, self.score, insight.as_ref(), &self.memory);
+        Ok(Observation {
+            actions,
+            global,
+            step: self.path.len(),
+            legal,
+        })
     }
 
     /// Brings everything to disk: waiting scores, and where the clock stopped the run.
@@ -509,7 +526,6 @@ impl Environment for Problem<'_> {
         memory.begin();
         Ok(Box::new(Stroll {
             legal: self.pool.legal(&state),
-            run: self.proxy.start(self.seed)?,
             score: self.known[&self.key(&state, &[])],
             steps: 0,
             problem: self,
@@ -529,7 +545,6 @@ impl Environment for Problem<'_> {
 /// An imagined episode of a problem.
 struct Stroll<'a> {
     problem: &'a Problem<'a>,
-    run: Box<dyn ProxyRun + 'a>,
     memory: Memory,
     state: State,
     legal: Vec<Option<Range<u32>>>,
@@ -545,21 +560,19 @@ impl Stroll<'_> {
 
 impl Walk for Stroll<'_> {
     fn observe(&mut self) -> Result<Observation> {
-        let at = (&self.state, self.legal.as_slice(), self.steps);
-        let features = &self.problem.features;
-        observe(
-            self.problem.pool,
-            features,
-            at,
-            self.score,
-            &mut *self.run,
-            &self.memory,
-        )
+        let at = (&self.state, self.legal.as_slice());
+        let (pool, features) = (self.problem.pool, &self.problem.features);
+        let (actions, global) = features.observe(pool, at, self.score, None, &self.memory);
+        Ok(Observation {
+            actions,
+            global,
+            step: self.steps,
+            legal: self.legal.iter().map(Option::is_some).collect(),
+        })
     }
 
     fn take(&mut self, cluster: Action, reward: f64) -> Result<()> {
         let (pool, range) = (self.problem.pool, self.range(cluster));
-        self.run.add(pool.rows(cluster, &range))?;
         self.state = pool.after(&self.state, cluster, &range);
         self.legal = pool.legal(&self.state);
         self.score += reward;
@@ -582,35 +595,6 @@ impl Walk for Stroll<'_> {
             self.problem.shape().state_features,
         ))
     }
-}
-
-/// What an agent sees of a state, given the places that each action would take there, the steps that led to it, and a run that
-/// has been given its chunks.
-fn observe(
-    pool: &Pool,
-    features: &FeatureContext,
-    (state, ranges, step): (&State, &[Option<Range<u32>>], usize),
-    score: f64,
-    run: &mut dyn ProxyRun,
-    memory: &Memory,
-) -> Result<Observation> {
-    let legal: Vec<bool> = ranges.iter().map(Option::is_some).collect();
-    let chunks = ranges
-        .iter()
-        .enumerate()
-        .filter_map(|(cluster, range)| Some(pool.rows(cluster, range.as_ref()?)));
-    let insight = if legal.contains(&true) {
-        run.insight(&chunks.collect::<Vec<_>>())?
-    } else {
-        None
-    };
-    let (actions, global) = features.observe(pool, (state, ranges), score, insight.as_ref(), memory);
-    Ok(Observation {
-        actions,
-        global,
-        step,
-        legal,
-    })
 }
 
 #[cfg(test)]

@@ -26,36 +26,40 @@ impl Selector for Greedy {
         let mut idle = 0;
         for round in 0.. {
             let before = problem.evaluations();
-            let mut rng = seed.index(round).rng();
-            problem.restart()?;
-            loop {
-                let mut open: Vec<usize> = (0..problem.legal().len())
-                    .filter(|&c| problem.legal()[c].is_some())
-                    .collect();
-                let left = problem.remaining();
-                if left == 0 {
-                    return Ok(());
-                }
-                if open.is_empty() {
-                    break;
-                }
-                let tries = self
-                    .candidates
-                    .min(open.len())
-                    .min(usize::try_from(left).unwrap_or(usize::MAX));
-                let candidates = open.partial_shuffle(&mut rng, tries).0.to_vec();
-                let rewards = problem.peek(&candidates)?;
-                let best = (0..tries)
-                    .max_by(|&a, &b| rewards[a].total_cmp(&rewards[b]).then(b.cmp(&a)))
-                    .unwrap_or(0);
-                problem.take(candidates[best])?;
-            }
-            idle = if problem.evaluations() == before { idle + 1 } else { 0 };
-            if idle == PATIENCE {
+            if problem.remaining() == 0 || idle == PATIENCE {
                 break;
             }
+            self.episode(problem, seed.index(round))?;
+            idle = if problem.evaluations() == before { idle + 1 } else { 0 };
         }
         Ok(())
+    }
+}
+
+impl Greedy {
+    /// One episode, or as much of it as the evaluations allow.
+    pub(super) fn episode(self, problem: &mut Problem<'_>, seed: Seed) -> Result<()> {
+        let mut rng = seed.rng();
+        problem.restart()?;
+        loop {
+            let mut open: Vec<usize> = (0..problem.legal().len())
+                .filter(|&c| problem.legal()[c].is_some())
+                .collect();
+            let left = problem.remaining();
+            if left == 0 || open.is_empty() {
+                return Ok(());
+            }
+            let tries = self
+                .candidates
+                .min(open.len())
+                .min(usize::try_from(left).unwrap_or(usize::MAX));
+            let candidates = open.partial_shuffle(&mut rng, tries).0.to_vec();
+            let rewards = problem.peek(&candidates)?;
+            let best = (0..tries)
+                .max_by(|&a, &b| rewards[a].total_cmp(&rewards[b]).then(b.cmp(&a)))
+                .unwrap_or(0);
+            problem.take(candidates[best])?;
+        }
     }
 }
 
@@ -64,7 +68,7 @@ impl Selector for Greedy {
 pub struct Random;
 
 /// After how many rounds that met only states known already a search takes the pool to be exhausted.
-const PATIENCE: u32 = 20;
+pub(super) const PATIENCE: u32 = 20;
 
 /// How many random states are scored side by side; fixed, so that the number of threads changes nothing.
 const BATCH: u64 = 64;
@@ -79,7 +83,7 @@ impl Selector for Random {
                 break;
             }
             let paths: Vec<_> = (0..batch)
-                .map(|i| random_path(problem.pool(), seed.index(round * BATCH + i)))
+                .map(|i| completed(problem.pool(), &[], seed.index(round * BATCH + i)))
                 .collect();
             problem.score_paths(&paths)?;
             idle = if problem.evaluations() == before { idle + 1 } else { 0 };
@@ -88,11 +92,13 @@ impl Selector for Random {
     }
 }
 
-/// Chunks drawn at random, each cluster as likely as it has rows left, until the budget is spent.
-fn random_path(pool: &Pool, seed: Seed) -> Path {
+/// A full state: chunks of these clusters, one after the other as far as they are legal, then chunks drawn at random, each cluster
+/// as likely as it has rows left, until the budget is spent.
+pub(super) fn completed(pool: &Pool, clusters: &[usize], seed: Seed) -> Path {
     let mut rng = seed.rng();
     let mut state = pool.empty();
     let mut path = Vec::new();
+    let mut wanted = clusters.iter();
     loop {
         let legal = pool.legal(&state);
         let weight = |c: usize| {
@@ -104,12 +110,17 @@ fn random_path(pool: &Pool, seed: Seed) -> Path {
         if total == 0 {
             return path;
         }
-        let mut ticket = rng.random_range(0..total);
-        let mut cluster = 0;
-        while ticket >= weight(cluster) {
-            ticket -= weight(cluster);
-            cluster += 1;
-        }
+        let cluster = if let Some(&cluster) = wanted.next() {
+            cluster
+        } else {
+            let mut ticket = rng.random_range(0..total);
+            let mut cluster = 0;
+            while ticket >= weight(cluster) {
+                ticket -= weight(cluster);
+                cluster += 1;
+            }
+            cluster
+        };
         if let Some(range) = &legal[cluster] {
             state = pool.after(&state, cluster, range);
             path.push((cluster, range.clone()));

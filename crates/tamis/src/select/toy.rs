@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ClusterTraits, FeatureContext, Limits, Problem};
+use super::{ClusterTraits, Exhaustive, FeatureContext, Limits, Problem, Selector};
 use crate::{
     Fingerprint, Matrix, Result,
     budget::Limit,
@@ -121,4 +121,12 @@ impl ProxyRun for Run<'_> {
     fn insight(&mut self, _chunks: &[&[RowId]]) -> Result<Option<Insight>> {
         Ok(None)
     }
+}
+
+/// The best score of any full state.
+pub(super) fn optimum(toy: &Toy, pool: &Pool) -> f64 {
+    toy.problem(pool, 1_000_000, |mut problem| {
+        Exhaustive.select(&mut problem, Seed(0)).expect("enumerates");
+        problem.best().iter().next().expect("a state").0
+    })
 }

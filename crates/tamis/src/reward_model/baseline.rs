@@ -5,14 +5,19 @@
 
 /// Running moments by depth.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Baseline {
+pub(crate) struct Baseline {
     /// Number, mean and sum of squared deviations at each depth.
     depths: Vec<(f64, f64, f64)>,
 }
 
 impl Baseline {
+    /// Whether nothing was seen yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.depths.is_empty()
+    }
+
     /// A value was seen at a depth.
-    pub(super) fn add(&mut self, depth: usize, value: f64) {
+    pub(crate) fn add(&mut self, depth: usize, value: f64) {
         if self.depths.len() <= depth {
             self.depths.resize(depth + 1, (0.0, 0.0, 0.0));
         }
@@ -24,7 +29,7 @@ impl Baseline {
     }
 
     /// Mean and spread at a depth, or at the last depth before it that was seen; a spread of nothing is 1.
-    pub(super) fn at(&self, depth: usize) -> (f64, f64) {
+    pub(crate) fn at(&self, depth: usize) -> (f64, f64) {
         let seen = self
             .depths
             .iter()
@@ -37,13 +42,13 @@ impl Baseline {
     }
 
     /// A value as its distance from the mean in units of the spread.
-    pub(super) fn standardise(&self, depth: usize, value: f64) -> f32 {
+    pub(crate) fn standardise(&self, depth: usize, value: f64) -> f32 {
         let (mean, spread) = self.at(depth);
         ((value - mean) / spread) as f32
     }
 
     /// The inverse of [`Baseline::standardise`].
-    pub(super) fn restore(&self, depth: usize, value: f32) -> f64 {
+    pub(crate) fn restore(&self, depth: usize, value: f32) -> f64 {
         let (mean, spread) = self.at(depth);
         mean + spread * f64::from(value)
     }
