@@ -1,6 +1,7 @@
 //! Ways to spend a budget, behind one seam: agents and searches propose states, the proxy scores them, the best are kept.
 
 mod agents;
+mod curve;
 mod features;
 mod problem;
 mod search;
@@ -12,6 +13,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 pub use agents::LearnedSelector;
+pub use curve::{Curve, EPISODES_KEPT, Episode, Improvement};
 pub use features::{ClusterTraits, FeatureContext};
 pub use problem::{Best, Limits, Path, Problem};
 pub use search::{Greedy, Random};
