@@ -30,6 +30,13 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::R
         record.agent,
         record.evaluations
     )?;
+    if record.failures > 0 {
+        writeln!(
+            text,
+            "Failed: {} evaluations, each at two attempts; none of these states was chosen",
+            record.failures
+        )?;
+    }
     writeln!(
         text,
         "\n  {:32} {:>8}   {:>17}   {:>10}",
@@ -103,6 +110,12 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::R
         text,
         "         {} (rows, scores, clusters, seconds)",
         out.join("selection.json").display()
+    )?;
+    writeln!(
+        text,
+        "         {} (learning curves; also in {} for TensorBoard)",
+        out.join("metrics.jsonl").display(),
+        out.join("tensorboard").display()
     )?;
     writeln!(
         text,

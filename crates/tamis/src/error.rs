@@ -108,6 +108,20 @@ pub enum Error {
         /// The value.
         found: String,
     },
+    /// Too many states could not be scored for the rest to be worth anything.
+    #[error(
+        "the proxy failed on {failed} of {evaluations} evaluations, more than the {allowed}% that are accepted; the last time: {last}"
+    )]
+    TooManyFailures {
+        /// States that could not be scored.
+        failed: u64,
+        /// States for which a score was asked.
+        evaluations: u64,
+        /// The most failures that are accepted, in percent of the evaluations.
+        allowed: u64,
+        /// What the proxy said the last time.
+        last: String,
+    },
     /// The user stopped the run.
     #[error("interrupted")]
     Interrupted,
@@ -214,6 +228,10 @@ impl Error {
             },
             Self::Hub { .. } => Some(
                 "check the name and the network (HF_ENDPOINT, HF_TOKEN and HF_HOME are honoured), or give a folder that holds the model's files"
+                    .into(),
+            ),
+            Self::TooManyFailures { .. } => Some(
+                "look for what these states have in common (a training rate that is too high, too little memory), then start again in another folder with `--out`"
                     .into(),
             ),
             Self::Interrupted => Some("repeat the command to go on: what is in the ledger is kept".into()),

@@ -46,6 +46,59 @@ fn the_chosen_rows_are_the_users_own_in_their_order() {
 }
 
 #[test]
+fn learning_curves_stand_in_one_pair_of_files_however_often_the_run_is_started() {
+    let fixture = Fixture::new();
+    let points = |agent: &str| -> Vec<Value> {
+        let text = fixture.read(&format!("{agent}/metrics.jsonl"));
+        text.lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect()
+    };
+    let event_files = |agent: &str| -> Vec<String> {
+        let files = std::fs::read_dir(fixture.path(&format!("{agent}/tensorboard"))).expect("a folder");
+        files
+            .map(|file| file.expect("a file").file_name().to_string_lossy().into_owned())
+            .collect()
+    };
+    for agent in ["dqn", "greedy", "random"] {
+        succeeds(fixture.select(agent, &["--agent", agent]));
+        let first = points(agent);
+        let (best, episodes): (Vec<&Value>, Vec<&Value>) = first.iter().partition(|point| point["event"] == "best");
+        let column = |points: &[&Value], name: &str| -> Vec<f64> {
+            points
+                .iter()
+                .map(|point| point[name].as_f64().expect("a number"))
+                .collect()
+        };
+        assert!(column(&first.iter().collect::<Vec<_>>(), "evaluations").is_sorted());
+        assert!(column(&best, "seconds").is_sorted() && column(&best, "confirm").len() == best.len());
+        let rewards = column(&best, "reward");
+        assert!(rewards.windows(2).all(|two| two[0] < two[1]), "{agent}: {rewards:?}");
+        assert_eq!(episodes.is_empty(), agent != "dqn");
+        assert!(column(&episodes, "return").len() == episodes.len());
+        assert!(
+            agent != "dqn" || episodes[0]["loss"].is_null(),
+            "nothing is learned in the first episode"
+        );
+        let files = event_files(agent);
+        assert!(files.len() == 1 && files[0].contains("tfevents"), "{files:?}");
+
+        // Started again, it tells the same points, and of the best states the same seconds.
+        succeeds(fixture.select(agent, &["--agent", agent]));
+        let again = points(agent);
+        let told = |points: &[Value]| -> Vec<Value> {
+            let mut points = points.to_vec();
+            for point in points.iter_mut().filter(|point| point["event"] == "episode") {
+                point["seconds"] = Value::Null;
+            }
+            points
+        };
+        assert_eq!(told(&again), told(&first));
+        assert_eq!(event_files(agent), files);
+    }
+}
+
+#[test]
 fn every_way_to_spend_the_budget_meets_it() {
     let fixture = Fixture::new();
     for (out, more) in [

@@ -1,9 +1,11 @@
 //! Every proxy score paid for, on disk, so that a killed run pays for nothing twice.
 //!
-//! A SQLite database with two tables: `scores` (key, value, seconds) and `meta` (name, value). Keys are content: proxy,
-//! settings, data, state and seed. Scores are looked up in memory and written in groups: a group is committed as soon as
-//! its scores together cost [`AT_RISK_SECONDS`]. So a score that costs a millisecond shares its commit with many others,
-//! one that costs minutes is on disk before it is used, and a kill never loses more than about a second of paid work.
+//! A SQLite database of four tables: `scores` (key, value, seconds), `failures` (key, reason, seconds), `moments` (scope,
+//! evaluations, seconds) and `meta` (name, value). Keys are content: proxy, settings, data, state and seed; a key stands either
+//! among the scores or among the failures. A database that lacks one of the tables gets it when it is opened. Scores are looked up
+//! in memory and written in groups: a group is committed as soon as its scores together cost [`AT_RISK_SECONDS`]. So a score that
+//! costs a millisecond shares its commit with many others, one that costs minutes is on disk before it is used, and a kill never
+//! loses more than about a second of paid work.
 
 use std::{
     collections::HashMap,
@@ -26,8 +28,13 @@ pub struct Ledger {
     path: PathBuf,
     connection: Connection,
     scores: HashMap<Key, f64>,
+    /// Why states could not be scored.
+    failures: HashMap<Key, String>,
     /// Scored, not yet on disk.
     waiting: Vec<(Key, f64, f64)>,
+    /// Failed, not yet on disk; the reasons are in `failures`.
+    waiting_failures: Vec<(Key, f64)>,
+    waiting_moments: Vec<(String, u64, f64)>,
     waiting_seconds: f64,
 }
 
@@ -51,25 +58,21 @@ impl Ledger {
         connection
             .execute_batch(
                 "CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, value REAL NOT NULL, seconds REAL NOT NULL) WITHOUT ROWID;
+                 CREATE TABLE IF NOT EXISTS failures (key BLOB PRIMARY KEY, reason TEXT NOT NULL, seconds REAL NOT NULL) WITHOUT ROWID;
+                 CREATE TABLE IF NOT EXISTS moments (scope TEXT, evaluations INTEGER, seconds REAL NOT NULL, PRIMARY KEY (scope, evaluations)) WITHOUT ROWID;
                  CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;",
             )
             .map_err(failed)?;
-        let mut scores = HashMap::new();
-        {
-            let mut statement = connection.prepare("SELECT key, value FROM scores").map_err(failed)?;
-            let rows = statement
-                .query_map([], |row| Ok((row.get::<_, Key>(0)?, row.get::<_, f64>(1)?)))
-                .map_err(failed)?;
-            for row in rows {
-                let (key, value) = row.map_err(failed)?;
-                scores.insert(key, value);
-            }
-        }
+        let scores = all(&connection, "SELECT key, value FROM scores").map_err(failed)?;
+        let failures = all(&connection, "SELECT key, reason FROM failures").map_err(failed)?;
         Ok(Self {
             path: path.to_path_buf(),
             connection,
             scores,
+            failures,
             waiting: Vec::new(),
+            waiting_failures: Vec::new(),
+            waiting_moments: Vec::new(),
             waiting_seconds: 0.0,
         })
     }
@@ -79,7 +82,12 @@ impl Ledger {
         self.scores.get(key).copied()
     }
 
-    /// How many scores there are.
+    /// Why the state under this key could not be scored, if it was tried and failed.
+    pub fn failure(&self, key: &Key) -> Option<&str> {
+        self.failures.get(key).map(String::as_str)
+    }
+
+    /// How many scores there are; failures are not among them.
     pub fn len(&self) -> usize {
         self.scores.len()
     }
@@ -99,6 +107,45 @@ impl Ledger {
             self.waiting.push((key, value, seconds));
             self.waiting_seconds += seconds;
         }
+        self.commit_if_dear()
+    }
+
+    /// Files that a state could not be scored, why, and what the attempts cost; on disk as soon as a score would be.
+    ///
+    /// # Errors
+    ///
+    /// If the commit fails.
+    pub fn record_failure(&mut self, key: Key, reason: &str, seconds: f64) -> Result<()> {
+        if self.failures.insert(key, reason.to_owned()).is_none() {
+            self.waiting_failures.push((key, seconds));
+            self.waiting_seconds += seconds;
+        }
+        self.commit_if_dear()
+    }
+
+    /// Files how many seconds a search had taken when so many evaluations were spent; on disk with the next scores. `scope` tells
+    /// apart the searches of one ledger.
+    pub fn record_moment(&mut self, scope: &str, evaluations: u64, seconds: f64) {
+        self.waiting_moments.push((scope.to_owned(), evaluations, seconds));
+    }
+
+    /// The moments on disk of one search: evaluations spent and seconds by then, in the order of the evaluations.
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be read.
+    pub fn moments(&self, scope: &str) -> Result<Vec<(u64, f64)>> {
+        let query = "SELECT evaluations, seconds FROM moments WHERE scope = ? ORDER BY evaluations";
+        let read = || {
+            self.connection
+                .prepare(query)?
+                .query_map([scope], |row| Ok((row.get::<_, i64>(0)? as u64, row.get(1)?)))?
+                .collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(|source| failure(&self.path, source))
+    }
+
+    fn commit_if_dear(&mut self) -> Result<()> {
         if self.waiting_seconds >= AT_RISK_SECONDS {
             self.commit()
         } else {
@@ -106,13 +153,14 @@ impl Ledger {
         }
     }
 
-    /// Writes all scores that wait.
+    /// Writes all that waits: scores, failures and moments.
     ///
     /// # Errors
     ///
     /// If the database refuses, for example because the disk is full.
     pub fn commit(&mut self) -> Result<()> {
-        let waiting = &self.waiting;
+        let (waiting, failures, reasons) = (&self.waiting, &self.waiting_failures, &self.failures);
+        let moments = &self.waiting_moments;
         let write = |connection: &mut Connection| {
             let transaction = connection.transaction()?;
             {
@@ -121,23 +169,39 @@ impl Ledger {
                 for (key, value, seconds) in waiting {
                     insert.execute(params![key, value, seconds])?;
                 }
+                let mut insert = transaction
+                    .prepare_cached("INSERT OR REPLACE INTO failures (key, reason, seconds) VALUES (?, ?, ?)")?;
+                for (key, seconds) in failures {
+                    insert.execute(params![key, reasons[key], seconds])?;
+                }
+                let mut insert = transaction
+                    .prepare_cached("INSERT OR REPLACE INTO moments (scope, evaluations, seconds) VALUES (?, ?, ?)")?;
+                for (scope, evaluations, seconds) in moments {
+                    insert.execute(params![scope, *evaluations as i64, seconds])?;
+                }
             }
             transaction.commit()
         };
         write(&mut self.connection).map_err(|source| failure(&self.path, source))?;
         self.waiting.clear();
+        self.waiting_failures.clear();
+        self.waiting_moments.clear();
         self.waiting_seconds = 0.0;
         Ok(())
     }
 
-    /// All proxy seconds on disk.
+    /// All proxy seconds on disk, those of failures as well.
     ///
     /// # Errors
     ///
     /// If the database cannot be read.
     pub fn paid_seconds(&self) -> Result<f64> {
         self.connection
-            .query_row("SELECT COALESCE(SUM(seconds), 0.0) FROM scores", [], |row| row.get(0))
+            .query_row(
+                "SELECT COALESCE(SUM(seconds), 0.0) FROM (SELECT seconds FROM scores UNION ALL SELECT seconds FROM failures)",
+                [],
+                |row| row.get(0),
+            )
             .map_err(|source| failure(&self.path, source))
     }
 
@@ -171,6 +235,13 @@ impl Drop for Ledger {
         // A run that ends by an error keeps what it paid for; if even this fails, that error is the one to show.
         let _ = self.commit();
     }
+}
+
+/// All of a query's rows, each a key and what is filed under it.
+fn all<T: rusqlite::types::FromSql>(connection: &Connection, query: &str) -> rusqlite::Result<HashMap<Key, T>> {
+    let mut statement = connection.prepare(query)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
 }
 
 fn failure(path: &Path, source: rusqlite::Error) -> Error {
@@ -209,6 +280,34 @@ mod tests {
         assert_eq!(ledger.waiting.len(), 1);
         ledger.record([2; 16], 0.5, 30.0).expect("records");
         assert_eq!(ledger.waiting.len(), 0, "a score of 30 s waited for its commit");
+    }
+
+    #[test]
+    fn failures_and_moments_are_there_after_a_restart_and_an_old_ledger_gets_their_tables() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ledger.sqlite");
+        // A ledger as it was before failures were kept.
+        let old = Connection::open(&path).expect("opens");
+        old.execute_batch(
+            "CREATE TABLE scores (key BLOB PRIMARY KEY, value REAL NOT NULL, seconds REAL NOT NULL) WITHOUT ROWID;
+             CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+             INSERT INTO scores VALUES (x'01010101010101010101010101010101', 0.5, 0.25);",
+        )
+        .expect("makes an old ledger");
+        drop(old);
+        {
+            let mut ledger = Ledger::open(&path).expect("opens an old ledger");
+            assert_eq!((ledger.get(&[1; 16]), ledger.failure(&[1; 16])), (Some(0.5), None));
+            ledger.record_failure([2; 16], "no memory", 0.5).expect("records");
+            for (scope, evaluations, seconds) in [("a", 20, 2.0), ("a", 10, 1.0), ("b", 5, 9.0)] {
+                ledger.record_moment(scope, evaluations, seconds);
+            }
+        }
+        let ledger = Ledger::open(&path).expect("opens again");
+        assert_eq!(ledger.failure(&[2; 16]), Some("no memory"));
+        assert_eq!((ledger.len(), ledger.get(&[2; 16])), (1, None));
+        assert_eq!(ledger.moments("a").expect("reads"), [(10, 1.0), (20, 2.0)]);
+        assert_eq!(ledger.paid_seconds().expect("sums"), 0.75);
     }
 
     #[test]

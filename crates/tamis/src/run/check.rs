@@ -170,7 +170,7 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
                 let seed = select.seed.derive("check");
                 let (pool, features) = (&prepared.pool, features.clone());
                 let problem = Problem::new(pool, &probe, &mut ledger, features, limits, seed, monitor)?;
-                if let Some((state, _)) = search(problem, &select, seed)?.0.first() {
+                if let Some((state, _)) = search(problem, &select, seed)?.finalists.first() {
                     let mut rows = prepared.pool.rows_of(state);
                     rows.sort_unstable();
                     states.push((format!("chosen by {name}, {}", form.of(select.metric)), rows));

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{
-    describe, folder,
+    curves, describe, folder,
     judge::Judge,
     prepare::{Features, Prepared, Tuned, prepare, read},
     record::{BudgetRecord, ChosenRow, DataRecord, SelectionRecord, VERSION},
@@ -17,7 +17,7 @@ use crate::{
     pool::State,
     proxy::Proxy,
     seed::Seed,
-    select::{FeatureContext, Limits, Path, Problem},
+    select::{Curve, FeatureContext, Limits, Path, Problem},
 };
 
 /// Reads, embeds, clusters, lets the agent choose, confirms, scores and writes.
@@ -94,7 +94,12 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
             target.proxy(&folds.reward, rows, metric, settings, &dataset.fingerprint)
         });
     let proxy: &dyn Proxy = dear.as_ref().map_or(&probe as &dyn Proxy, |dear| dear);
-    let (finalists, evaluations) = stages.run("select", Some(settings.max_evaluations), || {
+    let Found {
+        finalists,
+        evaluations,
+        failures,
+        curve,
+    } = stages.run("select", Some(settings.max_evaluations), || {
         let problem = Problem::new(
             &pool,
             proxy,
@@ -149,6 +154,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
     })?;
 
     scores.finetuned = finetuned;
+    stages.run("curves", None, || curves::write(&curve, &pool, &judge, &settings.out))?;
     stages.run("export", None, || data::export(&dataset.train, &chosen, &settings.out))?;
     let token_of: HashMap<RowId, u32> = dataset.pool.iter().copied().zip(tokens.iter().copied()).collect();
     let place: HashMap<RowId, (u32, u32)> = path
@@ -166,6 +172,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         agent: settings.agent.to_string(),
         seed: seed.0,
         evaluations,
+        failures,
         budget: BudgetRecord {
             rows: chosen.len() as u64,
             tokens: chosen.iter().map(|row| u64::from(token_of[row])).sum(),
@@ -202,13 +209,20 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
     Ok(record)
 }
 
-/// Lets the agent of the settings spend a problem's evaluations. Returns the best full states with the paths to them, best first,
-/// and the evaluations spent; what was paid for is on disk, also when the search was stopped.
-pub(super) fn search(
-    mut problem: Problem<'_>,
-    settings: &SelectSettings,
-    seed: Seed,
-) -> Result<(Vec<(State, Path)>, u64)> {
+/// What a search came to.
+pub(super) struct Found {
+    /// The best full states with the paths to them, best first.
+    pub(super) finalists: Vec<(State, Path)>,
+    /// Evaluations spent.
+    pub(super) evaluations: u64,
+    /// Those of them that failed.
+    pub(super) failures: u64,
+    /// How the search went.
+    pub(super) curve: Curve,
+}
+
+/// Lets the agent of the settings spend a problem's evaluations. What was paid for is on disk, also when the search was stopped.
+pub(super) fn search(mut problem: Problem<'_>, settings: &SelectSettings, seed: Seed) -> Result<Found> {
     let mut selector = settings
         .agent
         .selector(&problem, settings.methods(), seed.derive("agent"))?;
@@ -216,8 +230,12 @@ pub(super) fn search(
     problem.finish()?;
     outcome?;
     let best = problem.best().iter();
-    let finalists = best.map(|(_, state, path)| (state.clone(), path.to_vec())).collect();
-    Ok((finalists, problem.evaluations()))
+    Ok(Found {
+        finalists: best.map(|(_, state, path)| (state.clone(), path.to_vec())).collect(),
+        evaluations: problem.evaluations(),
+        failures: problem.failures(),
+        curve: problem.curve(),
+    })
 }
 
 /// The limits ended the search before the budget was spent even once.

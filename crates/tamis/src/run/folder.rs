@@ -1,7 +1,7 @@
 //! The run directory: taken only if it is empty or holds this same run.
 //!
 //! It holds `tamis.toml`'s values as `settings.json` (resolved), `ledger.sqlite`, and at the end `selected.*`,
-//! `selection.json` and `rejects.jsonl`.
+//! `selection.json`, `metrics.jsonl`, `tensorboard/` and `rejects.jsonl`.
 
 use std::{fs, io::Write, path::Path};
 

@@ -36,16 +36,21 @@ impl Judge<'_> {
     /// The finalist that does best on the confirm fold in the reward's metric; ties go to the better on the reward fold,
     /// which stands first.
     pub(super) fn choose(&self, finalists: &[Vec<RowId>]) -> Result<usize> {
-        let scores: Vec<f64> = finalists
+        let scores = self.confirm(finalists)?;
+        Ok((0..scores.len())
+            .max_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(b.cmp(&a)))
+            .unwrap_or(0))
+    }
+
+    /// The scores of these selections on the confirm fold in the reward's metric, in their order.
+    pub(super) fn confirm(&self, selections: &[Vec<RowId>]) -> Result<Vec<f64>> {
+        selections
             .par_iter()
             .map(|rows| {
                 train_and_score(self.train, rows, self.at_budget, &[self.confirm], &[self.reward_metric])
                     .map(|scores| scores[0][0])
             })
-            .collect::<Result<_>>()?;
-        Ok((0..scores.len())
-            .max_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(b.cmp(&a)))
-            .unwrap_or(0))
+            .collect()
     }
 
     /// The choice, ten random selections and the whole pool, on every fold.

@@ -2,6 +2,7 @@
 
 mod check;
 mod compose;
+mod curves;
 mod describe;
 mod finetune;
 mod folder;
@@ -11,6 +12,7 @@ mod record;
 mod settings;
 mod stages;
 mod target;
+mod tensorboard;
 mod vectors;
 
 pub use check::{CheckProxyRecord, CheckProxySettings, CheckedState, Rung, check_proxy, check_proxy_path};

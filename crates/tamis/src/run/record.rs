@@ -22,8 +22,10 @@ pub struct SelectionRecord {
     pub agent: String,
     /// The source of all randomness.
     pub seed: u64,
-    /// States scored.
+    /// States scored, or tried.
     pub evaluations: u64,
+    /// Those of them that could not be scored, nor at a second attempt; none of them was chosen.
+    pub failures: u64,
     /// What was chosen, in rows and in tokens.
     pub budget: BudgetRecord,
     /// The chosen rows in their original order.

@@ -8,6 +8,10 @@ pub struct LearnedSelector<A>(pub A);
 
 impl<A: Agent> Selector for LearnedSelector<A> {
     fn select(&mut self, problem: &mut Problem<'_>, seed: Seed) -> Result<()> {
-        self.0.train(problem, seed, &mut |_| Ok(()))
+        let log = problem.log();
+        self.0.train(problem, seed, &mut |event| {
+            log.borrow_mut().episode(event);
+            Ok(())
+        })
     }
 }

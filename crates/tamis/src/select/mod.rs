@@ -2,6 +2,7 @@
 
 mod agents;
 mod bandit;
+mod curve;
 mod exhaustive;
 mod features;
 mod local_search;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use agents::LearnedSelector;
 pub use bandit::Bandit;
+pub use curve::{Curve, EPISODES_KEPT, Episode, Improvement};
 pub use exhaustive::Exhaustive;
 pub use features::{ClusterTraits, FeatureContext};
 pub use local_search::LocalSearch;

@@ -4,17 +4,25 @@
 //! proxy's score on the reward fold, so with gamma 1 the return is the final score less the empty one. An evaluation is
 //! spent when a state is scored for the first time in a run; the ledger may know the score from a run that was killed,
 //! which saves the work but counts all the same, so that a run that goes on takes the same decisions.
+//!
+//! A state that cannot be scored, nor at a second attempt, is marked failed in the ledger. It counts as an evaluation, is never
+//! among the best, and agents are told the lowest score that the run had met by then, so that nothing draws them there. Beyond a
+//! few percent of such states the run stops.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     collections::{HashMap, HashSet},
     ops::Range,
+    rc::Rc,
     time::Instant,
 };
 
 use rayon::prelude::*;
 
-use super::features::{FeatureContext, Memory};
+use super::{
+    curve::Curve,
+    features::{FeatureContext, Memory},
+};
 use crate::{
     Error, Fingerprint, Matrix, Monitor, Result,
     ledger::{Key, Ledger},
@@ -46,6 +54,9 @@ pub struct Best {
 
 /// From how many seconds on a score is dear.
 const DEAR_SECONDS: f64 = 0.1;
+
+/// The most evaluations that may fail, in percent, and how many may whatever the share.
+const FAILURES_ALLOWED: (u64, u64) = (5, 5);
 
 /// How many of the best states go to the confirm fold.
 const FINALISTS: usize = 16;
@@ -85,10 +96,16 @@ pub struct Problem<'a> {
     scope: Fingerprint,
     seed: Seed,
     limits: Limits,
-    /// Scores asked for in this run; its size is the number of evaluations spent.
+    /// Scores asked for in this run, stand-ins for failed ones among them; its size is the number of evaluations spent.
     known: HashMap<Key, f64>,
+    /// The states of this run that could not be scored.
+    failed: HashSet<Key>,
+    /// The lowest score of this run.
+    worst: f64,
     memory: Memory,
     best: Best,
+    /// Shared, because an agent holds the problem while it reports.
+    curve: Rc<RefCell<Curve>>,
     clock: Clock,
     /// Whether the last score paid for was a dear one.
     dear: bool,
@@ -149,12 +166,21 @@ impl Clock {
     }
 }
 
+/// What a proxy's run is given before it scores a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// Nothing: a whole state is scored.
+    Nothing,
+    /// The chunks taken in the episode under way: what comes next is scored.
+    Present,
+}
+
 impl<'a> Problem<'a> {
     /// A problem with nothing taken and nothing spent.
     ///
     /// # Errors
     ///
-    /// If the ledger cannot be read or the empty state cannot be scored.
+    /// If the ledger cannot be read, or the empty state cannot be scored, nor at a second attempt.
     pub fn new(
         pool: &'a Pool,
         proxy: &'a dyn Proxy,
@@ -166,12 +192,15 @@ impl<'a> Problem<'a> {
     ) -> Result<Self> {
         let clock = Clock::read(ledger)?;
         let scope = Fingerprint::of([proxy.fingerprint().as_str(), &seed.0.to_string()]);
+        let curve = Rc::new(RefCell::new(Curve::read(ledger, scope.as_str())?));
         let state = pool.empty();
         let mut problem = Self {
             run: proxy.start(seed)?,
             legal: pool.legal(&state),
             memory: Memory::new(pool.clusters()),
             known: HashMap::new(),
+            failed: HashSet::new(),
+            worst: f64::INFINITY,
             best: Best::default(),
             pending: Vec::new(),
             path: Vec::new(),
@@ -184,12 +213,13 @@ impl<'a> Problem<'a> {
             scope,
             seed,
             limits,
+            curve,
             clock,
             dear: false,
             state,
         };
         let key = problem.key(&problem.state, &[]);
-        problem.score = problem.scores(&[key], &|run, _| run.score())?[0];
+        problem.score = problem.scores(&[key], Start::Present, &|run, _| run.score())?[0];
         Ok(problem)
     }
 
@@ -206,6 +236,21 @@ impl<'a> Problem<'a> {
     /// Evaluations spent.
     pub fn evaluations(&self) -> u64 {
         self.known.len() as u64
+    }
+
+    /// How many of the evaluations failed.
+    pub fn failures(&self) -> u64 {
+        self.failed.len() as u64
+    }
+
+    /// The learning curves so far.
+    pub fn curve(&self) -> Curve {
+        self.curve.borrow().clone()
+    }
+
+    /// Where an agent's reports go.
+    pub(super) fn log(&self) -> Rc<RefCell<Curve>> {
+        Rc::clone(&self.curve)
     }
 
     /// The limits it was given.
@@ -279,16 +324,14 @@ impl<'a> Problem<'a> {
             })
             .collect();
         let pool = self.pool;
-        let scores = self.scores(&keys, &|run, i| {
-            let mut fork = run.fork();
-            fork.add(pool.rows(clusters[i], &ranges[i]))?;
-            fork.score()
+        let scores = self.scores(&keys, Start::Present, &|run, i| {
+            run.add(pool.rows(clusters[i], &ranges[i]))?;
+            run.score()
         })?;
-        for ((score, state), (&cluster, range)) in scores.iter().zip(&states).zip(clusters.iter().zip(&ranges)) {
-            if self.pool.legal(state).iter().all(Option::is_none) {
-                self.path.push((cluster, range.clone()));
-                self.best.offer(*score, state, &self.path);
-                self.path.pop();
+        for (i, state) in states.iter().enumerate() {
+            if self.is_final(&keys[i], state) {
+                let path = [&self.path[..], &[(clusters[i], ranges[i].clone())]].concat();
+                self.offer(scores[i], state, &path);
             }
         }
         Ok(scores.iter().map(|score| score - self.score).collect())
@@ -315,7 +358,7 @@ impl<'a> Problem<'a> {
             .map(|(state, path)| self.key(state, path))
             .collect();
         let (proxy, seed) = (self.proxy, self.seed);
-        let scores = self.scores(&keys, &|_, i| {
+        let scores = self.scores(&keys, Start::Nothing, &|_, i| {
             let mut run = proxy.start(seed)?;
             if proxy.path_matters() {
                 for (cluster, range) in &paths[i] {
@@ -328,20 +371,33 @@ impl<'a> Problem<'a> {
             }
             run.score()
         })?;
-        for ((score, state), path) in scores.iter().zip(&states).zip(paths) {
-            if self.pool.legal(state).iter().all(Option::is_none) {
-                self.best.offer(*score, state, path);
+        for (i, state) in states.iter().enumerate() {
+            if self.is_final(&keys[i], state) {
+                self.offer(scores[i], state, &paths[i]);
             }
         }
         Ok(scores)
     }
 
+    /// Whether a state has a score of its own and nothing can be added to it.
+    fn is_final(&self, key: &Key, state: &State) -> bool {
+        !self.failed.contains(key) && self.pool.legal(state).iter().all(Option::is_none)
+    }
+
+    /// A full state has this score.
+    fn offer(&mut self, score: f64, state: &State, path: &[(usize, Range<u32>)]) {
+        self.best.offer(score, state, path);
+        self.curve.borrow_mut().offer(score, state, self.ledger);
+    }
+
     /// The scores filed under these keys: known ones from memory, then from the ledger, the rest from the proxy, side by side.
+    /// What cannot be scored has the lowest score of the run.
     ///
-    /// `pay(run, i)` scores state `i`, given the present run with all its chunks added.
+    /// `pay(run, i)` scores state `i`, given a fork of the present run, with all its chunks added if it starts there.
     fn scores(
         &mut self,
         keys: &[Key],
+        start: Start,
         pay: &(dyn Fn(&mut dyn ProxyRun, usize) -> Result<f64> + Sync),
     ) -> Result<Vec<f64>> {
         if self.monitor.cancelled() {
@@ -349,17 +405,32 @@ impl<'a> Problem<'a> {
         }
         let (before, mut told) = (self.evaluations(), 0);
         let mut unpaid: Vec<usize> = Vec::new();
+        let mut failed: Vec<Key> = Vec::new();
         for (i, key) in keys.iter().enumerate() {
-            if self.known.contains_key(key) || unpaid.iter().any(|&j| keys[j] == *key) {
+            if self.known.contains_key(key) || failed.contains(key) || unpaid.iter().any(|&j| keys[j] == *key) {
                 continue;
             }
-            match self.ledger.get(key) {
-                Some(score) => _ = self.known.insert(*key, score),
-                None => unpaid.push(i),
+            if let Some(score) = self.ledger.get(key) {
+                self.learn(*key, score);
+            } else if self.ledger.failure(key).is_some() {
+                failed.push(*key);
+            } else {
+                unpaid.push(i);
+            }
+        }
+        if !unpaid.is_empty() && start == Start::Present {
+            match self.catch_up() {
+                // What leads to these states cannot be trained, nor at a second attempt; so neither can they.
+                Err(error) if is_failure(&error) => {
+                    for i in unpaid.drain(..) {
+                        self.ledger.record_failure(keys[i], &error.to_string(), 0.0)?;
+                        failed.push(keys[i]);
+                    }
+                }
+                caught_up => caught_up?,
             }
         }
         if !unpaid.is_empty() {
-            self.catch_up()?;
             // Dear scores are paid for a few at a time, so that each few are on disk before the next are begun.
             let wave = if self.dear {
                 rayon::current_num_threads()
@@ -368,26 +439,32 @@ impl<'a> Problem<'a> {
             };
             for wave in unpaid.chunks(wave) {
                 let run = &self.run;
-                let paid: Vec<Result<(f64, f64)>> = wave
+                let paid: Vec<(Result<f64>, f64)> = wave
                     .par_iter()
                     .map(|&i| {
                         let began = Instant::now();
-                        let score = pay(&mut *run.fork(), i)?;
-                        if score.is_finite() {
-                            Ok((score, began.elapsed().as_secs_f64()))
-                        } else {
-                            Err(Error::NotFinite {
-                                place: "the proxy's score".into(),
-                                found: score.to_string(),
-                            })
-                        }
+                        let attempt = || finite(pay(&mut *run.fork(), i));
+                        let score = match attempt() {
+                            Err(error) if is_failure(&error) => attempt(),
+                            first => first,
+                        };
+                        (score, began.elapsed().as_secs_f64())
                     })
                     .collect();
-                for (&i, paid) in wave.iter().zip(paid) {
-                    let (score, seconds) = paid?;
-                    self.dear = seconds > DEAR_SECONDS;
-                    self.known.insert(keys[i], score);
-                    self.ledger.record(keys[i], score, seconds)?;
+                for (&i, (paid, seconds)) in wave.iter().zip(paid) {
+                    match paid {
+                        Ok(score) => {
+                            self.dear = seconds > DEAR_SECONDS;
+                            self.learn(keys[i], score);
+                            self.ledger.record(keys[i], score, seconds)?;
+                        }
+                        // Without the empty state's score nothing can be made of a failure.
+                        Err(error) if is_failure(&error) && !self.known.is_empty() => {
+                            self.ledger.record_failure(keys[i], &error.to_string(), seconds)?;
+                            failed.push(keys[i]);
+                        }
+                        Err(error) => return Err(error),
+                    }
                 }
                 if self.dear {
                     self.monitor.advance(wave.len() as u64);
@@ -401,16 +478,57 @@ impl<'a> Problem<'a> {
                 self.clock.note(self.ledger)?;
             }
         }
+        // Only now, when all that could be scored is: a run that goes on, and has some of it from the ledger, does the same.
+        self.known.extend(failed.iter().map(|key| (*key, self.worst)));
+        self.failed.extend(&failed);
         self.monitor.advance(self.evaluations() - before - told);
+        self.curve.borrow_mut().spent(self.evaluations(), self.ledger);
+        if !failed.is_empty() {
+            self.check_failures(keys)?;
+        }
         Ok(keys.iter().map(|key| self.known[key]).collect())
+    }
+
+    /// A state has this score.
+    fn learn(&mut self, key: Key, score: f64) {
+        self.worst = self.worst.min(score);
+        self.known.insert(key, score);
+    }
+
+    /// Stops a run that is left with too few scores; the last failure is among `keys`.
+    fn check_failures(&self, keys: &[Key]) -> Result<()> {
+        let (failed, evaluations) = (self.failures(), self.evaluations());
+        let (percent, few) = FAILURES_ALLOWED;
+        if failed <= few || 100 * failed <= percent * evaluations {
+            return Ok(());
+        }
+        let last = keys.iter().rev().find_map(|key| self.ledger.failure(key));
+        Err(Error::TooManyFailures {
+            failed,
+            evaluations,
+            allowed: percent,
+            last: last.unwrap_or_default().to_owned(),
+        })
     }
 
     /// Gives the run the chunks that it has not seen. Put off until a score has to be paid for: where the ledger knows
     /// every score of an episode, no model is ever trained.
     fn catch_up(&mut self) -> Result<()> {
-        for (cluster, range) in self.pending.drain(..) {
-            self.run.add(self.pool.rows(cluster, &range))?;
+        if self.pending.is_empty() {
+            return Ok(());
         }
+        let first = add(&mut *self.run, self.pool, &self.pending);
+        if first.as_ref().is_err_and(is_failure) {
+            // What a run holds after it failed is not known, so the second attempt is a new one; if that fails as well, so is the next.
+            self.run = self.proxy.start(self.seed)?;
+            self.pending.clone_from(&self.path);
+            let mut run = self.proxy.start(self.seed)?;
+            add(&mut *run, self.pool, &self.path)?;
+            self.run = run;
+        } else {
+            first?;
+        }
+        self.pending.clear();
         Ok(())
     }
 
@@ -445,31 +563,17 @@ impl<'a> Problem<'a> {
     }
 
     fn observe(&mut self) -> Result<Observation> {
-        let legal: Vec<bool> = self.legal.iter().map(Option::is_some).collect();
-        let insight = if legal.contains(&true) {
+        let failed = self.failed.contains(&self.key(&self.state, &self.path));
+        if !failed && self.legal.iter().any(Option::is_some) {
             self.catch_up()?;
-            let chunks: Vec<&[u32]> = self
-                .legal
-                .iter()
-                .enumerate()
-                .filter_map(|(cluster, range)| range.as_ref().map(|range| self.pool.rows(cluster, range)))
-                .collect();
-            self.run.insight(&chunks)?
-        } else {
-            None
-        };
-        let at = (&self.state, self.legal.as_slice());
-        let features = &self.features;
-        let (actions, global) = features.observe(self.pool, at, self.score, insight.as_ref(), &self.memory);
-        Ok(Observation {
-            actions,
-            global,
-            step: self.path.len(),
-            legal,
-        })
+        }
+        let at = (&self.state, self.legal.as_slice(), self.path.len());
+        // A model that could not be scored has nothing to tell.
+        let run = (!failed).then_some(&mut *self.run);
+        observe(self.pool, &self.features, at, self.score, run, &self.memory)
     }
 
-    /// Brings everything to disk: waiting scores, and where the clock stopped the run.
+    /// Brings everything to disk: waiting scores, how long they took, and where the clock stopped the run.
     ///
     /// # Errors
     ///
@@ -481,8 +585,32 @@ impl<'a> Problem<'a> {
         if let Some(look) = self.clock.stopped_at.get() {
             self.ledger.set_meta("stopped_at", &look.to_string())?;
         }
+        self.curve.borrow_mut().finish(self.ledger);
         self.ledger.commit()
     }
+}
+
+/// A score, or the error that it is none.
+fn finite(score: Result<f64>) -> Result<f64> {
+    match score {
+        Ok(score) if !score.is_finite() => Err(Error::NotFinite {
+            place: "the proxy's score".into(),
+            found: score.to_string(),
+        }),
+        other => other,
+    }
+}
+
+/// Whether an error tells of the state that was to be scored, and not of the run as a whole.
+fn is_failure(error: &Error) -> bool {
+    !matches!(error, Error::Interrupted | Error::Ledger { .. } | Error::Io { .. })
+}
+
+/// Gives a run these chunks.
+fn add(run: &mut dyn ProxyRun, pool: &Pool, chunks: &[(usize, Range<u32>)]) -> Result<()> {
+    chunks
+        .iter()
+        .try_for_each(|(cluster, range)| run.add(pool.rows(*cluster, range)))
 }
 
 impl Environment for Problem<'_> {
@@ -560,15 +688,9 @@ impl Stroll<'_> {
 
 impl Walk for Stroll<'_> {
     fn observe(&mut self) -> Result<Observation> {
-        let at = (&self.state, self.legal.as_slice());
+        let at = (&self.state, self.legal.as_slice(), self.steps);
         let (pool, features) = (self.problem.pool, &self.problem.features);
-        let (actions, global) = features.observe(pool, at, self.score, None, &self.memory);
-        Ok(Observation {
-            actions,
-            global,
-            step: self.steps,
-            legal: self.legal.iter().map(Option::is_some).collect(),
-        })
+        observe(pool, features, at, self.score, None, &self.memory)
     }
 
     fn take(&mut self, cluster: Action, reward: f64) -> Result<()> {
@@ -597,10 +719,45 @@ impl Walk for Stroll<'_> {
     }
 }
 
+/// What an agent sees of a state, given the places that each action would take there, the steps that led to it, and a run that
+/// has been given its chunks; without a run it sees no [`Insight`](crate::proxy::Insight).
+fn observe(
+    pool: &Pool,
+    features: &FeatureContext,
+    (state, ranges, step): (&State, &[Option<Range<u32>>], usize),
+    score: f64,
+    run: Option<&mut (dyn ProxyRun + '_)>,
+    memory: &Memory,
+) -> Result<Observation> {
+    let legal: Vec<bool> = ranges.iter().map(Option::is_some).collect();
+    let chunks = ranges
+        .iter()
+        .enumerate()
+        .filter_map(|(cluster, range)| Some(pool.rows(cluster, range.as_ref()?)));
+    let insight = match run {
+        Some(run) if legal.contains(&true) => run.insight(&chunks.collect::<Vec<_>>())?,
+        _ => None,
+    };
+    let (actions, global) = features.observe(pool, (state, ranges), score, insight.as_ref(), memory);
+    Ok(Observation {
+        actions,
+        global,
+        step,
+        legal,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{mdp::conformance, select::toy::Toy};
+    use crate::{
+        agent::dqn::{Dqn, DqnSettings},
+        mdp::conformance,
+        select::{
+            Greedy, LearnedSelector, Random, Selector,
+            toy::{Fault, FaultKind, Toy},
+        },
+    };
 
     #[test]
     fn it_keeps_what_agents_rely_on() {
@@ -610,5 +767,211 @@ mod tests {
             let broken = conformance::check(&mut problem, 5, Seed(2)).expect("runs");
             assert_eq!(broken, Vec::<String>::new());
         });
+    }
+
+    /// What a search found: scores and states, best first, and its failures.
+    type Found = (Vec<(f64, State)>, u64);
+
+    fn found(problem: &mut Problem<'_>, selector: &mut dyn Selector) -> Result<Found> {
+        selector.select(problem, Seed(3))?;
+        problem.finish()?;
+        let best = problem.best().iter();
+        let best = best.map(|(score, state, _)| (score, state.clone())).collect();
+        Ok((best, problem.failures()))
+    }
+
+    fn ledger(folder: &tempfile::TempDir) -> Ledger {
+        Ledger::open(&folder.path().join("ledger.sqlite")).expect("opens")
+    }
+
+    const RARE: Fault = Fault {
+        one_in: 60,
+        lasting: true,
+        kind: FaultKind::NotANumber,
+    };
+
+    #[test]
+    fn a_state_that_fails_once_is_as_good_as_any_other() {
+        let (sound, flaky) = (
+            Toy::new(20),
+            Toy::new(20).with(Fault {
+                one_in: 3,
+                lasting: false,
+                ..RARE
+            }),
+        );
+        let pool = sound.pool(6);
+        let want = sound.problem(&pool, 300, |mut problem| {
+            found(&mut problem, &mut Greedy { candidates: 4 })
+        });
+        let have = flaky.problem(&pool, 300, |mut problem| {
+            found(&mut problem, &mut Greedy { candidates: 4 })
+        });
+        assert_eq!(have.expect("runs"), want.expect("runs"));
+        assert!(flaky.asked().values().filter(|&&asked| asked == 2).count() > 50);
+    }
+
+    #[test]
+    fn a_few_states_that_always_fail_are_never_chosen_and_stop_nothing() {
+        let plain = DqnSettings {
+            lookahead: 0,
+            updates: 0,
+            epsilon_start: 1.0,
+            ..DqnSettings::default()
+        };
+        // Where rows cannot be added, what lies behind them fails as well.
+        for (kind, one_in) in [
+            (FaultKind::NotANumber, 60),
+            (FaultKind::Score, 60),
+            (FaultKind::Add, 200),
+        ] {
+            let fault = Fault { one_in, kind, ..RARE };
+            let toy = Toy::new(20).with(fault);
+            let pool = toy.pool(6);
+            for name in ["greedy", "random", "dqn"] {
+                let folder = tempfile::tempdir().expect("a folder");
+                let mut ledger = ledger(&folder);
+                let mut problem = toy.problem_in(&mut ledger, &pool, 400).expect("a problem");
+                let mut selector: Box<dyn Selector> = match name {
+                    "greedy" => Box::new(Greedy { candidates: 4 }),
+                    "random" => Box::new(Random),
+                    // It takes what it has not looked at, failing states as well.
+                    _ => Box::new(LearnedSelector(
+                        Dqn::new(problem.shape(), plain.clone(), Seed(4)).expect("sound settings"),
+                    )),
+                };
+                let (best, failures) = found(&mut problem, &mut *selector).expect("goes on");
+                assert!(
+                    failures > 0 && problem.evaluations() == 400,
+                    "{name}, {kind:?}: {failures}"
+                );
+                for (score, state) in best {
+                    let mut rows = pool.rows_of(&state);
+                    rows.sort_unstable();
+                    assert!(score.is_finite() && !fault.strikes(&rows), "{name}, {kind:?}: {rows:?}");
+                }
+                drop(problem);
+                assert_eq!(ledger.len() as u64 + failures, 400, "{name}, {kind:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn agents_are_told_the_lowest_score_of_a_state_that_failed() {
+        let fault = Fault { one_in: 6, ..RARE };
+        let toy = Toy::new(20).with(fault);
+        let pool = toy.pool(6);
+        toy.problem(&pool, 1000, |mut problem| {
+            let all: Vec<Action> = (0..20).collect();
+            let rewards = problem.peek(&all).expect("peeks");
+            let failed = |&cluster: &Action| {
+                let mut rows = pool.rows(cluster, &(0..2)).to_vec();
+                rows.sort_unstable();
+                fault.strikes(&rows)
+            };
+            assert!(problem.failures() > 0);
+            for cluster in all {
+                // Nothing is worth less than no rows at all.
+                let empty = rewards[cluster] == 0.0;
+                assert_eq!(empty, failed(&cluster), "cluster {cluster}: {}", rewards[cluster]);
+            }
+        });
+    }
+
+    #[test]
+    fn too_many_failures_stop_the_run_and_say_why() {
+        let toy = Toy::new(20).with(Fault {
+            one_in: 10,
+            kind: FaultKind::Score,
+            ..RARE
+        });
+        let pool = toy.pool(6);
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut ledger = ledger(&folder);
+        let mut stopped = || {
+            let mut problem = toy.problem_in(&mut ledger, &pool, 1000).expect("a problem");
+            found(&mut problem, &mut Random).expect_err("too many")
+        };
+        let error = stopped();
+        let Error::TooManyFailures {
+            failed, evaluations, ..
+        } = error
+        else {
+            panic!("{error}");
+        };
+        assert!(failed > 5 && 20 * failed > evaluations && evaluations < 200, "{error}");
+        assert!(
+            error
+                .to_string()
+                .ends_with("the last time: the toy's weights: expected finite numbers, found inf"),
+            "{error}"
+        );
+        assert!(error.hint().is_some_and(|hint| hint.contains("--out")) && !error.is_input());
+        // Started again, it says the same and asks for nothing.
+        toy.asked();
+        assert_eq!(stopped().to_string(), error.to_string());
+        assert!(toy.asked().is_empty());
+    }
+
+    #[test]
+    fn a_run_that_goes_on_asks_for_no_state_again_failed_or_not() {
+        let toy = Toy::new(20).with(RARE);
+        let pool = toy.pool(6);
+        for random in [false, true] {
+            let run = |ledger: &mut Ledger, evaluations: u64| {
+                let mut problem = toy.problem_in(ledger, &pool, evaluations).expect("a problem");
+                let mut selector: Box<dyn Selector> = if random {
+                    Box::new(Random)
+                } else {
+                    Box::new(Greedy { candidates: 4 })
+                };
+                let found = found(&mut problem, &mut *selector).expect("runs");
+                let tell = |best: &crate::select::Improvement| (best.evaluations, best.reward);
+                (
+                    found,
+                    problem.curve().improvements().iter().map(tell).collect::<Vec<_>>(),
+                )
+            };
+            let folder = tempfile::tempdir().expect("a folder");
+            let ((_, early), _) = run(&mut ledger(&folder), 256);
+            let first = toy.asked();
+            let there = run(&mut ledger(&folder), 512);
+            let second = toy.asked();
+            assert!(early > 0 && second.len() > 200);
+            assert!(
+                second.keys().all(|state| !first.contains_key(state)),
+                "random: {random}"
+            );
+            let whole = tempfile::tempdir().expect("a folder");
+            assert_eq!(there, run(&mut ledger(&whole), 512), "random: {random}");
+            toy.asked();
+        }
+    }
+
+    #[test]
+    fn a_wish_to_stop_is_no_failure_and_the_empty_state_must_have_a_score() {
+        let toy = Toy::new(20).with(Fault {
+            kind: FaultKind::Interrupted,
+            ..RARE
+        });
+        let pool = toy.pool(6);
+        toy.problem(&pool, 400, |mut problem| {
+            let error = found(&mut problem, &mut Random).expect_err("was asked to stop");
+            assert!(matches!(error, Error::Interrupted), "{error}");
+            assert_eq!(problem.failures(), 0);
+        });
+        assert!(
+            toy.asked().values().all(|&asked| asked == 1),
+            "a wish to stop was asked twice"
+        );
+
+        let toy = Toy::new(20).without_empty();
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut ledger = ledger(&folder);
+        let Err(error) = toy.problem_in(&mut ledger, &pool, 400) else {
+            panic!("a problem without a first score");
+        };
+        assert!(matches!(error, Error::NotFinite { .. }), "{error}");
+        assert_eq!(toy.asked().into_values().collect::<Vec<_>>(), [2]);
     }
 }

@@ -1,10 +1,13 @@
 //! A small selection problem whose scores are a formula, for tests of searches.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
 
 use super::{ClusterTraits, Exhaustive, FeatureContext, Limits, Problem, Selector};
 use crate::{
-    Fingerprint, Matrix, Result,
+    Error, Fingerprint, Matrix, Result,
     budget::Limit,
     data::RowId,
     ledger::Ledger,
@@ -23,6 +26,44 @@ const CHUNK: u32 = 2;
 pub(super) struct Toy {
     fingerprint: Fingerprint,
     clusters: usize,
+    fault: Option<Fault>,
+    /// The score of no rows.
+    empty: f64,
+    /// How often each state's score was asked for, by its rows.
+    asked: Mutex<BTreeMap<Vec<RowId>, u32>>,
+}
+
+/// States that fail.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fault {
+    /// One in how many states.
+    pub(super) one_in: u16,
+    /// Whether they still fail at the second attempt.
+    pub(super) lasting: bool,
+    pub(super) kind: FaultKind,
+}
+
+/// How a state fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FaultKind {
+    /// Its score is not a number.
+    NotANumber,
+    /// Its score is an error.
+    Score,
+    /// Its rows cannot be added.
+    Add,
+    /// The user has asked to stop.
+    Interrupted,
+}
+
+impl Fault {
+    /// Whether the state of these rows, in order, is one of those that fail.
+    pub(super) fn strikes(self, rows: &[RowId]) -> bool {
+        let bytes: Vec<u8> = rows.iter().flat_map(|row| row.to_le_bytes()).collect();
+        let hash = blake3::hash(&bytes);
+        let hash = u16::from_le_bytes([hash.as_bytes()[0], hash.as_bytes()[1]]);
+        !rows.is_empty() && hash.is_multiple_of(self.one_in)
+    }
 }
 
 impl Toy {
@@ -30,7 +71,31 @@ impl Toy {
         Self {
             fingerprint: Fingerprint::of(["toy"]),
             clusters,
+            fault: None,
+            empty: 0.0,
+            asked: Mutex::default(),
         }
+    }
+
+    /// The same, but some states fail.
+    pub(super) fn with(self, fault: Fault) -> Self {
+        Self {
+            fault: Some(fault),
+            ..self
+        }
+    }
+
+    /// The same, but the empty state has no score.
+    pub(super) fn without_empty(self) -> Self {
+        Self {
+            empty: f64::NAN,
+            ..self
+        }
+    }
+
+    /// How often each state's score was asked for since this was last called, by its rows in order.
+    pub(super) fn asked(&self) -> BTreeMap<Vec<RowId>, u32> {
+        std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A pool of `clusters` clusters of 6 rows, of which `steps` chunks of 2 rows may be taken.
@@ -53,6 +118,16 @@ impl Toy {
     pub(super) fn problem<T>(&self, pool: &Pool, evaluations: u64, what: impl FnOnce(Problem<'_>) -> T) -> T {
         let folder = tempfile::tempdir().expect("a folder");
         let mut ledger = Ledger::open(&folder.path().join("ledger.sqlite")).expect("opens");
+        what(self.problem_in(&mut ledger, pool, evaluations).expect("a problem"))
+    }
+
+    /// A problem over `pool` that may spend so many evaluations.
+    pub(super) fn problem_in<'a>(
+        &'a self,
+        ledger: &'a mut Ledger,
+        pool: &'a Pool,
+        evaluations: u64,
+    ) -> Result<Problem<'a>> {
         let traits = ClusterTraits {
             label_mix: Matrix::from_vec(vec![1.0; self.clusters], self.clusters, 1),
             closeness: vec![0.5; self.clusters],
@@ -65,8 +140,7 @@ impl Toy {
             seconds: None,
         };
         let features = FeatureContext::new(traits, pool);
-        let problem = Problem::new(pool, self, &mut ledger, features, limits, Seed(1), &Silent);
-        what(problem.expect("a problem"))
+        Problem::new(pool, self, ledger, features, limits, Seed(1), &Silent)
     }
 
     fn worth(&self, rows: &[RowId]) -> f64 {
@@ -75,13 +149,14 @@ impl Toy {
             *counts.entry(row as usize / ROWS).or_default() += 1.0;
         }
         let weight = |c: usize| 0.5 + 0.5 * ((c * 7 % self.clusters) as f64 / self.clusters as f64);
-        counts
+        let worth: f64 = counts
             .iter()
             .map(|(&c, &count)| {
                 let beside = counts.get(&(c + 1)).map_or(0.0, |&other| count.min(other));
                 weight(c) * count.sqrt() - 0.2 * beside
             })
-            .sum()
+            .sum();
+        if rows.is_empty() { self.empty } else { worth }
     }
 }
 
@@ -104,14 +179,54 @@ struct Run<'a> {
     rows: Vec<RowId>,
 }
 
+impl Run<'_> {
+    fn sorted(&self) -> Vec<RowId> {
+        let mut rows = self.rows.clone();
+        rows.sort_unstable();
+        rows
+    }
+
+    /// How the present state fails, if it does.
+    fn fault(&self) -> Option<FaultKind> {
+        let rows = self.sorted();
+        let fault = self.toy.fault.filter(|fault| fault.strikes(&rows))?;
+        let first = self
+            .toy
+            .asked
+            .lock()
+            .expect("no panic")
+            .get(&rows)
+            .is_none_or(|&asked| asked <= 1);
+        (fault.lasting || first).then_some(fault.kind)
+    }
+}
+
+/// What a proxy says that cannot score a state.
+fn unable() -> Error {
+    Error::NotFinite {
+        place: "the toy's weights".into(),
+        found: "inf".into(),
+    }
+}
+
 impl ProxyRun for Run<'_> {
     fn add(&mut self, rows: &[RowId]) -> Result<()> {
         self.rows.extend(rows);
-        Ok(())
+        match self.fault() {
+            Some(FaultKind::Add) => Err(unable()),
+            _ => Ok(()),
+        }
     }
 
     fn score(&mut self) -> Result<f64> {
-        Ok(self.toy.worth(&self.rows))
+        let rows = self.sorted();
+        *self.toy.asked.lock().expect("no panic").entry(rows).or_default() += 1;
+        match self.fault() {
+            Some(FaultKind::NotANumber) => Ok(f64::NAN),
+            Some(FaultKind::Score) => Err(unable()),
+            Some(FaultKind::Interrupted) => Err(Error::Interrupted),
+            Some(FaultKind::Add) | None => Ok(self.toy.worth(&self.rows)),
+        }
     }
 
     fn fork(&self) -> Box<dyn ProxyRun + '_> {
