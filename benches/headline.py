@@ -73,11 +73,11 @@ def run(arguments, *command):
     return time.perf_counter() - began
 
 
-def fine_tuned(arguments, name, seed, *what):
+def fine_tuned(arguments, name, seed, *what, epochs=None):
     out = arguments.out / "work"
     shutil.rmtree(out, ignore_errors=True)
-    seconds = run(arguments, "finetune", *files_of(arguments, name), "--model", arguments.model, "--epochs", arguments.epochs,
-                  "--max-length", arguments.max_length, "--seed", seed, "--out", out, *what)
+    seconds = run(arguments, "finetune", *files_of(arguments, name), "--model", arguments.model, "--epochs",
+                  epochs or arguments.epochs, "--max-length", arguments.max_length, "--seed", seed, "--out", out, *what)
     record = json.loads((out / "metrics.json").read_text())
     score = record["test"]["macro_f1" if CASES[name][3] == "macro-f1" else "accuracy"]
     return {"score": score, "seconds": record["train_seconds"], "wall": seconds}
@@ -166,7 +166,7 @@ def main():
                          for seed in range(arguments.seeds)]
         if arguments.everything_epochs:
             rows["everything"] = [cell(f"{name}/everything/0", lambda: fine_tuned(
-                arguments, name, 0, "--epochs", arguments.everything_epochs))]
+                arguments, name, 0, epochs=arguments.everything_epochs))]
         print(f"### {name}, {CASES[name][3]}, {arguments.budget} of {arguments.rows} rows\n")
         print("| trained on | test | above random rows | seconds in all |\n|---|---|---|---|")
         base = [entry["score"] for entry in rows["random rows"]]

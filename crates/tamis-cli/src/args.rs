@@ -91,10 +91,10 @@ pub(crate) struct SelectArgs {
     #[arg(long, value_name = "K", help_heading = "Embeddings and clusters")]
     clusters: Option<usize>,
 
-    /// How the budget is spent: dqn, greedy or random [default: dqn]
+    /// What spends the budget: dqn, dyna-dqn, ppo, greedy, local-search, bandit, random or exhaustive [default: dqn]
     #[arg(long, help_heading = "Search")]
     agent: Option<String>,
-    /// The DQN's network: shared (one network reads each cluster) or flat (the paper's) [default: shared]
+    /// The agent's network: shared (one network reads each cluster) or flat (the paper's) [default: shared]
     #[arg(long, help_heading = "Search")]
     network: Option<String>,
     /// How much one action takes: a number of rows, `cluster`, or `auto` [default: auto]
@@ -162,7 +162,8 @@ impl SelectArgs {
         read_into(&mut settings.chunk, self.chunk)?;
         read_into(&mut settings.metric, self.metric)?;
         read_into(&mut settings.reward, self.reward)?;
-        read_into(&mut settings.dqn.network, self.network)?;
+        read_into(&mut settings.dqn.network, self.network.clone())?;
+        read_into(&mut settings.ppo.network, self.network)?;
         read_into(&mut settings.proxy, self.proxy)?;
         read_some(&mut settings.adapt, self.adapt)?;
         read_some(&mut settings.judge, self.judge)?;

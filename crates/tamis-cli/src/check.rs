@@ -1,9 +1,12 @@
-//! `tamis check proxy`: does the cheap reward rank selections as the fine-tuned target does?
+//! `tamis check`: does the cheap reward rank selections as the fine-tuned target does, and do the agents find what is there?
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use tamis::run::{self, CheckProxyRecord, CheckProxySettings};
+use tamis::{
+    run::{self, CheckAgentRecord, CheckAgentSettings, CheckProxyRecord, CheckProxySettings},
+    select::Method,
+};
 
 use crate::{
     args::{SelectArgs, set},
@@ -16,6 +19,8 @@ use crate::{
 pub(crate) enum CheckCommand {
     /// Score selections of many kinds by every rung of the ladder and by the fine-tuned target, and compare
     Proxy(Box<CheckProxyArgs>),
+    /// Let every agent look for optima that are known, on small problems made from your own rows
+    Agent(Box<CheckAgentArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -33,8 +38,29 @@ pub(crate) struct CheckProxyArgs {
     cheap: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct CheckAgentArgs {
+    #[command(flatten)]
+    select: SelectArgs,
+    /// The agents to check, with commas between them [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "Check")]
+    agents: Vec<String>,
+    /// How many problems to pose [default: 20]
+    #[arg(long, value_name = "N", help_heading = "Check")]
+    problems: Option<usize>,
+    /// How many seeds for each agent and problem [default: 5]
+    #[arg(long, value_name = "N", help_heading = "Check")]
+    seeds: Option<usize>,
+}
+
 pub(crate) fn run(command: CheckCommand, progress: &Progress) -> anyhow::Result<()> {
-    let CheckCommand::Proxy(args) = command;
+    match command {
+        CheckCommand::Proxy(args) => proxy(*args, progress),
+        CheckCommand::Agent(args) => agent(*args, progress),
+    }
+}
+
+fn proxy(args: CheckProxyArgs, progress: &Progress) -> anyhow::Result<()> {
     use_threads(args.select.threads)?;
     let named = args.select.names_out();
     let mut settings = CheckProxySettings {
@@ -54,6 +80,59 @@ pub(crate) fn run(command: CheckCommand, progress: &Progress) -> anyhow::Result<
         summary(&record),
         path.display()
     ))?)
+}
+
+fn agent(args: CheckAgentArgs, progress: &Progress) -> anyhow::Result<()> {
+    use_threads(args.select.threads)?;
+    let named = args.select.names_out();
+    let mut settings = CheckAgentSettings {
+        select: args.select.into_settings()?,
+        ..CheckAgentSettings::default()
+    };
+    if !named {
+        settings.select.out = PathBuf::from("runs/check-agent");
+    }
+    if !args.agents.is_empty() {
+        let named = args.agents.iter().map(|name| name.trim().parse());
+        settings.agents = named.collect::<tamis::Result<Vec<Method>>>()?;
+    }
+    set(&mut settings.problems, args.problems);
+    set(&mut settings.seeds, args.seeds);
+    let record = run::check_agent(&settings, progress)?;
+    let path = run::check_agent_path(&settings);
+    let table = agents(&record);
+    Ok(output::print(&format!("{table}\n\nWritten: {}", path.display()))?)
+}
+
+/// The table of the agents, then the verdict.
+fn agents(record: &CheckAgentRecord) -> String {
+    let selections = record.problems.iter().map(|problem| problem.selections);
+    let (least, most) = (selections.clone().min().unwrap_or(0), selections.max().unwrap_or(0));
+    let mut text = format!(
+        "\n{} problems of {least} to {most} selections each, {} seeds; the optimum's {} by enumeration, agents with a fifth of its \
+         evaluations\n\n  {:14} {:>24} {:>8} {:>12} {:>9} {:>24}\n",
+        record.problems.len(),
+        record.seeds,
+        record.metric,
+        "agent",
+        "share of the gain (sd)",
+        "worst",
+        "over random",
+        "reached",
+        "evaluations to its best"
+    );
+    for agent in &record.agents {
+        let gain = format!("{:.2}% ({:.2})", 100.0 * agent.gain, 100.0 * agent.gain_sd);
+        let spent = format!("{:.0} ({:.0}% of all)", agent.evaluations, 100.0 * agent.of_enumeration);
+        text += &format!(
+            "  {:14} {gain:>24} {:>7.1}% {:>11.1}% {:>8.0}% {spent:>24}\n",
+            agent.agent,
+            100.0 * agent.worst,
+            100.0 * agent.over_random,
+            100.0 * agent.reached
+        );
+    }
+    text + "\n" + &record.verdict
 }
 
 /// The table of the rungs, best last line: the verdict.

@@ -31,6 +31,10 @@ use crate::{
     seed::Seed,
 };
 
+/// For how many episodes the evaluations are made to last, by trying fewer actions at a step.
+const EPISODES: u64 = 4;
+/// The largest share of the evaluations that is spent before the network is trusted.
+const BLIND: u64 = 10;
 /// After how many episodes that met only states known already the problem is taken to be exhausted.
 pub(super) const PATIENCE: u32 = 20;
 /// The most bytes that observations kept for replay may take; the number of steps kept is lowered to fit.
@@ -62,9 +66,10 @@ pub struct DqnSettings {
     pub target_rate: f32,
     /// Whether the online network names the next action and the target network values it. Default: true.
     pub double: bool,
-    /// Actions of the greatest Q that are tried at a step; 0 for plain DQN. Default: 14.
+    /// Actions of the greatest Q that are tried at a step; 0 for plain DQN. Fewer are where the evaluations would not last for 4
+    /// episodes. Default: 14.
     pub lookahead: usize,
-    /// Random actions that are tried beside them. Default: 4.
+    /// Random actions that are tried beside them; fewer in proportion. Default: 4.
     pub explorers: usize,
     /// Share of steps, at first, on which the actions tried (in plain DQN: taken) are all random. Default: 0.1.
     pub epsilon_start: f64,
@@ -72,7 +77,8 @@ pub struct DqnSettings {
     pub epsilon_end: f64,
     /// Whether predicted differences between futures count only as far as earlier episodes bore them out. Default: true.
     pub calibrate: bool,
-    /// Rewards seen before the network is trusted; until then the actions tried are random. Default: 200.
+    /// Rewards seen before the network is trusted, or a tenth of the evaluations if that is less; until then the actions tried
+    /// are random. Default: 200.
     pub warm_up: usize,
 }
 
@@ -154,12 +160,21 @@ pub struct Dqn {
     rewards: VecDeque<Looked>,
     pub(super) rewards_seen: usize,
     pub(super) episodes: u64,
+    pace: Pace,
     /// What is usually earned at a depth, and what usually follows.
     usual_reward: Baseline,
     usual_future: Baseline,
     trust: Trust,
     gradient: Vec<f32>,
     trace: Trace,
+}
+
+/// How the settings are stretched over the evaluations that there are.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    lookahead: usize,
+    explorers: usize,
+    warm_up: usize,
 }
 
 /// What the agent expects of every action, in units of the score; shapes `(actions,)`.
@@ -230,6 +245,11 @@ impl Dqn {
             rewards: VecDeque::new(),
             rewards_seen: 0,
             episodes: 0,
+            pace: Pace {
+                lookahead: settings.lookahead,
+                explorers: settings.explorers,
+                warm_up: settings.warm_up,
+            },
             usual_reward: Baseline::default(),
             usual_future: Baseline::default(),
             trust: Trust::default(),
@@ -263,7 +283,22 @@ impl Dqn {
 
     /// Whether it has seen enough rewards for its network to mean something.
     pub(super) fn trusted(&self) -> bool {
-        self.rewards_seen >= self.settings.warm_up
+        self.rewards_seen >= self.pace.warm_up
+    }
+
+    /// Stretches the settings over the evaluations that the environment has left.
+    ///
+    /// # Errors
+    ///
+    /// If the environment cannot be walked through.
+    pub(super) fn set_pace(&mut self, env: &dyn Environment) -> Result<()> {
+        let most = tries_a_step(env)?;
+        let whole = self.settings.lookahead + self.settings.explorers;
+        self.pace.explorers = self.settings.explorers * most.min(whole) / whole.max(1);
+        self.pace.lookahead = self.settings.lookahead.min(most - self.pace.explorers.min(most));
+        let blind = usize::try_from(env.remaining() / BLIND).unwrap_or(usize::MAX);
+        self.pace.warm_up = self.settings.warm_up.min(blind);
+        Ok(())
     }
 
     /// Training steps an environment step.
@@ -294,10 +329,10 @@ impl Dqn {
         if !at_random {
             // The sort is stable, so equal values stand in random order.
             open.sort_by(|&a, &b| estimates.q(b).total_cmp(&estimates.q(a)));
-            let guided = self.settings.lookahead.min(open.len());
+            let guided = self.pace.lookahead.min(open.len());
             open[guided..].shuffle(rng);
         }
-        let tries = self.settings.lookahead + self.settings.explorers;
+        let tries = self.pace.lookahead + self.pace.explorers;
         open.truncate(tries.min(usize::try_from(env.remaining()).unwrap_or(usize::MAX)).max(1));
         let earned = env.peek(&open)?;
         for (&action, &reward) in open.iter().zip(&earned) {
@@ -414,6 +449,7 @@ impl Agent for Dqn {
     ) -> Result<()> {
         let mut rng = seed.derive("dqn").rng();
         let whole = env.remaining().max(1);
+        self.set_pace(env)?;
         let (mut episode, mut steps, mut idle) = (0, 0, 0);
         while idle < PATIENCE {
             let before = env.remaining();
@@ -474,6 +510,18 @@ impl Agent for Dqn {
         let estimates = self.estimates(&self.online.values(&[observation])[0], observation);
         best(&legal(observation), |action| estimates.q(action))
     }
+}
+
+/// How many actions can be tried at each step if the evaluations are to last for [`EPISODES`] episodes; at least one.
+pub(super) fn tries_a_step(env: &dyn Environment) -> Result<usize> {
+    let mut walk = env.walk()?;
+    let mut steps = 0;
+    while let Some(action) = walk.observe()?.legal.iter().position(|&legal| legal) {
+        walk.take(action, 0.0)?;
+        steps += 1;
+    }
+    let tries = env.remaining() / (EPISODES * steps.max(1));
+    Ok(usize::try_from(tries).unwrap_or(usize::MAX).max(1))
 }
 
 pub(super) fn legal(observation: &Observation) -> Vec<Action> {

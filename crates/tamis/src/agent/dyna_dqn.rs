@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Agent, TrainEvent,
-    dqn::{Dqn, DqnSettings, PATIENCE, best, legal},
+    dqn::{Dqn, DqnSettings, PATIENCE, best, legal, tries_a_step},
 };
 use crate::{
     Error, Matrix, Result,
@@ -44,7 +44,7 @@ const SWAPS: usize = 4;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DynaDqnSettings {
-    /// Actions that are tried at a step of a real episode. Default: 6.
+    /// Actions that are tried at a step of a real episode; fewer where the evaluations would not last for 4 episodes. Default: 6.
     pub lookahead: usize,
     /// Plans that are paid for, for each evaluation that real episodes spent. Default: 2.
     pub confirmed: f64,
@@ -101,6 +101,8 @@ impl DynaDqnSettings {
 /// A deep Q-learning agent with a model of the score.
 pub struct DynaDqn {
     settings: DynaDqnSettings,
+    /// Actions tried at a step, given the evaluations that there are.
+    lookahead: usize,
     dqn: Dqn,
     model: Ensemble,
     /// States the model had learned from when it was last fitted.
@@ -141,6 +143,7 @@ impl DynaDqn {
             fitted: 0,
             paid: HashSet::new(),
             elite: Vec::new(),
+            lookahead: settings.lookahead,
             settings,
         })
     }
@@ -187,7 +190,7 @@ impl DynaDqn {
             if self.dqn.trusted() {
                 open = self.shortlist(env, &open, &course, |action| estimates.q(action))?;
             }
-            open.truncate(self.settings.lookahead.min(usize::try_from(left).unwrap_or(usize::MAX)));
+            open.truncate(self.lookahead.min(usize::try_from(left).unwrap_or(usize::MAX)));
             let earned = env.peek(&open)?;
             let described = outlook(env, &course.plan, &open)?;
             for ((&action, &reward), features) in open.iter().zip(&earned).zip(described.iter_rows()) {
@@ -397,6 +400,8 @@ impl Agent for DynaDqn {
         log: &mut dyn FnMut(&TrainEvent) -> Result<()>,
     ) -> Result<()> {
         let mut rng = seed.derive("dyna-dqn").rng();
+        self.dqn.set_pace(env)?;
+        self.lookahead = self.settings.lookahead.min(tries_a_step(env)?);
         let (mut episode, mut steps, mut idle) = (0, 0, 0);
         while idle < PATIENCE {
             let before = env.remaining();

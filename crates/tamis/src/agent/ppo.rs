@@ -47,7 +47,7 @@ pub enum Pay {
 pub struct PpoSettings {
     /// The networks. Default: shared.
     pub network: NetworkKind,
-    /// Units of each of the two hidden layers. Default: 64.
+    /// Units of each of the two hidden layers. Default: 32.
     pub hidden: usize,
     /// Adam's learning rate; the offsets' is ten times as large. Default: 0.003.
     pub learning_rate: f32,
@@ -55,7 +55,7 @@ pub struct PpoSettings {
     pub pay: Pay,
     /// Episodes between two updates. Default: 16.
     pub episodes: usize,
-    /// The most passes over their steps. Default: 4.
+    /// The most passes over their steps. Default: 3.
     pub epochs: usize,
     /// Steps a training step learns from. Default: 128.
     pub batch: usize,
@@ -75,11 +75,11 @@ impl Default for PpoSettings {
     fn default() -> Self {
         Self {
             network: NetworkKind::Shared,
-            hidden: 64,
+            hidden: 32,
             learning_rate: 3e-3,
             pay: Pay::End,
             episodes: 16,
-            epochs: 4,
+            epochs: 3,
             batch: 128,
             clip: 0.2,
             lambda: 0.95,

@@ -1,6 +1,7 @@
 //! The run directory, its stages, and going on after a kill: the only place where the parts are put together.
 
-mod check;
+mod check_agent;
+mod check_proxy;
 mod compose;
 mod curves;
 mod describe;
@@ -15,7 +16,10 @@ mod target;
 mod tensorboard;
 mod vectors;
 
-pub use check::{CheckProxyRecord, CheckProxySettings, CheckedState, Rung, check_proxy, check_proxy_path};
+pub use check_agent::{
+    AgentRecord, CheckAgentRecord, CheckAgentSettings, ProblemRecord, check_agent, check_agent_path,
+};
+pub use check_proxy::{CheckProxyRecord, CheckProxySettings, CheckedState, Rung, check_proxy, check_proxy_path};
 pub use compose::select;
 pub use finetune::{EpochRecord, FinetuneRecord, FinetuneSettings, TargetScores, finetune, selection_data};
 pub use record::{

@@ -39,7 +39,7 @@ impl Selector for Exhaustive {
 }
 
 /// A path to every full state of a pool, or nothing if there are more than `most`.
-pub(crate) fn full_paths(pool: &Pool, most: usize) -> Option<Vec<Path>> {
+pub fn full_paths(pool: &Pool, most: usize) -> Option<Vec<Path>> {
     /// States on the way that are kept for each full one: far more are a sign that there are too many.
     const INNER: usize = 64;
     let mut met: HashSet<State> = HashSet::from([pool.empty()]);

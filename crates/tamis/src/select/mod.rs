@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use agents::LearnedSelector;
 pub use bandit::Bandit;
 pub use curve::{Curve, EPISODES_KEPT, Episode, Improvement};
-pub use exhaustive::Exhaustive;
+pub use exhaustive::{Exhaustive, full_paths};
 pub use features::{ClusterTraits, FeatureContext};
 pub use local_search::LocalSearch;
 pub use problem::{Best, Limits, Path, Problem};
