@@ -54,6 +54,7 @@ mod monitor;
 pub mod nn;
 pub mod pool;
 pub mod proxy;
+pub mod reward_model;
 pub mod run;
 pub mod seed;
 pub mod select;
