@@ -17,7 +17,7 @@ use crate::{
     pool::State,
     proxy::Proxy,
     seed::Seed,
-    select::{FeatureContext, Limits, Method, Path, Problem},
+    select::{FeatureContext, Limits, Path, Problem},
 };
 
 /// Reads, embeds, clusters, lets the agent choose, confirms, scores and writes.
@@ -78,7 +78,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
             format!("`{}`", settings.budget),
         ));
     }
-    if longest >= limits.evaluations && settings.agent != Method::Random {
+    if longest >= limits.evaluations && settings.agent.pays_for_steps(settings.reward_model) {
         return Err(Error::setting(
             "--max-evaluations",
             format!("more than the {longest} that one episode may take"),

@@ -15,7 +15,7 @@ use crate::{
     pool::Grain,
     proxy::finetune::FinetuneProxySettings,
     seed::Seed,
-    select::{Method, MethodSettings},
+    select::{ClimbDiscSettings, Method, MethodSettings, RewardModelKind},
 };
 
 /// The settings of one selection run.
@@ -33,6 +33,8 @@ pub struct SelectSettings {
     pub clusters: Option<usize>,
     /// How the budget is spent. Default: `dqn`.
     pub agent: Method,
+    /// Who scores the states that a learning agent meets: the proxy (none), or trees that are fitted first. Default: none.
+    pub reward_model: RewardModelKind,
     /// What is measured. Default: accuracy.
     pub metric: MetricKind,
     /// The form of the metric that is the reward: soft, hard, auc, calibrated or matched. Default: soft.
@@ -77,6 +79,8 @@ pub struct SelectSettings {
     pub k_means: KMeansSettings,
     /// The deep Q-network.
     pub dqn: DqnSettings,
+    /// The rounds of CLIMB, as a search or as a reward model.
+    pub climb_disc: ClimbDiscSettings,
 }
 
 /// What is trained on a state's rows to score it.
@@ -128,6 +132,7 @@ impl Default for SelectSettings {
             embedder: "lexical".into(),
             clusters: None,
             agent: Method::default(),
+            reward_model: RewardModelKind::default(),
             metric: MetricKind::Accuracy,
             reward: RewardKind::Soft,
             proxy: ProxyKind::Probe,
@@ -147,6 +152,7 @@ impl Default for SelectSettings {
             lexical: LexicalSettings::default(),
             k_means: KMeansSettings::default(),
             dqn: DqnSettings::default(),
+            climb_disc: ClimbDiscSettings::default(),
         }
     }
 }
@@ -164,7 +170,11 @@ impl SelectSettings {
 
     /// How each method works.
     pub(super) fn methods(&self) -> MethodSettings<'_> {
-        MethodSettings { dqn: &self.dqn }
+        MethodSettings {
+            dqn: &self.dqn,
+            climb_disc: &self.climb_disc,
+            reward_model: self.reward_model,
+        }
     }
 
     /// What judges the finalists.
@@ -203,6 +213,8 @@ impl SelectSettings {
             return Err(Error::setting("--finalists", "a number above 0", "0"));
         }
         self.finetune.check()?;
+        self.agent.check(self.reward_model)?;
+        self.climb_disc.check()?;
         self.dqn.check()
     }
 }

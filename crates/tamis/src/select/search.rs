@@ -1,6 +1,7 @@
 //! Searches that learn nothing: stochastic greedy with restarts, and random full states.
 
 use rand::{RngExt, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
 
 use super::{Path, Problem, Selector};
 use crate::{Result, mdp::Environment, pool::Pool, seed::Seed};
@@ -66,8 +67,8 @@ pub struct Random;
 /// After how many rounds that met only states known already a search takes the pool to be exhausted.
 const PATIENCE: u32 = 20;
 
-/// How many random states are scored side by side; fixed, so that the number of threads changes nothing.
-const BATCH: u64 = 64;
+/// How many full states are scored side by side; fixed, so that the number of threads changes nothing.
+pub(super) const BATCH: u64 = 64;
 
 impl Selector for Random {
     fn select(&mut self, problem: &mut Problem<'_>, seed: Seed) -> Result<()> {
@@ -88,11 +89,16 @@ impl Selector for Random {
     }
 }
 
-/// Chunks drawn at random, each cluster as likely as it has rows left, until the budget is spent.
-fn random_path(pool: &Pool, seed: Seed) -> Path {
-    let mut rng = seed.rng();
+/// A random full state's path: chunks drawn at random, each cluster as likely as it has rows left, until the budget is spent.
+pub(super) fn random_path(pool: &Pool, seed: Seed) -> Path {
+    completed(pool, &[], &mut seed.rng())
+}
+
+/// Takes the next chunks of these clusters, in order, as far as they are legal, and then random ones until the budget is spent.
+pub(super) fn completed(pool: &Pool, plan: &[usize], rng: &mut ChaCha8Rng) -> Path {
     let mut state = pool.empty();
     let mut path = Vec::new();
+    let mut plan = plan.iter();
     loop {
         let legal = pool.legal(&state);
         let weight = |c: usize| {
@@ -100,16 +106,21 @@ fn random_path(pool: &Pool, seed: Seed) -> Path {
                 .as_ref()
                 .map_or(0, |_| pool.cluster(c).len() as u64 - u64::from(state.taken()[c]))
         };
-        let total: u64 = (0..pool.clusters()).map(weight).sum();
-        if total == 0 {
-            return path;
-        }
-        let mut ticket = rng.random_range(0..total);
-        let mut cluster = 0;
-        while ticket >= weight(cluster) {
-            ticket -= weight(cluster);
-            cluster += 1;
-        }
+        let cluster = if let Some(&planned) = plan.next() {
+            planned
+        } else {
+            let total: u64 = (0..pool.clusters()).map(weight).sum();
+            if total == 0 {
+                return path;
+            }
+            let mut ticket = rng.random_range(0..total);
+            let mut cluster = 0;
+            while ticket >= weight(cluster) {
+                ticket -= weight(cluster);
+                cluster += 1;
+            }
+            cluster
+        };
         if let Some(range) = &legal[cluster] {
             state = pool.after(&state, cluster, range);
             path.push((cluster, range.clone()));
