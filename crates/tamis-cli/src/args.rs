@@ -91,9 +91,12 @@ pub(crate) struct SelectArgs {
     #[arg(long, value_name = "K", help_heading = "Embeddings and clusters")]
     clusters: Option<usize>,
 
-    /// What spends the budget: dqn, dyna-dqn, ppo, greedy, local-search, bandit, random or exhaustive [default: dqn]
+    /// What spends the budget: dqn, dyna-dqn, ppo, climb-disc, greedy, local-search, bandit, random or exhaustive [default: dqn]
     #[arg(long, help_heading = "Search")]
     agent: Option<String>,
+    /// Who scores the states that a learning agent meets: none (the proxy) or climb-disc (trees fitted first) [default: none]
+    #[arg(long, value_name = "KIND", help_heading = "Search")]
+    reward_model: Option<String>,
     /// The agent's network: shared (one network reads each cluster) or flat (the paper's) [default: shared]
     #[arg(long, help_heading = "Search")]
     network: Option<String>,
@@ -159,6 +162,7 @@ impl SelectArgs {
         read_into(&mut settings.budget, self.budget)?;
         read_into(&mut settings.data.leaks, self.leaks)?;
         read_into(&mut settings.agent, self.agent)?;
+        read_into(&mut settings.reward_model, self.reward_model)?;
         read_into(&mut settings.chunk, self.chunk)?;
         read_into(&mut settings.metric, self.metric)?;
         read_into(&mut settings.reward, self.reward)?;

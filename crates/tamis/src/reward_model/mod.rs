@@ -1,4 +1,5 @@
-//! Learned predictors of a proxy's score: what a state is worth, told from what was taken, without training the proxy on it.
+//! Models of a state's score, learned from scores that were paid for: what they predict costs no evaluation.
 
 pub(crate) mod baseline;
 pub mod ensemble;
+pub mod trees;

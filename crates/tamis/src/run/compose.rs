@@ -78,7 +78,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
             format!("`{}`", settings.budget),
         ));
     }
-    if longest >= limits.evaluations && settings.agent.pays_for_steps() {
+    if longest >= limits.evaluations && settings.agent.pays_for_steps(settings.reward_model) {
         return Err(Error::setting(
             "--max-evaluations",
             format!("more than the {longest} that one episode may take"),

@@ -15,7 +15,7 @@ use crate::{
     pool::Grain,
     proxy::finetune::FinetuneProxySettings,
     seed::Seed,
-    select::{Method, MethodSettings},
+    select::{ClimbDiscSettings, Method, MethodSettings, RewardModelKind},
 };
 
 /// The settings of one selection run.
@@ -33,6 +33,8 @@ pub struct SelectSettings {
     pub clusters: Option<usize>,
     /// How the budget is spent. Default: `dqn`.
     pub agent: Method,
+    /// Who scores the states that a learning agent meets: the proxy (none), or trees that are fitted first. Default: none.
+    pub reward_model: RewardModelKind,
     /// What is measured. Default: accuracy.
     pub metric: MetricKind,
     /// The form of the metric that is the reward: soft, hard, auc, calibrated or matched. Default: soft.
@@ -81,6 +83,8 @@ pub struct SelectSettings {
     pub dyna_dqn: DynaDqnSettings,
     /// Proximal policy optimisation.
     pub ppo: PpoSettings,
+    /// The rounds of CLIMB, as a search or as a reward model.
+    pub climb_disc: ClimbDiscSettings,
 }
 
 /// What is trained on a state's rows to score it.
@@ -132,6 +136,7 @@ impl Default for SelectSettings {
             embedder: "lexical".into(),
             clusters: None,
             agent: Method::default(),
+            reward_model: RewardModelKind::default(),
             metric: MetricKind::Accuracy,
             reward: RewardKind::Soft,
             proxy: ProxyKind::Probe,
@@ -153,6 +158,7 @@ impl Default for SelectSettings {
             dqn: DqnSettings::default(),
             dyna_dqn: DynaDqnSettings::default(),
             ppo: PpoSettings::default(),
+            climb_disc: ClimbDiscSettings::default(),
         }
     }
 }
@@ -174,6 +180,8 @@ impl SelectSettings {
             dqn: &self.dqn,
             dyna_dqn: &self.dyna_dqn,
             ppo: &self.ppo,
+            climb_disc: &self.climb_disc,
+            reward_model: self.reward_model,
         }
     }
 
@@ -213,9 +221,11 @@ impl SelectSettings {
             return Err(Error::setting("--finalists", "a number above 0", "0"));
         }
         self.finetune.check()?;
+        self.agent.check(self.reward_model)?;
         self.dqn.check()?;
         self.dyna_dqn.check()?;
-        self.ppo.check()
+        self.ppo.check()?;
+        self.climb_disc.check()
     }
 }
 

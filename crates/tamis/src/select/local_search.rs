@@ -92,7 +92,7 @@ fn swapped(problem: &Problem<'_>, path: &Path, swaps: usize, seed: Seed, rng: &m
     let count = problem.pool().clusters();
     // Every cluster is as likely to be taken from, however large it is.
     clusters.extend((0..swaps).map(|_| rng.random_range(0..count)));
-    completed(problem.pool(), &clusters, seed)
+    completed(problem.pool(), &clusters, &mut seed.rng())
 }
 
 #[cfg(test)]

@@ -2,10 +2,12 @@
 
 mod agents;
 mod bandit;
+mod climb_disc;
 mod curve;
 mod exhaustive;
 mod features;
 mod local_search;
+mod modelled;
 mod problem;
 mod search;
 #[cfg(test)]
@@ -17,16 +19,19 @@ use serde::{Deserialize, Serialize};
 
 pub use agents::LearnedSelector;
 pub use bandit::Bandit;
+pub use climb_disc::{ClimbDisc, ClimbDiscSettings};
 pub use curve::{Curve, EPISODES_KEPT, Episode, Improvement};
 pub use exhaustive::{Exhaustive, full_paths};
 pub use features::{ClusterTraits, FeatureContext};
 pub use local_search::LocalSearch;
+pub use modelled::{Modelled, ModelledSelector};
 pub use problem::{Best, Limits, Path, Problem};
 pub use search::{Greedy, Random};
 
 use crate::{
     Error, Result,
     agent::{
+        Agent,
         dqn::{Dqn, DqnSettings},
         dyna_dqn::{DynaDqn, DynaDqnSettings},
         ppo::{Ppo, PpoSettings},
@@ -66,6 +71,19 @@ pub enum Method {
     Random,
     /// All full states, where they are few.
     Exhaustive,
+    /// Rounds of full states that boosted trees think well of.
+    ClimbDisc,
+}
+
+/// Who scores the states that a learning agent meets, as named on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RewardModelKind {
+    /// The proxy scores every one of them.
+    #[default]
+    None,
+    /// Trees that a part of the evaluations is spent on, and that are frozen then; the proxy confirms the best states.
+    ClimbDisc,
 }
 
 /// How each method works; one field a method that can be set.
@@ -77,6 +95,10 @@ pub struct MethodSettings<'a> {
     pub dyna_dqn: &'a DynaDqnSettings,
     /// Proximal policy optimisation.
     pub ppo: &'a PpoSettings,
+    /// The rounds of CLIMB, as a search or as a reward model.
+    pub climb_disc: &'a ClimbDiscSettings,
+    /// Who scores the states that a learning agent meets.
+    pub reward_model: RewardModelKind,
 }
 
 impl Method {
@@ -84,21 +106,23 @@ impl Method {
     ///
     /// # Errors
     ///
-    /// If the settings are out of range.
+    /// If the settings are out of range, or name a reward model for a method that learns nothing.
     pub fn selector(
         self,
         problem: &Problem<'_>,
         settings: MethodSettings<'_>,
         seed: Seed,
     ) -> Result<Box<dyn Selector>> {
+        self.check(settings.reward_model)?;
         let shape = problem.shape();
         Ok(match self {
-            Self::Dqn => Box::new(LearnedSelector(Dqn::new(shape, settings.dqn.clone(), seed)?)),
+            Self::Dqn => learned(Dqn::new(shape, settings.dqn.clone(), seed)?, settings)?,
             Self::DynaDqn => {
                 let (dqn, dyna_dqn) = (settings.dqn.clone(), settings.dyna_dqn.clone());
                 Box::new(LearnedSelector(DynaDqn::new(shape, dqn, dyna_dqn, seed)?))
             }
-            Self::Ppo => Box::new(LearnedSelector(Ppo::new(shape, settings.ppo.clone(), seed)?)),
+            Self::Ppo => learned(Ppo::new(shape, settings.ppo.clone(), seed)?, settings)?,
+            Self::ClimbDisc => Box::new(ClimbDisc::new(settings.climb_disc.clone())?),
             Self::Greedy => Box::new(Greedy::default()),
             Self::LocalSearch => Box::new(LocalSearch::default()),
             Self::Bandit => Box::new(Bandit::default()),
@@ -108,10 +132,11 @@ impl Method {
     }
 
     /// Every method with its name on the command line.
-    pub const NAMES: [(Self, &'static str); 8] = [
+    pub const NAMES: [(Self, &'static str); 9] = [
         (Self::Dqn, "dqn"),
         (Self::DynaDqn, "dyna-dqn"),
         (Self::Ppo, "ppo"),
+        (Self::ClimbDisc, "climb-disc"),
         (Self::Greedy, "greedy"),
         (Self::LocalSearch, "local-search"),
         (Self::Bandit, "bandit"),
@@ -119,10 +144,35 @@ impl Method {
         (Self::Exhaustive, "exhaustive"),
     ];
 
-    /// Whether it walks through episodes and pays for their steps, so that the evaluations have to last for at least one.
-    pub fn pays_for_steps(self) -> bool {
-        !matches!(self, Self::Ppo | Self::Random | Self::Exhaustive)
+    /// Whether an episode is walked step by step, each step at the price of an evaluation at least.
+    pub fn pays_for_steps(self, reward_model: RewardModelKind) -> bool {
+        let at_the_end = matches!(self, Self::Ppo | Self::ClimbDisc | Self::Random | Self::Exhaustive);
+        !at_the_end && reward_model == RewardModelKind::None
     }
+
+    /// Whether the method can be rewarded like this.
+    ///
+    /// # Errors
+    ///
+    /// If it is no learning agent, or brings a model of its own.
+    pub fn check(self, reward_model: RewardModelKind) -> Result<()> {
+        if matches!(self, Self::Dqn | Self::Ppo) || reward_model == RewardModelKind::None {
+            return Ok(());
+        }
+        Err(Error::setting(
+            "--reward-model",
+            "a learning agent beside it (`--agent dqn` or `ppo`)",
+            format!("`{reward_model}` with `--agent {self}`"),
+        ))
+    }
+}
+
+/// A learning agent, on the problem itself or on a reward model.
+fn learned(agent: impl Agent + 'static, settings: MethodSettings<'_>) -> Result<Box<dyn Selector>> {
+    Ok(match settings.reward_model {
+        RewardModelKind::None => Box::new(LearnedSelector(agent)),
+        RewardModelKind::ClimbDisc => Box::new(ModelledSelector::new(agent, settings.climb_disc.clone())?),
+    })
 }
 
 impl fmt::Display for Method {
@@ -141,5 +191,30 @@ impl FromStr for Method {
             let names = Self::NAMES.map(|(_, name)| name).join(", ");
             Error::setting("--agent", format!("one of {names}"), format!("`{text}`"))
         })
+    }
+}
+
+impl fmt::Display for RewardModelKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::ClimbDisc => "climb-disc",
+        })
+    }
+}
+
+impl FromStr for RewardModelKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "none" => Ok(Self::None),
+            "climb-disc" => Ok(Self::ClimbDisc),
+            _ => Err(Error::setting(
+                "--reward-model",
+                "none or climb-disc",
+                format!("`{text}`"),
+            )),
+        }
     }
 }

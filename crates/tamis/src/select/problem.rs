@@ -253,6 +253,21 @@ impl<'a> Problem<'a> {
         Rc::clone(&self.curve)
     }
 
+    /// What turns states into features.
+    pub(super) fn features(&self) -> &FeatureContext {
+        &self.features
+    }
+
+    /// The score of the state in which nothing is taken.
+    pub(super) fn empty_score(&self) -> f64 {
+        self.known[&self.key(&self.pool.empty(), &[])]
+    }
+
+    /// Who is told of progress, and says when to stop.
+    pub(super) fn monitor(&self) -> &'a dyn Monitor {
+        self.monitor
+    }
+
     /// The limits it was given.
     pub fn limits(&self) -> Limits {
         self.limits
@@ -275,7 +290,7 @@ impl<'a> Problem<'a> {
         self.pending.clear();
         self.path.clear();
         self.memory.begin();
-        self.score = self.known[&self.key(&self.state, &[])];
+        self.score = self.empty_score();
         Ok(())
     }
 
@@ -344,14 +359,7 @@ impl<'a> Problem<'a> {
     /// If a score cannot be had.
     pub fn score_paths(&mut self, paths: &[Path]) -> Result<Vec<f64>> {
         let pool = self.pool;
-        let states: Vec<State> = paths
-            .iter()
-            .map(|path| {
-                path.iter().fold(pool.empty(), |state, (cluster, range)| {
-                    pool.after(&state, *cluster, range)
-                })
-            })
-            .collect();
+        let states: Vec<State> = paths.iter().map(|path| reached(pool, path)).collect();
         let keys: Vec<Key> = states
             .iter()
             .zip(paths)
@@ -533,7 +541,7 @@ impl<'a> Problem<'a> {
     }
 
     /// The chunks that these actions take, from the first state on.
-    fn path_of(&self, plan: &[Action]) -> Path {
+    pub(super) fn path_of(&self, plan: &[Action]) -> Path {
         let mut state = self.pool.empty();
         let step = |&cluster: &Action| {
             let range = self.pool.legal(&state)[cluster].clone().expect("a legal action");
@@ -644,7 +652,7 @@ impl Environment for Problem<'_> {
     fn evaluate(&mut self, plans: &[Vec<Action>]) -> Result<Vec<f64>> {
         let paths: Vec<Path> = plans.iter().map(|plan| self.path_of(plan)).collect();
         let scores = self.score_paths(&paths)?;
-        let empty = self.known[&self.key(&self.pool.empty(), &[])];
+        let empty = self.empty_score();
         Ok(scores.iter().map(|score| score - empty).collect())
     }
 
@@ -654,7 +662,7 @@ impl Environment for Problem<'_> {
         memory.begin();
         Ok(Box::new(Stroll {
             legal: self.pool.legal(&state),
-            score: self.known[&self.key(&state, &[])],
+            score: self.empty_score(),
             steps: 0,
             problem: self,
             memory,
@@ -717,6 +725,13 @@ impl Walk for Stroll<'_> {
             self.problem.shape().state_features,
         ))
     }
+}
+
+/// The state at the end of a path.
+pub(super) fn reached(pool: &Pool, path: &[(usize, Range<u32>)]) -> State {
+    path.iter().fold(pool.empty(), |state, (cluster, range)| {
+        pool.after(&state, *cluster, range)
+    })
 }
 
 /// What an agent sees of a state, given the places that each action would take there, the steps that led to it, and a run that

@@ -1,6 +1,7 @@
 //! Searches that learn nothing: stochastic greedy with restarts, and random full states.
 
 use rand::{RngExt, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
 
 use super::{Path, Problem, Selector};
 use crate::{Result, mdp::Environment, pool::Pool, seed::Seed};
@@ -70,8 +71,8 @@ pub struct Random;
 /// After how many rounds that met only states known already a search takes the pool to be exhausted.
 pub(super) const PATIENCE: u32 = 20;
 
-/// How many random states are scored side by side; fixed, so that the number of threads changes nothing.
-const BATCH: u64 = 64;
+/// How many full states are scored side by side; fixed, so that the number of threads changes nothing.
+pub(super) const BATCH: u64 = 64;
 
 impl Selector for Random {
     fn select(&mut self, problem: &mut Problem<'_>, seed: Seed) -> Result<()> {
@@ -83,7 +84,7 @@ impl Selector for Random {
                 break;
             }
             let paths: Vec<_> = (0..batch)
-                .map(|i| completed(problem.pool(), &[], seed.index(round * BATCH + i)))
+                .map(|i| random_path(problem.pool(), seed.index(round * BATCH + i)))
                 .collect();
             problem.score_paths(&paths)?;
             idle = if problem.evaluations() == before { idle + 1 } else { 0 };
@@ -92,13 +93,16 @@ impl Selector for Random {
     }
 }
 
-/// A full state: chunks of these clusters, one after the other as far as they are legal, then chunks drawn at random, each cluster
-/// as likely as it has rows left, until the budget is spent.
-pub(super) fn completed(pool: &Pool, clusters: &[usize], seed: Seed) -> Path {
-    let mut rng = seed.rng();
+/// A random full state's path: chunks drawn at random, each cluster as likely as it has rows left, until the budget is spent.
+pub(super) fn random_path(pool: &Pool, seed: Seed) -> Path {
+    completed(pool, &[], &mut seed.rng())
+}
+
+/// Takes the next chunks of these clusters, in order, as far as they are legal, and then random ones until the budget is spent.
+pub(super) fn completed(pool: &Pool, plan: &[usize], rng: &mut ChaCha8Rng) -> Path {
     let mut state = pool.empty();
     let mut path = Vec::new();
-    let mut wanted = clusters.iter();
+    let mut plan = plan.iter();
     loop {
         let legal = pool.legal(&state);
         let weight = |c: usize| {
@@ -106,13 +110,13 @@ pub(super) fn completed(pool: &Pool, clusters: &[usize], seed: Seed) -> Path {
                 .as_ref()
                 .map_or(0, |_| pool.cluster(c).len() as u64 - u64::from(state.taken()[c]))
         };
-        let total: u64 = (0..pool.clusters()).map(weight).sum();
-        if total == 0 {
-            return path;
-        }
-        let cluster = if let Some(&cluster) = wanted.next() {
-            cluster
+        let cluster = if let Some(&planned) = plan.next() {
+            planned
         } else {
+            let total: u64 = (0..pool.clusters()).map(weight).sum();
+            if total == 0 {
+                return path;
+            }
             let mut ticket = rng.random_range(0..total);
             let mut cluster = 0;
             while ticket >= weight(cluster) {
