@@ -3,6 +3,7 @@
 mod baseline;
 pub mod dqn;
 pub mod network;
+mod priority;
 pub mod replay;
 
 use crate::{

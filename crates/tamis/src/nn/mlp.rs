@@ -75,6 +75,11 @@ impl Mlp {
         &self.parameters
     }
 
+    /// All parameters, to change them.
+    pub fn parameters_mut(&mut self) -> &mut [f32] {
+        &mut self.parameters
+    }
+
     /// Moves by `share` of the way towards another network of the same sizes; 1 makes a copy.
     ///
     /// # Panics
@@ -105,6 +110,12 @@ impl Mlp {
     /// If `x` is no whole number of rows.
     pub fn predict(&self, x: &[f32]) -> Vec<f32> {
         let rows = self.rows_of(x);
+        if rows <= BLOCK {
+            // To hand one block to other threads would take longer than to do it.
+            let mut trace = Trace::default();
+            self.forward(x, &mut trace);
+            return trace.layers.pop().unwrap_or_default();
+        }
         let mut out = vec![0.0; rows * self.outputs()];
         out.par_chunks_mut(BLOCK * self.outputs())
             .zip(x.par_chunks(BLOCK * self.inputs()))
