@@ -126,7 +126,7 @@ def measured(agent, steps, training_steps, choose, env):
         "seconds": seconds,
         "seconds_in_training": seconds_in_training,
         "training_steps_per_second": updates / seconds,
-        "final_return": greedy(env, choose),
+        "last_return": greedy(env, choose),
         "best_return": max(returns.returns, default=None),
     }
 

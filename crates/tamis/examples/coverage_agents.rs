@@ -21,59 +21,15 @@ use tamis::{
         dqn::{Dqn, DqnSettings},
         network::NetworkKind,
     },
-    mdp::{Action, Environment, Observation, Shape, Step, Walk, coverage::Coverage},
+    mdp::{
+        Environment,
+        coverage::{Counted, Coverage},
+    },
     seed::Seed,
 };
 
 /// Up to how many choices are looked at to find the optimum.
 const CHOICES: f64 = 1e6;
-
-/// A problem whose budget is the number of rewards seen, known states included.
-struct Counted {
-    problem: Coverage,
-    limit: u64,
-    seen: u64,
-    steps: u64,
-    /// Actions of the present state whose reward was looked at.
-    tried: Vec<Action>,
-}
-
-impl Environment for Counted {
-    fn shape(&self) -> Shape {
-        self.problem.shape()
-    }
-
-    fn reset(&mut self, seed: Seed) -> Result<Observation> {
-        self.tried.clear();
-        self.problem.reset(seed)
-    }
-
-    fn step(&mut self, action: Action) -> Result<Step> {
-        self.seen += u64::from(!self.tried.contains(&action));
-        self.steps += 1;
-        self.tried.clear();
-        self.problem.step(action)
-    }
-
-    fn peek(&mut self, actions: &[Action]) -> Result<Vec<f64>> {
-        self.seen += actions.len() as u64;
-        self.tried.extend_from_slice(actions);
-        self.problem.peek(actions)
-    }
-
-    fn evaluate(&mut self, plans: &[Vec<Action>]) -> Result<Vec<f64>> {
-        self.seen += plans.len() as u64;
-        self.problem.evaluate(plans)
-    }
-
-    fn walk(&self) -> Result<Box<dyn Walk + '_>> {
-        self.problem.walk()
-    }
-
-    fn remaining(&self) -> u64 {
-        self.limit.saturating_sub(self.seen)
-    }
-}
 
 /// Trains an agent until the budget is spent; `training_steps` tells how often it learned.
 fn run<A: Agent>(
@@ -83,13 +39,7 @@ fn run<A: Agent>(
     seed: Seed,
     training_steps: impl Fn(&A) -> u64,
 ) -> Result<serde_json::Value> {
-    let mut env = Counted {
-        problem: problem.clone(),
-        limit: steps,
-        seen: 0,
-        steps: 0,
-        tried: Vec::new(),
-    };
+    let mut env = Counted::new(problem.clone(), steps);
     let mut returns = Vec::new();
     let mut log = |event: &TrainEvent| {
         returns.push(event.episode_return);
@@ -98,7 +48,7 @@ fn run<A: Agent>(
     let began = Instant::now();
     agent.train(&mut env, seed, &mut log)?;
     let seconds = began.elapsed().as_secs_f64();
-    let (seen, taken) = (env.seen, env.steps);
+    let (seen, taken) = (env.seen(), env.steps());
     let mut observation = env.reset(Seed(0))?;
     let mut last = 0.0;
     while observation.legal.contains(&true) {
@@ -113,7 +63,7 @@ fn run<A: Agent>(
         "training_steps": updates,
         "seconds": seconds,
         "training_steps_per_second": updates as f64 / seconds,
-        "final_return": last,
+        "last_return": last,
         "best_return": returns.iter().copied().fold(f64::NEG_INFINITY, f64::max),
     }))
 }
