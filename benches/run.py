@@ -69,6 +69,37 @@ def finetune_lines(ours, peak, theirs):
     return lines
 
 
+def agents_lines(scratch, steps=10_000, seeds=3):
+    """Our agents beside Stable-Baselines3's on the same coverage problems: means over seeds, each pair run one after the other."""
+    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "tamis", "--example", "coverage_agents"], cwd=ROOT, check=True)
+    ours = target_folder() / "release" / "examples" / "coverage_agents"
+    lines = ["## Agents", "", f"Weighted coverage, {steps} rewards seen by each agent (a step is one, an action tried in a lookahead too), "
+             f"means over {seeds} seeds. The last return is that of the trained agent's greedy episode. What is the same for all and "
+             "what is not stands in `benches/peers/agents.py`.", ""]
+    for actions, picks in [(16, 5), (100, 20)]:
+        runs, problem = {}, scratch / f"coverage_{actions}.json"
+        for seed in range(seeds):
+            output = subprocess.run([str(part) for part in [ours, actions, picks, steps, seed, problem]], check=True, text=True,
+                                    stdout=subprocess.PIPE).stdout
+            mine = json.loads(output.splitlines()[-1])
+            for name, record in {**mine["agents"], **peer("agents.py", problem, steps, seed)}.items():
+                runs.setdefault(name, []).append(record)
+        means = {name: {key: sum(record[key] for record in records) / seeds for key in
+                        ["training_steps", "seconds", "training_steps_per_second", "last_return", "best_return"]}
+                 for name, records in runs.items()}
+        first = next(iter(means.values()))["training_steps_per_second"]
+        optimum = "not known" if mine["optimum"] is None else f"{mine['optimum']:.4f}"
+        lines += [f"{actions} actions, {picks} picks; optimum {optimum}, greedy choice {mine['greedy']:.4f}.", "",
+                  "| | training steps | seconds | training steps/s | the first is faster by | last return | best return |",
+                  "|---|---|---|---|---|---|---|"]
+        for name, mean in means.items():
+            rate = mean["training_steps_per_second"]
+            lines.append(f"| {name} | {mean['training_steps']:.0f} | {mean['seconds']:.1f} | {rate:.0f} | {first / rate:.1f} | "
+                         f"{mean['last_return']:.4f} | {mean['best_return']:.4f} |")
+        lines.append("")
+    return lines
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minilm", type=pathlib.Path, required=True)
@@ -77,7 +108,8 @@ def main():
     arguments = parser.parse_args()
     minilm = arguments.minilm.resolve()
     versions = {name: importlib.metadata.version(name) for name in
-                ["torch", "sentence-transformers", "onnxruntime", "faiss-cpu", "scikit-learn", "numpy"]}
+                ["torch", "sentence-transformers", "onnxruntime", "faiss-cpu", "scikit-learn", "numpy",
+                 "stable-baselines3", "sb3-contrib", "gymnasium"]}
     rustc = subprocess.run(["rustc", "--version"], check=True, text=True, stdout=subprocess.PIPE).stdout.strip()
     lines = [
         "# Benchmarks", "",
@@ -139,6 +171,8 @@ def main():
         for name, value in peer("dqn_step.py").items():
             lines.append(f"| PyTorch, {name} | " + (f"{value:.2f} | {value / ours:.2f} |" if isinstance(value, float) else f"{value} | |"))
         lines.append("")
+
+        lines += agents_lines(scratch)
 
         if arguments.app_reviews:
             out = scratch / "selection"

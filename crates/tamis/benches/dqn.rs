@@ -5,9 +5,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use rand::RngExt;
 use tamis::{
     Matrix,
-    agent::network::{Lesson, NetworkKind, QNetwork},
+    agent::network::{Lesson, NetworkKind, QNetwork, Training},
     mdp::{Observation, Shape},
-    nn::mlp::{Adam, Trace},
     seed::Seed,
 };
 
@@ -31,9 +30,7 @@ fn training_step(criterion: &mut Criterion) {
     let next: Vec<&Observation> = next.iter().collect();
     let mut online = QNetwork::new(NetworkKind::Shared, SHAPE, 64, Seed(2));
     let mut target = online.clone();
-    let parameters = online.mlp().parameters().len();
-    let mut adam = Adam::new(parameters, 1e-3, 10.0);
-    let (mut gradient, mut trace) = (vec![0.0; parameters], Trace::default());
+    let mut training = Training::new(&online, 1e-3, 10.0);
     let looked: Vec<Vec<f32>> = (0..128).map(|i| online.input(&seen[i % 32], i)).collect();
     criterion.bench_function("dqn/training step", |bencher| {
         bencher.iter(|| {
@@ -56,20 +53,24 @@ fn training_step(criterion: &mut Criterion) {
                 .enumerate()
                 .map(|(action, (input, future))| Lesson {
                     input,
+                    state: None,
                     action,
                     reward: Some(0.5),
                     future: Some(future),
+                    weight: 1.0,
                 });
             let rewards = looked.iter().enumerate().map(|(action, input)| Lesson {
                 input,
+                state: None,
                 action,
                 reward: Some(0.1),
                 future: None,
+                weight: 1.0,
             });
             let lessons: Vec<Lesson<'_>> = transitions.chain(rewards).collect();
-            let loss = online.learn(&lessons, &mut trace, &mut gradient);
-            adam.step(online.mlp_mut(), &mut gradient);
-            target.mlp_mut().follow(online.mlp(), 0.01);
+            let loss = online.learn(&lessons, &mut training).loss;
+            training.step(&mut online);
+            target.follow(&online, 0.01);
             loss
         });
     });

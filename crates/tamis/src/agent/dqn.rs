@@ -1,7 +1,8 @@
 //! Deep Q-learning with legal-action masks.
 //!
 //! Sources: Mnih et al. 2015 (replay, target network, Huber loss), van Hasselt et al. 2016 (double Q-learning), Sutton & Barto
-//! 2018, section 7.1 (n-step returns), all with gamma 1, since the return is the final score. What we do differently:
+//! 2018, section 7.1 (n-step returns), Wang et al. 2016 (duelling networks, [`super::network`]), Schaul et al. 2016 (prioritised
+//! replay, [`super::replay`]), all with gamma 1, since the return is the final score. What we do differently:
 //!
 //! 1. Q is learned as *immediate reward* plus *future return* ([`super::network`]). Every reward that was looked at, taken
 //!    or not, teaches the first.
@@ -10,7 +11,9 @@
 //!    taken. With `lookahead = 0` this is plain DQN: the greatest Q is taken, and only that is paid for.
 //! 3. Predicted differences between futures count as far as earlier episodes bore them out ([`DqnSettings::calibrate`]).
 //! 4. Rewards and futures are learned as distances from what is usual at their depth of the episode.
-//! 5. The target network follows slowly (Lillicrap et al. 2016) instead of being copied at intervals.
+//! 5. The target network follows slowly (Lillicrap et al. 2016); with `target_every` it is copied at intervals, as in the paper.
+//!
+//! What each of these is worth is measured in `docs/algorithms/dqn.md`.
 
 use std::collections::VecDeque;
 
@@ -20,13 +23,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Agent, TrainEvent,
-    network::{Lesson, NetworkKind, QNetwork, Values},
-    replay::Replay,
+    network::{Lesson, NetworkKind, QNetwork, Training, Values},
+    replay::{Drawn, Replay},
 };
 use crate::{
     Error, Result,
     mdp::{Action, Environment, Observation, Shape},
-    nn::mlp::{Adam, Trace},
     reward_model::baseline::Baseline,
     seed::Seed,
 };
@@ -41,31 +43,50 @@ pub(super) const PATIENCE: u32 = 20;
 const REPLAY_BYTES: usize = 256 << 20;
 /// Looked-at rewards that are kept.
 const REWARDS_KEPT: usize = 20_000;
-/// Looked-at rewards a training step learns from.
-const REWARD_BATCH: usize = 128;
+/// The norm above which gradients are scaled down (Wang et al. 2016, section 4.2).
+const CLIP: f32 = 10.0;
 
 /// How a [`Dqn`] learns.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each switches one part of the method off, independently of the others"
+)]
 pub struct DqnSettings {
     /// The network. Default: shared.
     pub network: NetworkKind,
     /// Units of each of the two hidden layers. Default: 64.
     pub hidden: usize,
+    /// Whether a second network tells the state's value and the first only the advantages of actions. Default: false.
+    pub duelling: bool,
     /// Adam's learning rate. Default: 0.001.
     pub learning_rate: f32,
     /// Transitions a training step learns from. Default: 32.
     pub batch: usize,
+    /// Looked-at rewards that it learns from beside them. Default: 128.
+    pub reward_batch: usize,
     /// Training steps an environment step. Default: 2.
     pub updates: usize,
     /// Steps that replay keeps. Default: 10,000.
     pub replay: usize,
+    /// Whether replay draws steps in proportion to their last errors, and not uniformly. Default: false.
+    pub prioritised: bool,
+    /// The power of the errors in proportion to which steps are drawn, 0 to 1; 0 is uniform. Default: 0.6.
+    pub priority_exponent: f64,
+    /// How far, at first, weights make up for some steps being drawn more often, 0 to 1; it rises linearly with the
+    /// evaluations spent, to 1. Default: 0.4.
+    pub importance_exponent: f64,
     /// Rewards that are summed before the target network is asked. Default: 5.
     pub n_step: usize,
     /// By what share the target network follows at a training step, 0 to 1. Default: 0.01.
     pub target_rate: f32,
+    /// After how many training steps the target network is made a copy instead; 0 to follow by `target_rate`. Default: 0.
+    pub target_every: u64,
     /// Whether the online network names the next action and the target network values it. Default: true.
     pub double: bool,
+    /// Whether only actions that are legal there count as what could come next. Default: true.
+    pub mask_next: bool,
     /// Actions of the greatest Q that are tried at a step; 0 for plain DQN. Fewer are where the evaluations would not last for 4
     /// episodes. Default: 14.
     pub lookahead: usize,
@@ -87,13 +108,20 @@ impl Default for DqnSettings {
         Self {
             network: NetworkKind::Shared,
             hidden: 64,
+            duelling: false,
             learning_rate: 1e-3,
             batch: 32,
+            reward_batch: 128,
             updates: 2,
             replay: 10_000,
+            prioritised: false,
+            priority_exponent: 0.6,
+            importance_exponent: 0.4,
             n_step: 5,
             target_rate: 0.01,
+            target_every: 0,
             double: true,
+            mask_next: true,
             lookahead: 14,
             explorers: 4,
             epsilon_start: 0.1,
@@ -118,6 +146,13 @@ impl DqnSettings {
             ("dqn.replay", self.replay, usize::MAX),
             ("dqn.n_step", self.n_step, usize::MAX),
         ];
+        if self.reward_batch > 65_536 {
+            return Err(Error::setting(
+                "dqn.reward_batch",
+                "from 0 to 65536",
+                self.reward_batch.to_string(),
+            ));
+        }
         for (name, value, most) in counts {
             if !(1..=most).contains(&value) {
                 let expected = if most == usize::MAX {
@@ -137,6 +172,8 @@ impl DqnSettings {
         }
         let shares = [
             ("dqn.target_rate", f64::from(self.target_rate)),
+            ("dqn.priority_exponent", self.priority_exponent),
+            ("dqn.importance_exponent", self.importance_exponent),
             ("dqn.epsilon_start", self.epsilon_start),
             ("dqn.epsilon_end", self.epsilon_end),
         ];
@@ -154,7 +191,9 @@ pub struct Dqn {
     settings: DqnSettings,
     pub(super) online: QNetwork,
     target: QNetwork,
-    adam: Adam,
+    training: Training,
+    /// Training steps done.
+    trained: u64,
     pub(super) replay: Replay,
     /// Rewards looked at.
     rewards: VecDeque<Looked>,
@@ -165,8 +204,6 @@ pub struct Dqn {
     usual_reward: Baseline,
     usual_future: Baseline,
     trust: Trust,
-    gradient: Vec<f32>,
-    trace: Trace,
 }
 
 /// How the settings are stretched over the evaluations that there are.
@@ -234,14 +271,23 @@ impl Dqn {
     /// If a setting is out of range.
     pub fn new(shape: Shape, settings: DqnSettings, seed: Seed) -> Result<Self> {
         settings.check()?;
-        let online = QNetwork::new(settings.network, shape, settings.hidden, seed.derive("network"));
-        let parameters = online.mlp().parameters().len();
+        let network = if settings.duelling {
+            QNetwork::duelling
+        } else {
+            QNetwork::new
+        };
+        let online = network(settings.network, shape, settings.hidden, seed.derive("network"));
         let observation = size_of::<f32>() * (shape.actions * (shape.action_features + 1) + shape.global_features);
         let capacity = settings.replay.min(REPLAY_BYTES / observation.max(1)).max(1);
         Ok(Self {
-            adam: Adam::new(parameters, settings.learning_rate, 10.0),
+            training: Training::new(&online, settings.learning_rate, CLIP),
+            trained: 0,
             target: online.clone(),
-            replay: Replay::new(capacity),
+            replay: if settings.prioritised {
+                Replay::prioritised(capacity, settings.priority_exponent)
+            } else {
+                Replay::new(capacity)
+            },
             rewards: VecDeque::new(),
             rewards_seen: 0,
             episodes: 0,
@@ -253,11 +299,14 @@ impl Dqn {
             usual_reward: Baseline::default(),
             usual_future: Baseline::default(),
             trust: Trust::default(),
-            gradient: vec![0.0; parameters],
-            trace: Trace::default(),
             online,
             settings,
         })
+    }
+
+    /// Training steps done so far.
+    pub fn training_steps(&self) -> u64 {
+        self.trained
     }
 
     /// Immediate reward and future return of every action, in units of the score; shapes `(actions,)`. The futures of
@@ -364,66 +413,85 @@ impl Dqn {
         self.rewards_seen += 1;
     }
 
-    /// One training step; returns its loss.
-    pub(super) fn update(&mut self, rng: &mut ChaCha8Rng) -> f64 {
-        let drawn: Vec<_> = (0..self.settings.batch)
-            .map(|_| self.replay.sample(self.settings.n_step, rng))
-            .collect();
-        let next: Vec<&Observation> = drawn.iter().map(|transition| transition.next).collect();
+    /// What the network thinks of the states that drawn steps led to: the future of each step, in the units of training.
+    fn futures(&self, drawn: &[Drawn<'_>]) -> Vec<f32> {
+        let next: Vec<&Observation> = drawn.iter().map(|drawn| drawn.transition.next).collect();
         let valued = self.target.values(&next);
         let named = if self.settings.double {
             self.online.values(&next)
         } else {
             valued.clone()
         };
-        let targets = drawn
+        drawn
             .iter()
             .zip(valued.iter().zip(&named))
-            .map(|(transition, (valued, named))| {
-                let open = legal(transition.next);
+            .map(|(Drawn { transition, .. }, (valued, named))| {
+                let mut open = legal(transition.next);
                 let ahead = if open.is_empty() {
                     0.0
                 } else {
+                    if !self.settings.mask_next {
+                        open = (0..transition.next.legal.len()).collect();
+                    }
                     let named = self.estimates(named, transition.next);
                     self.estimates(valued, transition.next)
                         .q(best(&open, |action| named.q(action)))
                 };
                 self.usual_future
                     .standardise(transition.observation.step, transition.more + ahead)
-            });
-        let futures: Vec<f32> = targets.collect();
+            })
+            .collect()
+    }
+
+    /// One training step; returns its loss. `importance` is how far weights make up for steps being drawn unevenly.
+    pub(super) fn update(&mut self, importance: f64, rng: &mut ChaCha8Rng) -> f64 {
+        let drawn = self
+            .replay
+            .draw(self.settings.batch, self.settings.n_step, importance, rng);
+        let futures = self.futures(&drawn);
         let inputs: Vec<Vec<f32>> = drawn
             .iter()
-            .map(|transition| self.online.input(transition.observation, transition.action))
+            .map(|Drawn { transition, .. }| self.online.input(transition.observation, transition.action))
             .collect();
         let mut lessons: Vec<Lesson<'_>> = drawn
             .iter()
             .zip(inputs.iter().zip(futures))
-            .map(|(transition, (input, future))| Lesson {
+            .map(|(Drawn { transition, weight, .. }, (input, future))| Lesson {
                 input,
+                state: Some(transition.observation),
                 action: transition.action,
                 reward: Some(
                     self.usual_reward
                         .standardise(transition.observation.step, transition.reward),
                 ),
                 future: Some(future),
+                weight: *weight,
             })
             .collect();
-        for _ in 0..REWARD_BATCH.min(self.rewards.len()) {
+        for _ in 0..self.settings.reward_batch.min(self.rewards.len()) {
             let looked = &self.rewards[rng.random_range(0..self.rewards.len())];
             lessons.push(Lesson {
                 input: &looked.input,
+                state: None,
                 action: looked.action,
                 reward: Some(self.usual_reward.standardise(looked.depth, looked.reward)),
                 future: None,
+                weight: 1.0,
             });
         }
-        let loss = self.online.learn(&lessons, &mut self.trace, &mut self.gradient);
-        self.adam.step(self.online.mlp_mut(), &mut self.gradient);
-        self.target
-            .mlp_mut()
-            .follow(self.online.mlp(), self.settings.target_rate);
-        loss
+        let learned = self.online.learn(&lessons, &mut self.training);
+        let steps: Vec<usize> = drawn.iter().map(|drawn| drawn.step).collect();
+        for (step, &error) in steps.into_iter().zip(&learned.errors) {
+            self.replay.learned(step, f64::from(error));
+        }
+        self.training.step(&mut self.online);
+        self.trained += 1;
+        if self.settings.target_every == 0 {
+            self.target.follow(&self.online, self.settings.target_rate);
+        } else if self.trained.is_multiple_of(self.settings.target_every) {
+            self.target.clone_from(&self.online);
+        }
+        learned.loss
     }
 
     /// An episode has ended: what followed each of its steps tells what is usual, and how far predictions came true.
@@ -482,8 +550,10 @@ impl Agent for Dqn {
                 episode_return += step.reward;
                 steps += 1;
                 if episode > 0 {
+                    let importance =
+                        self.settings.importance_exponent + spent * (1.0 - self.settings.importance_exponent);
                     for _ in 0..self.settings.updates {
-                        losses += self.update(&mut rng);
+                        losses += self.update(importance, &mut rng);
                         updates += 1;
                     }
                 }
@@ -596,7 +666,62 @@ mod tests {
                     ..plain.clone()
                 },
             ),
-            ("shared, plain, not double", DqnSettings { double: false, ..plain }),
+            (
+                "shared, plain, not double",
+                DqnSettings {
+                    double: false,
+                    ..plain.clone()
+                },
+            ),
+            (
+                "shared, plain, duelling",
+                DqnSettings {
+                    duelling: true,
+                    ..plain.clone()
+                },
+            ),
+            (
+                "flat, plain, duelling",
+                DqnSettings {
+                    network: NetworkKind::Flat,
+                    duelling: true,
+                    updates: 8,
+                    ..plain.clone()
+                },
+            ),
+            (
+                "shared, plain, prioritised",
+                DqnSettings {
+                    prioritised: true,
+                    replay: 100,
+                    ..plain.clone()
+                },
+            ),
+            (
+                "shared, plain, copied targets",
+                DqnSettings {
+                    target_every: 50,
+                    ..plain.clone()
+                },
+            ),
+            (
+                "shared, plain, no looked-at rewards",
+                DqnSettings {
+                    reward_batch: 0,
+                    ..plain
+                },
+            ),
+            (
+                "shared, lookahead, all of it",
+                DqnSettings {
+                    warm_up: 40,
+                    lookahead: 3,
+                    duelling: true,
+                    prioritised: true,
+                    target_every: 50,
+                    ..DqnSettings::default()
+                },
+            ),
         ];
         for (name, settings) in kinds {
             let (mut agent, mut env, returns) = trained(settings, 320);
@@ -613,8 +738,52 @@ mod tests {
 
     #[test]
     fn one_seed_one_run() {
-        let run = || trained(DqnSettings::default(), 150).2;
-        assert_eq!(run(), run());
+        let everything = DqnSettings {
+            duelling: true,
+            prioritised: true,
+            target_every: 20,
+            ..DqnSettings::default()
+        };
+        for settings in [DqnSettings::default(), everything] {
+            let run = || trained(settings.clone(), 150).2;
+            assert_eq!(run(), run());
+        }
+    }
+
+    #[test]
+    fn priorities_change_what_is_learned_from_unless_their_exponent_is_0() {
+        let run = |exponent: f64| {
+            let settings = DqnSettings {
+                prioritised: true,
+                priority_exponent: exponent,
+                ..DqnSettings::default()
+            };
+            let (agent, ..) = trained(settings, 150);
+            agent.replay
+        };
+        let probabilities = |replay: &Replay| -> Vec<f32> {
+            let drawn = replay.draw(50, 1, 1.0, &mut Seed(1).rng());
+            drawn.iter().map(|drawn| drawn.weight).collect()
+        };
+        assert!(probabilities(&run(0.0)).iter().all(|&weight| weight == 1.0));
+        assert!(probabilities(&run(0.6)).iter().any(|&weight| weight < 0.9));
+    }
+
+    #[test]
+    fn targets_are_copied_when_their_time_has_come() {
+        let run = |target_every: u64| {
+            let settings = DqnSettings {
+                target_every,
+                ..DqnSettings::default()
+            };
+            let (agent, ..) = trained(settings, 150);
+            assert!(agent.trained > 1);
+            let far = agent.online != agent.target;
+            (agent.trained, far)
+        };
+        let (steps, far) = run(1);
+        assert!(!far, "copied at every step");
+        assert!(run(steps + 1).1, "not copied yet");
     }
 
     #[test]
@@ -664,6 +833,27 @@ mod tests {
                     ..DqnSettings::default()
                 },
                 "dqn.epsilon_start",
+            ),
+            (
+                DqnSettings {
+                    priority_exponent: -0.1,
+                    ..DqnSettings::default()
+                },
+                "dqn.priority_exponent",
+            ),
+            (
+                DqnSettings {
+                    importance_exponent: 1.1,
+                    ..DqnSettings::default()
+                },
+                "dqn.importance_exponent",
+            ),
+            (
+                DqnSettings {
+                    reward_batch: 100_000,
+                    ..DqnSettings::default()
+                },
+                "dqn.reward_batch",
             ),
         ] {
             assert!(

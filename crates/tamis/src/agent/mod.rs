@@ -5,6 +5,7 @@ pub mod dyna_dqn;
 pub mod network;
 pub mod policy;
 pub mod ppo;
+mod priority;
 pub mod replay;
 
 use crate::{

@@ -332,7 +332,7 @@ mod tests {
                         part(&mut moved).network.parameters_mut()[i] += step;
                         loss(&moved, &samples, weights)
                     };
-                    let numeric = ((at(1e-2) - at(-1e-2)) / 2e-2) as f32;
+                    let numeric = ((at(2e-3) - at(-2e-3)) / 4e-3) as f32;
                     assert!(
                         (numeric - analytic).abs() < 2e-2 * (0.05 + numeric.abs()),
                         "{kind}, part {p}, parameter {i}: {analytic} against {numeric}"

@@ -141,6 +141,8 @@ pub struct Ppo {
     /// What is usually still earned at a depth.
     usual_future: Baseline,
     trace: Trace,
+    /// Training steps done.
+    trained: u64,
 }
 
 /// An episode that was played: one observation, action, log-probability and reward a step.
@@ -171,8 +173,14 @@ impl Ppo {
             networks: ActorCritic::new(settings.network, shape, settings.hidden, settings.learning_rate, seed),
             usual_future: Baseline::default(),
             trace: Trace::default(),
+            trained: 0,
             settings,
         })
+    }
+
+    /// Training steps done so far.
+    pub fn training_steps(&self) -> u64 {
+        self.trained
     }
 
     /// Draws an action; returns it with the logarithm of its probability.
@@ -305,6 +313,7 @@ impl Ppo {
             let share = 1.0 / samples.len().div_ceil(self.settings.batch).max(1) as f64;
             for batch in samples.chunks(self.settings.batch) {
                 let found = self.networks.learn(batch, weights, &mut self.trace);
+                self.trained += 1;
                 losses.policy += share * found.policy;
                 losses.value += share * found.value;
                 losses.entropy += share * found.entropy;
@@ -402,9 +411,10 @@ mod tests {
     #[test]
     fn every_kind_comes_near_the_optimum_that_enumeration_finds() {
         let kinds = [
-            ("shared, paid at the end", PpoSettings::default()),
+            ("shared, paid at the end", 160, PpoSettings::default()),
             (
                 "shared, paid step by step",
+                320,
                 PpoSettings {
                     pay: Pay::Steps,
                     ..PpoSettings::default()
@@ -412,14 +422,15 @@ mod tests {
             ),
             (
                 "flat, paid at the end",
+                160,
                 PpoSettings {
                     network: NetworkKind::Flat,
                     ..PpoSettings::default()
                 },
             ),
         ];
-        for (name, settings) in kinds {
-            let (mut agent, mut env, returns) = trained(settings, 160);
+        for (name, evaluations, settings) in kinds {
+            let (mut agent, mut env, returns) = trained(settings, evaluations);
             let optimum = env.optimum();
             let found = returns.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let mut seen = env.reset(Seed(0)).expect("resets");

@@ -5,22 +5,31 @@
 //! them with other implementations.
 
 use rand::RngExt;
+use serde::Serialize;
 
 use super::{Action, Environment, Observation, Shape, Step, Walk};
 use crate::{Matrix, Result, seed::Seed};
 
 /// The problem and an episode of it.
-#[derive(Debug, Clone)]
+///
+/// It is serialised as the problem alone, for programs in other languages: `covers` (for each action the items it covers),
+/// `weights` (one an item), `costs` (one an action) and `picks` (how many actions an episode has). The score of a set of
+/// actions is then the weight of all covered items less the costs, over the sum of all weights.
+#[derive(Debug, Clone, Serialize)]
 pub struct Coverage {
     /// `covers[a]`: the items that action `a` covers.
     covers: Vec<Vec<usize>>,
     weights: Vec<f64>,
     costs: Vec<f64>,
     picks: usize,
+    #[serde(skip)]
     taken: Vec<bool>,
+    #[serde(skip)]
     evaluations: u64,
+    #[serde(skip)]
     limit: u64,
     /// States paid for.
+    #[serde(skip)]
     known: std::collections::HashSet<Vec<bool>>,
 }
 
@@ -79,6 +88,28 @@ impl Coverage {
             found
         }
         best(self, &mut vec![false; self.covers.len()], 0, self.picks)
+    }
+
+    /// The value of the choice that takes at each step what adds most.
+    pub fn greedy(&self) -> f64 {
+        let mut taken = vec![false; self.covers.len()];
+        let mut found = self.value(&taken);
+        for _ in 0..self.picks {
+            let mut best = (f64::NEG_INFINITY, 0);
+            for action in 0..taken.len() {
+                if !taken[action] {
+                    taken[action] = true;
+                    let value = self.value(&taken);
+                    taken[action] = false;
+                    if value > best.0 {
+                        best = (value, action);
+                    }
+                }
+            }
+            taken[best.1] = true;
+            found = best.0;
+        }
+        found
     }
 
     /// Evaluations spent.
@@ -181,6 +212,79 @@ impl Environment for Coverage {
     }
 }
 
+/// A problem whose budget is the number of rewards that were seen, also of states known already: a step is one, and so is every
+/// action peeked at, but the step after a peek at the same action costs nothing more. By this, agents that look ahead are
+/// compared with agents that cannot.
+#[derive(Debug, Clone)]
+pub struct Counted {
+    problem: Coverage,
+    limit: u64,
+    seen: u64,
+    steps: u64,
+    /// Actions peeked at in the present state.
+    tried: Vec<Action>,
+}
+
+impl Counted {
+    /// The problem, until `limit` rewards were seen.
+    pub fn new(problem: Coverage, limit: u64) -> Self {
+        Self {
+            problem,
+            limit,
+            seen: 0,
+            steps: 0,
+            tried: Vec::new(),
+        }
+    }
+
+    /// Rewards seen.
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// Steps taken.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+}
+
+impl Environment for Counted {
+    fn shape(&self) -> Shape {
+        self.problem.shape()
+    }
+
+    fn reset(&mut self, seed: Seed) -> Result<Observation> {
+        self.tried.clear();
+        self.problem.reset(seed)
+    }
+
+    fn step(&mut self, action: Action) -> Result<Step> {
+        self.seen += u64::from(!self.tried.contains(&action));
+        self.steps += 1;
+        self.tried.clear();
+        self.problem.step(action)
+    }
+
+    fn peek(&mut self, actions: &[Action]) -> Result<Vec<f64>> {
+        self.seen += actions.len() as u64;
+        self.tried.extend_from_slice(actions);
+        self.problem.peek(actions)
+    }
+
+    fn evaluate(&mut self, plans: &[Vec<Action>]) -> Result<Vec<f64>> {
+        self.seen += plans.len() as u64;
+        self.problem.evaluate(plans)
+    }
+
+    fn walk(&self) -> Result<Box<dyn Walk + '_>> {
+        self.problem.walk()
+    }
+
+    fn remaining(&self) -> u64 {
+        self.limit.saturating_sub(self.seen)
+    }
+}
+
 /// An imagined episode.
 struct Stroll<'a> {
     problem: &'a Coverage,
@@ -223,6 +327,20 @@ mod tests {
             conformance::check(&mut env, 5, Seed(2)).expect("runs"),
             Vec::<String>::new()
         );
+    }
+
+    #[test]
+    fn rewards_seen_are_counted() {
+        let mut env = Counted::new(Coverage::random(7, 20, 3, 1000, Seed(1)), 10);
+        env.reset(Seed(0)).expect("resets");
+        env.peek(&[0, 1, 2]).expect("peeks");
+        // peeked at before; not peeked at; once more from the start, where it is known already
+        env.step(1).expect("steps");
+        assert_eq!((env.seen(), env.remaining()), (3, 7));
+        env.step(2).expect("steps");
+        env.reset(Seed(0)).expect("resets");
+        env.step(1).expect("steps");
+        assert_eq!((env.seen(), env.steps(), env.remaining()), (5, 3, 5));
     }
 
     #[test]
@@ -274,5 +392,11 @@ mod tests {
         };
         // {0, 1}: (4 - 1.2) / 4 = 0.7; {0, 2}: 0.8 / 4; {1, 2}: 2 / 4
         assert!((env.optimum() - 0.7).abs() < 1e-12);
+        // alone: .8 / 4, 2 / 4, 0; action 1 first, then action 0
+        assert!((env.greedy() - 0.7).abs() < 1e-12);
+        assert_eq!(
+            serde_json::to_value(&env).expect("is written"),
+            serde_json::json!({"covers": [[0], [1], []], "weights": [1.0, 3.0], "costs": [0.2, 1.0, 0.0], "picks": 2})
+        );
     }
 }

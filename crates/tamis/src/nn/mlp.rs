@@ -110,6 +110,12 @@ impl Mlp {
     /// If `x` is no whole number of rows.
     pub fn predict(&self, x: &[f32]) -> Vec<f32> {
         let rows = self.rows_of(x);
+        if rows <= BLOCK {
+            // To hand one block to other threads would take longer than to do it.
+            let mut trace = Trace::default();
+            self.forward(x, &mut trace);
+            return trace.layers.pop().unwrap_or_default();
+        }
         let mut out = vec![0.0; rows * self.outputs()];
         out.par_chunks_mut(BLOCK * self.outputs())
             .zip(x.par_chunks(BLOCK * self.inputs()))

@@ -832,6 +832,7 @@ mod tests {
             lookahead: 0,
             updates: 0,
             epsilon_start: 1.0,
+            epsilon_end: 1.0,
             ..DqnSettings::default()
         };
         // Where rows cannot be added, what lies behind them fails as well.
