@@ -1,5 +1,6 @@
 //! The command as users meet it: whole runs, killed runs, and what it says when the input is not as it must be.
 
+mod agents;
 mod bad_input;
 mod bad_vectors;
 mod finetune;

@@ -570,6 +570,7 @@ impl Agent for Dqn {
                 episode_return,
                 loss,
                 epsilon,
+                agreement: f64::NAN,
             })?;
             idle = if env.remaining() == before { idle + 1 } else { 0 };
         }

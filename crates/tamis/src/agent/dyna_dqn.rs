@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     Error, Matrix, Result,
+    check::agreement::spearman,
     mdp::{Action, Environment, Observation, Shape},
     reward_model::ensemble::{Ensemble, Prediction},
     seed::Seed,
@@ -329,21 +330,23 @@ impl DynaDqn {
         Ok(self.model.predict(&outlook, plan.len()).mean[0])
     }
 
-    /// Imagines, and pays for the most promising plans, until as many evaluations are spent as asked for.
+    /// Imagines, and pays for the most promising plans, until as many evaluations are spent as asked for. Returns the rank correlation of
+    /// promises and returns; NaN if nothing was paid for.
     fn confirm(
         &mut self,
         env: &mut dyn Environment,
         evaluations: usize,
         seed: Seed,
         rng: &mut ChaCha8Rng,
-    ) -> Result<()> {
+    ) -> Result<f64> {
         let mut left = evaluations;
+        let (mut promised, mut followed) = (Vec::new(), Vec::new());
         while left > 0 {
             let wave = WAVE
                 .min(left)
                 .min(usize::try_from(env.remaining()).unwrap_or(usize::MAX));
             if wave == 0 {
-                return Ok(());
+                break;
             }
             let (mut episodes, mut met) = (Vec::new(), HashSet::new());
             for _ in 0..wave * self.settings.imagined {
@@ -356,13 +359,15 @@ impl DynaDqn {
             episodes.sort_by(|a, b| b.promise.total_cmp(&a.promise));
             episodes.truncate(wave);
             if episodes.is_empty() {
-                return Ok(());
+                break;
             }
+            promised.extend(episodes.iter().map(|imagined| imagined.promise));
             let plans: Vec<Vec<Action>> = episodes.into_iter().map(|imagined| self.remember(imagined)).collect();
             for _ in 0..self.settings.updates * plans.len() {
                 self.dqn.update(1.0, rng);
             }
             let returns = env.evaluate(&plans)?;
+            followed.extend_from_slice(&returns);
             for (plan, earned) in plans.into_iter().zip(returns) {
                 if let Some((&last, before)) = plan.split_last() {
                     let features = outlook(env, before, &[last])?;
@@ -373,7 +378,11 @@ impl DynaDqn {
             self.fit(seed);
             left -= wave;
         }
-        Ok(())
+        Ok(if followed.is_empty() {
+            f64::NAN
+        } else {
+            spearman(&promised, &followed)
+        })
     }
 }
 
@@ -416,16 +425,19 @@ impl Agent for DynaDqn {
             episode += 1;
             steps += self.elite.first().map_or(0, |(_, plan)| plan.len() as u64);
             let spent = before - env.remaining();
-            if self.fitted > 0 {
+            let agreement = if self.fitted > 0 {
                 let paid = (self.settings.confirmed * spent as f64).ceil() as usize;
-                self.confirm(env, paid, seed.derive("fit"), &mut rng)?;
-            }
+                self.confirm(env, paid, seed.derive("fit"), &mut rng)?
+            } else {
+                f64::NAN
+            };
             log(&TrainEvent {
                 episode,
                 steps,
                 episode_return,
                 loss,
                 epsilon: 0.0,
+                agreement,
             })?;
             idle = if env.remaining() == before { idle + 1 } else { 0 };
         }

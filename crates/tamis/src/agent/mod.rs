@@ -49,4 +49,7 @@ pub struct TrainEvent {
     pub loss: f64,
     /// The share of actions taken at random.
     pub epsilon: f64,
+    /// How well a learned model ranked what was paid for since the last event, before it was: Spearman's rank correlation of its
+    /// predictions with the true scores; NaN where there is no model.
+    pub agreement: f64,
 }

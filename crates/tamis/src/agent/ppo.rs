@@ -378,6 +378,7 @@ impl Agent for Ppo {
                     episode_return: played.rewards.iter().sum(),
                     loss: losses.policy + losses.value,
                     epsilon: 0.0,
+                    agreement: f64::NAN,
                 })?;
             }
             idle = if env.remaining() == before { idle + 1 } else { 0 };

@@ -109,6 +109,12 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
             seed.derive("proxy"),
             monitor,
         )?;
+        // Where scores are dear, models of them read the probe's as well.
+        let problem = if dear.is_some() {
+            problem.with_hint(&probe)
+        } else {
+            problem
+        };
         search(problem, settings, seed)
     })?;
     if finalists.is_empty() {

@@ -40,6 +40,8 @@ enum Line {
         /// None before training began.
         loss: Option<f64>,
         epsilon: f64,
+        /// None where there is no model.
+        agreement: Option<f64>,
     },
 }
 
@@ -92,6 +94,7 @@ fn lines(curve: &Curve, confirm: &[f64]) -> Vec<Line> {
             episode_return: event.episode_return,
             loss: event.loss.is_finite().then_some(event.loss),
             epsilon: event.epsilon,
+            agreement: event.agreement.is_finite().then_some(event.agreement),
         },
     );
     let mut lines: Vec<Line> = best.chain(episodes).collect();
@@ -120,12 +123,14 @@ fn scalars(line: &Line, began: f64) -> Vec<Scalar<'static>> {
             episode_return,
             loss,
             epsilon,
+            agreement,
             ..
         } => {
             let values = vec![
                 ("agent/return", Some(episode_return)),
                 ("agent/loss", loss),
                 ("agent/epsilon", Some(epsilon)),
+                ("agent/agreement", agreement),
             ];
             (evaluations, seconds, values)
         }

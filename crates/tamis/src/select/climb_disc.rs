@@ -184,7 +184,7 @@ impl<'s> Rounds<'s> {
                         let told = format!("predicted and true scores of held-out states correlate at {spearman:.2}");
                         problem.monitor().note(&told);
                     }
-                    self.promising(problem, &trees, wanted, seed)
+                    self.promising(problem, &trees, wanted, seed)?
                 };
                 if paths.is_empty() {
                     break;
@@ -219,10 +219,9 @@ impl<'s> Rounds<'s> {
             }
             let rest = paths.split_off(batch);
             let scores = problem.score_paths(&paths)?;
-            for (score, path) in scores.into_iter().zip(paths) {
-                let state = reached(problem.pool(), &path);
-                self.features
-                    .extend(problem.features().describe(problem.pool(), &state));
+            let states: Vec<State> = paths.iter().map(|path| reached(problem.pool(), path)).collect();
+            self.features.extend(problem.describe(&states)?.as_slice());
+            for ((score, path), state) in scores.into_iter().zip(paths).zip(states) {
                 let new = self.seen.insert(state);
                 debug_assert!(new, "a state is scored once");
                 self.scored.push(Scored { score, path });
@@ -252,8 +251,8 @@ impl<'s> Rounds<'s> {
     }
 
     /// A random draw from the new states of the greatest prediction; fewer than wanted where the candidates held no more.
-    fn promising(&self, problem: &Problem<'_>, trees: &Trees, wanted: u64, seed: Seed) -> Vec<Path> {
-        let (pool, features) = (problem.pool(), problem.features());
+    fn promising(&self, problem: &Problem<'_>, trees: &Trees, wanted: u64, seed: Seed) -> Result<Vec<Path>> {
+        let pool = problem.pool();
         let mut order: Vec<&Scored> = self.scored.iter().collect();
         order.sort_by(|a, b| b.score.total_cmp(&a.score));
         order.truncate((order.len() / 10).max(FEWEST_PARENTS));
@@ -286,21 +285,16 @@ impl<'s> Rounds<'s> {
             })
             .collect();
         let mut met = HashSet::new();
-        let new: Vec<(Path, State)> = candidates
+        let (new, states): (Vec<Path>, Vec<State>) = candidates
             .into_iter()
             .filter(|(_, state)| !self.seen.contains(state) && met.insert(state.clone()))
-            .collect();
-        let described: Vec<Vec<f32>> = new
-            .par_iter()
-            .map(|(_, state)| features.describe(pool, state))
-            .collect();
-        let features = Matrix::from_vec(described.concat(), new.len(), problem.shape().state_features);
-        let predicted = trees.predict(&features);
+            .unzip();
+        let predicted = trees.predict(&problem.describe(&states)?);
         let mut best: Vec<usize> = (0..new.len()).collect();
         best.sort_by(|&a, &b| predicted[b].total_cmp(&predicted[a]));
         best.truncate((wanted * u64::from(self.settings.top)) as usize);
         let drawn = best.partial_shuffle(&mut seed.derive("draw").rng(), wanted as usize).0;
-        drawn.iter().map(|&i| new[i].0.clone()).collect()
+        Ok(drawn.iter().map(|&i| new[i].clone()).collect())
     }
 }
 

@@ -206,6 +206,7 @@ mod tests {
             episode_return: 0.0,
             loss: 0.0,
             epsilon: 0.0,
+            agreement: f64::NAN,
         }
     }
 

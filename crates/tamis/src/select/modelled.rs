@@ -13,7 +13,7 @@ use std::{
 
 use super::{ClimbDiscSettings, Path, Problem, Selector, climb_disc::Rounds, problem::reached};
 use crate::{
-    Error, Matrix, Result,
+    Error, Result,
     agent::Agent,
     mdp::{Action, Environment, Observation, Shape, Step, Walk},
     pool::State,
@@ -126,11 +126,8 @@ impl<'p> Modelled<'p> {
                 new.push(i);
             }
         }
-        let described: Vec<f32> = new
-            .iter()
-            .flat_map(|&i| self.problem.features().describe(pool, &states[i]))
-            .collect();
-        let features = Matrix::from_vec(described, new.len(), self.problem.shape().state_features);
+        let asked: Vec<State> = new.iter().map(|&i| states[i].clone()).collect();
+        let features = self.problem.describe(&asked)?;
         let scores = self.trees.predict(&features);
         for (&i, score) in new.iter().zip(scores) {
             self.known.insert(states[i].clone(), score);
@@ -291,11 +288,7 @@ mod tests {
                 assert!(states.iter().all(|state| !rounds.seen().contains(state)));
                 let distinct: HashSet<&State> = states.iter().collect();
                 assert_eq!(distinct.len(), states.len());
-                let described: Vec<f32> = states
-                    .iter()
-                    .flat_map(|state| problem.features().describe(&pool, state))
-                    .collect();
-                let features = Matrix::from_vec(described, states.len(), problem.shape().state_features);
+                let features = problem.describe(&states).expect("describes");
                 assert!(trees.predict(&features).is_sorted_by(|a, b| a >= b));
 
                 let spread = best(&problem).expect("full states") - random;

@@ -92,6 +92,8 @@ pub struct Problem<'a> {
     ledger: &'a mut Ledger,
     monitor: &'a dyn Monitor,
     features: FeatureContext,
+    /// A cheap proxy whose score of a state is one of its features.
+    hint: Option<&'a dyn Proxy>,
     /// What a score depends on besides the state.
     scope: Fingerprint,
     seed: Seed,
@@ -210,6 +212,7 @@ impl<'a> Problem<'a> {
             ledger,
             monitor,
             features,
+            hint: None,
             scope,
             seed,
             limits,
@@ -253,9 +256,36 @@ impl<'a> Problem<'a> {
         Rc::clone(&self.curve)
     }
 
-    /// What turns states into features.
-    pub(super) fn features(&self) -> &FeatureContext {
-        &self.features
+    /// Lets models of the score read what a cheap proxy makes of a state: a few dear scores then correct many cheap ones.
+    pub fn with_hint(mut self, hint: &'a dyn Proxy) -> Self {
+        self.hint = Some(hint);
+        self
+    }
+
+    /// What a model of the score reads of states, shape `(states, state_features)`; it costs no evaluation.
+    ///
+    /// # Errors
+    ///
+    /// If the cheap proxy, where there is one, cannot be trained.
+    pub(super) fn describe(&self, states: &[State]) -> Result<Matrix> {
+        let (pool, features, hint, seed) = (self.pool, &self.features, self.hint, self.seed);
+        let one = |state: &State| -> Result<Vec<f32>> {
+            let mut described = features.describe(pool, state);
+            if let Some(hint) = hint {
+                let mut run = hint.start(seed)?;
+                for rows in pool.chunks_of(state) {
+                    run.add(rows)?;
+                }
+                described.push(run.score()? as f32);
+            }
+            Ok(described)
+        };
+        let described = states.par_iter().map(one).collect::<Result<Vec<Vec<f32>>>>()?;
+        Ok(Matrix::from_vec(
+            described.concat(),
+            states.len(),
+            self.shape().state_features,
+        ))
     }
 
     /// The score of the state in which nothing is taken.
@@ -623,7 +653,11 @@ fn add(run: &mut dyn ProxyRun, pool: &Pool, chunks: &[(usize, Range<u32>)]) -> R
 
 impl Environment for Problem<'_> {
     fn shape(&self) -> Shape {
-        self.features.shape()
+        let shape = self.features.shape();
+        Shape {
+            state_features: shape.state_features + usize::from(self.hint.is_some()),
+            ..shape
+        }
     }
 
     fn reset(&mut self, _seed: Seed) -> Result<Observation> {
@@ -712,18 +746,10 @@ impl Walk for Stroll<'_> {
 
     fn outlook(&mut self, clusters: &[Action]) -> Result<Matrix> {
         let pool = self.problem.pool;
-        let described: Vec<f32> = clusters
+        let after = clusters
             .iter()
-            .flat_map(|&cluster| {
-                let state = pool.after(&self.state, cluster, &self.range(cluster));
-                self.problem.features.describe(pool, &state)
-            })
-            .collect();
-        Ok(Matrix::from_vec(
-            described,
-            clusters.len(),
-            self.problem.shape().state_features,
-        ))
+            .map(|&cluster| pool.after(&self.state, cluster, &self.range(cluster)));
+        self.problem.describe(&after.collect::<Vec<State>>())
     }
 }
 
@@ -781,6 +807,17 @@ mod tests {
         toy.problem(&pool, 1000, |mut problem| {
             let broken = conformance::check(&mut problem, 5, Seed(2)).expect("runs");
             assert_eq!(broken, Vec::<String>::new());
+        });
+        // And where a cheap proxy tells of states: its score is their last feature.
+        let cheap = Toy::new(5);
+        toy.problem(&pool, 1000, |problem| {
+            let mut problem = problem.with_hint(&cheap);
+            let broken = conformance::check(&mut problem, 5, Seed(2)).expect("runs");
+            assert_eq!(broken, Vec::<String>::new());
+            let path = problem.path_of(&[3, 1]);
+            let described = problem.describe(&[reached(&pool, &path)]).expect("describes");
+            let score = problem.score_paths(&[path]).expect("scores")[0];
+            assert_eq!(described.row(0).last(), Some(&(score as f32)));
         });
     }
 
