@@ -165,13 +165,14 @@ impl DynaDqn {
             .collect()
     }
 
-    /// Plays an episode and pays for what it tries. `None`: the evaluations were spent before its end.
+    /// Plays an episode and pays for what it tries; returns what was taken and earned, and the mean loss. `None`: the evaluations
+    /// were spent before its end.
     fn real_episode(
         &mut self,
         env: &mut dyn Environment,
         seed: Seed,
         rng: &mut ChaCha8Rng,
-    ) -> Result<Option<(f64, f64)>> {
+    ) -> Result<Option<(Course, f64)>> {
         let mut seen = env.reset(seed)?;
         self.dqn.replay.begin(seen.clone());
         let mut course = Course {
@@ -224,9 +225,8 @@ impl DynaDqn {
             }
         }
         self.dqn.end_episode(&predicted);
-        let earned = course.earned;
-        self.keep(course.plan, earned);
-        Ok(Some((earned, losses / f64::from(updates))))
+        self.keep(course.plan.clone(), course.earned);
+        Ok(Some((course, losses / f64::from(updates))))
     }
 
     /// The open actions, those that the network and the model take to be best in turn.
@@ -266,12 +266,16 @@ impl DynaDqn {
         }
     }
 
+    /// Imagines an episode that begins with the most of a good plan.
     fn imagine(&self, env: &dyn Environment, rng: &mut ChaCha8Rng) -> Result<Imagined> {
         let (_, elite) = &self.elite[rng.random_range(0..self.elite.len())];
-        let mut kept = elite.clone();
-        kept.shuffle(rng);
         let most = SWAPS.min(elite.len() / 2).max(1);
-        kept.truncate(elite.len().saturating_sub(rng.random_range(1..=most)));
+        let mut places: Vec<usize> = (0..elite.len()).collect();
+        places.shuffle(rng);
+        places.truncate(elite.len().saturating_sub(rng.random_range(1..=most)));
+        // In their old order each of them is as legal as it was: less is taken before it.
+        places.sort_unstable();
+        let kept: Vec<Action> = places.into_iter().map(|place| elite[place]).collect();
         let mut walk = env.walk()?;
         for &action in &kept {
             walk.take(action, 0.0)?;
@@ -418,12 +422,12 @@ impl Agent for DynaDqn {
             if before == 0 {
                 break;
             }
-            let Some((episode_return, loss)) = self.real_episode(env, seed.index(episode), &mut rng)? else {
+            let Some((course, loss)) = self.real_episode(env, seed.index(episode), &mut rng)? else {
                 break;
             };
             self.fit(seed);
             episode += 1;
-            steps += self.elite.first().map_or(0, |(_, plan)| plan.len() as u64);
+            steps += course.plan.len() as u64;
             let spent = before - env.remaining();
             let agreement = if self.fitted > 0 {
                 let paid = (self.settings.confirmed * spent as f64).ceil() as usize;
@@ -434,7 +438,7 @@ impl Agent for DynaDqn {
             log(&TrainEvent {
                 episode,
                 steps,
-                episode_return,
+                episode_return: course.earned,
                 loss,
                 epsilon: 0.0,
                 agreement,

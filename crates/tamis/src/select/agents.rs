@@ -15,3 +15,38 @@ impl<A: Agent> Selector for LearnedSelector<A> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        agent::{dqn::DqnSettings, dyna_dqn::DynaDqnSettings, ppo::PpoSettings},
+        budget::Limit,
+        select::{ClimbDiscSettings, Method, MethodSettings, RewardModelKind, toy::Toy},
+    };
+
+    #[test]
+    fn chunks_that_are_cut_short_and_rows_of_many_lengths_trouble_no_method() {
+        let settings = MethodSettings {
+            dqn: &DqnSettings::default(),
+            dyna_dqn: &DynaDqnSettings::default(),
+            ppo: &PpoSettings::default(),
+            climb_disc: &ClimbDiscSettings::default(),
+            reward_model: RewardModelKind::None,
+        };
+        let toy = Toy::new(6);
+        for limit in [Limit::Rows(11), Limit::Rows(15), Limit::Tokens(40), Limit::Tokens(53)] {
+            let pool = toy.pool_of(4, limit);
+            for (method, name) in Method::NAMES {
+                let evaluations = if method == Method::Exhaustive { 100_000 } else { 400 };
+                toy.problem(&pool, evaluations, |mut problem| {
+                    let mut selector = method.selector(&problem, settings, Seed(3)).expect("sound settings");
+                    selector.select(&mut problem, Seed(3)).expect("searches");
+                    let (_, state, _) = problem.best().iter().next().expect("a state");
+                    assert!(pool.spent(state) <= pool.limit(), "{name}");
+                    assert!(pool.legal(state).iter().all(Option::is_none), "{name}");
+                });
+            }
+        }
+    }
+}

@@ -100,18 +100,16 @@ impl Toy {
 
     /// A pool of `clusters` clusters of 6 rows, of which `steps` chunks of 2 rows may be taken.
     pub(super) fn pool(&self, steps: u64) -> Pool {
+        self.pool_of(CHUNK, Limit::Rows(steps * u64::from(CHUNK)))
+    }
+
+    /// The same in chunks of so many rows, with this limit; row `i` has `i % 5 + 1` tokens.
+    pub(super) fn pool_of(&self, chunk: u32, limit: Limit) -> Pool {
         let rows: Vec<RowId> = (0..(self.clusters * ROWS) as RowId).collect();
         let assignment: Vec<u32> = rows.iter().map(|row| row / ROWS as u32).collect();
-        let limit = Limit::Rows(steps * u64::from(CHUNK));
-        let tokens = vec![1; rows.len()];
-        Pool::new(
-            &rows,
-            &assignment,
-            &tokens,
-            self.clusters,
-            (Grain::Rows(CHUNK), limit),
-            Seed(0),
-        )
+        let tokens: Vec<u32> = rows.iter().map(|row| row % 5 + 1).collect();
+        let cut = (Grain::Rows(chunk), limit);
+        Pool::new(&rows, &assignment, &tokens, self.clusters, cut, Seed(0))
     }
 
     /// Runs `what` on a problem over `pool` that may spend so many evaluations.
