@@ -192,21 +192,7 @@ impl QNetwork {
     /// The values of all actions of several observations.
     pub fn values(&self, observations: &[&Observation]) -> Vec<Values> {
         let actions = self.shape.actions;
-        let mut inputs = Vec::new();
-        for observation in observations {
-            match self.kind {
-                NetworkKind::Shared => {
-                    inputs.reserve(actions * self.mlp.inputs());
-                    let context = context(observation);
-                    for features in observation.actions.iter_rows() {
-                        inputs.extend_from_slice(features);
-                        inputs.extend_from_slice(&observation.global);
-                        inputs.extend_from_slice(&context);
-                    }
-                }
-                NetworkKind::Flat => extend_flat(observation, &mut inputs),
-            }
-        }
+        let inputs = self.kind.action_inputs(observations.iter().copied());
         // Both networks' outputs read as (reward, future) pairs, action after action.
         let outputs = self.mlp.predict(&inputs);
         let mut values: Vec<Values> = outputs
@@ -217,28 +203,13 @@ impl QNetwork {
             })
             .collect();
         if let Some(value) = &self.value {
-            let states = value.predict(&self.states(observations.iter().copied()));
+            let states = value.predict(&self.kind.state_inputs(observations.iter().copied()));
             for ((values, observation), state) in values.iter_mut().zip(observations).zip(states) {
                 let usual = mean_of_legal(&observation.legal, |action| values.future[action]);
                 values.future.iter_mut().for_each(|future| *future += state - usual);
             }
         }
         values
-    }
-
-    /// What the value network reads of each state, one row each.
-    fn states<'a>(&self, observations: impl Iterator<Item = &'a Observation>) -> Vec<f32> {
-        let mut rows = Vec::new();
-        for observation in observations {
-            match self.kind {
-                NetworkKind::Shared => {
-                    rows.extend_from_slice(&observation.global);
-                    rows.extend(context(observation));
-                }
-                NetworkKind::Flat => extend_flat(observation, &mut rows),
-            }
-        }
-        rows
     }
 
     /// Adds the gradient of the mean Huber loss (delta 1) over the lessons' known values.
@@ -267,7 +238,7 @@ impl QNetwork {
         self.mlp.forward(&inputs, &mut training.main.trace);
         let output = training.main.trace.output();
         if let (Some(value), Some(pass)) = (&self.value, &mut training.value) {
-            value.forward(&self.states(duels.iter().copied()), &mut pass.trace);
+            value.forward(&self.kind.state_inputs(duels.iter().copied()), &mut pass.trace);
         }
         let known: usize = lessons
             .iter()
@@ -363,15 +334,51 @@ fn mean_of_legal(legal: &[bool], value: impl Fn(Action) -> f32) -> f32 {
     sum / count.max(1) as f32
 }
 
+impl NetworkKind {
+    /// What a network reads that has outputs for all actions: one row an action (`shared`) or an observation (`flat`).
+    pub(super) fn action_inputs<'a>(self, observations: impl Iterator<Item = &'a Observation>) -> Vec<f32> {
+        let mut rows = Vec::new();
+        for observation in observations {
+            match self {
+                Self::Shared => {
+                    let context = context(observation);
+                    for features in observation.actions.iter_rows() {
+                        rows.extend_from_slice(features);
+                        rows.extend_from_slice(&observation.global);
+                        rows.extend_from_slice(&context);
+                    }
+                }
+                Self::Flat => extend_flat(observation, &mut rows),
+            }
+        }
+        rows
+    }
+
+    /// What a network reads that values states, one row each.
+    pub(super) fn state_inputs<'a>(self, observations: impl Iterator<Item = &'a Observation>) -> Vec<f32> {
+        let mut rows = Vec::new();
+        for observation in observations {
+            match self {
+                Self::Shared => {
+                    rows.extend_from_slice(&observation.global);
+                    rows.extend(context(observation));
+                }
+                Self::Flat => extend_flat(observation, &mut rows),
+            }
+        }
+        rows
+    }
+}
+
 /// What the flat network reads.
-pub(super) fn extend_flat(observation: &Observation, input: &mut Vec<f32>) {
+fn extend_flat(observation: &Observation, input: &mut Vec<f32>) {
     input.extend(observation.legal.iter().map(|&legal| f32::from(u8::from(legal))));
     input.extend(observation.actions.iter_rows().map(|features| features[0]));
     input.extend_from_slice(&observation.global);
 }
 
 /// The mean features of the legal actions, shape `(action_features,)`.
-pub(super) fn context(observation: &Observation) -> Vec<f32> {
+fn context(observation: &Observation) -> Vec<f32> {
     let mut mean = vec![0.0; observation.actions.cols()];
     let open = observation.legal.iter().filter(|&&legal| legal).count().max(1) as f32;
     for (features, _) in observation
@@ -540,7 +547,7 @@ mod tests {
             if let Some(value) = &network.value {
                 // advantages of the legal actions have mean 0, so what is left is the state's value
                 let mean = f32::midpoint(values.future[0], values.future[2]);
-                let state_value = value.predict(&network.states(std::iter::once(&state)))[0];
+                let state_value = value.predict(&network.kind.state_inputs(std::iter::once(&state)))[0];
                 assert!(
                     (mean - state_value).abs() < 1e-6,
                     "{name}: {mean} against {state_value}"

@@ -6,7 +6,7 @@
 //!
 //! The value reads the same in both: the state as a whole for `shared`, the flat input for `flat`.
 
-use super::network::{NetworkKind, context, extend_flat};
+use super::network::NetworkKind;
 use crate::{
     mdp::{Action, Observation, Shape},
     nn::mlp::{Adam, Mlp, Trace},
@@ -117,8 +117,14 @@ impl ActorCritic {
 
     /// What the networks say of these observations.
     pub fn judge(&self, observations: &[&Observation]) -> Vec<Judgement> {
-        let actor = self.actor.network.predict(&self.actor_inputs(observations));
-        let critic = self.critic.network.predict(&self.critic_inputs(observations));
+        let actor = self
+            .actor
+            .network
+            .predict(&self.kind.action_inputs(observations.iter().copied()));
+        let critic = self
+            .critic
+            .network
+            .predict(&self.kind.state_inputs(observations.iter().copied()));
         let actions = self.offsets.network.outputs();
         let offsets = self.offsets.network.predict(&[0.0]);
         observations
@@ -150,7 +156,7 @@ impl ActorCritic {
         let share = 1.0 / samples.len().max(1) as f32;
         let mut losses = Losses::default();
 
-        let inputs = self.actor_inputs(&observations);
+        let inputs = self.kind.action_inputs(observations.iter().copied());
         self.actor.network.forward(&inputs, trace);
         let offsets = self.offsets.network.predict(&[0.0]);
         let mut upstream = vec![0.0; trace.output().len()];
@@ -188,7 +194,7 @@ impl ActorCritic {
                 .for_each(|(g, u)| *g += u);
         }
 
-        let inputs = self.critic_inputs(&observations);
+        let inputs = self.kind.state_inputs(observations.iter().copied());
         self.critic.network.forward(&inputs, trace);
         let upstream: Vec<f32> = trace
             .output()
@@ -204,38 +210,6 @@ impl ActorCritic {
             .network
             .backward(trace, &upstream, &mut self.critic.gradient);
         losses
-    }
-
-    fn actor_inputs(&self, observations: &[&Observation]) -> Vec<f32> {
-        let mut inputs = Vec::new();
-        for observation in observations {
-            match self.kind {
-                NetworkKind::Shared => {
-                    let context = context(observation);
-                    for features in observation.actions.iter_rows() {
-                        inputs.extend_from_slice(features);
-                        inputs.extend_from_slice(&observation.global);
-                        inputs.extend_from_slice(&context);
-                    }
-                }
-                NetworkKind::Flat => extend_flat(observation, &mut inputs),
-            }
-        }
-        inputs
-    }
-
-    fn critic_inputs(&self, observations: &[&Observation]) -> Vec<f32> {
-        let mut inputs = Vec::new();
-        for observation in observations {
-            match self.kind {
-                NetworkKind::Shared => {
-                    inputs.extend_from_slice(&observation.global);
-                    inputs.extend(context(observation));
-                }
-                NetworkKind::Flat => extend_flat(observation, &mut inputs),
-            }
-        }
-        inputs
     }
 }
 
