@@ -69,7 +69,7 @@ def finetune_lines(ours, peak, theirs):
     return lines
 
 
-def agents_lines(scratch, steps=10_000, seeds=3):
+def agents_lines(scratch, steps, seeds):
     """Our agents beside Stable-Baselines3's on the same coverage problems: means over seeds, each pair run one after the other."""
     subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "tamis", "--example", "coverage_agents"], cwd=ROOT, check=True)
     ours = target_folder() / "release" / "examples" / "coverage_agents"
@@ -102,10 +102,19 @@ def agents_lines(scratch, steps=10_000, seeds=3):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minilm", type=pathlib.Path, required=True)
+    parser.add_argument("--minilm", type=pathlib.Path)
+    parser.add_argument("--agents-only", action="store_true", help="print that section, and change no file")
+    parser.add_argument("--agents-rewards", type=int, default=10_000)
+    parser.add_argument("--agents-seeds", type=int, default=3)
     parser.add_argument("--texts", type=pathlib.Path)
     parser.add_argument("--app-reviews", type=pathlib.Path)
     arguments = parser.parse_args()
+    if arguments.agents_only:
+        with tempfile.TemporaryDirectory() as scratch:
+            print("\n".join(agents_lines(pathlib.Path(scratch), arguments.agents_rewards, arguments.agents_seeds)))
+        return
+    if arguments.minilm is None:
+        parser.error("--minilm is needed: the folder of all-MiniLM-L6-v2")
     minilm = arguments.minilm.resolve()
     versions = {name: importlib.metadata.version(name) for name in
                 ["torch", "sentence-transformers", "onnxruntime", "faiss-cpu", "scikit-learn", "numpy",
@@ -172,7 +181,7 @@ def main():
             lines.append(f"| PyTorch, {name} | " + (f"{value:.2f} | {value / ours:.2f} |" if isinstance(value, float) else f"{value} | |"))
         lines.append("")
 
-        lines += agents_lines(scratch)
+        lines += agents_lines(scratch, arguments.agents_rewards, arguments.agents_seeds)
 
         if arguments.app_reviews:
             out = scratch / "selection"
