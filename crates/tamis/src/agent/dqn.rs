@@ -387,6 +387,10 @@ impl Dqn {
         for (&action, &reward) in open.iter().zip(&earned) {
             self.remember(seen, action, reward);
         }
+        // Where all actions are tried, trying some at random explores nothing: then one is taken at random.
+        if at_random && trusted && open.len() == legal(seen).len() {
+            return Ok(open[rng.random_range(0..open.len())]);
+        }
         let future = |action: Action| if trusted { estimates.futures[action] } else { 0.0 };
         let places: Vec<usize> = (0..open.len()).collect();
         Ok(open[best(&places, |i| earned[i] + future(open[i]))])
