@@ -197,7 +197,7 @@ pub struct Dqn {
     pub(super) replay: Replay,
     /// Rewards looked at.
     rewards: VecDeque<Looked>,
-    pub(super) rewards_seen: usize,
+    rewards_seen: usize,
     pub(super) episodes: u64,
     pace: Pace,
     /// What is usually earned at a depth, and what usually follows.
@@ -216,7 +216,7 @@ struct Pace {
 
 /// What the agent expects of every action, in units of the score; shapes `(actions,)`.
 pub(super) struct Estimates {
-    pub(super) rewards: Vec<f64>,
+    rewards: Vec<f64>,
     pub(super) futures: Vec<f64>,
 }
 
@@ -335,19 +335,20 @@ impl Dqn {
         self.rewards_seen >= self.pace.warm_up
     }
 
-    /// Stretches the settings over the evaluations that the environment has left.
+    /// Stretches the settings over the evaluations that the environment has left. Returns how many actions they allow to be tried
+    /// at a step.
     ///
     /// # Errors
     ///
     /// If the environment cannot be walked through.
-    pub(super) fn set_pace(&mut self, env: &dyn Environment) -> Result<()> {
+    pub(super) fn set_pace(&mut self, env: &dyn Environment) -> Result<usize> {
         let most = tries_a_step(env)?;
         let whole = self.settings.lookahead + self.settings.explorers;
         self.pace.explorers = self.settings.explorers * most.min(whole) / whole.max(1);
         self.pace.lookahead = self.settings.lookahead.min(most - self.pace.explorers.min(most));
         let blind = usize::try_from(env.remaining() / BLIND).unwrap_or(usize::MAX);
         self.pace.warm_up = self.settings.warm_up.min(blind);
-        Ok(())
+        Ok(most)
     }
 
     /// Training steps an environment step.
@@ -365,6 +366,7 @@ impl Dqn {
         rng: &mut ChaCha8Rng,
     ) -> Result<Action> {
         let mut open = legal(seen);
+        let all = open.len();
         let trusted = self.trusted();
         let at_random = !trusted || rng.random::<f64>() < epsilon;
         if self.settings.lookahead == 0 {
@@ -388,7 +390,7 @@ impl Dqn {
             self.remember(seen, action, reward);
         }
         // Where all actions are tried, trying some at random explores nothing: then one is taken at random.
-        if at_random && trusted && open.len() == legal(seen).len() {
+        if at_random && trusted && open.len() == all {
             return Ok(open[rng.random_range(0..open.len())]);
         }
         let future = |action: Action| if trusted { estimates.futures[action] } else { 0.0 };
@@ -588,7 +590,7 @@ impl Agent for Dqn {
 }
 
 /// How many actions can be tried at each step if the evaluations are to last for [`EPISODES`] episodes; at least one.
-pub(super) fn tries_a_step(env: &dyn Environment) -> Result<usize> {
+fn tries_a_step(env: &dyn Environment) -> Result<usize> {
     let mut walk = env.walk()?;
     let mut steps = 0;
     while let Some(action) = walk.observe()?.legal.iter().position(|&legal| legal) {

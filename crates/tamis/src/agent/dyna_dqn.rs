@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Agent, TrainEvent,
-    dqn::{Dqn, DqnSettings, PATIENCE, best, legal, tries_a_step},
+    dqn::{Dqn, DqnSettings, PATIENCE, best, legal},
 };
 use crate::{
     Error, Matrix, Result,
@@ -277,14 +277,15 @@ impl DynaDqn {
         places.sort_unstable();
         let kept: Vec<Action> = places.into_iter().map(|place| elite[place]).collect();
         let mut walk = env.walk()?;
-        for &action in &kept {
+        let mut earned = 0.0;
+        for (i, &action) in kept.iter().enumerate() {
+            if i + 1 == kept.len() {
+                earned = self.model.predict(&walk.outlook(&[action])?, kept.len()).mean[0];
+            }
             walk.take(action, 0.0)?;
         }
         let mut seen = vec![walk.observe()?];
-        let mut course = Course {
-            earned: self.predict_after(env, &kept)?,
-            plan: kept,
-        };
+        let mut course = Course { plan: kept, earned };
         let (mut rewards, mut bonus) = (Vec::new(), 0.0);
         while let Some(now) = seen.last().filter(|now| now.legal.contains(&true)) {
             let values = self.dqn.online.values(&[now]).remove(0);
@@ -323,15 +324,6 @@ impl DynaDqn {
             self.dqn.replay.push(action, reward, seen);
         }
         imagined.plan
-    }
-
-    /// The predicted return of the state that a plan leads to; 0 for the first state.
-    fn predict_after(&self, env: &dyn Environment, plan: &[Action]) -> Result<f64> {
-        let Some((&last, before)) = plan.split_last() else {
-            return Ok(0.0);
-        };
-        let outlook = outlook(env, before, &[last])?;
-        Ok(self.model.predict(&outlook, plan.len()).mean[0])
     }
 
     /// Imagines, and pays for the most promising plans, until as many evaluations are spent as asked for. Returns the rank correlation of
@@ -414,8 +406,7 @@ impl Agent for DynaDqn {
         log: &mut dyn FnMut(&TrainEvent) -> Result<()>,
     ) -> Result<()> {
         let mut rng = seed.derive("dyna-dqn").rng();
-        self.dqn.set_pace(env)?;
-        self.lookahead = self.settings.lookahead.min(tries_a_step(env)?);
+        self.lookahead = self.settings.lookahead.min(self.dqn.set_pace(env)?);
         let (mut episode, mut steps, mut idle) = (0, 0, 0);
         while idle < PATIENCE {
             let before = env.remaining();
