@@ -1,0 +1,7 @@
+//! Methods x budgets x seeds on one data set, and what to make of the scores.
+
+mod record;
+mod statistics;
+
+pub use record::{CellRecord, Failure, Family, MethodRecord, Seconds, StudyRecord, VERSION};
+pub use statistics::{Gain, Summary};

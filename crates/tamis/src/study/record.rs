@@ -1,0 +1,129 @@
+//! `study.json`: every cell, and the table that they make, for programs.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::statistics::{Gain, Summary};
+
+/// The version of the file's shape; it changes when a program that reads it would have to.
+pub const VERSION: u32 = 1;
+
+/// A study of one data set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StudyRecord {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The program's version.
+    pub tamis: String,
+    /// What was measured; log loss is negated, so higher is better.
+    pub metric: String,
+    /// What was trained on each selection to score it: `probe` or `finetune`.
+    pub judge: String,
+    /// The names of the rows that were scored on, in the order of every list of scores: `confirm`, then the test files.
+    pub columns: Vec<String>,
+    /// Rows behind each column.
+    pub column_rows: Vec<u64>,
+    /// Rows that could be chosen.
+    pub pool: u64,
+    /// The budgets, as asked.
+    pub budgets: Vec<String>,
+    /// The seeds.
+    pub seeds: Vec<u64>,
+    /// The table: budget by budget, in the order of the methods.
+    pub methods: Vec<MethodRecord>,
+    /// Every cell that was computed.
+    pub cells: Vec<CellRecord>,
+    /// What to make of it, in a few plain sentences.
+    pub verdict: Vec<String>,
+    /// Wall-clock seconds of all starts, times the cells that ran side by side.
+    pub core_seconds: f64,
+    /// The share of them that went neither into preparing, choosing nor judging.
+    pub overhead: f64,
+    /// The command that makes it again.
+    pub command: String,
+    /// The settings as resolved.
+    pub settings: Value,
+}
+
+/// One line of the table: a method at a budget, over the seeds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MethodRecord {
+    /// The budget, as asked; `100%` for training on everything.
+    pub budget: String,
+    /// The method's name.
+    pub method: String,
+    /// What kind of method it is.
+    pub family: Family,
+    /// Rows of its selections, as a mean.
+    pub rows: f64,
+    /// Its scores, one summary a column; empty where every cell failed.
+    pub scores: Vec<Summary>,
+    /// Its gains over random rows of the same seeds, one a column; empty for the random control itself and where every cell failed.
+    pub gains: Vec<Gain>,
+    /// Proxy evaluations, as a mean.
+    pub evaluations: f64,
+    /// Seconds on one core, as means.
+    pub seconds: Seconds,
+    /// The cells that failed.
+    pub failed: Vec<Failure>,
+}
+
+/// What kind of method it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// What every other method is compared with: everything, random rows.
+    Control,
+    /// A rule that looks at rows and never at a score.
+    Heuristic,
+    /// A search over scores that learns nothing.
+    Search,
+    /// An agent that learns from scores.
+    Agent,
+    /// A selection that was made elsewhere.
+    Given,
+}
+
+/// Seconds on one core, by what they were spent on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Seconds {
+    /// Embedding, clustering and tuning, as far as the method needs them.
+    pub prepare: f64,
+    /// Choosing the rows.
+    pub choose: f64,
+    /// Training on the choice and scoring it.
+    pub judge: f64,
+}
+
+/// A cell that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Its seed.
+    pub seed: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// One method at one budget with one seed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CellRecord {
+    /// See [`MethodRecord`].
+    pub budget: String,
+    /// See [`MethodRecord`].
+    pub method: String,
+    /// The seed.
+    pub seed: u64,
+    /// Rows chosen.
+    pub rows: u64,
+    /// Their tokens, as the embedder counts them.
+    pub tokens: u64,
+    /// Scores of each draw, one a column. All methods have one draw, but random rows under the probe have several.
+    pub draws: Vec<Vec<f64>>,
+    /// Proxy evaluations spent.
+    pub evaluations: u64,
+    /// What it took.
+    pub seconds: Seconds,
+    /// Why it has no scores.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<String>,
+}
