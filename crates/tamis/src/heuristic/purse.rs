@@ -35,6 +35,15 @@ impl<'a> Purse<'a> {
         true
     }
 
+    /// Takes rows in this order until one does not fit.
+    pub fn spend(&mut self, order: impl IntoIterator<Item = u32>) {
+        for row in order {
+            if !self.take(row) {
+                break;
+            }
+        }
+    }
+
     /// Whether no row can be taken any more.
     pub fn is_empty(&self) -> bool {
         self.left == 0
