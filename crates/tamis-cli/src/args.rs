@@ -8,7 +8,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use tamis::{Error, Place, Result, data::DataSettings, run::SelectSettings, seed::Seed};
 
-use crate::{check::CheckCommand, finetune::FinetuneArgs};
+use crate::{check::CheckCommand, finetune::FinetuneArgs, study::StudyArgs};
 
 /// Picks the small part of a fine-tuning set that is worth training on.
 ///
@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Select(Box<SelectArgs>),
     /// Train the target on a selection, or on everything, and evaluate it
     Finetune(Box<FinetuneArgs>),
+    /// Compare methods, budgets and seeds on your data: a table with controls, intervals and costs
+    Study(Box<StudyArgs>),
     /// Check whether a part of the method does its work on your data
     #[command(subcommand)]
     Check(CheckCommand),

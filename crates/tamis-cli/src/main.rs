@@ -9,6 +9,7 @@ mod finetune;
 mod output;
 mod progress;
 mod select;
+mod study;
 mod summary;
 
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Select(args) => select::run(*args, &progress),
         Command::Finetune(args) => finetune::run(*args, &progress),
+        Command::Study(args) => study::run(*args, &progress),
         Command::Check(command) => check::run(command, &progress),
         Command::Demo(args) => demo::run(&args, &progress),
     };

@@ -12,6 +12,7 @@ mod prepare;
 mod record;
 mod settings;
 mod stages;
+mod study;
 mod target;
 mod tensorboard;
 mod vectors;
@@ -28,3 +29,4 @@ pub use record::{
 };
 pub use settings::{ProxyKind, RewardKind, SelectSettings};
 pub use stages::StageRecord;
+pub use study::{StudyMethod, StudySettings, study, study_path, study_table};

@@ -149,6 +149,21 @@ impl Target {
         }
     }
 
+    /// What a study scores on: the confirm fold, then each test file, at most `most` rows of each.
+    pub(super) fn columns(
+        &self,
+        confirm: &[u32],
+        tests: &[Vec<u32>],
+        most: usize,
+        settings: &SelectSettings,
+    ) -> Vec<(&Encoded, Vec<u32>)> {
+        let (limit, seed) = (Limit::Rows(most as u64), settings.seed.derive("judging rows"));
+        let some = |rows: &[u32]| random_rows(rows, &[], limit, seed);
+        std::iter::once((&*self.validation, some(confirm)))
+            .chain(tests.iter().filter_map(|rows| Some((self.test.as_ref()?, some(rows)))))
+            .collect()
+    }
+
     /// The dear proxy on a whole fold, with other layers frozen or fewer epochs than the settings say.
     pub(super) fn rung(
         &self,

@@ -33,14 +33,14 @@ pub struct StudyRecord {
     pub methods: Vec<MethodRecord>,
     /// Every cell that was computed.
     pub cells: Vec<CellRecord>,
+    /// How many cells a finished study has.
+    pub expected: u64,
     /// What to make of it, in a few plain sentences.
     pub verdict: Vec<String>,
-    /// Wall-clock seconds of all starts, times the cells that ran side by side.
+    /// Wall-clock seconds of all starts, times threads.
     pub core_seconds: f64,
     /// The share of them that went neither into preparing, choosing nor judging.
     pub overhead: f64,
-    /// The command that makes it again.
-    pub command: String,
     /// The settings as resolved.
     pub settings: Value,
 }

@@ -11,9 +11,9 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 use crate::seed::Seed;
 
 /// How many times the seeds are drawn again.
-const RESAMPLES: u64 = 2000;
+const RESAMPLES: usize = 2000;
 /// How many resamples lie outside the interval at each end: 2.5%.
-const OUTSIDE: usize = RESAMPLES as usize / 40;
+const OUTSIDE: usize = RESAMPLES / 40;
 
 /// A mean over seeds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -101,9 +101,9 @@ pub fn mean_and_sd(values: &[f64]) -> (f64, f64) {
 
 /// Where 95% of the bootstrapped means lie. The resamples are the same for every list of a length.
 fn interval(values: &[f64]) -> (f64, f64) {
+    let mut rng = Seed(0).derive("study").rng();
     let mut means: Vec<f64> = (0..RESAMPLES)
-        .map(|i| {
-            let mut rng = Seed(0).derive("study").index(i).rng();
+        .map(|_| {
             let drawn = (0..values.len()).map(|_| values[rng.random_range(0..values.len())]);
             drawn.sum::<f64>() / values.len() as f64
         })
