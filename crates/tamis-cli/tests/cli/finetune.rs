@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::fixture::{Fixture, complains, exists, succeeds};
 
 /// The folder of a tiny model of two labels.
-const TINY: &str = concat!(
+pub(crate) const TINY: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../tamis/tests/oracle/classifiers/bert-labels"
 );

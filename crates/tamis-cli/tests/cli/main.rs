@@ -8,3 +8,4 @@ mod fixture;
 mod help;
 mod outputs;
 mod resume;
+mod study;
