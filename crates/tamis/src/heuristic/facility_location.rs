@@ -54,9 +54,9 @@ pub fn objective(vectors: &Matrix, represented: &[u32], chosen: &[u32]) -> f64 {
     let mut served = vec![0.0; represented.len()];
     let mut similarities = Vec::new();
     for rows in chosen.chunks(BLOCK) {
-        all.similarities(rows, &mut similarities);
+        all.by_panel(rows, &mut similarities, |_, _| ());
         for i in 0..rows.len() {
-            all.serve(&mut served, &all.of_row(&similarities, rows.len(), i));
+            serve(&mut served, of_row(&similarities, rows.len(), i));
         }
     }
     served.iter().map(|&similarity| f64::from(similarity)).sum()
@@ -109,7 +109,7 @@ impl<'a> Facilities<'a> {
     /// Takes the row that adds most.
     fn best(&mut self) -> Option<u32> {
         let mut best: Option<Ranked> = None;
-        let mut best_similarities = Vec::new();
+        let mut best_similarities: Vec<f32> = Vec::new();
         let mut similarities = Vec::new();
         let mut looked_at = Vec::new();
         let mut batch = BATCH;
@@ -128,7 +128,8 @@ impl<'a> Facilities<'a> {
             for (i, &gain) in gains.iter().enumerate() {
                 if best.is_none_or(|best| gain > best) {
                     best = Some(gain);
-                    best_similarities = self.all.of_row(&similarities, rows.len(), i);
+                    best_similarities.clear();
+                    best_similarities.extend(of_row(&similarities, rows.len(), i));
                 }
             }
             looked_at.extend(gains);
@@ -137,7 +138,7 @@ impl<'a> Facilities<'a> {
         let best = best?.row;
         self.bounds
             .extend(looked_at.into_iter().filter(|gain| gain.row != best));
-        self.all.serve(&mut self.served, &best_similarities);
+        serve(&mut self.served, best_similarities);
         Some(best)
     }
 }
@@ -163,11 +164,6 @@ impl<'a> Represented<'a> {
         }
     }
 
-    /// The similarities of rows to all that are represented, a panel after the other, each of shape `(rows, columns)`.
-    fn similarities(&self, rows: &[u32], out: &mut Vec<f32>) {
-        self.by_panel(rows, out, |_, _| ());
-    }
-
     /// What each row would add.
     fn gains(&self, rows: &[u32], served: &[f32], similarities: &mut Vec<f32>) -> Vec<Ranked> {
         let by_panel = self.by_panel(rows, similarities, |panel, similarities| {
@@ -184,7 +180,8 @@ impl<'a> Represented<'a> {
             .collect()
     }
 
-    /// Fills `out` as `similarities` says, and calls a function with each panel's number and part of it.
+    /// Fills `out` with the similarities of rows to all that are represented, a panel after the other, each of shape
+    /// `(rows, columns)`, and calls a function with each panel's number and part of it.
     fn by_panel<T: Send>(&self, rows: &[u32], out: &mut Vec<f32>, then: impl Fn(usize, &[f32]) -> T + Sync) -> Vec<T> {
         let (m, dim) = (rows.len(), self.vectors.cols());
         let block = self.vectors.gather(rows);
@@ -204,25 +201,20 @@ impl<'a> Represented<'a> {
             })
             .collect()
     }
+}
 
-    /// The similarities of row `i` of `rows` rows, shape `(represented,)`.
-    fn of_row(&self, similarities: &[f32], rows: usize, i: usize) -> Vec<f32> {
-        similarities
-            .chunks(rows * PANEL)
-            .flat_map(|panel| {
-                let width = panel.len() / rows;
-                &panel[i * width..(i + 1) * width]
-            })
-            .copied()
-            .collect()
-    }
+/// The similarities of row `i` of `rows` rows, shape `(represented,)`.
+fn of_row(similarities: &[f32], rows: usize, i: usize) -> impl Iterator<Item = f32> {
+    similarities.chunks(rows * PANEL).flat_map(move |panel| {
+        let width = panel.len() / rows;
+        panel[i * width..(i + 1) * width].iter().copied()
+    })
+}
 
-    /// Counts a chosen row in.
-    fn serve(&self, served: &mut [f32], similarities: &[f32]) {
-        assert_eq!(served.len(), self.count);
-        for (served, &similarity) in served.iter_mut().zip(similarities) {
-            *served = served.max(similarity);
-        }
+/// Counts a chosen row in.
+fn serve(served: &mut [f32], similarities: impl IntoIterator<Item = f32>) {
+    for (served, similarity) in served.iter_mut().zip(similarities) {
+        *served = served.max(similarity);
     }
 }
 
