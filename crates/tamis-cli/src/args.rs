@@ -105,6 +105,9 @@ pub(crate) struct SelectArgs {
     /// How much one action takes: a number of rows, `cluster`, or `auto` [default: auto]
     #[arg(long, value_name = "ROWS|cluster|auto", help_heading = "Search")]
     chunk: Option<String>,
+    /// In which order the rows of a cluster are taken: random or representative [default: random]
+    #[arg(long, help_heading = "Search")]
+    order: Option<String>,
     /// What is measured: accuracy, macro-f1 or log-loss [default: accuracy]
     #[arg(long, help_heading = "Search")]
     metric: Option<String>,
@@ -166,6 +169,7 @@ impl SelectArgs {
         read_into(&mut settings.agent, self.agent)?;
         read_into(&mut settings.reward_model, self.reward_model)?;
         read_into(&mut settings.chunk, self.chunk)?;
+        read_into(&mut settings.order, self.order)?;
         read_into(&mut settings.metric, self.metric)?;
         read_into(&mut settings.reward, self.reward)?;
         read_into(&mut settings.dqn.network, self.network.clone())?;

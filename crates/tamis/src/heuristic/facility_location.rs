@@ -17,6 +17,7 @@ use rayon::prelude::*;
 use super::{Purse, ranked::Ranked};
 use crate::{
     Error, Matrix, Monitor, Result,
+    budget::Limit,
     nn::product::{View, multiply},
     seed::Seed,
 };
@@ -76,6 +77,17 @@ pub(super) fn spend(purse: &mut Purse<'_>, vectors: &Matrix, seed: Seed, monitor
         }
     }
     Ok(())
+}
+
+/// The first `most` rows in the order in which they are taken.
+///
+/// # Errors
+///
+/// If the user asked to stop.
+pub fn order(vectors: &Matrix, most: usize, seed: Seed, monitor: &dyn Monitor) -> Result<Vec<u32>> {
+    let mut purse = Purse::new(&[], Limit::Rows(most as u64));
+    spend(&mut purse, vectors, seed, monitor)?;
+    Ok(purse.into_order())
 }
 
 /// The greedy algorithm between two picks.
@@ -235,7 +247,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{super::tests::Sample, *};
-    use crate::{Silent, budget::Limit};
+    use crate::Silent;
 
     /// In ascending order.
     fn chosen(vectors: &Matrix, rows: u64) -> Vec<u32> {

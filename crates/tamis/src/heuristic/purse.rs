@@ -49,6 +49,11 @@ impl<'a> Purse<'a> {
         self.left == 0
     }
 
+    /// The rows in the order in which they were taken.
+    pub(super) fn into_order(self) -> Vec<u32> {
+        self.rows
+    }
+
     /// The rows in ascending order.
     pub fn into_rows(mut self) -> Vec<u32> {
         self.rows.sort_unstable();

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::{
     describe,
     judge::{limit_of, random_rows},
@@ -16,8 +18,9 @@ use crate::{
     data::{self, Dataset, Split},
     embed::Embedded,
     folds::Folds,
+    heuristic::facility_location,
     metric::Metric,
-    pool::{Grain, Pool},
+    pool::{self, Grain, Pool, RowOrder},
     proxy::{
         design::{self, Design, Projection},
         probe::{Probe, ProbeSettings},
@@ -61,6 +64,36 @@ pub(super) struct Grouped {
     /// One vector a row of the pool.
     pub(super) views: Matrix,
     pub(super) clusters: Clusters,
+    /// Each cluster's rows, as places in the pool, in the order in which they are taken.
+    members: Vec<Vec<u32>>,
+}
+
+/// How many rows of a cluster are put in order at most; those behind them follow at random.
+const MOST_ORDERED: usize = 1000;
+
+/// The rows of each cluster in the order in which they are taken.
+fn ordered(
+    settings: &SelectSettings,
+    clusters: &Clusters,
+    views: &Matrix,
+    stages: &mut Stages<'_>,
+    monitor: &dyn Monitor,
+) -> Result<Vec<Vec<u32>>> {
+    let seed = settings.seed.derive("pool");
+    let mut members = pool::members(&clusters.assignment, clusters.centroids.rows(), seed);
+    if settings.order == RowOrder::Representative {
+        stages.run("order", None, || {
+            members.par_iter_mut().try_for_each(|members| {
+                let order = facility_location::order(&views.gather(members), MOST_ORDERED, seed, monitor)?;
+                let mut first = vec![false; members.len()];
+                order.iter().for_each(|&i| first[i as usize] = true);
+                let rest = (0..members.len() as u32).filter(|&i| !first[i as usize]);
+                *members = order.iter().copied().chain(rest).map(|i| members[i as usize]).collect();
+                Ok::<(), Error>(())
+            })
+        })?;
+    }
+    Ok(members)
 }
 
 /// Embeds and clusters.
@@ -81,25 +114,21 @@ pub(super) fn group(
         };
         cluster::k_means(&views, &k_means, settings.seed.derive("k-means"), monitor)
     })?;
+    let members = ordered(settings, &clusters, &views, stages, monitor)?;
     Ok(Grouped {
         embedded,
         tokens,
         views,
         clusters,
+        members,
     })
 }
 
 impl Grouped {
     /// The clusters cut into chunks.
-    pub(super) fn pool(&self, dataset: &Dataset, chunk: Grain, limit: Limit, seed: Seed) -> Pool {
-        Pool::new(
-            &dataset.pool,
-            &self.clusters.assignment,
-            &self.tokens,
-            self.clusters.centroids.rows(),
-            (chunk, limit),
-            seed.derive("pool"),
-        )
+    pub(super) fn pool(&self, dataset: &Dataset, chunk: Grain, limit: Limit) -> Pool {
+        let chunk = chunk.for_labels(dataset.task.labels.len());
+        Pool::of_members(&dataset.pool, &self.members, &self.tokens, (chunk, limit))
     }
 }
 
@@ -123,12 +152,13 @@ pub(super) fn prepare(
 ) -> Result<Prepared> {
     let grouped = group(settings, dataset, stages, monitor)?;
     let limit = limit_of(settings.budget, &grouped.tokens)?;
-    let pool = grouped.pool(dataset, settings.chunk, limit, settings.seed);
+    let pool = grouped.pool(dataset, settings.chunk, limit);
     let Grouped {
         embedded,
         tokens,
         views,
         clusters,
+        ..
     } = grouped;
     let statistics = stages.run("describe", None, || {
         Ok(describe::statistics(dataset, &clusters, &views))

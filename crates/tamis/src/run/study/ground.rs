@@ -172,7 +172,7 @@ impl<'a> Ground<'a> {
                 let limit = limit_of(*budget, tokens)?;
                 let rows = random_rows(&dataset.pool, tokens, limit, seed.derive("size")).len();
                 let of = |chunk| {
-                    let pool = grouped.pool(dataset, chunk, limit, seed);
+                    let pool = grouped.pool(dataset, chunk, limit);
                     let traits = describe::traits(dataset, &folds, &embedded[1], &grouped.clusters);
                     let features = FeatureContext::new(traits, &pool);
                     (pool, features)
