@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use tamis::{
     run::{
         self, CheckAgentRecord, CheckAgentSettings, CheckClustersRecord, CheckClustersSettings, CheckProxyRecord,
-        CheckProxySettings, CheckedCluster,
+        CheckProxySettings, CheckedCluster, Telling,
     },
     select::Method,
 };
@@ -54,6 +54,10 @@ pub(crate) struct CheckProxyArgs {
     /// How many test rows (without them, rows of the confirm fold) to score the target on at most [default: 4000]
     #[arg(long, value_name = "ROWS", help_heading = "Check")]
     target_rows: Option<usize>,
+    /// How many other training seeds to fine-tune the target with on one random selection; 0: do not say what it takes to tell two
+    /// selections apart [default: 3]
+    #[arg(long, value_name = "N", help_heading = "Check")]
+    repeats: Option<usize>,
     /// Leave out the rungs that fine-tune
     #[arg(long, help_heading = "Check")]
     cheap: bool,
@@ -113,6 +117,7 @@ fn proxy(args: CheckProxyArgs, progress: &Progress) -> anyhow::Result<()> {
     }
     set(&mut settings.states, args.states);
     set(&mut settings.target_rows, args.target_rows);
+    set(&mut settings.repeats, args.repeats);
     let record = run::check_proxy(&settings, progress)?;
     let path = run::check_proxy_path(&settings);
     Ok(output::print(&format!(
@@ -230,7 +235,7 @@ fn agents(record: &CheckAgentRecord) -> String {
     text + "\n" + &record.verdict
 }
 
-/// The table of the rungs, best last line: the verdict.
+/// The table of the rungs, what it takes to tell two selections apart, the verdict.
 fn summary(record: &CheckProxyRecord) -> String {
     let mut text = format!(
         "\n{} selections of {} rows; the target's {} on {} rows that no reward is made from\n\n  {:34} {:22} {:>20} {:>8} {:>8} {:>10}\n",
@@ -256,5 +261,25 @@ fn summary(record: &CheckProxyRecord) -> String {
             rung.model, rung.metric, agreement.kendall.value, agreement.regret.value, rung.seconds
         );
     }
+    if let Some(telling) = &record.telling {
+        text += &format!("\n{}\n", apart(telling));
+    }
     text + "\n" + &record.verdict
+}
+
+/// What it takes to tell two selections apart, in a line.
+fn apart(telling: &Telling) -> String {
+    let (gap, rows) = (telling.gap, telling.noise.rows);
+    let needed = match (telling.seeds_on_these_rows, telling.seeds_and_rows) {
+        (Some(seeds), _) => format!("{seeds} fine-tuning seeds each on these {rows} rows"),
+        (None, Some((seeds, enough))) => {
+            format!("{seeds} fine-tuning seeds each and {enough} rows (these {rows} are too few)")
+        }
+        (None, None) => "a gap: all of them score the same".to_owned(),
+    };
+    format!(
+        "To tell apart two selections a median {gap:.4} apart takes {needed}, with 80% power at 5%; one seed each finds {:.4} \
+         (sd over seeds {:.4}, over rows {:.4}).",
+        telling.found, telling.noise.seed_sd, telling.noise.row_sd
+    )
 }

@@ -10,6 +10,7 @@ mod finetune;
 mod folder;
 mod judge;
 mod prepare;
+mod proxy_verdict;
 mod record;
 mod settings;
 mod stages;
@@ -27,6 +28,7 @@ pub use check_clusters::{
 pub use check_proxy::{CheckProxyRecord, CheckProxySettings, CheckedState, Rung, check_proxy, check_proxy_path};
 pub use compose::select;
 pub use finetune::{EpochRecord, FinetuneRecord, FinetuneSettings, TargetScores, finetune, selection_data};
+pub use proxy_verdict::{Costs, Telling};
 pub use record::{
     BudgetRecord, ChosenRow, ClusterRecord, DataRecord, Finetuned, LabelRecord, Scored, Scores, SelectionRecord,
     VERSION,
