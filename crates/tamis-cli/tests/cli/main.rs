@@ -3,6 +3,7 @@
 mod agents;
 mod bad_input;
 mod bad_vectors;
+mod clusters;
 mod finetune;
 mod fixture;
 mod help;

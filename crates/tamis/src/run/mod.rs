@@ -1,6 +1,7 @@
 //! The run directory, its stages, and going on after a kill: the only place where the parts are put together.
 
 mod check_agent;
+mod check_clusters;
 mod check_proxy;
 mod compose;
 mod curves;
@@ -9,6 +10,7 @@ mod finetune;
 mod folder;
 mod judge;
 mod prepare;
+mod proxy_verdict;
 mod record;
 mod settings;
 mod stages;
@@ -20,9 +22,14 @@ mod vectors;
 pub use check_agent::{
     AgentRecord, CheckAgentRecord, CheckAgentSettings, ProblemRecord, check_agent, check_agent_path,
 };
+pub use check_clusters::{
+    CheckClustersRecord, CheckClustersSettings, CheckedCluster, CountRecord, LabelsRecord, NearRow, check_clusters,
+    check_clusters_path,
+};
 pub use check_proxy::{CheckProxyRecord, CheckProxySettings, CheckedState, Rung, check_proxy, check_proxy_path};
 pub use compose::select;
 pub use finetune::{EpochRecord, FinetuneRecord, FinetuneSettings, TargetScores, finetune, selection_data};
+pub use proxy_verdict::{Costs, Telling};
 pub use record::{
     BudgetRecord, ChosenRow, ClusterRecord, DataRecord, Finetuned, LabelRecord, Scored, Scores, SelectionRecord,
     VERSION,
