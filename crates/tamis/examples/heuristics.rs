@@ -1,11 +1,11 @@
 //! What the rules without a score do on real rows: seconds of each, and the numbers that other programs are compared by.
 //!
 //! ```sh
-//! cargo run --release --example heuristics -- train.jsonl validation.jsonl vectors.npy 5% [folder]
+//! cargo run --release --example heuristics -- train.jsonl validation.jsonl vectors.npy 5% folder [rule ...]
 //! ```
 //!
 //! The array holds a vector for each row of train, then of validation; the whole validation file stands for the reward fold, and
-//! all training rows are in the pool. Printed is a JSON line a rule. Into the folder go `importance.txt`, the log weight of
+//! all training rows are in the pool. Printed is a JSON line a rule, all of them if none is named. Into the folder go `importance.txt`, the log weight of
 //! each row, and `facility-location.txt`, the numbers of the chosen rows from 0; both one a line.
 
 use std::{fmt::Display, path::Path, time::Instant};
@@ -21,8 +21,8 @@ use tamis::{
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [train, validation, vectors, budget, folder @ ..] = arguments.as_slice() else {
-        panic!("usage: heuristics <train> <validation> <vectors> <budget> [folder]");
+    let [train, validation, vectors, budget, folder, rules @ ..] = arguments.as_slice() else {
+        panic!("usage: heuristics <train> <validation> <vectors> <budget> <folder> [rule ...]");
     };
     let settings = DataSettings {
         train: vec![train.into()],
@@ -58,6 +58,9 @@ fn main() -> Result<()> {
         losses: &|| Ok(tokens.iter().map(|&t| t as f32).collect()),
     };
     for (rule, name) in Heuristic::NAMES {
+        if !rules.is_empty() && !rules.iter().any(|named| named == name) {
+            continue;
+        }
         let began = Instant::now();
         let rows = rule.choose(&view, limit, Seed(0), &Silent)?;
         let seconds = began.elapsed().as_secs_f64();
@@ -65,13 +68,11 @@ fn main() -> Result<()> {
         let objective = facility_location::objective(view.vectors, &all, &rows);
         let line = serde_json::json!({"rule": name, "rows": rows.len(), "seconds": seconds, "objective": objective});
         println!("{line}");
-        if let ([folder], Heuristic::FacilityLocation) = (folder, rule) {
+        if rule == Heuristic::FacilityLocation {
             write(folder, "facility-location.txt", &rows);
         }
     }
-    if let [folder] = folder {
-        write(folder, "importance.txt", &frequency::importance(&view));
-    }
+    write(folder, "importance.txt", &frequency::importance(&view));
     Ok(())
 }
 

@@ -28,11 +28,14 @@ const MOST_REPRESENTED: usize = 10_000;
 /// Represented rows that one product covers: their vectors stay in a core's cache.
 const PANEL: usize = 512;
 
-/// Rows whose gains are found together at first.
-const BLOCK: usize = 256;
+/// The most rows that are looked at together.
+const BLOCK: usize = 128;
 
-/// Rows that are looked at again together: this many, then twice as many each time, up to a block.
+/// Rows that are looked at together first when a row is sought; then twice as many each time.
 const BATCH: usize = 16;
+
+/// The most entries of an excess that is kept: as much memory as a vector of 512 numbers.
+const MOST_KEPT: usize = 256;
 
 /// The rows that are to be represented, in ascending order: all of them, or a sample.
 pub fn represented(rows: usize, seed: Seed) -> Vec<u32> {
@@ -51,27 +54,24 @@ pub fn represented(rows: usize, seed: Seed) -> Vec<u32> {
 /// The sum over the represented rows of the largest similarity to a chosen row, at least 0; higher is better. Vectors are unit
 /// vectors, shape `(rows, dim)`.
 pub fn objective(vectors: &Matrix, represented: &[u32], chosen: &[u32]) -> f64 {
-    let all = Represented::new(vectors, represented);
-    let mut served = vec![0.0; represented.len()];
-    let mut similarities = Vec::new();
+    let mut all = Represented::new(vectors, represented);
     for rows in chosen.chunks(BLOCK) {
-        all.by_panel(rows, &mut similarities, |_, _| ());
-        for i in 0..rows.len() {
-            serve(&mut served, of_row(&similarities, rows.len(), i));
+        for excess in all.excesses(rows) {
+            all.raise(&excess);
         }
     }
-    served.iter().map(|&similarity| f64::from(similarity)).sum()
+    all.served.iter().map(|&similarity| f64::from(similarity)).sum()
 }
 
 /// Takes rows until the purse is empty; ties take the lower row.
 pub(super) fn spend(purse: &mut Purse<'_>, vectors: &Matrix, seed: Seed, monitor: &dyn Monitor) -> Result<()> {
     let represented = represented(vectors.rows(), seed);
-    let mut facilities = Facilities::new(Represented::new(vectors, &represented), monitor)?;
+    let mut greedy = Greedy::new(Represented::new(vectors, &represented), monitor)?;
     while !purse.is_empty() {
         if monitor.cancelled() {
             return Err(Error::Interrupted);
         }
-        let Some(best) = facilities.best() else { break };
+        let Some(best) = greedy.best() else { break };
         if !purse.take(best) {
             break;
         }
@@ -90,30 +90,32 @@ pub fn order(vectors: &Matrix, most: usize, seed: Seed, monitor: &dyn Monitor) -
     Ok(purse.into_order())
 }
 
+/// The represented rows to which a row is more similar than any chosen one is, with the similarity. Only ever shrinks.
+type Excess = Vec<(u32, f32)>;
+
 /// The greedy algorithm between two picks.
-struct Facilities<'a> {
+struct Greedy<'a> {
     all: Represented<'a>,
-    /// The largest similarity of each represented row to a chosen one, at least 0, shape `(represented,)`.
-    served: Vec<f32>,
     /// An upper bound of what each row that is left would add.
     bounds: BinaryHeap<Ranked>,
+    /// The excess of each row as it was last seen, where it is short; it spares the next product.
+    kept: Vec<Option<Excess>>,
 }
 
-impl<'a> Facilities<'a> {
+impl<'a> Greedy<'a> {
     fn new(all: Represented<'a>, monitor: &dyn Monitor) -> Result<Self> {
-        let served = vec![0.0; all.count];
         let rows: Vec<u32> = (0..all.vectors.rows() as u32).collect();
         let mut bounds = Vec::with_capacity(rows.len());
-        let mut similarities = Vec::new();
         for rows in rows.chunks(BLOCK) {
             if monitor.cancelled() {
                 return Err(Error::Interrupted);
             }
-            bounds.extend(all.gains(rows, &served, &mut similarities));
+            let excesses = all.excesses(rows);
+            bounds.extend(rows.iter().zip(excesses).map(|(&row, excess)| all.gain(row, &excess)));
         }
         Ok(Self {
+            kept: vec![None; rows.len()],
             all,
-            served,
             bounds: bounds.into(),
         })
     }
@@ -121,8 +123,6 @@ impl<'a> Facilities<'a> {
     /// Takes the row that adds most.
     fn best(&mut self) -> Option<u32> {
         let mut best: Option<Ranked> = None;
-        let mut best_similarities: Vec<f32> = Vec::new();
-        let mut similarities = Vec::new();
         let mut looked_at = Vec::new();
         let mut batch = BATCH;
         loop {
@@ -136,31 +136,48 @@ impl<'a> Facilities<'a> {
             if rows.is_empty() {
                 break;
             }
-            let gains = self.all.gains(&rows, &self.served, &mut similarities);
-            for (i, &gain) in gains.iter().enumerate() {
-                if best.is_none_or(|best| gain > best) {
-                    best = Some(gain);
-                    best_similarities.clear();
-                    best_similarities.extend(of_row(&similarities, rows.len(), i));
-                }
-            }
-            looked_at.extend(gains);
+            let seen = self.look_at(&rows);
+            best = best.max(seen.iter().map(|&(gain, _)| gain).max());
+            looked_at.extend(seen);
             batch = (2 * batch).min(BLOCK);
         }
         let best = best?.row;
-        self.bounds
-            .extend(looked_at.into_iter().filter(|gain| gain.row != best));
-        serve(&mut self.served, best_similarities);
+        for (gain, excess) in looked_at {
+            if gain.row == best {
+                self.all.raise(&excess);
+            } else {
+                self.bounds.push(gain);
+                if excess.len() <= MOST_KEPT {
+                    self.kept[gain.row as usize] = Some(excess);
+                }
+            }
+        }
         Some(best)
+    }
+
+    /// What each of these rows would add, and its excess.
+    fn look_at(&mut self, rows: &[u32]) -> Vec<(Ranked, Excess)> {
+        let (known, unknown): (Vec<u32>, Vec<u32>) = rows.iter().partition(|&&row| self.kept[row as usize].is_some());
+        let known = known.into_iter().filter_map(|row| {
+            let mut excess = self.kept[row as usize].take()?;
+            excess.retain(|&(at, similarity)| similarity > self.all.served[at as usize]);
+            Some((row, excess))
+        });
+        let unknown = unknown.iter().copied().zip(self.all.excesses(&unknown));
+        known
+            .chain(unknown)
+            .map(|(row, excess)| (self.all.gain(row, &excess), excess))
+            .collect()
     }
 }
 
-/// The rows that are to be represented, laid out for products with any rows.
+/// The rows that are to be represented, and how well they are.
 struct Represented<'a> {
     vectors: &'a Matrix,
-    count: usize,
     /// The represented vectors as columns, `PANEL` of them each, shape `(dim, columns)`.
     panels: Vec<Vec<f32>>,
+    /// The largest similarity of each represented row to a chosen one, at least 0, shape `(represented,)`.
+    served: Vec<f32>,
 }
 
 impl<'a> Represented<'a> {
@@ -171,75 +188,60 @@ impl<'a> Represented<'a> {
         };
         Self {
             vectors,
-            count: represented.len(),
             panels: represented.chunks(PANEL).map(panel).collect(),
+            served: vec![0.0; represented.len()],
         }
     }
 
-    /// What each row would add.
-    fn gains(&self, rows: &[u32], served: &[f32], similarities: &mut Vec<f32>) -> Vec<Ranked> {
-        let by_panel = self.by_panel(rows, similarities, |panel, similarities| {
-            let served = &served[panel * PANEL..self.count.min((panel + 1) * PANEL)];
-            similarities
-                .chunks(served.len())
-                .map(|row| gain(row, served))
-                .collect::<Vec<f64>>()
-        });
-        let gain = |i: usize| by_panel.iter().map(|gains| gains[i]).sum();
-        rows.iter()
-            .enumerate()
-            .map(|(i, &row)| Ranked { value: gain(i), row })
-            .collect()
-    }
-
-    /// Fills `out` with the similarities of rows to all that are represented, a panel after the other, each of shape
-    /// `(rows, columns)`, and calls a function with each panel's number and part of it.
-    fn by_panel<T: Send>(&self, rows: &[u32], out: &mut Vec<f32>, then: impl Fn(usize, &[f32]) -> T + Sync) -> Vec<T> {
+    /// The excess of each row.
+    fn excesses(&self, rows: &[u32]) -> Vec<Excess> {
         let (m, dim) = (rows.len(), self.vectors.cols());
+        if m == 0 {
+            return Vec::new();
+        }
         let block = self.vectors.gather(rows);
-        out.resize(m * self.count, 0.0);
-        out.par_chunks_mut(m * PANEL)
+        // A panel after the other, each of shape `(m, columns)`.
+        let mut similarities = vec![0.0; m * self.served.len()];
+        similarities
+            .par_chunks_mut(m * PANEL)
             .zip(&self.panels)
-            .enumerate()
-            .map(|(panel, (out, columns))| {
+            .for_each(|(out, panel)| {
                 let width = out.len() / m;
-                multiply(
-                    out,
-                    View::new(block.as_slice(), m, dim),
-                    View::new(columns, dim, width),
-                    0.0,
-                );
-                then(panel, out)
-            })
-            .collect()
+                let panel = View::new(panel, dim, width);
+                multiply(out, View::new(block.as_slice(), m, dim), panel, 0.0);
+            });
+        let excess = |i: usize| {
+            let mut excess = Excess::new();
+            let panels = similarities.chunks(m * PANEL).zip(self.served.chunks(PANEL));
+            for ((panel, served), first) in panels.zip((0..).step_by(PANEL)) {
+                let own = &panel[i * served.len()..(i + 1) * served.len()];
+                for ((&similarity, &served), at) in own.iter().zip(served).zip(first..) {
+                    if similarity > served {
+                        excess.push((at, similarity));
+                    }
+                }
+            }
+            excess
+        };
+        (0..m).into_par_iter().map(excess).collect()
     }
-}
 
-/// The similarities of row `i` of `rows` rows, shape `(represented,)`.
-fn of_row(similarities: &[f32], rows: usize, i: usize) -> impl Iterator<Item = f32> {
-    similarities.chunks(rows * PANEL).flat_map(move |panel| {
-        let width = panel.len() / rows;
-        panel[i * width..(i + 1) * width].iter().copied()
-    })
-}
-
-/// Counts a chosen row in.
-fn serve(served: &mut [f32], similarities: impl IntoIterator<Item = f32>) {
-    for (served, similarity) in served.iter_mut().zip(similarities) {
-        *served = served.max(similarity);
-    }
-}
-
-/// How far similarities exceed what there is, summed in lanes, which run side by side. No rounding makes it grow with `served`.
-fn gain(similarities: &[f32], served: &[f32]) -> f64 {
-    const LANES: usize = 16;
-    let mut sums = [0.0; LANES];
-    for (similarities, served) in similarities.chunks(LANES).zip(served.chunks(LANES)) {
-        for ((sum, similarity), served) in sums.iter_mut().zip(similarities).zip(served) {
-            *sum += f64::from((similarity - served).max(0.0));
+    /// What a row would add.
+    fn gain(&self, row: u32, excess: &Excess) -> Ranked {
+        let added = |&(at, similarity): &(u32, f32)| f64::from(similarity) - f64::from(self.served[at as usize]);
+        Ranked {
+            value: excess.iter().map(added).sum(),
+            row,
         }
     }
-    sums.iter().sum()
+
+    /// Counts a chosen row in.
+    fn raise(&mut self, excess: &Excess) {
+        for &(at, similarity) in excess {
+            let served = &mut self.served[at as usize];
+            *served = served.max(similarity);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -315,9 +317,9 @@ mod tests {
         // More rows than a block and a panel hold: every gain looked at anew gives the same rows.
         let vectors = Sample::drawn(700, 1, 5).vectors;
         let all: Vec<u32> = (0..700).collect();
-        let mut facilities = Facilities::new(Represented::new(&vectors, &all), &Silent).expect("begins");
-        let lazy: Vec<u32> = (0..40).filter_map(|_| facilities.best()).collect();
-        let mut facilities = Facilities::new(Represented::new(&vectors, &all), &Silent).expect("begins");
+        let mut greedy = Greedy::new(Represented::new(&vectors, &all), &Silent).expect("begins");
+        let lazy: Vec<u32> = (0..40).filter_map(|_| greedy.best()).collect();
+        let mut greedy = Greedy::new(Represented::new(&vectors, &all), &Silent).expect("begins");
         let eager: Vec<u32> = (0..40)
             .filter_map(|_| {
                 let every = facilities
@@ -328,8 +330,8 @@ mod tests {
                         ..bound
                     })
                     .collect();
-                facilities.bounds = every;
-                facilities.best()
+                greedy.bounds = every;
+                greedy.best()
             })
             .collect();
         assert_eq!(lazy, eager);

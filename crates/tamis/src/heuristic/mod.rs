@@ -81,7 +81,6 @@ impl Heuristic {
     ///
     /// If the probe cannot be trained, the pool is too large for the rule, or the user asked to stop.
     pub fn choose(self, view: &View<'_>, limit: Limit, seed: Seed, monitor: &dyn Monitor) -> Result<Vec<u32>> {
-        let seed = seed.derive("heuristic");
         let mut purse = Purse::new(view.tokens, limit);
         match self {
             Self::Stratified => purse.spend(stratified::order(view.targets, limit, seed)),
