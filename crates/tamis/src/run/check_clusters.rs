@@ -34,7 +34,8 @@ const LARGEST: f64 = 0.5;
 const TINY: u64 = 5;
 /// See `TINY`.
 const MOST_TINY: f64 = 0.25;
-/// Labels are told by clusters where these take away this share of the impurity that random ones leave.
+/// Labels are told by clusters where purity or mutual information go this share of the way from random clusters' to 1. With fewer
+/// clusters than labels purity is low whatever they are.
 const TELLING: f64 = 0.1;
 /// Characters of a row's text in the record.
 const TEXT: usize = 160;
@@ -364,8 +365,9 @@ fn verdict(counts: &[CountRecord], labels: Option<&LabelsRecord>, clusters: &[Ch
         );
     }
     let of_labels = labels.map_or(String::new(), |labels| {
-        let left = 1.0 - labels.purity_random;
-        let told = labels.purity - labels.purity_random > TELLING * left;
+        let gained = |value: f64, random: f64| value - random > TELLING * (1.0 - random);
+        let told = gained(labels.purity, labels.purity_random)
+            || gained(labels.mutual_information, labels.mutual_information_random);
         format!(
             ", and {} of labels (purity {:.2}, random clusters {:.2})",
             if told { "they tell" } else { "they tell little" },
@@ -438,16 +440,23 @@ mod tests {
 
     #[test]
     fn labels_that_clusters_do_not_tell_are_told_of_and_no_failure() {
-        let labels = |purity| LabelsRecord {
-            purity,
-            purity_random: 0.5,
-            mutual_information: 0.0,
-            mutual_information_random: 0.0,
+        let said = |purity, mutual_information| {
+            let labels = LabelsRecord {
+                purity,
+                purity_random: 0.5,
+                mutual_information,
+                mutual_information_random: 0.0,
+            };
+            verdict(&[count(3, 0.1, 0.6)], Some(&labels), &clusters(&[30, 30, 40]))
         };
-        let said = |purity| verdict(&[count(3, 0.1, 0.6)], Some(&labels(purity)), &clusters(&[30, 30, 40]));
-        // A tenth of what random clusters leave is .05.
-        assert!(said(0.54).contains("they tell little of labels") && said(0.54).starts_with("Sound"));
-        assert!(said(0.56).contains("they tell of labels"));
+        // A tenth of what random clusters leave is .05 of purity and .1 of mutual information.
+        let little = said(0.54, 0.09);
+        assert!(
+            little.starts_with("Sound") && little.contains("they tell little of labels"),
+            "{little}"
+        );
+        assert!(said(0.56, 0.0).contains("they tell of labels"));
+        assert!(said(0.5, 0.11).contains("they tell of labels"));
     }
 
     #[test]
