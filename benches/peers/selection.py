@@ -125,7 +125,8 @@ def agree(data, arguments):
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
         for split, most in [("train", rows), ("validation", None)]:
-            lines = [json.dumps({"text": text, "label": "x"}) for text in data.texts[split][:most]]
+            # No rule that is compared looks at labels.
+            lines = [json.dumps({"text": text, "label": i % 2}) for i, text in enumerate(data.texts[split][:most])]
             (scratch / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
         train, validation = len(data.texts["train"]), len(data.texts["validation"])
         own = numpy.concatenate([data.vectors[:rows], data.vectors[train : train + validation]])

@@ -34,8 +34,8 @@ const BLOCK: usize = 128;
 /// Rows that are looked at together first when a row is sought; then twice as many each time.
 const BATCH: usize = 16;
 
-/// The most entries of an excess that is kept: as much memory as a vector of 512 numbers.
-const MOST_KEPT: usize = 256;
+/// The most entries of an excess that is kept: as much memory as a vector of 1,024 numbers.
+const MOST_KEPT: usize = 512;
 
 /// The rows that are to be represented, in ascending order: all of them, or a sample.
 pub fn represented(rows: usize, seed: Seed) -> Vec<u32> {
@@ -122,37 +122,37 @@ impl<'a> Greedy<'a> {
 
     /// Takes the row that adds most.
     fn best(&mut self) -> Option<u32> {
-        let mut best: Option<Ranked> = None;
-        let mut looked_at = Vec::new();
+        let mut best: Option<(Ranked, Excess)> = None;
         let mut batch = BATCH;
         loop {
             let mut rows = Vec::with_capacity(batch);
             while rows.len() < batch
                 && let Some(bound) = self.bounds.peek()
-                && best.is_none_or(|best| *bound > best)
+                && best.as_ref().is_none_or(|(best, _)| bound > best)
             {
                 rows.extend(self.bounds.pop().map(|bound| bound.row));
             }
             if rows.is_empty() {
                 break;
             }
-            let seen = self.look_at(&rows);
-            best = best.max(seen.iter().map(|&(gain, _)| gain).max());
-            looked_at.extend(seen);
+            for seen in self.look_at(&rows) {
+                let better = best.as_ref().is_none_or(|best| seen.0 > best.0);
+                let loser = if better { best.replace(seen) } else { Some(seen) };
+                loser.into_iter().for_each(|(gain, excess)| self.put_back(gain, excess));
+            }
             batch = (2 * batch).min(BLOCK);
         }
-        let best = best?.row;
-        for (gain, excess) in looked_at {
-            if gain.row == best {
-                self.all.raise(&excess);
-            } else {
-                self.bounds.push(gain);
-                if excess.len() <= MOST_KEPT {
-                    self.kept[gain.row as usize] = Some(excess);
-                }
-            }
+        let (best, excess) = best?;
+        self.all.raise(&excess);
+        Some(best.row)
+    }
+
+    fn put_back(&mut self, gain: Ranked, mut excess: Excess) {
+        self.bounds.push(gain);
+        if excess.len() <= MOST_KEPT {
+            excess.shrink_to_fit();
+            self.kept[gain.row as usize] = Some(excess);
         }
-        Some(best)
     }
 
     /// What each of these rows would add, and its excess.
@@ -322,7 +322,7 @@ mod tests {
         let mut greedy = Greedy::new(Represented::new(&vectors, &all), &Silent).expect("begins");
         let eager: Vec<u32> = (0..40)
             .filter_map(|_| {
-                let every = facilities
+                let every = greedy
                     .bounds
                     .drain()
                     .map(|bound| Ranked {
