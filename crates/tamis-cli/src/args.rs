@@ -105,7 +105,8 @@ pub(crate) struct SelectArgs {
     /// How much one action takes: a number of rows, `cluster`, or `auto` [default: auto]
     #[arg(long, value_name = "ROWS|cluster|auto", help_heading = "Search")]
     chunk: Option<String>,
-    /// In which order the rows of a cluster are taken: random or representative [default: random]
+    /// In which order the rows of a cluster are taken: representative (those first that resemble the whole cluster)
+    /// or random [default: representative]
     #[arg(long, help_heading = "Search")]
     order: Option<String>,
     /// What is measured: accuracy, macro-f1 or log-loss [default: accuracy]

@@ -271,9 +271,9 @@ pub fn members(assignment: &[u32], clusters: usize, seed: Seed) -> Vec<Vec<u32>>
 #[serde(rename_all = "kebab-case")]
 pub enum RowOrder {
     /// At random.
-    #[default]
     Random,
     /// Those first that resemble the cluster as a whole: by facility location.
+    #[default]
     Representative,
 }
 

@@ -26,7 +26,7 @@ pub struct SelectSettings {
     pub budget: Budget,
     /// How much one action takes. Default: as many rows as make about 40 steps.
     pub chunk: Grain,
-    /// In which order the rows of a cluster are taken. Default: random.
+    /// In which order the rows of a cluster are taken. Default: representative ones first.
     pub order: RowOrder,
     /// `lexical`, the folder or hub id of a sentence encoder, or a .npy or .safetensors file. Default: `lexical`.
     pub embedder: String,
