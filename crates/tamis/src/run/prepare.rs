@@ -96,14 +96,18 @@ fn ordered(
     Ok(members)
 }
 
-/// Embeds and clusters.
+/// Embeds, where vectors and the price of rows are not known yet, and clusters.
 pub(super) fn group(
     settings: &SelectSettings,
     dataset: &Dataset,
+    known: Option<(Vec<Embedded>, Vec<u32>)>,
     stages: &mut Stages<'_>,
     monitor: &dyn Monitor,
 ) -> Result<Grouped> {
-    let (embedded, tokens) = vectors::embed(settings, dataset, stages, monitor)?;
+    let (embedded, tokens) = match known {
+        Some(known) => known,
+        None => vectors::embed(settings, dataset, stages, monitor)?,
+    };
     let views = vectors::one_each(&embedded[0]).gather(&dataset.pool);
     let clusters = stages.run("cluster", None, || {
         let k_means = KMeansSettings {
@@ -150,7 +154,7 @@ pub(super) fn prepare(
     stages: &mut Stages<'_>,
     monitor: &dyn Monitor,
 ) -> Result<Prepared> {
-    let grouped = group(settings, dataset, stages, monitor)?;
+    let grouped = group(settings, dataset, None, stages, monitor)?;
     let limit = limit_of(settings.budget, &grouped.tokens)?;
     let pool = grouped.pool(dataset, settings.chunk, limit);
     let Grouped {

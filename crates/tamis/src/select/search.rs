@@ -42,6 +42,7 @@ impl Greedy {
     pub(super) fn episode(self, problem: &mut Problem<'_>, seed: Seed) -> Result<()> {
         let mut rng = seed.rng();
         problem.restart()?;
+        let (longest, mut steps) = (problem.pool().longest_episode(), 0);
         loop {
             let mut open: Vec<usize> = (0..problem.legal().len())
                 .filter(|&c| problem.legal()[c].is_some())
@@ -50,10 +51,17 @@ impl Greedy {
             if left == 0 || open.is_empty() {
                 return Ok(());
             }
+            // The first episode has to come to its end, whatever there is to spend.
+            let affordable = if problem.best().is_empty() {
+                (left / longest.saturating_sub(steps).max(1)).max(1)
+            } else {
+                left
+            };
+            steps += 1;
             let tries = self
                 .candidates
                 .min(open.len())
-                .min(usize::try_from(left).unwrap_or(usize::MAX));
+                .min(usize::try_from(affordable).unwrap_or(usize::MAX));
             let candidates = open.partial_shuffle(&mut rng, tries).0.to_vec();
             let rewards = problem.peek(&candidates)?;
             let best = (0..tries)

@@ -53,7 +53,8 @@ fn line<'a>(
         .filter_map(|cell| Some((*cell, random(cell.seed).filter(|random| random.error.is_none())?)))
         .collect();
     let mean_of = |value: &dyn Fn(&CellRecord) -> f64| {
-        sound.iter().map(|cell| value(cell)).sum::<f64>() / sound.len().max(1) as f64
+        // From 0.0 on: the sum of nothing is -0.0.
+        sound.iter().fold(0.0, |sum, cell| sum + value(cell)) / sound.len().max(1) as f64
     };
     MethodRecord {
         budget: budget.to_owned(),

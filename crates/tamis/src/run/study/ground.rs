@@ -94,6 +94,8 @@ pub(super) struct Prepared {
     pub(super) cluster: f64,
     /// Features and tuning of the probe.
     pub(super) probe: f64,
+    /// What this seed spent on all of it.
+    pub(super) spent: f64,
 }
 
 impl Prepared {
@@ -137,6 +139,7 @@ impl<'a> Ground<'a> {
         study: &StudySettings,
         index: u64,
         dataset: &'a Dataset,
+        earlier: Option<Self>,
         stages: &mut Stages<'_>,
         monitor: &dyn Monitor,
     ) -> Result<Self> {
@@ -144,7 +147,14 @@ impl<'a> Ground<'a> {
         let seed = settings.seed;
         let folds = Folds::split(&dataset.validation.targets(), seed.derive("folds"))?;
         let began = stages.seconds();
-        let grouped = group(&settings, dataset, stages, monitor)?;
+        // Vectors depend on the seed only where they are fitted to the texts.
+        let (known, embed) = match earlier {
+            Some(Ground { grouped, prepared, .. }) if settings.embedder != "lexical" => {
+                (Some((grouped.embedded, grouped.tokens)), Some(prepared.embed))
+            }
+            _ => (None, None),
+        };
+        let grouped = group(&settings, dataset, known, stages, monitor)?;
         let (tokens, embedded) = (grouped.tokens.as_slice(), grouped.embedded.as_slice());
         let target = if settings.finetunes() {
             Some(stages.run("tokenize", None, || Target::load(&settings, dataset))?)
@@ -195,10 +205,13 @@ impl<'a> Ground<'a> {
         let after = stages.seconds();
         let of = |name: &str| after.get(name).unwrap_or(&0.0) - began.get(name).unwrap_or(&0.0);
         let total = after.values().sum::<f64>() - began.values().sum::<f64>();
+        let cluster = of("cluster") + of("order");
         let prepared = Prepared {
-            embed: of("embed"),
-            cluster: of("cluster"),
-            probe: total - of("embed") - of("cluster"),
+            // Every method needs the vectors, also where an earlier seed made them.
+            embed: embed.unwrap_or(of("embed")),
+            cluster,
+            probe: total - of("embed") - cluster,
+            spent: total,
         };
         Ok(Self {
             dataset,

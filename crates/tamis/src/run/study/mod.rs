@@ -151,14 +151,16 @@ pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRec
     let ledger = folder::claim_with_ledger(&settings.select.out, SETTINGS, &now, &dataset.fingerprint)?;
     let mut book = Book::open(settings, &dataset, ledger, began)?;
     book.write(settings)?;
+    let mut earlier = None;
     for index in 0..settings.seeds {
         let jobs = jobs(settings, index, &book.cells);
         if jobs.is_empty() {
             continue;
         }
-        let ground = Ground::new(settings, index, &dataset, &mut stages, monitor)?;
-        book.prepared += ground.prepared.total();
+        let ground = Ground::new(settings, index, &dataset, earlier.take(), &mut stages, monitor)?;
+        book.prepared += ground.prepared.spent;
         run(settings, &ground, jobs, &mut book, monitor)?;
+        earlier = Some(ground);
     }
     let record = book.write(settings)?;
     output::write_tables(&record, &settings.select.out)?;
