@@ -40,7 +40,7 @@ def cut(arguments, name):
 def select(arguments, name, agent, evaluations, seed):
     out = arguments.out / f"{name}-{agent}-{evaluations}-{seed}"
     shutil.rmtree(out, ignore_errors=True)
-    command = [arguments.tamis, "select", *cut(arguments, name), "--embedder", arguments.model, "--metric", SETS[name],
+    command = [arguments.tamis, "select", *cut(arguments, name), "--order", "random", "--embedder", arguments.model, "--metric", SETS[name],
                "--budget", arguments.budget, "--agent", agent, "--max-evaluations", evaluations, "--seed", seed,
                "--threads", 1, "--cache", arguments.out / "cache", "--out", out]
     subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -91,7 +91,7 @@ def chosen(arguments, name, seed, extra):
     shutil.rmtree(cache, ignore_errors=True)
     config = arguments.out / "select.toml"
     config.write_text(f"[finetune.train]\nepochs = {arguments.epochs}\nmax_length = {arguments.max_length}\n", encoding="utf-8")
-    seconds = run(arguments, "select", *files_of(arguments, name), "--config", config, "--embedder", arguments.model,
+    seconds = run(arguments, "select", *files_of(arguments, name), "--order", "random", "--config", config, "--embedder", arguments.model,
                   "--metric", CASES[name][3], "--budget", arguments.budget, "--seed", seed, "--out", run_folder, "--cache", cache, *extra)
     cell = fine_tuned(arguments, name, seed, "--selection", run_folder)
     return {**cell, "seconds": cell["seconds"] + seconds}

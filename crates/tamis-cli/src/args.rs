@@ -102,8 +102,8 @@ pub(crate) struct SelectArgs {
     /// The agent's network: shared (one network reads each cluster) or flat (the paper's) [default: shared]
     #[arg(long, help_heading = "Search")]
     network: Option<String>,
-    /// How much one action takes: a number of rows, `cluster`, or `auto` [default: auto]
-    #[arg(long, value_name = "ROWS|cluster|auto", help_heading = "Search")]
+    /// How much one action takes: a number of rows, "80 steps" (rows for as many), `cluster` or `auto` [default: auto]
+    #[arg(long, value_name = "ROWS|STEPS|cluster|auto", help_heading = "Search")]
     chunk: Option<String>,
     /// In which order the rows of a cluster are taken: representative (those first that resemble the whole cluster)
     /// or random [default: representative]

@@ -1,6 +1,6 @@
 //! Clusters cut into chunks: what can be taken, what is legal, what it costs.
 //!
-//! The rows of a cluster stand in one fixed, seeded order, and are only ever taken from its front. So a state is fully
+//! The rows of a cluster stand in one fixed order, and are only ever taken from its front. So a state is fully
 //! told by how many rows of each cluster are taken, whatever the path that led to it.
 
 use std::{fmt, ops::Range, str::FromStr};

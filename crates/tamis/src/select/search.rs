@@ -139,3 +139,20 @@ pub(super) fn completed(pool: &Pool, plan: &[usize], rng: &mut ChaCha8Rng) -> Pa
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::select::toy::Toy;
+
+    #[test]
+    fn greedy_comes_to_an_end_with_few_evaluations() {
+        let toy = Toy::new(12);
+        let pool = toy.pool(6);
+        // One for nothing taken, one a step: 12 candidates a step would end it after the first.
+        toy.problem(&pool, 1 + pool.longest_episode(), |mut problem| {
+            Greedy::default().select(&mut problem, Seed(2)).expect("searches");
+            assert!(!problem.best().is_empty());
+        });
+    }
+}
