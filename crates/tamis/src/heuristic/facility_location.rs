@@ -7,7 +7,8 @@
 //!
 //! Sources: Nemhauser, Wolsey & Fisher 1978 (the guarantee); Minoux 1978 (lazy evaluation); Lin & Bilmes 2011 (choosing training
 //! data so). The objective is that of `FacilityLocationSelection` in `apricot-select` with a matrix of cosines, cut at 0. We
-//! differ in one way: above 10,000 rows, those that are to be represented are a random sample; any row may be chosen.
+//! differ in one way: above 10,000 rows, those that are to be represented are a random sample; any row may be chosen. So
+//! from a few thousand picks on, the choice comes near that sample, and its sum over other rows near that of random rows.
 
 use std::collections::BinaryHeap;
 

@@ -5,14 +5,16 @@
 //! under the two. Rows are drawn without replacement in proportion to it: the largest of `ln importance + Gumbel noise`.
 //!
 //! Source: Xie et al., arXiv 2302.03169, section 4. Words, buckets and smoothing are those of the authors' package
-//! `data-selection` 1.0.3 (`HashedNgramDSIR`), whose log weights ours equal up to rounding. We differ in three ways:
+//! `data-selection` 1.0.3 (`HashedNgramDSIR`), whose log weights ours equal up to rounding. We differ in two ways:
 //!
 //! 1. No row is too short to be drawn; the package passes over rows below 100 words unless it is told not to.
 //! 2. The texts of a row are joined by a space.
-//! 3. What is a letter or a space follows Rust's tables of Unicode, not Python's; they disagree on combining marks.
+
+use std::sync::LazyLock;
 
 use rand::RngExt;
 use rayon::prelude::*;
+use regex::Regex;
 use sha2::{Digest, Sha256};
 
 use super::View;
@@ -81,30 +83,11 @@ fn buckets(text: &str) -> Vec<u16> {
     words.iter().map(|word| bucket(word)).chain(pairs).collect()
 }
 
-/// Runs of letters, digits and underscores, and runs of what is neither that nor a space: `\w+|[^\w\s]+`.
+/// Runs of letters, digits, marks and underscores, and runs of what is neither that nor a space, by the pattern of NLTK's
+/// `WordPunctTokenizer`. What `\w` is agrees with NLTK 3.10, which matches by the module `regex`; before, by `re`, marks were no part of it.
 fn words(text: &str) -> Vec<&str> {
-    #[derive(PartialEq, Clone, Copy)]
-    enum Kind {
-        Word,
-        Mark,
-        Space,
-    }
-    let kind = |c: char| match c {
-        '_' => Kind::Word,
-        c if c.is_alphanumeric() => Kind::Word,
-        c if c.is_whitespace() => Kind::Space,
-        _ => Kind::Mark,
-    };
-    let mut words = Vec::new();
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let end = rest.find(|c| kind(c) != kind(first)).unwrap_or(rest.len());
-        if kind(first) != Kind::Space {
-            words.push(&rest[..end]);
-        }
-        rest = &rest[end..];
-    }
-    words
+    static WORDS: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\w+|[^\w\s]+").expect("the pattern is valid"));
+    WORDS.find_iter(text).map(|word| word.as_str()).collect()
 }
 
 /// The SHA-256 of a word as a number, big end first, modulo the number of buckets.
@@ -125,6 +108,10 @@ mod tests {
             [
                 "it", "'", "s", "5", "o", "'", "clock", ";", "a_b", "--", "brûlée", "..."
             ]
+        );
+        assert_eq!(
+            words("कि x² \u{263a}\u{fe0f} a\u{203f}b"),
+            ["कि", "x", "²", "\u{263a}", "\u{fe0f}", "a\u{203f}b"]
         );
         // python: from data_selection.hashed_ngram_dsir import hash_buckets; hash_buckets("cat"), hash_buckets("the cat"), ...
         assert_eq!([bucket("cat"), bucket("the cat"), bucket("très")], [2366, 143, 2320]);
