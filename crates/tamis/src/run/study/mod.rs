@@ -150,6 +150,7 @@ pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRec
     let now = folder::without(settings, &["out", "cache", "gram_memory", "frozen_memory"])?;
     let ledger = folder::claim_with_ledger(&settings.select.out, SETTINGS, &now, &dataset.fingerprint)?;
     let mut book = Book::open(settings, &dataset, ledger, began)?;
+    book.prepared += stages.seconds().values().sum::<f64>();
     book.write(settings)?;
     let mut earlier = None;
     for index in 0..settings.seeds {
