@@ -8,6 +8,7 @@ mod demo;
 mod finetune;
 mod output;
 mod progress;
+mod report;
 mod select;
 mod summary;
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         Command::Select(args) => select::run(*args, &progress),
         Command::Finetune(args) => finetune::run(*args, &progress),
         Command::Check(command) => check::run(command, &progress),
+        Command::Report(args) => report::run(&args),
         Command::Demo(args) => demo::run(&args, &progress),
     };
     match outcome {

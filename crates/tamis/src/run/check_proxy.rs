@@ -14,9 +14,9 @@ use super::{
     describe, folder,
     judge::random_rows,
     prepare::{Features, Prepared, Tuned, prepare, read},
-    record::VERSION,
+    record::{StageRecord, VERSION},
     settings::{RewardKind, SelectSettings},
-    stages::{StageRecord, Stages},
+    stages::Stages,
     target::{Target, adapt_rows, trained_on_each},
 };
 use crate::{

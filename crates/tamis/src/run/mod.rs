@@ -2,29 +2,31 @@
 
 mod check_agent;
 mod check_proxy;
+mod command;
 mod compose;
 mod curves;
 mod describe;
 mod finetune;
 mod folder;
 mod judge;
+mod map;
 mod prepare;
-mod record;
 mod settings;
 mod stages;
 mod target;
 mod tensorboard;
 mod vectors;
 
+use crate::record;
+
+pub use crate::record::{
+    BudgetRecord, ChosenRow, ClusterRecord, DataRecord, Finetuned, LabelRecord, Scored, Scores, SelectionRecord,
+    StageRecord, VERSION,
+};
 pub use check_agent::{
     AgentRecord, CheckAgentRecord, CheckAgentSettings, ProblemRecord, check_agent, check_agent_path,
 };
 pub use check_proxy::{CheckProxyRecord, CheckProxySettings, CheckedState, Rung, check_proxy, check_proxy_path};
 pub use compose::select;
 pub use finetune::{EpochRecord, FinetuneRecord, FinetuneSettings, TargetScores, finetune, selection_data};
-pub use record::{
-    BudgetRecord, ChosenRow, ClusterRecord, DataRecord, Finetuned, LabelRecord, Scored, Scores, SelectionRecord,
-    VERSION,
-};
 pub use settings::{ProxyKind, RewardKind, SelectSettings};
-pub use stages::StageRecord;
