@@ -125,7 +125,7 @@
         dots('rows', false, 2),
         dots('chosen', true, 3),
         {
-          type: 'scatter', name: 'words', silent: true, z: 4, symbolSize: 1, itemStyle: { opacity: 0 },
+          type: 'scatter', name: 'words', silent: true, z: 4, symbolSize: 1, itemStyle: { color: 'transparent' },
           // The largest come first, so that small ones give way.
           data: clusters.map(({ x, y, radius }, i) => ({ value: [x, y, radius, i] })).sort((a, b) => b.value[2] - a.value[2])
             .map((point, rank) => rank < 60 ? point : { ...point, label: { show: false } }),
@@ -176,10 +176,9 @@
   };
   const smoothed = (key, digits, paint) => () => {
     const [points, mean, window] = episodes(key);
-    return against('evaluations', [
-      line('each episode', points, { itemStyle: { color: color('random') }, lineStyle: { color: color('random'), width: 1, opacity: 0.5 } }),
-      line(`mean of ${window}`, mean, { itemStyle: { color: color(paint) }, lineStyle: { color: color(paint), width: 2 } }),
-    ], digits);
+    const faint = line('each episode', points, { itemStyle: { color: color('random') }, lineStyle: { color: color('random'), width: 1, opacity: 0.5 } });
+    const clear = line(window > 1 ? `mean of ${window}` : 'each episode', mean, { itemStyle: { color: color(paint) }, lineStyle: { color: color(paint), width: 2 } });
+    return against('evaluations', window > 1 ? [faint, clear] : [clear], digits);
   };
 
   if (data.map) add('map', map);
