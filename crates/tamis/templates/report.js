@@ -112,7 +112,8 @@
       animation: false, textStyle: { fontFamily: color('sans') },
       grid: { left: 12, right: 12, top: 12, bottom: 12 },
       xAxis: hidden, yAxis: hidden,
-      tooltip: { ...tooltip(), trigger: 'item', formatter: ({ dataIndex, seriesName }) => seriesName === 'clusters' ? clusterTip(dataIndex) : '' },
+      // On a phone there is no room beside the disc, so that what it says stands below the map.
+      tooltip: { ...tooltip(), ...(width < 500 && { confine: false, position: [0, width + 6] }), trigger: 'item', formatter: ({ dataIndex, seriesName }) => seriesName === 'clusters' ? clusterTip(dataIndex) : '' },
       series: [
         {
           type: 'scatter', name: 'clusters', z: 1, dimensions: ['x', 'y'],
@@ -125,7 +126,7 @@
         dots('rows', false, 2),
         dots('chosen', true, 3),
         {
-          type: 'scatter', name: 'words', silent: true, z: 4, symbolSize: 1, itemStyle: { color: 'transparent' },
+          type: 'scatter', name: 'words', silent: true, z: 4, symbolSize: 1, itemStyle: { color: 'transparent', opacity: 1 },
           // The largest come first, so that small ones give way.
           data: clusters.map(({ x, y, radius }, i) => ({ value: [x, y, radius, i] })).sort((a, b) => b.value[2] - a.value[2])
             .map((point, rank) => rank < 60 ? point : { ...point, label: { show: false } }),

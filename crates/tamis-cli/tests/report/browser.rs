@@ -1,9 +1,9 @@
 //! A headless Chromium, driven through chromedriver by the W3C WebDriver protocol: JSON over HTTP.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
 };
 
 use serde_json::{Value, json};
@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 /// A browser with one window; it ends with this value.
 pub(crate) struct Browser {
     driver: Child,
+    /// What the driver says; it ends where nobody can hear it.
+    _said: BufReader<ChildStdout>,
     /// The address of the session.
     session: String,
 }
@@ -24,12 +26,13 @@ impl Browser {
             .stderr(Stdio::null())
             .spawn()
             .ok()?;
-        let out = BufReader::new(driver.stdout.take().expect("it was asked for"));
-        let port = out
+        let mut said = BufReader::new(driver.stdout.take().expect("it was asked for"));
+        let port = said
+            .by_ref()
             .lines()
             .map_while(Result::ok)
             .find_map(|line| {
-                line.split_once("on port ")
+                line.split_once("successfully on port ")
                     .map(|(_, port)| port.trim_end_matches('.').to_owned())
             })
             .expect("chromedriver says its port");
@@ -39,7 +42,11 @@ impl Browser {
             "goog:chromeOptions": { "args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--force-device-scale-factor=1"] },
         } } });
         let base = format!("http://127.0.0.1:{port}/session");
-        let mut browser = Self { driver, session: base };
+        let mut browser = Self {
+            driver,
+            _said: said,
+            session: base,
+        };
         let id = browser.post("", &capabilities)["sessionId"]
             .as_str()
             .expect("a session")
