@@ -78,6 +78,23 @@
     return box;
   };
 
+  // The first word of every cluster that has room for it; the largest clusters come first.
+  const words = (scale, size) => {
+    const pen = document.createElement('canvas').getContext('2d');
+    pen.font = `600 ${size}px ${color('sans')}`;
+    const placed = [];
+    const order = data.map.clusters.map((_, i) => i).sort((a, b) => data.map.clusters[b].radius - data.map.clusters[a].radius);
+    for (const i of order) {
+      const { x, y } = data.map.clusters[i];
+      const name = (data.words[i][0] ?? '').slice(0, 18);
+      const [halfWidth, halfHeight] = [pen.measureText(name).width / 2 + 3, size / 2 + 3];
+      const free = placed.every(other =>
+        Math.abs(x - other.value[0]) * scale > halfWidth + other.halfWidth || Math.abs(y - other.value[1]) * scale > 2 * halfHeight);
+      if (free && name) placed.push({ name, value: [x, y], halfWidth });
+    }
+    return placed;
+  };
+
   const map = plot => {
     const { clusters, rows } = data.map;
     const side = 4095;
@@ -103,13 +120,14 @@
       return flat;
     };
     const dots = (name, keep, z) => ({
-      type: 'scatter', name, silent: true, large: true, largeThreshold: 0, progressive: 0, z, dimensions: ['x', 'y'],
+      type: 'scatter', name, silent: true, large: rows.x.length > 15000, largeThreshold: 0, progressive: 0, z, dimensions: ['x', 'y'],
       data: points(keep), symbolSize: keep ? Math.max(1.6, 1.15 * size) : size, tooltip: { show: false },
       itemStyle: { color: color(keep ? 'accent' : 'dot'), opacity: keep ? 1 : 0.75 },
     });
     const hidden = { type: 'value', min: 0, max: side, show: false };
     return {
       animation: false, textStyle: { fontFamily: color('sans') },
+      hoverLayerThreshold: Infinity,
       grid: { left: 12, right: 12, top: 12, bottom: 12 },
       xAxis: hidden, yAxis: hidden,
       // On a phone there is no room beside the disc, so that what it says stands below the map.
@@ -126,15 +144,12 @@
         dots('rows', false, 2),
         dots('chosen', true, 3),
         {
-          type: 'scatter', name: 'words', silent: true, z: 4, symbolSize: 1, itemStyle: { color: 'transparent', opacity: 1 },
-          // The largest come first, so that small ones give way.
-          data: clusters.map(({ x, y, radius }, i) => ({ value: [x, y, radius, i] })).sort((a, b) => b.value[2] - a.value[2])
-            .map((point, rank) => rank < 60 ? point : { ...point, label: { show: false } }),
+          type: 'scatter', name: 'words', silent: true, z: 4, symbolSize: 1, itemStyle: { color: 'transparent', opacity: 1 }, tooltip: { show: false },
+          data: words(scale, width < 500 ? 10 : 12),
           label: {
-            show: true, position: 'inside', formatter: ({ value }) => (data.words[value[3]][0] ?? '').slice(0, 18), color: color('ink'), fontSize: 12, fontWeight: 600,
+            show: true, position: 'inside', formatter: '{b}', color: color('ink'), fontSize: width < 500 ? 10 : 12, fontWeight: 600,
             textBorderColor: color('surface'), textBorderWidth: 3,
           },
-          labelLayout: { hideOverlap: true }, tooltip: { show: false },
         },
       ],
     };
@@ -194,14 +209,17 @@
   const families = ['agent', 'search', 'heuristic', 'control', 'given'];
   const cost = ({ points }) => () => ({
     ...base(),
-    grid: { left: 4, right: 34, top: 34, bottom: 24, containLabel: true },
+    grid: { left: 4, right: 34, top: 44, bottom: 24, containLabel: true },
     tooltip: { ...tooltip(), trigger: 'item', formatter: ({ data: { name, value } }) => lines(name, [['score', value[1].toFixed(4)], ['seconds', value[0].toPrecision(3)]]) },
     xAxis: axis({ type: 'log', name: 'seconds on one core', nameLocation: 'middle', nameGap: 24 }),
     yAxis: axis({ type: 'value', scale: true }),
     series: families.filter(family => points.some(point => point.family === family)).map(family => ({
       type: 'scatter', name: family, symbolSize: 11, itemStyle: { color: color(family) },
-      data: points.filter(point => point.family === family).map(({ method, seconds, score }) => ({ name: method, value: [Math.max(seconds, 1e-3), score] })),
-      label: { show: true, position: 'right', formatter: '{b}', color: color('soft'), fontSize: 11 }, labelLayout: { hideOverlap: true, moveOverlap: 'shiftY' },
+      data: points.filter(point => point.family === family).map(point => ({
+        name: point.method, value: [Math.max(point.seconds, 1e-3), point.score],
+        // Those are named that no cheaper one beats.
+        label: { show: !points.some(other => other.seconds < point.seconds && other.score >= point.score), position: 'top', formatter: '{b}', color: color('soft'), fontSize: 11 },
+      })),
     })),
   });
   const overBudgets = () => ({
