@@ -8,7 +8,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use tamis::{Error, Place, Result, data::DataSettings, run::SelectSettings, seed::Seed};
 
-use crate::{check::CheckCommand, finetune::FinetuneArgs};
+use crate::{check::CheckCommand, finetune::FinetuneArgs, study::StudyArgs};
 
 /// Picks the small part of a fine-tuning set that is worth training on.
 ///
@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Select(Box<SelectArgs>),
     /// Train the target on a selection, or on everything, and evaluate it
     Finetune(Box<FinetuneArgs>),
+    /// Compare methods, budgets and seeds on your data: a table with controls, intervals and costs
+    Study(Box<StudyArgs>),
     /// Check whether a part of the method does its work on your data
     #[command(subcommand)]
     Check(CheckCommand),
@@ -112,6 +114,9 @@ pub(crate) struct SelectArgs {
     /// How much one action takes: a number of rows, `cluster`, or `auto` [default: auto]
     #[arg(long, value_name = "ROWS|cluster|auto", help_heading = "Search")]
     chunk: Option<String>,
+    /// In which order the rows of a cluster are taken: random or representative [default: random]
+    #[arg(long, help_heading = "Search")]
+    order: Option<String>,
     /// What is measured: accuracy, macro-f1 or log-loss [default: accuracy]
     #[arg(long, help_heading = "Search")]
     metric: Option<String>,
@@ -173,6 +178,7 @@ impl SelectArgs {
         read_into(&mut settings.agent, self.agent)?;
         read_into(&mut settings.reward_model, self.reward_model)?;
         read_into(&mut settings.chunk, self.chunk)?;
+        read_into(&mut settings.order, self.order)?;
         read_into(&mut settings.metric, self.metric)?;
         read_into(&mut settings.reward, self.reward)?;
         read_into(&mut settings.dqn.network, self.network.clone())?;

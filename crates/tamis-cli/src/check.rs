@@ -1,10 +1,14 @@
-//! `tamis check`: does the cheap reward rank selections as the fine-tuned target does, and do the agents find what is there?
+//! `tamis check`: are the clusters any, does the cheap reward rank selections as the fine-tuned target does, and do the agents find what
+//! is there?
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use tamis::{
-    run::{self, CheckAgentRecord, CheckAgentSettings, CheckProxyRecord, CheckProxySettings},
+    run::{
+        self, CheckAgentRecord, CheckAgentSettings, CheckClustersRecord, CheckClustersSettings, CheckProxyRecord,
+        CheckProxySettings, CheckedCluster, Telling,
+    },
     select::Method,
 };
 
@@ -15,12 +19,29 @@ use crate::{
     select::use_threads,
 };
 
+/// How many clusters are shown of the most and of the least coherent; all are in `check_clusters.json`.
+const CLUSTERS_SHOWN: usize = 3;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum CheckCommand {
+    /// Measure whether clusters hold rows that are alike, whether other seeds find them, and what they tell of labels
+    Clusters(Box<CheckClustersArgs>),
     /// Score selections of many kinds by every rung of the ladder and by the fine-tuned target, and compare
     Proxy(Box<CheckProxyArgs>),
     /// Let every agent look for optima that are known, on small problems made from your own rows
     Agent(Box<CheckAgentArgs>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckClustersArgs {
+    #[command(flatten)]
+    select: SelectArgs,
+    /// How many rows to compute silhouettes on at most; time is quadratic in it [default: 4000]
+    #[arg(long, value_name = "ROWS", help_heading = "Check")]
+    sample: Option<usize>,
+    /// How many seeds to cluster with, 2 or more [default: 3]
+    #[arg(long, value_name = "N", help_heading = "Check")]
+    seeds: Option<usize>,
 }
 
 #[derive(Debug, Args)]
@@ -33,6 +54,10 @@ pub(crate) struct CheckProxyArgs {
     /// How many test rows (without them, rows of the confirm fold) to score the target on at most [default: 4000]
     #[arg(long, value_name = "ROWS", help_heading = "Check")]
     target_rows: Option<usize>,
+    /// How many other training seeds to fine-tune the target with on one random selection; 0: do not say what it takes to tell two
+    /// selections apart [default: 3]
+    #[arg(long, value_name = "N", help_heading = "Check")]
+    repeats: Option<usize>,
     /// Leave out the rungs that fine-tune
     #[arg(long, help_heading = "Check")]
     cheap: bool,
@@ -55,9 +80,28 @@ pub(crate) struct CheckAgentArgs {
 
 pub(crate) fn run(command: CheckCommand, progress: &Progress) -> anyhow::Result<()> {
     match command {
+        CheckCommand::Clusters(args) => clusters(*args, progress),
         CheckCommand::Proxy(args) => proxy(*args, progress),
         CheckCommand::Agent(args) => agent(*args, progress),
     }
+}
+
+fn clusters(args: CheckClustersArgs, progress: &Progress) -> anyhow::Result<()> {
+    use_threads(args.select.threads)?;
+    let named = args.select.names_out();
+    let mut settings = CheckClustersSettings {
+        select: args.select.into_settings()?,
+        ..CheckClustersSettings::default()
+    };
+    if !named {
+        settings.select.out = PathBuf::from("runs/check-clusters");
+    }
+    set(&mut settings.sample, args.sample);
+    set(&mut settings.seeds, args.seeds);
+    let record = run::check_clusters(&settings, progress)?;
+    let path = run::check_clusters_path(&settings);
+    let table = partition(&record);
+    Ok(output::print(&format!("{table}\n\nWritten: {}", path.display()))?)
 }
 
 fn proxy(args: CheckProxyArgs, progress: &Progress) -> anyhow::Result<()> {
@@ -73,6 +117,7 @@ fn proxy(args: CheckProxyArgs, progress: &Progress) -> anyhow::Result<()> {
     }
     set(&mut settings.states, args.states);
     set(&mut settings.target_rows, args.target_rows);
+    set(&mut settings.repeats, args.repeats);
     let record = run::check_proxy(&settings, progress)?;
     let path = run::check_proxy_path(&settings);
     Ok(output::print(&format!(
@@ -102,6 +147,61 @@ fn agent(args: CheckAgentArgs, progress: &Progress) -> anyhow::Result<()> {
     let path = run::check_agent_path(&settings);
     let table = agents(&record);
     Ok(output::print(&format!("{table}\n\nWritten: {}", path.display()))?)
+}
+
+/// The measures of every number of clusters, the clusters at both ends, then the verdict.
+fn partition(record: &CheckClustersRecord) -> String {
+    let mut text = format!(
+        "\n{} rows, silhouettes on {} of them; the first number of clusters is the one in use\n\n  {:>8} {:>11} {:>16} {:>28}\n",
+        record.rows, record.sample, "clusters", "silhouette", "random clusters", "adjusted Rand index (range)"
+    );
+    for count in &record.counts {
+        let stability = format!(
+            "{:.2} ({:.2} to {:.2})",
+            count.stability, count.stability_least, count.stability_greatest
+        );
+        text += &format!(
+            "  {:>8} {:>11.3} {:>16.3} {stability:>28}\n",
+            count.clusters, count.silhouette, count.silhouette_random
+        );
+    }
+    if let Some(labels) = &record.labels {
+        text += &format!(
+            "\n  labels: purity {:.2} (random clusters {:.2}), normalised mutual information {:.2} (random clusters {:.2})\n",
+            labels.purity, labels.purity_random, labels.mutual_information, labels.mutual_information_random
+        );
+    }
+    let mut ranked: Vec<(f64, usize)> = record
+        .clusters
+        .iter()
+        .enumerate()
+        .filter_map(|(i, cluster)| Some((cluster.silhouette?, i)))
+        .collect();
+    ranked.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    let shown = CLUSTERS_SHOWN.min(ranked.len().div_ceil(2));
+    let (least, most) = (
+        &ranked[..shown],
+        &ranked[ranked.len() - shown.min(ranked.len() - shown)..],
+    );
+    text += &format!(
+        "\n  {:16} {:>8} {:>11} {:>7}   {}\n",
+        "cluster", "rows", "silhouette", "purity", "words"
+    );
+    for (name, ranked) in [("least coherent", least), ("most coherent", most)] {
+        for &(silhouette, i) in ranked {
+            text += &line(name, silhouette, &record.clusters[i]);
+        }
+    }
+    text + "\n" + &record.verdict
+}
+
+fn line(name: &str, silhouette: f64, cluster: &CheckedCluster) -> String {
+    let purity = cluster.purity.map_or("-".to_owned(), |purity| format!("{purity:.2}"));
+    let words = output::plain(&cluster.words.join(" "));
+    format!(
+        "  {name:16} {:>8} {silhouette:>11.3} {purity:>7}   {words}\n",
+        cluster.rows
+    )
 }
 
 /// The table of the agents, then the verdict.
@@ -135,7 +235,7 @@ fn agents(record: &CheckAgentRecord) -> String {
     text + "\n" + &record.verdict
 }
 
-/// The table of the rungs, best last line: the verdict.
+/// The table of the rungs, what it takes to tell two selections apart, the verdict.
 fn summary(record: &CheckProxyRecord) -> String {
     let mut text = format!(
         "\n{} selections of {} rows; the target's {} on {} rows that no reward is made from\n\n  {:34} {:22} {:>20} {:>8} {:>8} {:>10}\n",
@@ -161,5 +261,25 @@ fn summary(record: &CheckProxyRecord) -> String {
             rung.model, rung.metric, agreement.kendall.value, agreement.regret.value, rung.seconds
         );
     }
+    if let Some(telling) = &record.telling {
+        text += &format!("\n{}\n", apart(telling));
+    }
     text + "\n" + &record.verdict
+}
+
+/// What it takes to tell two selections apart, in a line.
+fn apart(telling: &Telling) -> String {
+    let (gap, rows) = (telling.gap, telling.noise.rows);
+    let needed = match (telling.seeds_on_these_rows, telling.seeds_and_rows) {
+        (Some(seeds), _) => format!("{seeds} fine-tuning seeds each on these {rows} rows"),
+        (None, Some((seeds, enough))) => {
+            format!("{seeds} fine-tuning seeds each and {enough} rows (these {rows} are too few)")
+        }
+        (None, None) => "a gap: all of them score the same".to_owned(),
+    };
+    format!(
+        "To tell apart two selections a median {gap:.4} apart takes {needed}, with 80% power at 5%; one seed each finds {:.4} \
+         (sd over seeds {:.4}, over rows {:.4}).",
+        telling.found, telling.noise.seed_sd, telling.noise.row_sd
+    )
 }

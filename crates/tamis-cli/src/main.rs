@@ -10,6 +10,7 @@ mod output;
 mod progress;
 mod report;
 mod select;
+mod study;
 mod summary;
 
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Select(args) => select::run(*args, &progress),
         Command::Finetune(args) => finetune::run(*args, &progress),
+        Command::Study(args) => study::run(*args, &progress),
         Command::Check(command) => check::run(command, &progress),
         Command::Report(args) => report::run(&args),
         Command::Demo(args) => demo::run(&args, &progress),

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::fixture::{Fixture, complains, exists, succeeds};
 
 /// The folder of a tiny model of two labels.
-const TINY: &str = concat!(
+pub(crate) const TINY: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../tamis/tests/oracle/classifiers/bert-labels"
 );
@@ -200,6 +200,15 @@ fn the_proxy_is_checked_against_the_target() {
     // one of each of four kinds, and one by each of two probes and five rewards
     assert_eq!(record["states"].as_array().map(Vec::len), Some(14));
     assert!(record["rungs"][0]["agreement"]["spearman"]["value"].is_f64());
+    assert!(said.contains("To tell apart two selections"), "{said}");
+    let telling = &record["telling"];
+    assert_eq!(telling["noise"]["rows"].as_u64(), Some(60));
+    assert!(telling["found"].as_f64().is_some_and(f64::is_finite), "{telling}");
+    let costs = &record["costs"];
+    assert!(
+        costs["everything_seconds"].as_f64() > costs["train_seconds"].as_f64(),
+        "{costs}"
+    );
 }
 
 #[test]

@@ -23,3 +23,8 @@ fn select_lists_its_flags_with_defaults() {
 fn finetune_lists_its_flags_with_defaults() {
     insta::assert_snapshot!(help(&["finetune", "--help"]));
 }
+
+#[test]
+fn study_lists_its_flags_with_defaults() {
+    insta::assert_snapshot!(help(&["study", "--help"]));
+}

@@ -3,8 +3,10 @@
 mod agents;
 mod bad_input;
 mod bad_vectors;
+mod clusters;
 mod finetune;
 mod fixture;
 mod help;
 mod outputs;
 mod resume;
+mod study;

@@ -1,3 +1,6 @@
-//! Whether the cheap proxy's scores can be trusted: checks of them against dearer ones.
+//! What the checks measure: whether cheap scores rank as dear ones do, what it takes to tell two of these apart, and whether clusters
+//! are any.
 
 pub mod agreement;
+pub mod partition;
+pub mod power;

@@ -35,9 +35,23 @@ impl<'a> Purse<'a> {
         true
     }
 
+    /// Takes rows in this order until one does not fit.
+    pub fn spend(&mut self, order: impl IntoIterator<Item = u32>) {
+        for row in order {
+            if !self.take(row) {
+                break;
+            }
+        }
+    }
+
     /// Whether no row can be taken any more.
     pub fn is_empty(&self) -> bool {
         self.left == 0
+    }
+
+    /// The rows in the order in which they were taken.
+    pub(super) fn into_order(self) -> Vec<u32> {
+        self.rows
     }
 
     /// The rows in ascending order.

@@ -23,6 +23,8 @@ pub enum Grain {
     /// As many rows as make about 40 steps an episode, at least 5.
     #[default]
     Auto,
+    /// As many rows as make about this many steps an episode.
+    Steps(u64),
     /// This many rows.
     Rows(u32),
     /// A whole cluster, as in the paper.
@@ -70,17 +72,19 @@ impl Pool {
         seed: Seed,
     ) -> Self {
         assert_eq!(rows.len(), assignment.len(), "one cluster a row");
+        Self::of_members(rows, &members(assignment, clusters, seed), tokens, (grain, limit))
+    }
+
+    /// A pool whose clusters' members, as places in `rows`, are taken in the order given.
+    ///
+    /// # Panics
+    ///
+    /// If the slices differ in length, or a member is no place in `rows`.
+    pub fn of_members(rows: &[RowId], members: &[Vec<u32>], tokens: &[u32], (grain, limit): (Grain, Limit)) -> Self {
         assert_eq!(rows.len(), tokens.len(), "one cost a row");
-        let mut members: Vec<Vec<usize>> = vec![Vec::new(); clusters];
-        for (i, &cluster) in assignment.iter().enumerate() {
-            members[cluster as usize].push(i);
-        }
-        for (cluster, members) in members.iter_mut().enumerate() {
-            members.shuffle(&mut seed.index(cluster as u64).rng());
-        }
-        let price = |i: usize| match limit {
+        let price = |i: u32| match limit {
             Limit::Rows(_) => 1,
-            Limit::Tokens(_) => u64::from(tokens[i]),
+            Limit::Tokens(_) => u64::from(tokens[i as usize]),
         };
         let cost: Vec<Vec<u64>> = members
             .iter()
@@ -96,18 +100,20 @@ impl Pool {
         let limit = match limit {
             Limit::Rows(limit) | Limit::Tokens(limit) => limit,
         };
+        let rows_for = |steps: u64| {
+            let total: u64 = cost.iter().filter_map(|sums| sums.last()).sum();
+            let budget_rows = (rows.len() as f64 * limit as f64 / total.max(1) as f64) as u64;
+            budget_rows.div_ceil(steps)
+        };
         let chunk = match grain {
             Grain::Rows(rows) => rows,
             Grain::Cluster => u32::MAX,
-            Grain::Auto => {
-                let total: u64 = cost.iter().filter_map(|sums| sums.last()).sum();
-                let budget_rows = (rows.len() as f64 * limit as f64 / total.max(1) as f64) as u64;
-                budget_rows.div_ceil(STEPS).max(SMALLEST_CHUNK) as u32
-            }
+            Grain::Steps(steps) => rows_for(steps.max(1)).max(1) as u32,
+            Grain::Auto => rows_for(STEPS).max(SMALLEST_CHUNK) as u32,
         };
         let clusters = members
             .iter()
-            .map(|members| members.iter().map(|&i| rows[i]).collect())
+            .map(|members| members.iter().map(|&i| rows[i as usize]).collect())
             .collect();
         Self {
             clusters,
@@ -244,6 +250,49 @@ impl Pool {
     }
 }
 
+/// The members of each cluster in random order.
+///
+/// # Panics
+///
+/// If an assignment names no cluster.
+pub fn members(assignment: &[u32], clusters: usize, seed: Seed) -> Vec<Vec<u32>> {
+    let mut members: Vec<Vec<u32>> = vec![Vec::new(); clusters];
+    for (i, &cluster) in (0..).zip(assignment) {
+        members[cluster as usize].push(i);
+    }
+    for (cluster, members) in members.iter_mut().enumerate() {
+        members.shuffle(&mut seed.index(cluster as u64).rng());
+    }
+    members
+}
+
+/// In which order the rows of a cluster are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RowOrder {
+    /// At random.
+    #[default]
+    Random,
+    /// Those first that resemble the cluster as a whole: by facility location.
+    Representative,
+}
+
+impl FromStr for RowOrder {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "random" => Ok(Self::Random),
+            "representative" => Ok(Self::Representative),
+            _ => Err(Error::setting(
+                "--order",
+                "random or representative",
+                format!("`{text}`"),
+            )),
+        }
+    }
+}
+
 impl FromStr for Grain {
     type Err = Error;
 
@@ -251,18 +300,33 @@ impl FromStr for Grain {
         match text {
             "auto" => Ok(Self::Auto),
             "cluster" => Ok(Self::Cluster),
-            _ => text
-                .parse()
-                .ok()
-                .filter(|&rows| rows > 0 && rows < u32::MAX)
-                .map(Self::Rows)
-                .ok_or_else(|| {
-                    Error::setting(
-                        "--chunk",
-                        "a number of rows above 0, `cluster` or `auto`",
-                        format!("`{text}`"),
-                    )
-                }),
+            _ => match text.split_once(' ') {
+                Some((steps, "steps")) => steps.parse().ok().filter(|&steps| steps > 0).map(Self::Steps),
+                _ => text
+                    .parse()
+                    .ok()
+                    .filter(|&rows| rows > 0 && rows < u32::MAX)
+                    .map(Self::Rows),
+            }
+            .ok_or_else(|| {
+                Error::setting(
+                    "--chunk",
+                    "a number of rows above 0, `cluster`, `auto`, or a number of steps such as \"80 steps\"",
+                    format!("`{text}`"),
+                )
+            }),
+        }
+    }
+}
+
+impl Grain {
+    /// What `auto` means where rows have one of so many labels: chunks of one cluster are much alike, so an episode needs steps for
+    /// every label, twice over.
+    #[must_use]
+    pub fn for_labels(self, labels: usize) -> Self {
+        match self {
+            Self::Auto if 2 * labels as u64 > STEPS => Self::Steps(2 * labels as u64),
+            other => other,
         }
     }
 }
@@ -271,6 +335,7 @@ impl fmt::Display for Grain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Auto => f.write_str("auto"),
+            Self::Steps(steps) => write!(f, "{steps} steps"),
             Self::Rows(rows) => write!(f, "{rows}"),
             Self::Cluster => f.write_str("cluster"),
         }
@@ -349,10 +414,20 @@ mod tests {
 
     #[test]
     fn a_grain_reads_what_it_shows() {
-        for grain in [Grain::Auto, Grain::Cluster, Grain::Rows(7)] {
+        for grain in [Grain::Auto, Grain::Cluster, Grain::Rows(7), Grain::Steps(80)] {
             assert_eq!(grain.to_string().parse::<Grain>().expect("reads"), grain);
         }
-        assert!("0".parse::<Grain>().is_err());
+        assert!("0".parse::<Grain>().is_err() && "0 steps".parse::<Grain>().is_err());
+    }
+
+    #[test]
+    fn many_labels_make_many_steps() {
+        assert_eq!(Grain::Auto.for_labels(2), Grain::Auto);
+        assert_eq!(Grain::Auto.for_labels(77), Grain::Steps(154));
+        assert_eq!(Grain::Rows(9).for_labels(77), Grain::Rows(9));
+        let rows: Vec<RowId> = (0..8).collect();
+        let cut = (Grain::Steps(4), Limit::Rows(7));
+        assert_eq!(Pool::new(&rows, &[0; 8], &[1; 8], 1, cut, Seed(1)).chunk(), Some(2));
     }
 
     proptest! {

@@ -14,13 +14,14 @@ use super::{
     describe, folder,
     judge::random_rows,
     prepare::{Features, Prepared, Tuned, prepare, read},
+    proxy_verdict::{Costs, RANDOM, Telling, chosen_by, verdict},
     record::{StageRecord, VERSION},
     settings::{RewardKind, SelectSettings},
     stages::Stages,
     target::{Target, adapt_rows, trained_on_each},
 };
 use crate::{
-    Error, Monitor, Result, Silent,
+    Error, Matrix, Monitor, Result, Silent,
     budget::Budget,
     check::agreement::Agreement,
     data::{Dataset, RowId},
@@ -53,6 +54,8 @@ pub struct CheckProxySettings {
     pub states: usize,
     /// How many rows the target is scored on at most. Default: 4000.
     pub target_rows: usize,
+    /// How many more times the target is fine-tuned on one random selection, each time with another training seed. Default: 3.
+    pub repeats: usize,
     /// Whether rungs that fine-tune are measured too. Default: yes.
     pub dear: bool,
 }
@@ -63,6 +66,7 @@ impl Default for CheckProxySettings {
             select: SelectSettings::default(),
             states: 4,
             target_rows: 4000,
+            repeats: 3,
             dear: true,
         }
     }
@@ -87,7 +91,11 @@ pub struct CheckProxyRecord {
     pub rungs: Vec<Rung>,
     /// Seconds of one fine-tune of the target and its scoring, on one core.
     pub target_seconds: f64,
-    /// What to make of it, in a sentence.
+    /// What the search costs beside training.
+    pub costs: Costs,
+    /// What it takes to tell two selections apart; none without repeats.
+    pub telling: Option<Telling>,
+    /// What to make of it, in a sentence or two.
     pub verdict: String,
     /// Seconds and memory by stage.
     pub stages: Vec<StageRecord>,
@@ -159,6 +167,7 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
     let searches = probes.len() * FORMS.len();
     let traits = describe::traits(&dataset, &folds, &prepared.embedded[1], &prepared.clusters);
     let features = FeatureContext::new(traits, &prepared.pool);
+    let began = Instant::now();
     stages.run("search", Some(select.max_evaluations * searches as u64), || {
         for (name, tuned) in probes {
             for form in FORMS {
@@ -173,12 +182,13 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
                 if let Some((state, _)) = search(problem, &select, seed)?.finalists.first() {
                     let mut rows = prepared.pool.rows_of(state);
                     rows.sort_unstable();
-                    states.push((format!("chosen by {name}, {}", form.of(select.metric)), rows));
+                    states.push((chosen_by(name, &form.of(select.metric).to_string()), rows));
                 }
             }
         }
         Ok(())
     })?;
+    let search_seconds = began.elapsed().as_secs_f64() * rayon::current_num_threads() as f64 / searches as f64;
 
     let metrics: Vec<Metric> = FORMS.iter().map(|form| form.of(select.metric)).collect();
     let mut rungs: Vec<(String, String, f64, Vec<f64>)> = Vec::new();
@@ -217,30 +227,60 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
         }
         dear.push(("fine-tune, one epoch".into(), rung(None, Some(1))));
     }
-    let selections: Vec<&[RowId]> = states.iter().map(|(_, rows)| rows.as_slice()).collect();
-    let (count, seed) = (Some(states.len() as u64), select.seed.derive("proxy"));
+    let seed = select.seed.derive("proxy");
+    let mut selections: Vec<(&[RowId], Seed)> = states.iter().map(|(_, rows)| (rows.as_slice(), seed)).collect();
+    let count = Some(states.len() as u64);
     for (name, proxy) in &dear {
         let scored = stages.run("rung", count, || {
-            trained_on_each(proxy, &selections, seed, monitor, &|model| {
-                proxy.scores(model, &metrics)
-            })
+            trained_on_each(proxy, &selections, monitor, &|model| proxy.scores(model, &metrics))
         })?;
         let (scores, seconds) = with_mean_seconds(scored);
         push(&mut rungs, name, &metrics, seconds, &scores);
     }
     let (judge_data, judge_rows) = target.judging_rows(&folds.confirm, settings.target_rows, &select);
-    let scored = stages.run("target", count, || {
-        trained_on_each(&whole, &selections, seed, monitor, &|model| {
-            let truth = model.score((judge_data, &judge_rows), &[report], None, &Silent)?;
-            Ok((truth[0], whole.scores(model, &metrics)?))
+    // The first selection is a random one; it is trained on with other seeds as well.
+    let again = (0..settings.repeats as u64).map(|i| (states[0].1.as_slice(), seed.derive("repeats").index(i)));
+    selections.extend(again);
+    let mut scored = stages.run("target", Some(selections.len() as u64), || {
+        trained_on_each(&whole, &selections, monitor, &|model| {
+            let began = Instant::now();
+            let probabilities = model.predict(judge_data, &judge_rows, None, &Silent)?;
+            let on_fold = whole.scores(model, &metrics)?;
+            Ok((probabilities, on_fold, began.elapsed().as_secs_f64()))
         })
     })?;
+    let repeats = scored.split_off(states.len());
     let (scores, target_seconds) = with_mean_seconds(scored);
-    let (truth, on_fold): (Vec<f64>, Vec<Vec<f64>>) = scores.into_iter().unzip();
+    let scoring = scores.iter().map(|(_, _, seconds)| seconds).sum::<f64>() / states.len() as f64;
+    let (predicted, on_fold): (Vec<Matrix>, Vec<Vec<f64>>) = scores
+        .into_iter()
+        .map(|(probabilities, on_fold, _)| (probabilities, on_fold))
+        .unzip();
+    let targets: Vec<u32> = judge_rows
+        .iter()
+        .map(|&row| judge_data.targets()[row as usize])
+        .collect();
+    let truth: Vec<f64> = predicted
+        .iter()
+        .map(|probabilities| report.score(probabilities, &targets))
+        .collect();
     push(&mut rungs, "the target itself", &metrics, target_seconds, &on_fold);
+    let size = states[0].1.len();
+    let train_seconds = (target_seconds - scoring).max(0.0);
+    let costs = Costs {
+        search_seconds,
+        train_seconds,
+        everything_seconds: train_seconds * dataset.pool.len() as f64 / size.max(1) as f64,
+    };
+    let repeats: Vec<&Matrix> = predicted
+        .iter()
+        .take(1)
+        .chain(repeats.iter().map(|((repeat, _, _), _)| repeat))
+        .collect();
+    let telling = Telling::of(&predicted, &repeats, &targets, report, select.seed.derive("telling"));
 
     let seed = select.seed.derive("bootstrap");
-    let checked = states
+    let checked: Vec<CheckedState> = states
         .iter()
         .enumerate()
         .map(|(i, (kind, _))| CheckedState {
@@ -262,12 +302,14 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
         version: VERSION,
         tamis: env!("CARGO_PKG_VERSION").to_owned(),
         metric: report.to_string(),
-        rows: states.first().map_or(0, |(_, rows)| rows.len() as u64),
+        rows: size as u64,
         target_rows: judge_rows.len() as u64,
+        verdict: verdict(&rungs, &checked, &select.reward_metric().to_string(), &costs),
         states: checked,
-        verdict: verdict(&rungs, &select),
         rungs,
         target_seconds,
+        costs,
+        telling,
         stages: stages.into_records(),
         settings: serde_json::to_value(settings).unwrap_or_default(),
     };
@@ -306,8 +348,7 @@ fn drawn(
     let seed = settings.select.seed.derive("states");
     let random = |i: usize| random_rows(&dataset.pool, &prepared.tokens, prepared.limit, seed.index(i as u64));
     let size = random(0).len();
-    let mut states: Vec<(String, Vec<RowId>)> =
-        (0..settings.states).map(|i| ("random".to_owned(), random(i))).collect();
+    let mut states: Vec<(String, Vec<RowId>)> = (0..settings.states).map(|i| (RANDOM.to_owned(), random(i))).collect();
     for i in 0..settings.states {
         if !dataset.task.labels.is_empty() {
             let seed = seed.derive("tilted").index(i as u64);
@@ -389,40 +430,6 @@ fn redundant(pool: &Pool, size: usize, seed: Seed) -> Vec<RowId> {
     rows.truncate(size);
     rows.sort_unstable();
     rows
-}
-
-/// What to make of it: whether the reward in use ranks as the target does, and which one should be used.
-fn verdict(rungs: &[Rung], select: &SelectSettings) -> String {
-    let cheap = |rung: &&Rung| rung.model.starts_with("probe");
-    let used = select.reward_metric().to_string();
-    let Some(now) = rungs.iter().find(|rung| rung.metric == used) else {
-        return String::new();
-    };
-    let best = rungs
-        .iter()
-        .filter(cheap)
-        .max_by(|a, b| a.agreement.spearman.value.total_cmp(&b.agreement.spearman.value))
-        .unwrap_or(now);
-    let told = |rung: &Rung| {
-        let Agreement { spearman, regret, .. } = rung.agreement;
-        format!(
-            "{}, {}: rank correlation {:.2} ({:.2} to {:.2}), regret {:.3}",
-            rung.model, rung.metric, spearman.value, spearman.low, spearman.high, regret.value
-        )
-    };
-    if now.agreement.spearman.low <= 0.0 && best.agreement.spearman.low <= 0.0 {
-        format!(
-            "Misleading: no probe is shown to rank selections as the fine-tuned target does (best: {}).",
-            told(best)
-        )
-    } else if best.agreement.spearman.value > now.agreement.spearman.value + 0.1 {
-        format!("There is a better reward than {}: use {}.", told(now), told(best))
-    } else {
-        format!(
-            "The reward in use ranks selections much as the target does: {}.",
-            told(now)
-        )
-    }
 }
 
 /// Where the record of a check is.

@@ -2,15 +2,22 @@
 
 use serde_json::Value;
 
-use super::{folder, settings::SelectSettings};
+use super::{folder, settings::SelectSettings, study::StudySettings};
 use crate::Result;
 
+/// Settings that never change a result, and so are not told.
+const SILENT: [&str; 2] = ["gram_memory", "frozen_memory"];
+
 /// Settings and their flags, in the order in which they are typed.
-const FLAGS: [(&str, &str); 26] = [
+const FLAGS: [(&str, &str); 31] = [
     ("data.train", "--train"),
     ("data.validation", "--validation"),
     ("data.test", "--test"),
     ("budget", "--budget"),
+    ("budgets", "--budgets"),
+    ("methods", "--methods"),
+    ("seeds", "--seeds"),
+    ("selections", "--selection"),
     ("data.field", "--field"),
     ("data.task", "--task"),
     ("data.leaks", "--leaks"),
@@ -31,16 +38,47 @@ const FLAGS: [(&str, &str); 26] = [
     ("adapt", "--adapt"),
     ("judge", "--judge"),
     ("finalists", "--finalists"),
+    ("judge_rows", "--judge-rows"),
     ("seed", "--seed"),
     ("out", "--out"),
 ];
 
-/// The command, for a POSIX shell.
+/// The command of a selection, for a POSIX shell.
 pub(super) fn command(settings: &SelectSettings) -> Result<String> {
-    let ours = folder::without(settings, &["gram_memory", "frozen_memory"])?;
-    let defaults = folder::without(&SelectSettings::default(), &["gram_memory", "frozen_memory"])?;
+    let values = |settings| folder::without(settings, &SILENT);
+    Ok(typed(
+        "tamis select",
+        &values(settings)?,
+        &values(&SelectSettings::default())?,
+    ))
+}
+
+/// The command of a study.
+pub(super) fn study_command(settings: &StudySettings) -> Result<String> {
+    // As the flags have it, the selection's settings stand beside the study's; its agent does not count, and one budget is its own.
+    let values = |settings: &StudySettings| -> Result<Value> {
+        let mut silent = SILENT.to_vec();
+        silent.push("agent");
+        let one = settings.budgets == [settings.select.budget];
+        silent.extend((!one).then_some("budget"));
+        let mut all = folder::without(&settings.select, &silent)?;
+        let mut own = folder::without(settings, if one { &["select", "budgets"] } else { &["select"] })?;
+        if let (Some(all), Some(own)) = (all.as_object_mut(), own.as_object_mut()) {
+            all.append(own);
+        }
+        Ok(all)
+    };
+    Ok(typed(
+        "tamis study",
+        &values(settings)?,
+        &values(&StudySettings::default())?,
+    ))
+}
+
+/// The command whose settings are ours where others are the defaults.
+fn typed(program: &str, ours: &Value, defaults: &Value) -> String {
     let mut differences = Vec::new();
-    compare("", &ours, &defaults, &mut differences);
+    compare("", ours, defaults, &mut differences);
     // One flag sets both networks.
     let networks: Vec<usize> = ["dqn.network", "ppo.network"]
         .iter()
@@ -53,7 +91,7 @@ pub(super) fn command(settings: &SelectSettings) -> Result<String> {
         differences.remove(ppo);
     }
 
-    let mut line = String::from("tamis select");
+    let mut line = program.to_owned();
     let mut file = String::new();
     if differences.iter().any(|(name, _)| flag(name).is_none()) {
         line += " --config tamis.toml";
@@ -66,11 +104,11 @@ pub(super) fn command(settings: &SelectSettings) -> Result<String> {
             None => file += &format!("{name} = {value}\n"),
         }
     }
-    Ok(if file.is_empty() {
+    if file.is_empty() {
         line
     } else {
         format!("cat > tamis.toml <<'END'\n{file}END\n{line}")
-    })
+    }
 }
 
 fn flag(name: &str) -> Option<&'static str> {
@@ -83,6 +121,10 @@ fn add_flag(line: &mut String, flag: &str, value: &Value) {
         line.push_str(&quoted(word));
     };
     match value {
+        Value::Array(values) if matches!(flag, "--methods" | "--budgets") => {
+            add(flag);
+            add(&values.iter().map(plain).collect::<Vec<_>>().join(","));
+        }
         Value::Array(values) => {
             add(flag);
             values.iter().for_each(|value| add(&plain(value)));
@@ -113,10 +155,10 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// The settings that differ, by their full names; what fields are called is one setting.
+/// The settings that differ, by their full names; a list of names and what they stand for is one setting.
 fn compare(name: &str, ours: &Value, default: &Value, differences: &mut Vec<(String, Value)>) {
     match (ours, default) {
-        (Value::Object(fields), Value::Object(defaults)) if name != "data.field" => {
+        (Value::Object(fields), Value::Object(defaults)) if name != "data.field" && name != "selections" => {
             for (key, value) in fields {
                 let full = if name.is_empty() {
                     key.clone()
@@ -134,7 +176,7 @@ fn compare(name: &str, ours: &Value, default: &Value, differences: &mut Vec<(Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{agent::network::NetworkKind, budget::Budget, metric::MetricKind};
+    use crate::{agent::network::NetworkKind, budget::Budget, metric::MetricKind, run::StudyMethod};
 
     #[test]
     fn a_command_says_what_differs_and_the_shell_reads_it_as_it_was_meant() {
@@ -164,6 +206,26 @@ mod tests {
                 "cat > tamis.toml <<'END'\ndqn.duelling = {}\nppo.network = \"flat\"\nEND\ntamis select --config tamis.toml",
                 settings.dqn.duelling
             )
+        );
+    }
+    #[test]
+    fn a_studys_command_has_its_flags_and_those_of_its_selections() {
+        let mut settings = StudySettings::default();
+        assert_eq!(study_command(&settings).expect("a command"), "tamis study");
+        settings.select.budget = Budget::Percent(2.0);
+        settings.budgets = vec![Budget::Percent(2.0)];
+        settings.seeds = 3;
+        assert_eq!(
+            study_command(&settings).expect("a command"),
+            "tamis study --budget 2% --seeds 3"
+        );
+        settings.select = StudySettings::default().select;
+        settings.budgets = vec![Budget::Percent(1.0), Budget::Rows(500)];
+        settings.methods = vec![StudyMethod::Random, StudyMethod::Everything];
+        settings.selections.insert("mine".into(), "rows {seed}.txt".into());
+        assert_eq!(
+            study_command(&settings).expect("a command"),
+            "tamis study --budgets 1%,500 --methods random,everything --seeds 3 --selection 'mine=rows {seed}.txt'"
         );
     }
 }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Error, Monitor, Result,
     data::{self, RowId},
-    pool::State,
+    pool::{Pool, State},
     proxy::Proxy,
     report,
     seed::Seed,
@@ -72,23 +72,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         evaluations: settings.max_evaluations,
         seconds: settings.max_time,
     };
-    let longest = pool.longest_episode();
-    if longest == 0 || pool.legal(&pool.empty()).iter().all(Option::is_none) {
-        let (least, most) = (tokens.iter().min().unwrap_or(&0), tokens.iter().max().unwrap_or(&0));
-        return Err(Error::setting(
-            "--budget",
-            format!("enough for one row (rows have {least} to {most} tokens)"),
-            format!("`{}`", settings.budget),
-        ));
-    }
-    if longest >= limits.evaluations && settings.agent.pays_for_steps(settings.reward_model) {
-        return Err(Error::setting(
-            "--max-evaluations",
-            format!("more than the {longest} that one episode may take"),
-            limits.evaluations.to_string(),
-        )
-        .with_hint("larger chunks make shorter episodes: `--chunk <rows>`"));
-    }
+    let longest = check_episode(settings, &pool, &tokens)?;
     let dear = target
         .as_ref()
         .filter(|_| settings.proxy == ProxyKind::Finetune)
@@ -228,6 +212,28 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
     folder::write_json(&settings.out.join("selection.json"), &record)?;
     report::write_run(&settings.out)?;
     Ok(record)
+}
+
+/// Whether the evaluations last for an episode, and the budget for a row; the most steps that an episode can have.
+pub(super) fn check_episode(settings: &SelectSettings, pool: &Pool, tokens: &[u32]) -> Result<u64> {
+    let longest = pool.longest_episode();
+    if longest == 0 || pool.legal(&pool.empty()).iter().all(Option::is_none) {
+        let (least, most) = (tokens.iter().min().unwrap_or(&0), tokens.iter().max().unwrap_or(&0));
+        return Err(Error::setting(
+            "--budget",
+            format!("enough for one row (rows have {least} to {most} tokens)"),
+            format!("`{}`", settings.budget),
+        ));
+    }
+    if longest >= settings.max_evaluations && settings.agent.pays_for_steps(settings.reward_model) {
+        return Err(Error::setting(
+            "--max-evaluations",
+            format!("more than the {longest} that one episode may take"),
+            settings.max_evaluations.to_string(),
+        )
+        .with_hint("larger chunks make shorter episodes: `--chunk <rows>`"));
+    }
+    Ok(longest)
 }
 
 /// What a search came to.

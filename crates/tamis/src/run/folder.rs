@@ -39,10 +39,7 @@ pub(super) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<Ledg
     }
     same_run(out, SETTINGS, &now)?;
     if ledger.meta("data")?.is_some_and(|there| there != data.as_str()) {
-        return Err(Error::OtherRun {
-            path: out.clone(),
-            difference: "the contents of the data files".into(),
-        });
+        return Err(other_data(out));
     }
     Ok(ledger)
 }
@@ -53,12 +50,40 @@ pub(super) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<Ledg
 ///
 /// If it holds something else, or cannot be written.
 pub(super) fn claim(out: &Path, settings: &Value) -> Result<()> {
-    let path = out.join(FINETUNE);
+    claim_as(out, FINETUNE, settings)
+}
+
+/// Makes the directory of something that keeps its settings in a file of this name, and a ledger beside it, or goes on with the one that
+/// has the same settings and data.
+///
+/// # Errors
+///
+/// If it holds something else, or cannot be written.
+pub(super) fn claim_with_ledger(out: &Path, name: &str, settings: &Value, data: &Fingerprint) -> Result<Ledger> {
+    claim_as(out, name, settings)?;
+    let mut ledger = Ledger::open(&out.join("study.sqlite"))?;
+    match ledger.meta("data")? {
+        None => ledger.set_meta("data", data.as_str())?,
+        Some(there) if there == data.as_str() => {}
+        Some(_) => return Err(other_data(out)),
+    }
+    Ok(ledger)
+}
+
+fn claim_as(out: &Path, name: &str, settings: &Value) -> Result<()> {
+    let path = out.join(name);
     if !path.exists() {
         create(out)?;
         write_json(&path, settings)?;
     }
-    same_run(out, FINETUNE, settings)
+    same_run(out, name, settings)
+}
+
+fn other_data(out: &Path) -> Error {
+    Error::OtherRun {
+        path: out.to_path_buf(),
+        difference: "the contents of the data files".into(),
+    }
 }
 
 /// Makes the directory if it is not there; one with files in it is somebody else's.
@@ -108,12 +133,20 @@ fn same_run(out: &Path, name: &str, now: &Value) -> Result<()> {
 pub(super) fn without(settings: &impl serde::Serialize, names: &[&str]) -> Result<Value> {
     let mut value = serde_json::to_value(settings)
         .map_err(|error| Error::setting("settings", "values that can be written as JSON", error.to_string()))?;
-    if let Value::Object(fields) = &mut value {
+    strip(&mut value, names);
+    Ok(value)
+}
+
+/// Takes the named fields out, also out of a selection's settings within.
+fn strip(value: &mut Value, names: &[&str]) {
+    if let Value::Object(fields) = value {
         for name in names {
             fields.remove(*name);
         }
+        if let Some(select) = fields.get_mut("select") {
+            strip(select, names);
+        }
     }
-    Ok(value)
 }
 
 /// Lists the settings that differ, by their full names.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::{
     describe,
     judge::{limit_of, random_rows},
@@ -10,19 +12,21 @@ use super::{
     vectors,
 };
 use crate::{
-    Error, Monitor, Result,
+    Error, Matrix, Monitor, Result,
     budget::Limit,
     cluster::{self, ClusterStatistics, Clusters, KMeansSettings},
     data::{self, Dataset, Split},
     embed::Embedded,
     folds::Folds,
+    heuristic::facility_location,
     metric::Metric,
-    pool::Pool,
+    pool::{self, Grain, Pool, RowOrder},
     proxy::{
         design::{self, Design, Projection},
         probe::{Probe, ProbeSettings},
         tune::{Tuning, tune},
     },
+    seed::Seed,
 };
 
 /// Reads and checks what the user gave, before anything is written.
@@ -52,6 +56,82 @@ fn check_against_pool(settings: &SelectSettings, rows: usize) -> Result<()> {
     }
 }
 
+/// What no budget changes: vectors and clusters.
+pub(super) struct Grouped {
+    pub(super) embedded: Vec<Embedded>,
+    /// What each row of the pool costs.
+    pub(super) tokens: Vec<u32>,
+    /// One vector a row of the pool.
+    pub(super) views: Matrix,
+    pub(super) clusters: Clusters,
+    /// Each cluster's rows, as places in the pool, in the order in which they are taken.
+    members: Vec<Vec<u32>>,
+}
+
+/// How many rows of a cluster are put in order at most; those behind them follow at random.
+const MOST_ORDERED: usize = 1000;
+
+/// The rows of each cluster in the order in which they are taken.
+fn ordered(
+    settings: &SelectSettings,
+    clusters: &Clusters,
+    views: &Matrix,
+    stages: &mut Stages<'_>,
+    monitor: &dyn Monitor,
+) -> Result<Vec<Vec<u32>>> {
+    let seed = settings.seed.derive("pool");
+    let mut members = pool::members(&clusters.assignment, clusters.centroids.rows(), seed);
+    if settings.order == RowOrder::Representative {
+        stages.run("order", None, || {
+            members.par_iter_mut().try_for_each(|members| {
+                let order = facility_location::order(&views.gather(members), MOST_ORDERED, seed, monitor)?;
+                let mut first = vec![false; members.len()];
+                order.iter().for_each(|&i| first[i as usize] = true);
+                let rest = (0..members.len() as u32).filter(|&i| !first[i as usize]);
+                *members = order.iter().copied().chain(rest).map(|i| members[i as usize]).collect();
+                Ok::<(), Error>(())
+            })
+        })?;
+    }
+    Ok(members)
+}
+
+/// Embeds and clusters.
+pub(super) fn group(
+    settings: &SelectSettings,
+    dataset: &Dataset,
+    stages: &mut Stages<'_>,
+    monitor: &dyn Monitor,
+) -> Result<Grouped> {
+    let (embedded, tokens) = vectors::embed(settings, dataset, stages, monitor)?;
+    let views = vectors::one_each(&embedded[0]).gather(&dataset.pool);
+    let clusters = stages.run("cluster", None, || {
+        let k_means = KMeansSettings {
+            clusters: settings
+                .clusters
+                .unwrap_or_else(|| cluster::default_clusters(views.rows())),
+            ..settings.k_means.clone()
+        };
+        cluster::k_means(&views, &k_means, settings.seed.derive("k-means"), monitor)
+    })?;
+    let members = ordered(settings, &clusters, &views, stages, monitor)?;
+    Ok(Grouped {
+        embedded,
+        tokens,
+        views,
+        clusters,
+        members,
+    })
+}
+
+impl Grouped {
+    /// The clusters cut into chunks.
+    pub(super) fn pool(&self, dataset: &Dataset, chunk: Grain, limit: Limit) -> Pool {
+        let chunk = chunk.for_labels(dataset.task.labels.len());
+        Pool::of_members(&dataset.pool, &self.members, &self.tokens, (chunk, limit))
+    }
+}
+
 /// The pool and what it was made from.
 pub(super) struct Prepared {
     pub(super) embedded: Vec<Embedded>,
@@ -70,29 +150,19 @@ pub(super) fn prepare(
     stages: &mut Stages<'_>,
     monitor: &dyn Monitor,
 ) -> Result<Prepared> {
-    let seed = settings.seed;
-    let (embedded, tokens) = vectors::embed(settings, dataset, stages, monitor)?;
-    let limit = limit_of(settings.budget, &tokens)?;
-    let views = vectors::one_each(&embedded[0]).gather(&dataset.pool);
-    let (clusters, statistics) = stages.run("cluster", None, || {
-        let k_means = KMeansSettings {
-            clusters: settings
-                .clusters
-                .unwrap_or_else(|| cluster::default_clusters(views.rows())),
-            ..settings.k_means.clone()
-        };
-        let clusters = cluster::k_means(&views, &k_means, seed.derive("k-means"), monitor)?;
-        let statistics = describe::statistics(dataset, &clusters, &views);
-        Ok((clusters, statistics))
+    let grouped = group(settings, dataset, stages, monitor)?;
+    let limit = limit_of(settings.budget, &grouped.tokens)?;
+    let pool = grouped.pool(dataset, settings.chunk, limit);
+    let Grouped {
+        embedded,
+        tokens,
+        views,
+        clusters,
+        ..
+    } = grouped;
+    let statistics = stages.run("describe", None, || {
+        Ok(describe::statistics(dataset, &clusters, &views))
     })?;
-    let pool = Pool::new(
-        &dataset.pool,
-        &clusters.assignment,
-        &tokens,
-        clusters.centroids.rows(),
-        (settings.chunk, limit),
-        seed.derive("pool"),
-    );
     Ok(Prepared {
         embedded,
         tokens,
@@ -120,6 +190,63 @@ pub(super) struct Designs {
     pub(super) test: Option<Design>,
 }
 
+impl Designs {
+    pub(super) fn new(
+        settings: &SelectSettings,
+        (dataset, folds): (&Dataset, &Folds),
+        features: Features<'_>,
+        stages: &mut Stages<'_>,
+    ) -> Result<Self> {
+        stages.run("design", None, || {
+            let (kind, labels) = (dataset.task.kind, dataset.task.labels.len());
+            let (projection, embedded) = match features {
+                Features::Embedded(embedded) => {
+                    let seed = settings.seed.derive("projection");
+                    (
+                        Projection::fit(&embedded[0], kind, labels, design::WIDTH, seed)?,
+                        embedded,
+                    )
+                }
+                Features::Adapted(embedded) => (Projection::fit_adapted(&embedded[0], kind, labels)?, embedded),
+            };
+            let design = |embedded: &Embedded, split: &Split| projection.apply(embedded, &split.targets());
+            let validation = design(&embedded[1], &dataset.validation);
+            Ok(Self {
+                train: Arc::new(design(&embedded[0], &dataset.train)),
+                reward: Arc::new(validation.select(&folds.reward)),
+                confirm: validation.select(&folds.confirm),
+                test: dataset.test.as_ref().map(|test| design(&embedded[2], test)),
+            })
+        })
+    }
+
+    /// The probe's ridge strength and temperature for training sets of `size` rows of the pool.
+    pub(super) fn tuning(&self, dataset: &Dataset, size: usize, seed: Seed, monitor: &dyn Monitor) -> Result<Tuning> {
+        tune(
+            &self.train,
+            &dataset.pool,
+            size,
+            &self.reward,
+            seed.derive("tune"),
+            monitor,
+        )
+    }
+
+    /// A probe that is scored on the reward fold by this metric.
+    pub(super) fn probe(&self, tuning: &Tuning, metric: Metric, gram_memory: u64) -> Result<Probe> {
+        Probe::new(
+            Arc::clone(&self.train),
+            Arc::clone(&self.reward),
+            ProbeSettings {
+                metric,
+                ridge: tuning.ridge,
+                temperature: tuning.temperature_for(metric),
+                gram_memory: gram_memory as usize,
+            },
+        )
+    }
+}
+
 /// Features, and the probe's ridge strength and temperature on them.
 pub(super) struct Tuned {
     pub(super) designs: Designs,
@@ -139,31 +266,10 @@ impl Tuned {
         monitor: &dyn Monitor,
     ) -> Result<Self> {
         let seed = settings.seed;
-        let designs = stages.run("design", None, || {
-            let (kind, labels) = (dataset.task.kind, dataset.task.labels.len());
-            let (projection, embedded) = match features {
-                Features::Embedded(embedded) => {
-                    let seed = seed.derive("projection");
-                    (
-                        Projection::fit(&embedded[0], kind, labels, design::WIDTH, seed)?,
-                        embedded,
-                    )
-                }
-                Features::Adapted(embedded) => (Projection::fit_adapted(&embedded[0], kind, labels)?, embedded),
-            };
-            let design = |embedded: &Embedded, split: &Split| projection.apply(embedded, &split.targets());
-            let validation = design(&embedded[1], &dataset.validation);
-            Ok(Designs {
-                train: Arc::new(design(&embedded[0], &dataset.train)),
-                reward: Arc::new(validation.select(&folds.reward)),
-                confirm: validation.select(&folds.confirm),
-                test: dataset.test.as_ref().map(|test| design(&embedded[2], test)),
-            })
-        })?;
+        let designs = Designs::new(settings, (dataset, folds), features, stages)?;
         let budget_rows = random_rows(&dataset.pool, tokens, limit, seed.derive("size")).len();
         let (at_budget, at_everything) = stages.run("tune", None, || {
-            let (train, reward) = (&designs.train, &designs.reward);
-            let at = |size| tune(train, &dataset.pool, size, reward, seed.derive("tune"), monitor);
+            let at = |size| designs.tuning(dataset, size, seed, monitor);
             Ok((at(budget_rows)?, at(dataset.pool.len())?))
         })?;
         Ok(Self {
@@ -175,15 +281,6 @@ impl Tuned {
 
     /// A probe that is scored on the reward fold by this metric.
     pub(super) fn probe(&self, metric: Metric, settings: &SelectSettings) -> Result<Probe> {
-        Probe::new(
-            Arc::clone(&self.designs.train),
-            Arc::clone(&self.designs.reward),
-            ProbeSettings {
-                metric,
-                ridge: self.at_budget.ridge,
-                temperature: self.at_budget.temperature_for(metric),
-                gram_memory: settings.gram_memory as usize,
-            },
-        )
+        self.designs.probe(&self.at_budget, metric, settings.gram_memory)
     }
 }

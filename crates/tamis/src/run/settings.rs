@@ -12,7 +12,7 @@ use crate::{
     data::DataSettings,
     embed::lexical::LexicalSettings,
     metric::{Metric, MetricKind},
-    pool::Grain,
+    pool::{Grain, RowOrder},
     proxy::finetune::FinetuneProxySettings,
     seed::Seed,
     select::{ClimbDiscSettings, Method, MethodSettings, RewardModelKind},
@@ -26,6 +26,8 @@ pub struct SelectSettings {
     pub budget: Budget,
     /// How much one action takes. Default: as many rows as make about 40 steps.
     pub chunk: Grain,
+    /// In which order the rows of a cluster are taken. Default: random.
+    pub order: RowOrder,
     /// `lexical`, the folder or hub id of a sentence encoder, or a .npy or .safetensors file. Default: `lexical`.
     pub embedder: String,
     /// How many clusters. Default (none): the square root of half the rows, within bounds.
@@ -133,6 +135,7 @@ impl Default for SelectSettings {
         Self {
             budget: Budget::Percent(5.0),
             chunk: Grain::Auto,
+            order: RowOrder::default(),
             embedder: "lexical".into(),
             clusters: None,
             agent: Method::default(),

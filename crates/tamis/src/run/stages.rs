@@ -1,6 +1,6 @@
 //! How long each stage took, and how much memory it held.
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use crate::{Monitor, Result, record::StageRecord};
 
@@ -31,6 +31,15 @@ impl<'a> Stages<'a> {
             peak_bytes: peak_bytes(),
         });
         result
+    }
+
+    /// Wall-clock seconds so far, by stage.
+    pub(super) fn seconds(&self) -> BTreeMap<String, f64> {
+        let mut seconds = BTreeMap::new();
+        for record in &self.records {
+            *seconds.entry(record.name.clone()).or_default() += record.seconds;
+        }
+        seconds
     }
 
     pub(super) fn into_records(self) -> Vec<StageRecord> {

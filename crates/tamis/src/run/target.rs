@@ -149,6 +149,21 @@ impl Target {
         }
     }
 
+    /// What a study scores on: the confirm fold, then each test file, at most `most` rows of each.
+    pub(super) fn columns(
+        &self,
+        confirm: &[u32],
+        tests: &[Vec<u32>],
+        most: usize,
+        settings: &SelectSettings,
+    ) -> Vec<(&Encoded, Vec<u32>)> {
+        let (limit, seed) = (Limit::Rows(most as u64), settings.seed.derive("judging rows"));
+        let some = |rows: &[u32]| random_rows(rows, &[], limit, seed);
+        std::iter::once((&*self.validation, some(confirm)))
+            .chain(tests.iter().filter_map(|rows| Some((self.test.as_ref()?, some(rows)))))
+            .collect()
+    }
+
     /// The dear proxy on a whole fold, with other layers frozen or fewer epochs than the settings say.
     pub(super) fn rung(
         &self,
@@ -188,19 +203,19 @@ impl Target {
     }
 }
 
-/// What `score` says of the proxy's model, trained on each of these selections from the base, and the seconds of each on its core.
+/// What `score` says of the proxy's model, trained on each of these selections from the base, each with its seed, and the seconds of
+/// each on its core.
 /// Advances `monitor` by one a selection.
 pub(super) fn trained_on_each<T: Send>(
     proxy: &FinetuneProxy,
-    selections: &[&[RowId]],
-    seed: Seed,
+    selections: &[(&[RowId], Seed)],
     monitor: &dyn Monitor,
     score: &(dyn Fn(&Classifier) -> Result<T> + Sync),
 ) -> Result<Vec<(T, f64)>> {
     selections
         .par_iter()
         .with_max_len(1)
-        .map(|rows| {
+        .map(|&(rows, seed)| {
             if monitor.cancelled() {
                 return Err(Error::Interrupted);
             }
@@ -229,14 +244,13 @@ pub(super) fn judge(
     let random: Vec<Vec<RowId>> = (0..finalists.len() as u64)
         .map(|i| random_rows(&dataset.pool, tokens, limit, seed.index(i)))
         .collect();
-    let selections: Vec<&[RowId]> = finalists.iter().chain(&random).map(Vec::as_slice).collect();
     let seed = settings.seed.derive("proxy");
-    let scores: Vec<Vec<f64>> = trained_on_each(&proxy, &selections, seed, monitor, &|model| {
-        proxy.scores(model, &metrics)
-    })?
-    .into_iter()
-    .map(|(scores, _)| scores)
-    .collect();
+    let all = finalists.iter().chain(&random);
+    let selections: Vec<(&[RowId], Seed)> = all.map(|rows| (rows.as_slice(), seed)).collect();
+    let scores: Vec<Vec<f64>> = trained_on_each(&proxy, &selections, monitor, &|model| proxy.scores(model, &metrics))?
+        .into_iter()
+        .map(|(scores, _)| scores)
+        .collect();
     let (chosen, random) = scores.split_at(finalists.len());
     let best = (0..chosen.len())
         .max_by(|&a, &b| chosen[a][0].total_cmp(&chosen[b][0]).then(b.cmp(&a)))

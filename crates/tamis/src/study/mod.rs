@@ -2,6 +2,10 @@
 
 mod record;
 mod statistics;
+mod table;
+mod verdict;
 
 pub use record::{CellRecord, Failure, Family, MethodRecord, Seconds, StudyRecord, VERSION};
-pub use statistics::{Gain, Summary};
+pub use statistics::{Gain, Summary, holm, mean_and_sd};
+pub use table::{EVERYTHING, RANDOM, WHOLE, table};
+pub use verdict::verdict;

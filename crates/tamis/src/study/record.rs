@@ -33,13 +33,16 @@ pub struct StudyRecord {
     pub methods: Vec<MethodRecord>,
     /// Every cell that was computed.
     pub cells: Vec<CellRecord>,
+    /// How many cells a finished study has.
+    pub expected: u64,
     /// What to make of it, in a few plain sentences.
     pub verdict: Vec<String>,
-    /// Wall-clock seconds of all starts, times the cells that ran side by side.
+    /// Wall-clock seconds of all starts, times threads.
     pub core_seconds: f64,
     /// The share of them that went neither into preparing, choosing nor judging.
     pub overhead: f64,
     /// The command that makes it again.
+    #[serde(default)]
     pub command: String,
     /// The settings as resolved.
     pub settings: Value,
@@ -48,7 +51,7 @@ pub struct StudyRecord {
 /// One line of the table: a method at a budget, over the seeds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MethodRecord {
-    /// The budget, as asked; `100%` for training on everything.
+    /// The budget, as asked. Training on everything stands in the table of every budget.
     pub budget: String,
     /// The method's name.
     pub method: String,
@@ -62,7 +65,7 @@ pub struct MethodRecord {
     pub gains: Vec<Gain>,
     /// Proxy evaluations, as a mean.
     pub evaluations: f64,
-    /// Seconds on one core, as means.
+    /// Seconds, as means.
     pub seconds: Seconds,
     /// The cells that failed.
     pub failed: Vec<Failure>,
@@ -84,14 +87,15 @@ pub enum Family {
     Given,
 }
 
-/// Seconds on one core, by what they were spent on.
+/// Seconds, by what they were spent on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Seconds {
-    /// Embedding, clustering and tuning, as far as the method needs them.
+    /// Embedding, clustering and tuning, as far as the method needs them; wall-clock seconds on all threads, embeddings from the
+    /// cache where they are there.
     pub prepare: f64,
-    /// Choosing the rows.
+    /// Choosing the rows, on one core.
     pub choose: f64,
-    /// Training on the choice and scoring it.
+    /// Training on the choice and scoring it, on one core.
     pub judge: f64,
 }
 
@@ -107,9 +111,9 @@ pub struct Failure {
 /// One method at one budget with one seed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CellRecord {
-    /// See [`MethodRecord`].
+    /// The budget, as asked; `100%` for training on everything.
     pub budget: String,
-    /// See [`MethodRecord`].
+    /// The method's name.
     pub method: String,
     /// The seed.
     pub seed: u64,
@@ -126,4 +130,15 @@ pub struct CellRecord {
     /// Why it has no scores.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
+}
+
+impl CellRecord {
+    /// The mean of its draws in a column.
+    ///
+    /// # Panics
+    ///
+    /// If it has no scores.
+    pub fn mean(&self, column: usize) -> f64 {
+        self.draws.iter().map(|draw| draw[column]).sum::<f64>() / self.draws.len() as f64
+    }
 }

@@ -1,0 +1,159 @@
+//! `tamis study`: which method, which budget, and is it worth it?
+
+use clap::Args;
+use tamis::{
+    Error, Result,
+    run::{self, StudyMethod, StudySettings},
+    study::StudyRecord,
+};
+
+use crate::{
+    args::{SelectArgs, set},
+    output,
+    progress::Progress,
+    select::use_threads,
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct StudyArgs {
+    #[command(flatten)]
+    select: SelectArgs,
+    /// The methods to compare, with commas between them: everything, random, stratified, longest, shortest, frequency (DSIR),
+    /// k-centre, facility-location, similarity (RDS+), hardest, easiest, median (by a probe's loss), cluster-greedy,
+    /// random-search, and the agents and searches of --agent [default: all but exhaustive]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "Study")]
+    methods: Vec<String>,
+    /// Several budgets, with commas between them, such as 1%,5%,20% [default: --budget]
+    #[arg(
+        long,
+        value_name = "BUDGETS",
+        value_delimiter = ',',
+        conflicts_with = "budget",
+        help_heading = "Study"
+    )]
+    budgets: Vec<String>,
+    /// How many seeds, from --seed on [default: 5]
+    #[arg(long, value_name = "N", help_heading = "Study")]
+    seeds: Option<u64>,
+    /// A selection made elsewhere, to be judged beside the others: a name and a text file of line numbers, with {seed} and
+    /// {budget} in its path where there is one for each (repeatable)
+    #[arg(long, value_name = "NAME=FILE", help_heading = "Study")]
+    selection: Vec<String>,
+    /// How many rows of the confirm fold and of each test file a fine-tuned target is scored on at most [default: 4000]
+    #[arg(long, value_name = "ROWS", help_heading = "Study")]
+    judge_rows: Option<usize>,
+}
+
+pub(crate) fn run(args: StudyArgs, progress: &Progress) -> anyhow::Result<()> {
+    use_threads(args.select.threads)?;
+    let settings = into_settings(args)?;
+    let record = run::study(&settings, progress)?;
+    Ok(output::print(&summary(&record, &settings))?)
+}
+
+fn into_settings(args: StudyArgs) -> Result<StudySettings> {
+    let named = args.select.names_out();
+    let mut settings = StudySettings::default();
+    let out = settings.select.out.clone();
+    settings.select = args.select.into_settings()?;
+    if !named {
+        settings.select.out = out;
+    }
+    settings.budgets = vec![settings.select.budget];
+    if !args.budgets.is_empty() {
+        settings.budgets = args
+            .budgets
+            .iter()
+            .map(|budget| budget.parse())
+            .collect::<Result<_>>()?;
+    }
+    if !args.methods.is_empty() {
+        let methods = args.methods.iter().map(|name| name.trim().parse());
+        settings.methods = methods.collect::<Result<Vec<StudyMethod>>>()?;
+    }
+    set(&mut settings.seeds, args.seeds);
+    set(&mut settings.judge_rows, args.judge_rows);
+    for selection in args.selection {
+        let (name, file) = selection
+            .split_once('=')
+            .filter(|(name, file)| !name.is_empty() && !file.is_empty())
+            .ok_or_else(|| {
+                let expected = "a name and a file, as in `mine=rows-{seed}.txt`";
+                Error::setting("--selection", expected, format!("`{selection}`"))
+            })?;
+        settings.selections.insert(name.to_owned(), file.to_owned());
+    }
+    Ok(settings)
+}
+
+/// The table, the verdict, and where things are.
+fn summary(record: &StudyRecord, settings: &StudySettings) -> String {
+    let mut text = String::from("\n");
+    for budget in &record.budgets {
+        text += &format!(
+            "{budget} of {} rows, {} by the {}, {} seeds\n\n  {:18}",
+            record.pool,
+            record.metric,
+            if record.judge == "finetune" {
+                "fine-tuned target"
+            } else {
+                "probe"
+            },
+            record.seeds.len(),
+            "method"
+        );
+        for column in &record.columns {
+            text += &format!(" {column:>17.17}");
+        }
+        text += &format!(" {:>26} {:>6} {:>9}\n", "above random (95%)", "p", "seconds");
+        let judged = usize::from(record.columns.len() > 1);
+        for line in record.methods.iter().filter(|line| line.budget == *budget) {
+            text += &format!("  {:18}", line.method);
+            for column in 0..record.columns.len() {
+                let shown = line
+                    .scores
+                    .get(column)
+                    .map(|score| format!("{:.4} ± {:.4}", score.mean, score.sd));
+                text += &format!(" {:>17}", shown.as_deref().unwrap_or("failed"));
+            }
+            let gain = line.gains.get(judged);
+            let shown = gain.map(|gain| format!("{:+.4} ({:+.3} to {:+.3})", gain.mean, gain.low, gain.high));
+            let p = gain.and_then(|gain| gain.p).map(|p| format!("{p:.3}"));
+            text += &format!(
+                " {:>26} {:>6} {:>9.1}\n",
+                shown.unwrap_or_default(),
+                p.unwrap_or_default(),
+                line.seconds.prepare + line.seconds.choose
+            );
+        }
+        for line in record.methods.iter().filter(|line| line.budget == *budget) {
+            for failure in &line.failed {
+                text += &format!(
+                    "  failed: {} with seed {}: {}\n",
+                    line.method, failure.seed, failure.reason
+                );
+            }
+        }
+        text += "\n";
+    }
+    for sentence in &record.verdict {
+        text += &format!("{sentence}\n");
+    }
+    text += &format!(
+        "Time: {:.0} core-seconds, of which {:.1}% went into neither preparing, choosing nor judging\n",
+        record.core_seconds,
+        100.0 * record.overhead
+    );
+    let out = &settings.select.out;
+    for (name, what) in [
+        ("study.md", "the tables"),
+        ("study.csv", "the same for programs"),
+        ("study.json", "every cell"),
+        ("report.html", "the same as a page, with plots"),
+        ("selections", "the rows that each cell chose"),
+    ] {
+        let label = if name == "study.md" { "Written:" } else { "        " };
+        text += &format!("{label} {} ({what})\n", out.join(name).display());
+    }
+    output::plain(text.trim_end())
+}

@@ -1,0 +1,292 @@
+//! What a check of the proxy comes to: what it takes to tell two selections apart, and a verdict that names what fails.
+
+use serde::Serialize;
+
+use super::check_proxy::{CheckedState, Rung};
+use crate::{
+    Matrix,
+    check::{
+        agreement::Agreement,
+        power::{Noise, bootstrap_sd, median_gap, sd},
+    },
+    metric::Metric,
+    seed::Seed,
+};
+
+/// What it takes to tell two selections apart by their fine-tuned targets' scores, with 80% power at 5%.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Telling {
+    /// The median gap between the target's scores of two selections. It holds noise itself: where all is noise, it is of noise.
+    pub gap: f64,
+    /// What blurs a gap: training seeds, measured on one random selection, and rows, measured on the two selections of the median gap.
+    pub noise: Noise,
+    /// The smallest gap that one seed a selection finds on the rows that were scored.
+    pub found: f64,
+    /// The fewest seeds a selection that find the median gap on the rows that were scored; none where these are too few for any.
+    pub seeds_on_these_rows: Option<u64>,
+    /// The fewest rows that find it with one seed a selection; none where no number does.
+    pub rows_with_one_seed: Option<u64>,
+    /// Seeds a selection, and rows, that find it together; none where all selections score the same.
+    pub seeds_and_rows: Option<(u64, u64)>,
+}
+
+impl Telling {
+    /// From the target's probabilities of every selection and of one selection with several training seeds, shape `(rows, answers)`
+    /// each; none where there are too few of either.
+    pub(super) fn of(
+        selections: &[Matrix],
+        repeats: &[&Matrix],
+        targets: &[u32],
+        metric: Metric,
+        seed: Seed,
+    ) -> Option<Self> {
+        let score = |probabilities: &Matrix| metric.score(probabilities, targets);
+        let (gap, i, j) = median_gap(&selections.iter().map(score).collect::<Vec<f64>>())?;
+        if repeats.len() < 2 || targets.is_empty() {
+            return None;
+        }
+        let difference = |rows: &[u32]| {
+            let drawn: Vec<u32> = rows.iter().map(|&row| targets[row as usize]).collect();
+            let of = |i: usize| metric.score(&selections[i].gather(rows), &drawn);
+            of(i) - of(j)
+        };
+        let rows = targets.len() as u64;
+        let noise = Noise {
+            seed_sd: sd(&repeats.iter().map(|repeat| score(repeat)).collect::<Vec<f64>>()),
+            row_sd: bootstrap_sd(targets.len(), seed, &difference),
+            rows,
+        };
+        Some(Self {
+            gap,
+            noise,
+            found: noise.found(1, rows),
+            seeds_on_these_rows: noise.seeds(gap, rows),
+            rows_with_one_seed: noise.rows(gap, 1),
+            seeds_and_rows: noise.seeds_and_rows(gap),
+        })
+    }
+}
+
+/// What the parts cost, in seconds of one core.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Costs {
+    /// One search, with all its evaluations: wall-clock time times threads.
+    pub search_seconds: f64,
+    /// One fine-tune of the target on a selection, without its scoring.
+    pub train_seconds: f64,
+    /// One fine-tune on the whole pool: estimated from `train_seconds` and the numbers of rows.
+    pub everything_seconds: f64,
+}
+
+/// What to make of it, in one or two sentences: first what fails and what to change, or that the reward in use, whose name is `used`,
+/// can be trusted.
+pub(super) fn verdict(rungs: &[Rung], states: &[CheckedState], used: &str, costs: &Costs) -> String {
+    let Some(now) = rungs.iter().position(|rung| rung.metric == used) else {
+        return String::new();
+    };
+    let probes = rungs.iter().filter(|rung| rung.model.starts_with("probe"));
+    let best = probes
+        .max_by(|a, b| a.agreement.spearman.value.total_cmp(&b.agreement.spearman.value))
+        .unwrap_or(&rungs[now]);
+    let ranking = misleading(best).or_else(|| better(&rungs[now], best));
+    let failures: Vec<String> = [ranking, overfitted(&rungs[now], now, states), overhead(costs)]
+        .into_iter()
+        .flatten()
+        .take(2)
+        .collect();
+    if failures.is_empty() {
+        return format!(
+            "The reward in use ranks selections much as the target does: {}.",
+            told(&rungs[now])
+        );
+    }
+    failures.join(" ")
+}
+
+/// Even the best probe's ranking may be chance.
+fn misleading(best: &Rung) -> Option<String> {
+    (best.agreement.spearman.low <= 0.0).then(|| {
+        format!(
+            "Misleading: no probe is shown to rank selections as the fine-tuned target does (best: {}); let fine-tunes decide with \
+             `--judge finetune`, or give more validation rows.",
+            told(best)
+        )
+    })
+}
+
+/// Another probe ranks clearly better than the one in use.
+fn better(now: &Rung, best: &Rung) -> Option<String> {
+    let (mine, other) = (now.agreement.spearman, best.agreement.spearman);
+    let clearly = other.value > mine.value + 0.1 || mine.low <= 0.0;
+    (clearly && best != now).then(|| format!("There is a better reward than {}: use {}.", told(now), told(best)))
+}
+
+/// The search's choice scores above all drawn selections on the reward fold, and its target no better than random ones'.
+fn overfitted(now: &Rung, place: usize, states: &[CheckedState]) -> Option<String> {
+    let chosen = states
+        .iter()
+        .find(|state| state.kind == chosen_by(&now.model, &now.metric))?;
+    let drawn = states.iter().filter(|state| !state.kind.starts_with(CHOSEN));
+    let most = drawn.map(|state| state.rungs[place]).fold(f64::NEG_INFINITY, f64::max);
+    let random: Vec<f64> = states
+        .iter()
+        .filter(|state| state.kind == RANDOM)
+        .map(|state| state.target)
+        .collect();
+    let mean = random.iter().sum::<f64>() / random.len() as f64;
+    (chosen.rungs[place] > most && chosen.target <= mean).then(|| {
+        format!(
+            "Overfitted: on the reward fold the search's choice scores {:.3} and drawn selections {most:.3} at most, but its target \
+             scores {:.3} and that of random selections {mean:.3}; give more validation rows, another `--reward`, or fewer \
+             `--max-evaluations`.",
+            chosen.rungs[place], chosen.target
+        )
+    })
+}
+
+/// The search costs more than training on a selection saves.
+fn overhead(costs: &Costs) -> Option<String> {
+    (costs.search_seconds > costs.everything_seconds - costs.train_seconds).then(|| {
+        format!(
+            "Overhead above the benefit: one search takes {:.1} s of one core, a fine-tune on a selection {:.1} s and one on everything \
+             about {:.1} s; give fewer `--max-evaluations`, or train on everything.",
+            costs.search_seconds, costs.train_seconds, costs.everything_seconds
+        )
+    })
+}
+
+fn told(rung: &Rung) -> String {
+    let Agreement { spearman, regret, .. } = rung.agreement;
+    format!(
+        "{}, {}: rank correlation {:.2} ({:.2} to {:.2}), regret {:.3}",
+        rung.model, rung.metric, spearman.value, spearman.low, spearman.high, regret.value
+    )
+}
+
+/// The kind of a random selection.
+pub(super) const RANDOM: &str = "random";
+/// How the kinds of searched selections begin.
+const CHOSEN: &str = "chosen by";
+
+/// The kind of the selection that a search under this reward chose.
+pub(super) fn chosen_by(model: &str, metric: &str) -> String {
+    format!("{CHOSEN} {model}, {metric}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{check::agreement::Interval, metric::MetricKind};
+
+    fn rung(model: &str, metric: &str, spearman: f64, low: f64) -> Rung {
+        let interval = |value, low| Interval { value, low, high: 1.0 };
+        Rung {
+            model: model.into(),
+            metric: metric.into(),
+            agreement: Agreement {
+                spearman: interval(spearman, low),
+                kendall: interval(0.0, 0.0),
+                regret: interval(0.0, 0.0),
+                states: 9,
+            },
+            seconds: 0.1,
+        }
+    }
+
+    fn state(kind: &str, target: f64, reward: f64) -> CheckedState {
+        CheckedState {
+            kind: kind.into(),
+            target,
+            rungs: vec![reward; 2],
+        }
+    }
+
+    const CHEAP: Costs = Costs {
+        search_seconds: 3.0,
+        train_seconds: 10.0,
+        everything_seconds: 200.0,
+    };
+
+    #[test]
+    fn the_verdict_names_what_fails_and_what_to_change() {
+        let good = [rung("probe, a", "soft", 0.8, 0.5), rung("probe, b", "hard", 0.7, 0.2)];
+        let honest = [
+            state(RANDOM, 0.5, 0.5),
+            state(RANDOM, 0.6, 0.5),
+            state("chosen by probe, a, soft", 0.7, 0.9),
+        ];
+        let sound = verdict(&good, &honest, "soft", &CHEAP);
+        assert!(
+            sound.starts_with("The reward in use ranks selections much as the target does: probe, a"),
+            "{sound}"
+        );
+
+        let chance = [rung("probe, a", "soft", 0.3, -0.2), rung("fine-tune", "soft", 0.9, 0.8)];
+        let said = verdict(&chance, &honest, "soft", &CHEAP);
+        assert!(
+            said.starts_with("Misleading") && said.contains("`--judge finetune`"),
+            "{said}"
+        );
+
+        let other = [rung("probe, a", "soft", 0.3, -0.2), rung("probe, b", "soft", 0.35, 0.1)];
+        let said = verdict(&other, &honest, "soft", &CHEAP);
+        assert!(
+            said.contains("better reward") && said.contains("use probe, b"),
+            "{said}"
+        );
+
+        // A target of .55 is the mean of the random ones.
+        let fitted = [
+            honest[0].clone(),
+            honest[1].clone(),
+            state("chosen by probe, a, soft", 0.55, 0.9),
+        ];
+        let said = verdict(&good, &fitted, "soft", &CHEAP);
+        assert!(
+            said.starts_with("Overfitted") && said.contains("scores 0.900 and drawn selections 0.500 at most"),
+            "{said}"
+        );
+        assert!(said.contains("`--reward`"), "{said}");
+        let modest = [
+            honest[0].clone(),
+            honest[1].clone(),
+            state("chosen by probe, a, soft", 0.55, 0.5),
+        ];
+        assert!(verdict(&good, &modest, "soft", &CHEAP).starts_with("The reward in use"));
+
+        let slow = Costs {
+            search_seconds: 191.0,
+            ..CHEAP
+        };
+        let said = verdict(&good, &honest, "soft", &slow);
+        assert!(
+            said.starts_with("Overhead above the benefit: one search takes 191.0 s"),
+            "{said}"
+        );
+        let all = verdict(&chance, &fitted, "soft", &slow);
+        assert!(
+            all.starts_with("Misleading") && all.contains("Overfitted") && !all.contains("Overhead"),
+            "{all}"
+        );
+    }
+
+    #[test]
+    fn what_tells_two_selections_apart_is_measured_on_both_kinds_of_noise() {
+        // Two answers, 8 rows; right on the first k rows.
+        let right = |k: usize| {
+            let rows = (0..8).flat_map(|i| if i < k { [0.9, 0.1] } else { [0.1, 0.9] });
+            Matrix::from_vec(rows.collect(), 8, 2)
+        };
+        let (selections, metric) = ([right(2), right(4), right(7)], Metric::hard(MetricKind::Accuracy));
+        let (low, high) = (right(3), right(5));
+        let telling = |repeats: &[&Matrix]| Telling::of(&selections, repeats, &[0; 8], metric, Seed(1));
+        let found = telling(&[&low, &high]).expect("two of each");
+        // Gaps 2/8, 3/8, 5/8; the median pair differs on 3 of 8 rows: √(3/8 * 5/8 / 8) = .171. Seeds: 3/8 and 5/8.
+        assert_eq!(found.gap, 0.375);
+        assert!((found.noise.seed_sd - 0.25 / 2f64.sqrt()).abs() < 1e-12);
+        assert!((found.noise.row_sd - 0.171).abs() < 0.03, "{}", found.noise.row_sd);
+        assert_eq!((found.noise.rows, found.rows_with_one_seed), (8, None));
+        assert!(found.seeds_and_rows.is_some() && found.found > 0.375);
+        assert_eq!(telling(&[&low]), None);
+    }
+}

@@ -1,0 +1,402 @@
+//! One cell of a study: rows are chosen, trained on, and scored.
+
+use std::{collections::HashMap, fs, io::Write, path::PathBuf, time::Instant};
+
+use super::{StudyMethod, StudySettings, given, ground::Ground};
+use crate::{
+    Error, Monitor, Result, Silent,
+    budget::Limit,
+    data::{Dataset, RowId},
+    heuristic::{Heuristic, View},
+    ledger::Ledger,
+    metric::{Metric, MetricKind, row_losses},
+    pool::Pool,
+    proxy::{
+        Proxy,
+        ridge::{Model, train_and_score},
+    },
+    run::{
+        compose::{check_episode, search},
+        judge::{Judge, random_rows},
+        settings::{ProxyKind, SelectSettings},
+    },
+    seed::Seed,
+    select::{FeatureContext, Limits, Method, Problem},
+    study::{CellRecord, Seconds},
+    write::write_whole,
+};
+
+/// How many random selections are drawn where a score costs a moment.
+const DRAWS: u64 = 10;
+
+/// Where a cell's rows come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A method chooses them.
+    Method(StudyMethod),
+    /// A file names them; `{seed}` and `{budget}` stand for the cell's.
+    File(String),
+}
+
+/// A cell that is to be computed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Job {
+    /// The seed's place among the seeds.
+    pub(super) index: u64,
+    pub(super) seed: u64,
+    /// The budget's place among the budgets.
+    pub(super) plot: usize,
+    pub(super) budget: String,
+    pub(super) method: String,
+    pub(super) source: Source,
+}
+
+impl Job {
+    /// What the cell is filed under.
+    pub(super) fn name(&self) -> String {
+        format!("cell/{}/{}/{}", self.budget, self.method, self.seed)
+    }
+
+    /// Whether this is the cell.
+    pub(super) fn makes(&self, cell: &CellRecord) -> bool {
+        (&cell.budget, &cell.method, cell.seed) == (&self.budget, &self.method, self.seed)
+    }
+
+    /// The cell, failed.
+    pub(super) fn failed(&self, error: &Error) -> CellRecord {
+        let reason = match error.hint() {
+            Some(hint) => format!("{error} (hint: {hint})"),
+            None => error.to_string(),
+        };
+        CellRecord {
+            error: Some(reason),
+            ..self.record((0, 0), Vec::new(), 0, Seconds::default())
+        }
+    }
+
+    fn record(
+        &self,
+        (rows, tokens): (u64, u64),
+        draws: Vec<Vec<f64>>,
+        evaluations: u64,
+        seconds: Seconds,
+    ) -> CellRecord {
+        CellRecord {
+            budget: self.budget.clone(),
+            method: self.method.clone(),
+            seed: self.seed,
+            rows,
+            tokens,
+            draws,
+            evaluations,
+            seconds,
+            error: None,
+        }
+    }
+
+    /// The cell's name as a part of a path.
+    fn file_name(&self) -> String {
+        format!("{}/{}-{}", self.budget.replace(' ', "-"), self.method, self.seed)
+    }
+}
+
+/// What was chosen.
+struct Choice {
+    /// One selection, or several draws of one; each ascends.
+    draws: Vec<Vec<RowId>>,
+    evaluations: u64,
+    /// What it took.
+    seconds: f64,
+    /// What preparing it needed.
+    prepare: f64,
+}
+
+/// Chooses, judges, and writes down which rows were chosen.
+pub(super) fn run(study: &StudySettings, ground: &Ground<'_>, job: &Job, monitor: &dyn Monitor) -> Result<CellRecord> {
+    let quiet = Quiet(monitor);
+    let choice = choose(study, ground, job, &quiet)?;
+    let first = &choice.draws[0];
+    let path = study
+        .select
+        .out
+        .join("selections")
+        .join(format!("{}.txt", job.file_name()));
+    if job.source != Source::Method(StudyMethod::Everything) {
+        make_folder_of(&path)?;
+        let lines = given::lines(first, ground.dataset);
+        write_whole(&path, &mut |out| {
+            out.write_all(lines.as_bytes()).map_err(Error::io(&path, "write"))
+        })?;
+    }
+    let began = Instant::now();
+    let draws = judge(study, ground, job, &choice.draws, &quiet)?;
+    let seconds = Seconds {
+        prepare: choice.prepare,
+        choose: choice.seconds,
+        judge: began.elapsed().as_secs_f64(),
+    };
+    let token_of: HashMap<RowId, u32> = ground
+        .dataset
+        .pool
+        .iter()
+        .copied()
+        .zip(ground.grouped.tokens.iter().copied())
+        .collect();
+    let tokens = first.iter().map(|row| u64::from(token_of[row])).sum();
+    Ok(job.record((first.len() as u64, tokens), draws, choice.evaluations, seconds))
+}
+
+fn choose(study: &StudySettings, ground: &Ground<'_>, job: &Job, monitor: &dyn Monitor) -> Result<Choice> {
+    let began = Instant::now();
+    let prepared = &ground.prepared;
+    let plot = &ground.plots[job.plot];
+    let free = |draws: Vec<Vec<RowId>>, prepare: f64| Choice {
+        draws,
+        evaluations: 0,
+        seconds: began.elapsed().as_secs_f64(),
+        prepare,
+    };
+    let seed = ground.settings.seed;
+    match &job.source {
+        Source::File(path) => {
+            let path = path
+                .replace("{seed}", &job.seed.to_string())
+                .replace("{budget}", &job.budget);
+            Ok(free(vec![given::read(&PathBuf::from(path), ground.dataset)?], 0.0))
+        }
+        Source::Method(StudyMethod::Everything) => Ok(free(vec![ground.dataset.pool.clone()], 0.0)),
+        Source::Method(StudyMethod::Random) => {
+            let draws = match ground.settings.judge() {
+                ProxyKind::Probe => DRAWS,
+                ProxyKind::Finetune => 1,
+            };
+            // The same rows as stand beside a selection of this seed.
+            let seed = seed.derive("controls");
+            let rows = |i| random_rows(&ground.dataset.pool, &ground.grouped.tokens, plot.limit, seed.index(i));
+            Ok(free((0..draws).map(rows).collect(), 0.0))
+        }
+        Source::Method(StudyMethod::Rule(rule)) => {
+            let chosen = by_rule(*rule, ground, plot.limit, seed, monitor)?;
+            let prepare = match rule {
+                Heuristic::Stratified | Heuristic::Longest | Heuristic::Shortest | Heuristic::Frequency => 0.0,
+                Heuristic::KCentre | Heuristic::FacilityLocation | Heuristic::Similarity => prepared.embed,
+                Heuristic::Hardest | Heuristic::Easiest | Heuristic::Median => prepared.embed + prepared.probe,
+            };
+            let rows = chosen.into_iter().map(|i| ground.dataset.pool[i as usize]).collect();
+            Ok(free(vec![rows], prepare))
+        }
+        Source::Method(StudyMethod::ClusterGreedy) => {
+            let settings = SelectSettings {
+                agent: Method::Greedy,
+                ..ground.settings.clone()
+            };
+            searched(study, ground, job, (&settings, &plot.whole.0, &plot.whole.1), monitor)
+        }
+        Source::Method(StudyMethod::Search(method)) => {
+            let settings = SelectSettings {
+                agent: *method,
+                ..ground.settings.clone()
+            };
+            searched(study, ground, job, (&settings, &plot.pool, &plot.features), monitor)
+        }
+    }
+}
+
+fn by_rule(rule: Heuristic, ground: &Ground<'_>, limit: Limit, seed: Seed, monitor: &dyn Monitor) -> Result<Vec<u32>> {
+    let Dataset {
+        train,
+        validation,
+        pool,
+        ..
+    } = ground.dataset;
+    let targets: Vec<u32> = pool
+        .iter()
+        .map(|&row| {
+            if ground.dataset.task.labels.is_empty() {
+                0
+            } else {
+                train.examples[row as usize].target
+            }
+        })
+        .collect();
+    let losses = || {
+        let (train, tuning) = (&ground.designs.train, &ground.at_everything);
+        let model = Model::fit(train, pool, tuning.ridge)?;
+        let temperature = tuning.temperature_for(Metric::soft(MetricKind::LogLoss));
+        let all: Vec<f32> = row_losses(&model.probabilities(train, temperature), &train.targets).collect();
+        Ok(pool.iter().map(|&row| all[row as usize]).collect())
+    };
+    let view = View {
+        vectors: &ground.grouped.views,
+        texts: &|i| train.examples[pool[i] as usize].input.texts(),
+        tokens: &ground.grouped.tokens,
+        targets: &targets,
+        fold_vectors: &ground.fold_vectors,
+        fold_texts: &|i| validation.examples[ground.folds.reward[i] as usize].input.texts(),
+        losses: &losses,
+    };
+    rule.choose(&view, limit, seed, monitor)
+}
+
+/// Lets an agent or a search spend its evaluations; the best of its states on the confirm fold is the choice, as in `select`.
+fn searched(
+    study: &StudySettings,
+    ground: &Ground<'_>,
+    job: &Job,
+    (settings, pool, features): (&SelectSettings, &Pool, &FeatureContext),
+    monitor: &dyn Monitor,
+) -> Result<Choice> {
+    let began = Instant::now();
+    check_episode(settings, pool, &ground.grouped.tokens)?;
+    let tuning = &ground.plots[job.plot].tuning;
+    let metric = settings.reward_metric();
+    let memory = settings.gram_memory / ground.workers;
+    let probe = ground.designs.probe(tuning, metric, memory)?;
+    let dear = ground
+        .target
+        .as_ref()
+        .filter(|_| settings.proxy == ProxyKind::Finetune)
+        .map(|target| {
+            let data = &ground.dataset.fingerprint;
+            target.proxy(
+                &ground.folds.reward,
+                settings.finetune.fold_rows,
+                metric,
+                settings,
+                data,
+            )
+        });
+    // Scores of a cell that was killed are here; whole cells are in the study's own ledger.
+    let path = study
+        .select
+        .out
+        .join("cells")
+        .join(format!("{}.sqlite", job.file_name()));
+    make_folder_of(&path)?;
+    let mut ledger = Ledger::open(&path)?;
+    let before: f64 = ledger
+        .meta("cell_seconds")?
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0.0);
+    let proxy: &dyn Proxy = dear.as_ref().map_or(&probe as &dyn Proxy, |dear| dear);
+    let limits = Limits {
+        evaluations: settings.max_evaluations,
+        seconds: None,
+    };
+    let seed = settings.seed;
+    let problem = Problem::new(
+        pool,
+        proxy,
+        &mut ledger,
+        features.clone(),
+        limits,
+        seed.derive("proxy"),
+        monitor,
+    )?;
+    let problem = if dear.is_some() {
+        problem.with_hint(&probe)
+    } else {
+        problem
+    };
+    let found = search(problem, settings, seed);
+    let so_far = before + began.elapsed().as_secs_f64();
+    ledger.set_meta("cell_seconds", &so_far.to_string())?;
+    let found = found?;
+    let rows: Vec<Vec<RowId>> = found.finalists.iter().map(|(state, _)| pool.rows_of(state)).collect();
+    if rows.is_empty() {
+        return Err(Error::setting(
+            "--max-evaluations",
+            "enough for one whole episode, each step of which tries several actions",
+            settings.max_evaluations.to_string(),
+        ));
+    }
+    let judge = Judge {
+        train: &ground.designs.train,
+        reward: &ground.designs.reward,
+        confirm: &ground.designs.confirm,
+        test: None,
+        at_budget: (tuning.ridge, tuning.temperature_for(metric)),
+        at_everything: (ground.at_everything.ridge, ground.at_everything.temperature_for(metric)),
+        reward_metric: metric,
+        report_metric: settings.report_metric(),
+    };
+    let mut chosen = rows[judge.choose(&rows)?].clone();
+    chosen.sort_unstable();
+    drop(ledger);
+    for ending in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(format!("{}{ending}", path.display()));
+    }
+    Ok(Choice {
+        draws: vec![chosen],
+        evaluations: found.evaluations,
+        seconds: before + began.elapsed().as_secs_f64(),
+        prepare: ground.prepared.total(),
+    })
+}
+
+/// The scores of each draw, one a column.
+fn judge(
+    study: &StudySettings,
+    ground: &Ground<'_>,
+    job: &Job,
+    draws: &[Vec<RowId>],
+    monitor: &dyn Monitor,
+) -> Result<Vec<Vec<f64>>> {
+    let settings = &ground.settings;
+    let report = settings.report_metric();
+    if let (ProxyKind::Finetune, Some(target)) = (settings.judge(), &ground.target) {
+        let proxy = target.rung(
+            &ground.folds.confirm,
+            settings,
+            (None, None),
+            &ground.dataset.fingerprint,
+        );
+        let columns = target.columns(&ground.folds.confirm, &ground.tests, study.judge_rows, settings);
+        return draws
+            .iter()
+            .map(|rows| {
+                if monitor.cancelled() {
+                    return Err(Error::Interrupted);
+                }
+                let model = proxy.cold(rows, settings.seed.derive("proxy"))?;
+                columns
+                    .iter()
+                    .map(|(data, rows)| Ok(model.score((data, rows), &[report], None, &Silent)?[0]))
+                    .collect()
+            })
+            .collect();
+    }
+    let whole = job.source == Source::Method(StudyMethod::Everything);
+    let tuning = if whole {
+        &ground.at_everything
+    } else {
+        &ground.plots[job.plot].tuning
+    };
+    let at = (tuning.ridge, tuning.temperature_for(settings.reward_metric()));
+    let folds: Vec<_> = ground.judged.iter().collect();
+    draws
+        .iter()
+        .map(|rows| {
+            let scores = train_and_score(&ground.designs.train, rows, at, &folds, &[report])?;
+            Ok(scores.into_iter().map(|scores| scores[0]).collect())
+        })
+        .collect()
+}
+
+fn make_folder_of(path: &std::path::Path) -> Result<()> {
+    let folder = path.parent().unwrap_or(path);
+    fs::create_dir_all(folder).map_err(Error::io(folder, "create"))
+}
+
+/// A monitor that only hears when to stop: many cells at once have no one progress.
+struct Quiet<'a>(&'a dyn Monitor);
+
+impl Monitor for Quiet<'_> {
+    fn begin(&self, _stage: &str, _total: Option<u64>) {}
+    fn advance(&self, _steps: u64) {}
+    fn note(&self, _text: &str) {}
+    fn end(&self) {}
+    fn cancelled(&self) -> bool {
+        self.0.cancelled()
+    }
+}

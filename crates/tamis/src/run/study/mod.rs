@@ -1,0 +1,422 @@
+//! `study`: methods x budgets x seeds on one data set, every selection judged alike.
+//!
+//! A cell is one method at one budget with one seed. Cells of a seed share what prepares them (embeddings, clusters, features) and
+//! run side by side, each on one core, so that their seconds can be compared. A cell's record goes into the study's ledger as
+//! soon as it is there, and a study that was killed goes on with the cells that are missing; a cell that was killed midway goes on
+//! with the scores that it has paid for. With one seed, a cell of an agent chooses what `select` chooses with that seed.
+
+mod cell;
+mod given;
+mod ground;
+mod method;
+mod output;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::PathBuf,
+    sync::{Mutex, PoisonError, mpsc},
+    time::Instant,
+};
+
+use serde::{Deserialize, Serialize};
+
+pub use method::StudyMethod;
+
+use self::{
+    cell::Job,
+    ground::{Columns, Ground},
+};
+use super::{
+    command::study_command,
+    folder,
+    prepare::read,
+    settings::{ProxyKind, SelectSettings},
+    stages::Stages,
+};
+use crate::{
+    Error, Monitor, Result,
+    budget::Budget,
+    data::Dataset,
+    ledger::Ledger,
+    report,
+    seed::Seed,
+    study::{self, CellRecord, Family, StudyRecord, WHOLE},
+};
+
+/// What the file of a study's settings is called.
+const SETTINGS: &str = "study.settings.json";
+
+/// The settings of a study.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StudySettings {
+    /// Data, metric, proxy, judge and how agents work. Its agent and budget do not count; its seed is the first one.
+    pub select: SelectSettings,
+    /// The methods, in the order of the table. Default: all.
+    pub methods: Vec<StudyMethod>,
+    /// The budgets. Default: 5%.
+    pub budgets: Vec<Budget>,
+    /// How many seeds, from the selection's on. Default: 5.
+    pub seeds: u64,
+    /// Selections that were made elsewhere: their name, and a text file that names rows, with `{seed}` and `{budget}` in its path
+    /// where there is one for each.
+    pub selections: BTreeMap<String, String>,
+    /// How many rows a fine-tuned target is scored on at most, in each column. Default: 4000.
+    pub judge_rows: usize,
+}
+
+impl Default for StudySettings {
+    fn default() -> Self {
+        Self {
+            select: SelectSettings {
+                out: PathBuf::from("runs/study"),
+                ..SelectSettings::default()
+            },
+            methods: StudyMethod::all(),
+            budgets: vec![SelectSettings::default().budget],
+            seeds: 5,
+            selections: BTreeMap::new(),
+            judge_rows: 4000,
+        }
+    }
+}
+
+impl StudySettings {
+    fn check(&self) -> Result<()> {
+        if self.seeds == 0 {
+            return Err(Error::setting("--seeds", "a number above 0", "0"));
+        }
+        if self.judge_rows == 0 {
+            return Err(Error::setting("--judge-rows", "a number above 0", "0"));
+        }
+        if self.select.max_time.is_some() {
+            return Err(
+                Error::setting("--max-time", "no time limit in a study", "one").with_hint(
+                    "`--max-evaluations` limits all methods alike, and gives the same answer on every machine",
+                ),
+            );
+        }
+        for (name, given) in &self.selections {
+            if name.parse::<StudyMethod>().is_ok() {
+                return Err(Error::setting(
+                    "--selection",
+                    "a name that no method has",
+                    format!("`{name}`"),
+                ));
+            }
+            if self.budgets.len() > 1 && !given.contains("{budget}") {
+                return Err(Error::setting(
+                    "--selection",
+                    "`{budget}` in the path where there are several budgets",
+                    format!("`{given}`"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The lines of the table with their families.
+    fn lines(&self) -> Vec<(String, Family)> {
+        let methods = self.methods.iter().map(|method| (method.to_string(), method.family()));
+        let given = self.selections.keys().map(|name| (name.clone(), Family::Given));
+        methods.chain(given).collect()
+    }
+
+    /// The settings of one seed.
+    fn of_seed(&self, index: u64) -> SelectSettings {
+        SelectSettings {
+            seed: Seed(self.select.seed.0.wrapping_add(index)),
+            ..self.select.clone()
+        }
+    }
+}
+
+/// Runs the cells that are missing, and writes what all of them come to: study.json, study.csv, study.md, report.html.
+///
+/// # Errors
+///
+/// If the data, the settings or the folder are not as they must be, a file cannot be written, or the user stopped. A cell that
+/// fails is recorded with its reason, tried again by the next start, and ends nothing.
+pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRecord> {
+    let began = Instant::now();
+    settings.check()?;
+    let mut stages = Stages::new(monitor);
+    let first = SelectSettings {
+        budget: *settings.budgets.first().unwrap_or(&settings.select.budget),
+        ..settings.select.clone()
+    };
+    let (dataset, _) = read(&first, &mut stages, monitor)?;
+    for budget in &settings.budgets {
+        budget.resolve(dataset.pool.len() as u64, u64::MAX)?;
+    }
+    let now = folder::without(settings, &["out", "cache", "gram_memory", "frozen_memory"])?;
+    let ledger = folder::claim_with_ledger(&settings.select.out, SETTINGS, &now, &dataset.fingerprint)?;
+    let mut book = Book::open(settings, &dataset, ledger, began)?;
+    book.write(settings)?;
+    for index in 0..settings.seeds {
+        let jobs = jobs(settings, index, &book.cells);
+        if jobs.is_empty() {
+            continue;
+        }
+        let ground = Ground::new(settings, index, &dataset, &mut stages, monitor)?;
+        book.prepared += ground.prepared.total();
+        run(settings, &ground, jobs, &mut book, monitor)?;
+    }
+    let record = book.write(settings)?;
+    output::write_tables(&record, &settings.select.out)?;
+    report::write_study(&settings.select.out)?;
+    Ok(record)
+}
+
+/// What the study has so far, and where it is kept.
+struct Book {
+    ledger: Ledger,
+    cells: Vec<CellRecord>,
+    columns: Columns,
+    pool: u64,
+    began: Instant,
+    /// Wall-clock seconds that earlier starts took, and of these and this one what preparing took.
+    before: f64,
+    prepared: f64,
+}
+
+impl Book {
+    /// Reads the cells that are there.
+    fn open(settings: &StudySettings, dataset: &Dataset, ledger: Ledger, began: Instant) -> Result<Self> {
+        let number = |name| -> Result<f64> { Ok(ledger.meta(name)?.and_then(|text| text.parse().ok()).unwrap_or(0.0)) };
+        let (before, prepared) = (number("seconds")?, number("prepared")?);
+        let mut cells = Vec::new();
+        for job in all_jobs(settings) {
+            if let Some(text) = ledger.meta(&job.name())? {
+                // What cannot be read is made again.
+                cells.extend(serde_json::from_str::<CellRecord>(&text));
+            }
+        }
+        Ok(Self {
+            ledger,
+            cells,
+            columns: Columns::of(dataset, settings),
+            pool: dataset.pool.len() as u64,
+            began,
+            before,
+            prepared,
+        })
+    }
+
+    /// Files a cell.
+    fn file(&mut self, job: &Job, cell: CellRecord) -> Result<()> {
+        let text = serde_json::to_string(&cell).unwrap_or_default();
+        self.ledger.set_meta(&job.name(), &text)?;
+        self.ledger.set_meta("seconds", &self.seconds().to_string())?;
+        self.ledger.set_meta("prepared", &self.prepared.to_string())?;
+        self.cells.retain(|there| !job.makes(there));
+        self.cells.push(cell);
+        Ok(())
+    }
+
+    /// Wall-clock seconds of all starts.
+    fn seconds(&self) -> f64 {
+        self.before + self.began.elapsed().as_secs_f64()
+    }
+
+    /// Writes study.json, whole or with the cells that there are.
+    fn write(&mut self, settings: &StudySettings) -> Result<StudyRecord> {
+        let order = all_jobs(settings);
+        self.cells
+            .sort_by_key(|cell| order.iter().position(|job| job.makes(cell)));
+        let threads = rayon::current_num_threads() as f64;
+        let core_seconds = self.seconds() * threads;
+        let inside: f64 = self
+            .cells
+            .iter()
+            .map(|cell| cell.seconds.choose + cell.seconds.judge)
+            .sum();
+        let budgets: Vec<String> = settings.budgets.iter().map(Budget::to_string).collect();
+        let mut record = StudyRecord {
+            version: study::VERSION,
+            tamis: env!("CARGO_PKG_VERSION").to_owned(),
+            metric: settings.select.report_metric().to_string(),
+            judge: match settings.select.judge() {
+                ProxyKind::Probe => "probe".into(),
+                ProxyKind::Finetune => "finetune".into(),
+            },
+            columns: self.columns.names.clone(),
+            column_rows: self.columns.rows.clone(),
+            pool: self.pool,
+            methods: study::table(&self.cells, &budgets, &settings.lines()),
+            seeds: (0..settings.seeds)
+                .map(|index| settings.of_seed(index).seed.0)
+                .collect(),
+            budgets,
+            cells: self.cells.clone(),
+            expected: order.len() as u64,
+            verdict: Vec::new(),
+            core_seconds,
+            overhead: (1.0 - (inside + self.prepared * threads) / core_seconds).max(0.0),
+            command: study_command(settings)?,
+            settings: serde_json::to_value(settings).unwrap_or_default(),
+        };
+        record.verdict = study::verdict(&record);
+        folder::write_json(&study_path(settings), &record)?;
+        Ok(record)
+    }
+}
+
+/// Every cell of a study.
+fn all_jobs(settings: &StudySettings) -> Vec<Job> {
+    (0..settings.seeds)
+        .flat_map(|index| jobs(settings, index, &[]))
+        .collect()
+}
+
+/// The cells of a seed that are not there yet, dear ones first, so that no core waits long for the last of them.
+fn jobs(settings: &StudySettings, index: u64, there: &[CellRecord]) -> Vec<Job> {
+    let seed = settings.of_seed(index).seed.0;
+    let mut jobs = Vec::new();
+    let job = |budget: Option<usize>, method: &str, method_of: cell::Source| Job {
+        index,
+        seed,
+        plot: budget.unwrap_or(0),
+        budget: budget.map_or(WHOLE.to_owned(), |b| settings.budgets[b].to_string()),
+        method: method.to_owned(),
+        source: method_of,
+    };
+    if settings.methods.contains(&StudyMethod::Everything) {
+        let method = StudyMethod::Everything;
+        jobs.push(job(None, &method.to_string(), cell::Source::Method(method)));
+    }
+    for budget in 0..settings.budgets.len() {
+        for &method in settings.methods.iter().rev() {
+            if method != StudyMethod::Everything {
+                jobs.push(job(Some(budget), &method.to_string(), cell::Source::Method(method)));
+            }
+        }
+        for (name, path) in &settings.selections {
+            jobs.push(job(Some(budget), name, cell::Source::File(path.clone())));
+        }
+    }
+    jobs.retain(|job| !there.iter().any(|cell| job.makes(cell) && cell.error.is_none()));
+    jobs
+}
+
+/// Runs a seed's cells side by side, one a thread, and files each as it comes.
+fn run(
+    settings: &StudySettings,
+    ground: &Ground<'_>,
+    jobs: Vec<Job>,
+    book: &mut Book,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let workers = rayon::current_num_threads().min(jobs.len());
+    monitor.begin(&format!("seed {}", ground.settings.seed.0), Some(jobs.len() as u64));
+    let queue = Mutex::new(VecDeque::from(jobs));
+    let (sender, receiver) = mpsc::channel();
+    let outcome = std::thread::scope(|scope| {
+        for _ in 0..workers {
+            let (sender, queue) = (sender.clone(), &queue);
+            scope.spawn(move || {
+                // A pool of its own: a cell that waits for its own parts takes up no other cell's, and its seconds are its own.
+                let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+                loop {
+                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                    let (Some(job), false) = (next, monitor.cancelled()) else {
+                        return;
+                    };
+                    let work = || cell::run(settings, ground, &job, monitor);
+                    let cell = alone.as_ref().map_or_else(|_| work(), |alone| alone.install(work));
+                    if sender.send((job, cell)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let filed = receiver.iter().try_for_each(|(job, cell)| {
+            monitor.note(&format!("{} at {}", job.method, job.budget));
+            monitor.advance(1);
+            match cell {
+                Err(Error::Interrupted) => Err(Error::Interrupted),
+                Err(error) => book.file(&job, job.failed(&error)),
+                Ok(cell) => book.file(&job, cell),
+            }?;
+            book.write(settings).map(|_| ())
+        });
+        if filed.is_err() {
+            // Whoever still works on a cell ends it; nobody begins another.
+            queue.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+        filed
+    });
+    monitor.end();
+    outcome?;
+    if monitor.cancelled() {
+        Err(Error::Interrupted)
+    } else {
+        Ok(())
+    }
+}
+
+/// Where the record of a study is.
+pub fn study_path(settings: &StudySettings) -> PathBuf {
+    settings.select.out.join("study.json")
+}
+
+/// The study's table as Markdown.
+pub fn study_table(record: &StudyRecord) -> String {
+    output::markdown(record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::study::RANDOM;
+
+    #[test]
+    fn jobs_are_those_that_are_missing_or_failed() {
+        let settings = StudySettings {
+            methods: vec![StudyMethod::Everything, StudyMethod::Random],
+            budgets: vec![Budget::Percent(1.0), Budget::Percent(5.0)],
+            seeds: 2,
+            ..StudySettings::default()
+        };
+        let names = |jobs: &[Job]| jobs.iter().map(Job::name).collect::<Vec<_>>();
+        let all = names(&all_jobs(&settings));
+        assert_eq!(
+            all[..3],
+            ["cell/100%/everything/0", "cell/1%/random/0", "cell/5%/random/0"]
+        );
+        assert_eq!(all.len(), 6);
+        let jobs_of_0 = jobs(&settings, 0, &[]);
+        let mut done = jobs_of_0[1].failed(&Error::Interrupted);
+        assert_eq!(
+            jobs(&settings, 0, &[done.clone()]).len(),
+            3,
+            "what failed is tried again"
+        );
+        done.error = None;
+        assert_eq!(jobs(&settings, 0, &[done]).len(), 2);
+    }
+
+    #[test]
+    fn a_selection_may_not_take_a_methods_name() {
+        let mut settings = StudySettings::default();
+        settings.selections.insert(RANDOM.into(), "rows.txt".into());
+        assert!(
+            settings
+                .check()
+                .expect_err("taken")
+                .to_string()
+                .contains("a name that no method has")
+        );
+        settings.selections.clear();
+        settings.selections.insert("mine".into(), "rows-{seed}.txt".into());
+        settings.budgets.push(Budget::Rows(10));
+        assert!(
+            settings
+                .check()
+                .expect_err("one for both")
+                .to_string()
+                .contains("{budget}")
+        );
+    }
+}

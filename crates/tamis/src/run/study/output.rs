@@ -1,0 +1,149 @@
+//! The table of a study as CSV and as Markdown.
+
+use std::{io::Write, path::Path};
+
+use crate::{
+    Error, Result,
+    study::{Gain, MethodRecord, StudyRecord},
+    write::write_whole,
+};
+
+/// Writes study.csv and study.md.
+pub(super) fn write_tables(record: &StudyRecord, out: &Path) -> Result<()> {
+    for (name, text) in [("study.csv", csv(record)?), ("study.md", markdown(record))] {
+        let path = out.join(name);
+        write_whole(&path, &mut |out| {
+            out.write_all(text.as_bytes()).map_err(Error::io(&path, "write"))
+        })?;
+    }
+    Ok(())
+}
+
+/// One line a method and budget, the method first.
+fn csv(record: &StudyRecord) -> Result<String> {
+    let broken = |error: &dyn std::fmt::Display| Error::setting("study.csv", "a table", error.to_string());
+    let mut table = csv::Writer::from_writer(Vec::new());
+    let mut head: Vec<String> = ["method", "budget", "family", "rows", "seeds_failed"]
+        .map(str::to_owned)
+        .to_vec();
+    for column in &record.columns {
+        let of = [
+            "mean",
+            "sd",
+            "low",
+            "high",
+            "gain",
+            "gain_low",
+            "gain_high",
+            "p",
+            "p_holm",
+        ];
+        head.extend(of.map(|what| format!("{column}_{what}")));
+    }
+    head.extend(["evaluations", "prepare_seconds", "choose_seconds", "judge_seconds"].map(str::to_owned));
+    table.write_record(&head).map_err(|error| broken(&error))?;
+    for line in &record.methods {
+        let family = serde_json::to_value(line.family).unwrap_or_default();
+        let mut cells = vec![
+            line.method.clone(),
+            line.budget.clone(),
+            family.as_str().unwrap_or_default().to_owned(),
+            line.rows.to_string(),
+            line.failed.len().to_string(),
+        ];
+        for column in 0..record.columns.len() {
+            let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
+            let (score, gain) = (line.scores.get(column), line.gains.get(column));
+            cells.extend(
+                [
+                    score.map(|s| s.mean),
+                    score.map(|s| s.sd),
+                    score.map(|s| s.low),
+                    score.map(|s| s.high),
+                ]
+                .map(number),
+            );
+            cells.extend([gain.map(|g| g.mean), gain.map(|g| g.low), gain.map(|g| g.high)].map(number));
+            cells.extend([gain.and_then(|g| g.p), gain.and_then(|g| g.adjusted)].map(number));
+        }
+        let seconds = &line.seconds;
+        cells.extend([line.evaluations, seconds.prepare, seconds.choose, seconds.judge].map(|value| value.to_string()));
+        table.write_record(&cells).map_err(|error| broken(&error))?;
+    }
+    let bytes = table.into_inner().map_err(|error| broken(&error))?;
+    String::from_utf8(bytes).map_err(|error| broken(&error))
+}
+
+/// The tables for people, one a budget, with the verdict below.
+pub(super) fn markdown(record: &StudyRecord) -> String {
+    let mut text = String::new();
+    for budget in &record.budgets {
+        text += &format!(
+            "### {budget} of {} rows: {} by the {}, {} seeds\n\n| method |",
+            record.pool,
+            record.metric,
+            if record.judge == "finetune" {
+                "fine-tuned target"
+            } else {
+                "probe"
+            },
+            record.seeds.len()
+        );
+        for column in &record.columns {
+            text += &format!(" {} (95%) |", column.replace('|', "\\|"));
+        }
+        let last = record.columns.len() - 1;
+        let judged = &record.columns[last.min(1)];
+        text +=
+            &format!(" above random on {judged} | p (Holm) | evaluations | prepare, s | choose, s | judge, s |\n|---|");
+        text += &"---|".repeat(record.columns.len() + 6);
+        text += "\n";
+        for line in record.methods.iter().filter(|line| line.budget == *budget) {
+            text += &row(line, record.columns.len(), last.min(1));
+        }
+        text += "\n";
+        let failed = record.methods.iter().filter(|line| line.budget == *budget);
+        for (line, failure) in failed.flat_map(|line| line.failed.iter().map(move |failure| (line, failure))) {
+            text += &format!(
+                "- failed: {} with seed {}: {}\n",
+                line.method, failure.seed, failure.reason
+            );
+        }
+    }
+    for sentence in &record.verdict {
+        text += &format!("{sentence}\n");
+    }
+    text
+}
+
+fn row(line: &MethodRecord, columns: usize, judged: usize) -> String {
+    let mut text = format!("| {} |", line.method.replace('|', "\\|"));
+    for column in 0..columns {
+        text += &line.scores.get(column).map_or(" failed |".to_owned(), |score| {
+            format!(
+                " {:.4} ± {:.4} ({:.4} to {:.4}) |",
+                score.mean, score.sd, score.low, score.high
+            )
+        });
+    }
+    let gain = line.gains.get(judged);
+    text += &gain.map_or(" | |".to_owned(), |gain| {
+        let Gain {
+            mean,
+            low,
+            high,
+            p,
+            adjusted,
+        } = gain;
+        let p = match (p, adjusted) {
+            (Some(p), Some(adjusted)) => format!("{p:.3} ({adjusted:.3})"),
+            _ => String::new(),
+        };
+        format!(" {mean:+.4} ({low:+.4} to {high:+.4}) | {p} |")
+    });
+    let seconds = &line.seconds;
+    text + &format!(
+        " {:.0} | {:.1} | {:.1} | {:.1} |\n",
+        line.evaluations, seconds.prepare, seconds.choose, seconds.judge
+    )
+}
