@@ -517,7 +517,9 @@ mod tests {
             .expect("reads")
             .render()
             .expect("a page");
-        assert!(!html.contains("<img") && html.contains("&#60;img"));
+        // The library's own code is left out: it speaks of markup.
+        let ours = html.replace(ECHARTS, "");
+        assert!(!ours.contains("<img") && ours.contains("&#60;img"));
         // The only scripts are ours: the data, the library and what draws.
         assert_eq!(html.matches("</script>").count(), 3);
     }
