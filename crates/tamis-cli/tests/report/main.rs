@@ -14,7 +14,7 @@ use tamis::record::{MAP_SIDE, MapRecord, MapRows};
 const DESKTOP: (u32, u32) = (1280, 900);
 const PHONE: (u32, u32) = (390, 844);
 
-/// Rows that would do harm if they were markup; the word `zebra` stands in no other row.
+/// Rows that would do harm if they were markup; no other row speaks of zebras.
 const EVIL: [&str; 3] = [
     "<script>document.title='owned'</script> zebra stripes",
     "</script><img src=x onerror=\"document.title='owned'\"> zebra stripes",
@@ -46,16 +46,16 @@ fn run() -> Fixture {
     fixture
 }
 
-/// The cluster of the harmful rows, and where it stands in the window.
+/// Where the cluster of the harmful rows stands in the window, and its words.
 const HARMFUL: &str = "
     const data = JSON.parse(document.getElementById('data').textContent);
-    const i = data.words.findIndex(words => words.includes('zebra'));
+    const i = data.map.clusters.findIndex(({ samples }) => samples.every(({ text }) => text.includes('zebra')));
     const { x, y } = data.map.clusters[i];
     const map = document.getElementById('map');
     map.scrollIntoView({ block: 'center' });
     const box = map.getBoundingClientRect();
     const scale = (map.clientWidth - 24) / 4095;
-    return [Math.round(box.x + 13 + scale * x), Math.round(box.y + 13 + scale * (4095 - y))];";
+    return [Math.round(box.x + 13 + scale * x), Math.round(box.y + 13 + scale * (4095 - y)), data.words[i].join(' ')];";
 
 /// The ids of plots on which nothing is drawn: whose pixels are all alike.
 const BLANK: &str = "
@@ -95,7 +95,8 @@ fn the_page_draws_answers_and_shows_harmful_rows_as_text() {
         let tip = browser
             .wait("const tip = document.querySelector('.tip'); return tip && tip.offsetHeight > 0 && tip.innerText;");
         let tip = tip.as_str().expect("a text");
-        assert!(tip.contains("zebra") && tip.contains("rows chosen"), "{tip}");
+        let words = at[2].as_str().expect("words");
+        assert!(tip.starts_with(words) && tip.contains("rows chosen"), "{words}: {tip}");
         assert!(EVIL.iter().any(|row| tip.contains(row)), "{tip}");
         assert!(tip.contains("<b onclick=x>&amp;"), "{tip}");
         let text = browser.run("return document.getElementById('labels').innerText");

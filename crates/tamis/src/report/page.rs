@@ -41,16 +41,16 @@ pub(super) fn counted(n: u64, one: &str, many: &str) -> String {
 
 /// A score.
 pub(super) fn score(value: f64) -> String {
-    signed(format!("{value:.4}"))
+    signed(&format!("{value:.4}"))
 }
 
 /// A difference of scores.
 pub(super) fn difference(value: f64) -> String {
-    signed(format!("{value:+.4}"))
+    signed(&format!("{value:+.4}"))
 }
 
 /// A number with a minus sign instead of a hyphen, and no sign before zero.
-fn signed(number: String) -> String {
+fn signed(number: &str) -> String {
     if number.chars().all(|c| !c.is_ascii_digit() || c == '0') {
         number.trim_start_matches(['+', '-']).to_owned()
     } else {
@@ -128,7 +128,7 @@ impl Track {
     /// What is written at its ends.
     pub(super) fn ends(&self) -> [String; 2] {
         let digits = if self.high - self.low < 0.01 { 4 } else { 3 };
-        [self.low, self.high].map(|end| signed(format!("{end:.digits$}")))
+        [self.low, self.high].map(|end| signed(&format!("{end:.digits$}")))
     }
 }
 

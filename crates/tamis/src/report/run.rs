@@ -510,7 +510,7 @@ mod tests {
         .expect("writes");
         fs::write(
             folder.path().join("rejects.jsonl"),
-            format!("{{\"file\": {:?}, \"line\": 1, \"reason\": \"bad\"}}\n", EVIL),
+            format!("{}\n", serde_json::json!({ "file": EVIL, "line": 1, "reason": "bad" })),
         )
         .expect("writes");
         let html = Page::read(folder.path(), &record())
