@@ -1,7 +1,7 @@
 //! A page that shows a run or a study, made from the files in its folder: self-contained, no network, light and dark.
 //!
 //! Pages are templates with automatic escaping (`templates/`), so that a row which holds markup shows as text. What plots draw is
-//! embedded as JSON in which no markup can stand ([`page::embed`]).
+//! embedded as JSON in which no markup can stand (`page::embed`).
 
 mod page;
 mod run;
