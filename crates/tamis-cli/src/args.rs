@@ -32,8 +32,17 @@ pub(crate) enum Command {
     /// Check whether a part of the method does its work on your data
     #[command(subcommand)]
     Check(CheckCommand),
+    /// Write report.html of a run or a study again, and say where it is
+    Report(ReportArgs),
     /// Make a small synthetic data set and select from it, in well under a minute
     Demo(DemoArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// The folder that `--out` named; its run may be unfinished
+    #[arg(value_name = "RUN")]
+    pub(crate) folder: PathBuf,
 }
 
 #[derive(Debug, Args)]

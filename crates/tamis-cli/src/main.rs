@@ -8,6 +8,7 @@ mod demo;
 mod finetune;
 mod output;
 mod progress;
+mod report;
 mod select;
 mod study;
 mod summary;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         Command::Finetune(args) => finetune::run(*args, &progress),
         Command::Study(args) => study::run(*args, &progress),
         Command::Check(command) => check::run(command, &progress),
+        Command::Report(args) => report::run(&args),
         Command::Demo(args) => demo::run(&args, &progress),
     };
     match outcome {

@@ -149,6 +149,7 @@ fn summary(record: &StudyRecord, settings: &StudySettings) -> String {
         ("study.md", "the tables"),
         ("study.csv", "the same for programs"),
         ("study.json", "every cell"),
+        ("report.html", "the same as a page, with plots"),
         ("selections", "the rows that each cell chose"),
     ] {
         let label = if name == "study.md" { "Written:" } else { "        " };

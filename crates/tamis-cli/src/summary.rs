@@ -58,7 +58,7 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::R
     if let Some(test) = &record.scores.test {
         line("test", test)?;
     }
-    writeln!(text, "  {}", verdict(record))?;
+    writeln!(text, "  {}", record.verdict())?;
     if let Some(finetuned) = &record.scores.finetuned {
         let random = finetuned.random.iter().sum::<f64>() / finetuned.random.len().max(1) as f64;
         writeln!(
@@ -108,6 +108,11 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::R
     )?;
     writeln!(
         text,
+        "         {} (the same as a page, with a map of the clusters)",
+        out.join("report.html").display()
+    )?;
+    writeln!(
+        text,
         "         {} (rows, scores, clusters, seconds)",
         out.join("selection.json").display()
     )?;
@@ -121,27 +126,6 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::R
         text,
         "These are the scores of a cheap probe. What a fine-tuned model keeps of them has to be measured by fine-tuning it."
     )
-}
-
-/// One sentence on whether the choice is better than chance, by the fold that nobody searched on.
-fn verdict(record: &SelectionRecord) -> String {
-    let (name, scored) = match &record.scores.test {
-        Some(test) => ("test", test),
-        None => ("the confirm fold", &record.scores.confirm),
-    };
-    let gain = scored.chosen - scored.random_mean;
-    let spread = if scored.random_sd > 0.0 {
-        gain / scored.random_sd
-    } else {
-        0.0
-    };
-    if spread >= 2.0 {
-        format!("On {name} the choice is {gain:.4} above random rows: {spread:.1} standard deviations.")
-    } else if spread <= -2.0 {
-        format!("On {name} the choice is {:.4} BELOW random rows: do not use it.", -gain)
-    } else {
-        format!("On {name} the choice is no better than random rows ({gain:+.4}, {spread:+.1} standard deviations).")
-    }
 }
 
 /// A text from the data as it may be shown on a terminal: no control characters, at most 32 characters.

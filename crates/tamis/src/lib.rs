@@ -55,6 +55,7 @@ mod monitor;
 pub mod nn;
 pub mod pool;
 pub mod proxy;
+pub mod record;
 pub mod report;
 pub mod reward_model;
 pub mod run;

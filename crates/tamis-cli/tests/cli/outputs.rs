@@ -221,13 +221,54 @@ fn flags_and_a_settings_file_say_the_same_things() {
 }
 
 #[test]
+fn the_command_that_a_run_names_makes_it_again() {
+    let fixture = Fixture::new();
+    let toml = "embedder = \"lexical\"\nfinalists = 3\ndqn.duelling = true\nreward = \"hard\"\n";
+    fixture.write("it's.toml", toml);
+    fixture.write("my train.jsonl", &fixture.read("train.jsonl"));
+    let more = [
+        "--train",
+        "my train.jsonl",
+        "--config",
+        "it's.toml",
+        "--budget",
+        "400 tokens",
+    ];
+    succeeds(fixture.select("first", &more));
+    let record: Value = serde_json::from_str(&fixture.read("first/selection.json")).expect("JSON");
+    let command = record["command"].as_str().expect("a command");
+    assert!(
+        command.starts_with("cat > tamis.toml") && command.contains("'my train.jsonl'"),
+        "{command}"
+    );
+    let mut shell = std::process::Command::new("sh");
+    let tamis = std::path::PathBuf::from(fixture.tamis().get_program());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(tamis.parent().expect("a folder").to_path_buf()).chain(std::env::split_paths(&path));
+    shell
+        .args(["-c", &command.replace("--out first", "--out second")])
+        .env("PATH", std::env::join_paths(folders).expect("a path"))
+        .env("XDG_CACHE_HOME", fixture.path("cache"))
+        .current_dir(fixture.path(""));
+    succeeds(shell);
+    for file in ["settings.json", "selected.jsonl", "map.json"] {
+        assert_eq!(
+            fixture.read(&format!("first/{file}")),
+            fixture.read(&format!("second/{file}")),
+            "{file}"
+        );
+    }
+    assert!(exists(&fixture, "second/report.html"));
+}
+
+#[test]
 fn the_number_of_threads_changes_no_byte() {
     let fixture = Fixture::new();
     for agent in ["dqn", "greedy", "random"] {
         for threads in ["1", "2"] {
             succeeds(fixture.select(&format!("{agent}{threads}"), &["--agent", agent, "--threads", threads]));
         }
-        for file in ["selected.jsonl", "rejects.jsonl"] {
+        for file in ["selected.jsonl", "rejects.jsonl", "map.json"] {
             assert_eq!(
                 fixture.read(&format!("{agent}1/{file}")),
                 fixture.read(&format!("{agent}2/{file}")),

@@ -182,7 +182,7 @@ pub struct Reject {
 }
 
 /// Training rows whose texts also stand elsewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Leaks {
     /// In the validation rows.
     pub validation: u64,

@@ -11,9 +11,9 @@ use super::{
     describe, folder,
     judge::limit_of,
     prepare::{Features, Tuned, read},
-    record::VERSION,
+    record::{StageRecord, VERSION},
     settings::SelectSettings,
-    stages::{StageRecord, Stages},
+    stages::Stages,
     vectors,
 };
 use crate::{

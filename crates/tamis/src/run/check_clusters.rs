@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     describe, folder,
     prepare::read,
-    record::VERSION,
+    record::{StageRecord, VERSION},
     settings::SelectSettings,
-    stages::{StageRecord, Stages},
+    stages::Stages,
     vectors,
 };
 use crate::{

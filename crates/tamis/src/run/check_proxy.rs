@@ -15,9 +15,9 @@ use super::{
     judge::random_rows,
     prepare::{Features, Prepared, Tuned, prepare, read},
     proxy_verdict::{Costs, RANDOM, Telling, chosen_by, verdict},
-    record::VERSION,
+    record::{StageRecord, VERSION},
     settings::{RewardKind, SelectSettings},
-    stages::{StageRecord, Stages},
+    stages::Stages,
     target::{Target, adapt_rows, trained_on_each},
 };
 use crate::{

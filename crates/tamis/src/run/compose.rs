@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 
 use super::{
+    command::command,
     curves, describe, folder,
     judge::Judge,
+    map::map,
     prepare::{Features, Prepared, Tuned, prepare, read},
     record::{BudgetRecord, ChosenRow, DataRecord, SelectionRecord, VERSION},
     settings::{ProxyKind, SelectSettings},
@@ -16,6 +18,7 @@ use crate::{
     data::{self, RowId},
     pool::{Pool, State},
     proxy::Proxy,
+    report,
     seed::Seed,
     select::{Curve, FeatureContext, Limits, Path, Problem},
 };
@@ -146,6 +149,16 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
     scores.finetuned = finetuned;
     stages.run("curves", None, || curves::write(&curve, &pool, &judge, &settings.out))?;
     stages.run("export", None, || data::export(&dataset.train, &chosen, &settings.out))?;
+    stages.run("map", None, || {
+        let picture = map(
+            &dataset,
+            &embedded[0],
+            (&clusters, &statistics),
+            &chosen,
+            seed.derive("map"),
+        );
+        folder::write_compact(&settings.out.join("map.json"), &picture)
+    })?;
     let token_of: HashMap<RowId, u32> = dataset.pool.iter().copied().zip(tokens.iter().copied()).collect();
     let place: HashMap<RowId, (u32, u32)> = path
         .iter()
@@ -193,9 +206,11 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
             rejects: dataset.rejects.len() as u64,
         },
         stages: stages.into_records(),
+        command: command(settings)?,
         settings: serde_json::to_value(settings).unwrap_or_default(),
     };
     folder::write_json(&settings.out.join("selection.json"), &record)?;
+    report::write_run(&settings.out)?;
     Ok(record)
 }
 

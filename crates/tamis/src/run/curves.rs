@@ -6,8 +6,6 @@
 
 use std::{fs, io::Write, path::Path};
 
-use serde::Serialize;
-
 use super::{
     judge::Judge,
     tensorboard::{self, Scalar},
@@ -16,34 +14,10 @@ use crate::{
     Error, Result,
     data::RowId,
     pool::Pool,
+    record::CurveRecord,
     select::{Curve, Episode},
     write::write_whole,
 };
-
-/// One line of `metrics.jsonl`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-enum Line {
-    Best {
-        evaluations: u64,
-        seconds: f64,
-        reward: f64,
-        confirm: f64,
-    },
-    Episode {
-        episode: u64,
-        steps: u64,
-        evaluations: u64,
-        seconds: f64,
-        #[serde(rename = "return")]
-        episode_return: f64,
-        /// None before training began.
-        loss: Option<f64>,
-        epsilon: f64,
-        /// None where there is no model.
-        agreement: Option<f64>,
-    },
-}
 
 /// Writes both files into the run's folder.
 pub(super) fn write(curve: &Curve, pool: &Pool, judge: &Judge<'_>, out: &Path) -> Result<()> {
@@ -70,12 +44,12 @@ pub(super) fn write(curve: &Curve, pool: &Pool, judge: &Judge<'_>, out: &Path) -
 }
 
 /// All points in the order of evaluations, an improvement before the episode that ends with it; `confirm[i]` belongs to improvement `i`.
-fn lines(curve: &Curve, confirm: &[f64]) -> Vec<Line> {
+fn lines(curve: &Curve, confirm: &[f64]) -> Vec<CurveRecord> {
     let best = curve
         .improvements()
         .iter()
         .zip(confirm)
-        .map(|(best, &confirm)| Line::Best {
+        .map(|(best, &confirm)| CurveRecord::Best {
             evaluations: best.evaluations,
             seconds: best.seconds,
             reward: best.reward,
@@ -86,7 +60,7 @@ fn lines(curve: &Curve, confirm: &[f64]) -> Vec<Line> {
              evaluations,
              seconds,
              event,
-         }| Line::Episode {
+         }| CurveRecord::Episode {
             episode: event.episode,
             steps: event.steps,
             evaluations: *evaluations,
@@ -97,18 +71,18 @@ fn lines(curve: &Curve, confirm: &[f64]) -> Vec<Line> {
             agreement: event.agreement.is_finite().then_some(event.agreement),
         },
     );
-    let mut lines: Vec<Line> = best.chain(episodes).collect();
+    let mut lines: Vec<CurveRecord> = best.chain(episodes).collect();
     // The sort is stable.
     lines.sort_by_key(|line| match *line {
-        Line::Best { evaluations, .. } | Line::Episode { evaluations, .. } => evaluations,
+        CurveRecord::Best { evaluations, .. } | CurveRecord::Episode { evaluations, .. } => evaluations,
     });
     lines
 }
 
 /// The points of a line, by tag.
-fn scalars(line: &Line, began: f64) -> Vec<Scalar<'static>> {
+fn scalars(line: &CurveRecord, began: f64) -> Vec<Scalar<'static>> {
     let (step, seconds, values) = match *line {
-        Line::Best {
+        CurveRecord::Best {
             evaluations,
             seconds,
             reward,
@@ -117,7 +91,7 @@ fn scalars(line: &Line, began: f64) -> Vec<Scalar<'static>> {
             let values = vec![("best/reward", Some(reward)), ("best/confirm", Some(confirm))];
             (evaluations, seconds, values)
         }
-        Line::Episode {
+        CurveRecord::Episode {
             evaluations,
             seconds,
             episode_return,

@@ -1,13 +1,13 @@
 //! The run directory: taken only if it is empty or holds this same run.
 //!
 //! It holds `tamis.toml`'s values as `settings.json` (resolved), `ledger.sqlite`, and at the end `selected.*`,
-//! `selection.json`, `metrics.jsonl`, `tensorboard/` and `rejects.jsonl`.
+//! `selection.json`, `map.json`, `report.html`, `metrics.jsonl`, `tensorboard/` and `rejects.jsonl`.
 
 use std::{fs, io::Write, path::Path};
 
 use serde_json::Value;
 
-use super::settings::SelectSettings;
+use super::{command::command, settings::SelectSettings};
 use crate::{Error, Fingerprint, Place, Result, ledger::Ledger, write::write_whole};
 
 /// What the settings file is called.
@@ -34,6 +34,7 @@ pub(super) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<Ledg
     if ledger.is_empty() {
         write_json(&path, &now)?;
         ledger.set_meta("data", data.as_str())?;
+        ledger.set_meta("command", &command(settings)?)?;
         return Ok(ledger);
     }
     same_run(out, SETTINGS, &now)?;
@@ -177,6 +178,13 @@ pub(super) fn read_json<T: serde::de::DeserializeOwned>(path: &Path, expected: &
     let text = fs::read_to_string(path).map_err(Error::io(path, "read"))?;
     serde_json::from_str(&text)
         .map_err(|error| Error::data(Place::line(path, error.line() as u64), expected, error.to_string()))
+}
+
+/// Writes a JSON file whole, for programs alone: without a space.
+pub(super) fn write_compact(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    write_whole(path, &mut |out| {
+        serde_json::to_writer(out, value).map_err(|error| Error::io(path, "write")(error.into()))
+    })
 }
 
 /// Writes a JSON file whole.

@@ -3,15 +3,16 @@
 mod check_agent;
 mod check_clusters;
 mod check_proxy;
+mod command;
 mod compose;
 mod curves;
 mod describe;
 mod finetune;
 mod folder;
 mod judge;
+mod map;
 mod prepare;
 mod proxy_verdict;
-mod record;
 mod settings;
 mod stages;
 mod study;
@@ -19,6 +20,12 @@ mod target;
 mod tensorboard;
 mod vectors;
 
+use crate::record;
+
+pub use crate::record::{
+    BudgetRecord, ChosenRow, ClusterRecord, DataRecord, Finetuned, LabelRecord, Scored, Scores, SelectionRecord,
+    StageRecord, VERSION,
+};
 pub use check_agent::{
     AgentRecord, CheckAgentRecord, CheckAgentSettings, ProblemRecord, check_agent, check_agent_path,
 };
@@ -30,10 +37,5 @@ pub use check_proxy::{CheckProxyRecord, CheckProxySettings, CheckedState, Rung, 
 pub use compose::select;
 pub use finetune::{EpochRecord, FinetuneRecord, FinetuneSettings, TargetScores, finetune, selection_data};
 pub use proxy_verdict::{Costs, Telling};
-pub use record::{
-    BudgetRecord, ChosenRow, ClusterRecord, DataRecord, Finetuned, LabelRecord, Scored, Scores, SelectionRecord,
-    VERSION,
-};
 pub use settings::{ProxyKind, RewardKind, SelectSettings};
-pub use stages::StageRecord;
 pub use study::{StudyMethod, StudySettings, study, study_path, study_table};

@@ -2,20 +2,7 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use serde::Serialize;
-
-use crate::{Monitor, Result};
-
-/// One stage of a run.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct StageRecord {
-    /// Its name.
-    pub name: String,
-    /// Wall-clock seconds.
-    pub seconds: f64,
-    /// The most memory the process held at any moment of the stage, in bytes; none where the system does not tell.
-    pub peak_bytes: Option<u64>,
-}
+use crate::{Monitor, Result, record::StageRecord};
 
 /// Runs stages and keeps their records.
 pub(super) struct Stages<'a> {

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::{settings::SelectSettings, stages::Stages};
 use crate::{
     Matrix, Monitor, Result,
-    data::{Dataset, Example, Split},
+    data::{Dataset, Example, RowId, Split},
     embed::{
         Embedded, Embedder,
         cache::Cached,
@@ -115,4 +115,21 @@ pub(super) fn one_each(embedded: &Embedded) -> Matrix {
         }
     }
     views
+}
+
+/// The vectors of [`one_each`] for these examples alone.
+pub(super) fn one_each_of(embedded: &Embedded, examples: &[RowId]) -> Matrix {
+    if embedded.vectors.rows() == embedded.examples() {
+        return embedded.vectors.gather(examples);
+    }
+    let mut starts = vec![0];
+    let mut vectors = Vec::new();
+    for &example in examples {
+        vectors.extend(embedded.vectors_of(example as usize).map(|vector| vector as u32));
+        starts.push(vectors.len() as u32);
+    }
+    one_each(&Embedded {
+        vectors: embedded.vectors.gather(&vectors),
+        starts,
+    })
 }

@@ -41,6 +41,9 @@ pub struct StudyRecord {
     pub core_seconds: f64,
     /// The share of them that went neither into preparing, choosing nor judging.
     pub overhead: f64,
+    /// The command that makes it again.
+    #[serde(default)]
+    pub command: String,
     /// The settings as resolved.
     pub settings: Value,
 }

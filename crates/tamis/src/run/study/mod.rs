@@ -27,6 +27,7 @@ use self::{
     ground::{Columns, Ground},
 };
 use super::{
+    command::study_command,
     folder,
     prepare::read,
     settings::{ProxyKind, SelectSettings},
@@ -37,6 +38,7 @@ use crate::{
     budget::Budget,
     data::Dataset,
     ledger::Ledger,
+    report,
     seed::Seed,
     study::{self, CellRecord, Family, StudyRecord, WHOLE},
 };
@@ -129,7 +131,7 @@ impl StudySettings {
     }
 }
 
-/// Runs the cells that are missing, and writes what all of them come to: study.json, study.csv, study.md.
+/// Runs the cells that are missing, and writes what all of them come to: study.json, study.csv, study.md, report.html.
 ///
 /// # Errors
 ///
@@ -165,6 +167,7 @@ pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRec
     }
     let record = book.write(settings)?;
     output::write_tables(&record, &settings.select.out)?;
+    report::write_study(&settings.select.out)?;
     Ok(record)
 }
 
@@ -253,6 +256,7 @@ impl Book {
             verdict: Vec::new(),
             core_seconds,
             overhead: (1.0 - (inside + self.prepared * threads) / core_seconds).max(0.0),
+            command: study_command(settings)?,
             settings: serde_json::to_value(settings).unwrap_or_default(),
         };
         record.verdict = study::verdict(&record);

@@ -1,0 +1,550 @@
+//! The page of a finished run.
+
+use std::{fs, path::Path};
+
+use askama::Template;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::page::{self, ECHARTS, SCRIPT, STYLE, Track, count, counted, difference, duration, percent, score};
+use crate::{
+    Error, Place, Result,
+    record::{ClusterRecord, CurveRecord, MapRecord, Scored, SelectionRecord, VERSION},
+};
+
+/// Labels that are shown.
+const LABELS: usize = 20;
+/// Clusters that are shown before the reader asks for the others.
+const CLUSTERS: usize = 12;
+/// Rejected rows that are shown.
+const REJECTS: usize = 5;
+
+/// See the template.
+#[derive(Template)]
+#[template(path = "run.html")]
+pub(super) struct Page<'a> {
+    record: &'a SelectionRecord,
+    verdict: String,
+    /// The share of the pool's rows that was chosen.
+    share: f64,
+    clusters_taken: usize,
+    scores: Vec<ScoreRow>,
+    finetuned: Option<FinetunedRow>,
+    curse: Curse,
+    clusters: Vec<ClusterRow>,
+    labels: Vec<LabelRow>,
+    stages: Vec<StageRow>,
+    total: f64,
+    pays: Vec<PaysRow>,
+    /// Whether the choice scores clearly below training on everything, and by how much.
+    below_everything: Option<String>,
+    rejects: Vec<String>,
+    drawn: Option<u64>,
+    settings: String,
+    has_episodes: bool,
+    has_loss: bool,
+    has_curves: bool,
+    data: String,
+}
+
+/// A score beside its controls.
+struct ScoreRow {
+    name: &'static str,
+    note: &'static str,
+    metric: String,
+    chosen: String,
+    random: String,
+    sd: String,
+    everything: String,
+    gain: String,
+    spread: String,
+    better: &'static str,
+    chosen_at: String,
+    random_at: String,
+    random_bar: String,
+    everything_at: String,
+    ends: [String; 2],
+}
+
+struct FinetunedRow {
+    metric: String,
+    chosen: String,
+    random: String,
+    seeds: usize,
+}
+
+/// How much of the gain on the reward fold is gone on the confirm fold, in the same metric.
+struct Curse {
+    searched: String,
+    unseen: String,
+    gap: String,
+    /// Whether anything is gone at all.
+    positive: bool,
+}
+
+struct ClusterRow {
+    words: String,
+    rows: String,
+    chosen: String,
+    share: String,
+    width: String,
+}
+
+struct LabelRow {
+    label: String,
+    pool: String,
+    chosen: String,
+    validation: String,
+    widths: [String; 3],
+}
+
+struct StageRow {
+    name: String,
+    seconds: String,
+    width: String,
+    peak: Option<String>,
+}
+
+struct PaysRow {
+    all: &'static str,
+    saved: String,
+    after: String,
+}
+
+impl<'a> Page<'a> {
+    pub(super) fn read(folder: &Path, record: &'a SelectionRecord) -> Result<Self> {
+        let map = map(folder)?;
+        let curves = curves(folder)?;
+        let pool = record.data.pool.max(1) as f64;
+        let share = record.budget.rows as f64 / pool;
+        let total: f64 = record.stages.iter().map(|stage| stage.seconds).sum();
+        let drawn = map.as_ref().map(|map| map.rows.x.len() as u64);
+        let scored = &record.scores;
+        let mut scores = Vec::new();
+        if let Some(test) = &scored.test {
+            scores.push(ScoreRow::new("Test rows", "seen by nobody", test));
+        }
+        scores.push(ScoreRow::new(
+            "Confirm fold",
+            "never searched on; the final choice among few",
+            &scored.confirm,
+        ));
+        scores.push(ScoreRow::new(
+            "Confirm fold",
+            "in the metric of the reward",
+            &scored.confirm_as_reward,
+        ));
+        scores.push(ScoreRow::new(
+            "Reward fold",
+            "searched on: too good to be true",
+            &scored.reward,
+        ));
+        let honest = scored.test.as_ref().unwrap_or(&scored.confirm);
+        let behind = honest.everything - honest.chosen;
+        let data = PlotData {
+            words: record.clusters.iter().map(|cluster| &cluster.words[..]).collect(),
+            clusters: record
+                .clusters
+                .iter()
+                .map(|cluster| Counts::new(record, cluster))
+                .collect(),
+            map: map.as_ref(),
+            evaluations: record.evaluations,
+            metric: readable(&scored.reward.metric),
+            curves: &curves,
+        };
+        Ok(Self {
+            verdict: record.verdict(),
+            share,
+            clusters_taken: record.clusters.iter().filter(|cluster| cluster.chosen > 0).count(),
+            scores,
+            finetuned: scored.finetuned.as_ref().map(|tuned| FinetunedRow {
+                metric: readable(&tuned.metric),
+                chosen: tuned
+                    .finalists
+                    .get(tuned.chosen)
+                    .map_or("none".into(), |&value| score(value)),
+                random: score(tuned.random.iter().sum::<f64>() / tuned.random.len().max(1) as f64),
+                seeds: tuned.random.len(),
+            }),
+            curse: Curse::new(&scored.reward, &scored.confirm_as_reward),
+            clusters: cluster_rows(&record.clusters),
+            labels: label_rows(record),
+            stages: stage_rows(record),
+            total,
+            pays: pays(total, share),
+            below_everything: (behind > 2.0 * honest.random_sd).then(|| score(behind)),
+            rejects: rejects(folder),
+            drawn,
+            settings: serde_json::to_string_pretty(&record.settings).unwrap_or_default(),
+            has_episodes: curves.iter().any(|line| matches!(line, CurveRecord::Episode { .. })),
+            has_loss: curves
+                .iter()
+                .any(|line| matches!(line, CurveRecord::Episode { loss: Some(_), .. })),
+            has_curves: !curves.is_empty(),
+            data: page::embed(&data),
+            record,
+        })
+    }
+}
+
+impl ScoreRow {
+    fn new(name: &'static str, note: &'static str, scored: &Scored) -> Self {
+        let &Scored {
+            chosen,
+            random_mean,
+            random_sd,
+            everything,
+            ..
+        } = scored;
+        let (low, high) = (random_mean - random_sd, random_mean + random_sd);
+        let track = Track::around([chosen, low, high, everything].into_iter());
+        Self {
+            name,
+            note,
+            metric: readable(&scored.metric),
+            chosen: score(chosen),
+            random: score(random_mean),
+            sd: score(random_sd),
+            everything: score(everything),
+            gain: difference(chosen - random_mean),
+            spread: format!("{:+.1}", scored.spread()).replace('-', "\u{2212}"),
+            better: match scored.spread() {
+                spread if spread >= 2.0 => "better",
+                spread if spread <= -2.0 => "worse",
+                _ => "alike",
+            },
+            chosen_at: track.mark(chosen),
+            random_at: track.mark(random_mean),
+            random_bar: track.bar(low, high),
+            everything_at: track.mark(everything),
+            ends: track.ends(),
+        }
+    }
+}
+
+impl Curse {
+    fn new(reward: &Scored, confirm: &Scored) -> Self {
+        let (searched, unseen) = (reward.chosen - reward.random_mean, confirm.chosen - confirm.random_mean);
+        Self {
+            searched: difference(searched),
+            unseen: difference(unseen),
+            gap: score((searched - unseen).abs()),
+            positive: searched > unseen,
+        }
+    }
+}
+
+/// A metric's name as it is read.
+fn readable(metric: &str) -> String {
+    metric.replace('_', " ").replace("f1", "F1")
+}
+
+/// The clusters from which most was taken first.
+fn cluster_rows(clusters: &[ClusterRecord]) -> Vec<ClusterRow> {
+    let mut sorted: Vec<&ClusterRecord> = clusters.iter().collect();
+    sorted.sort_by_key(|cluster| (std::cmp::Reverse(cluster.chosen), cluster.rows));
+    sorted
+        .into_iter()
+        .map(|cluster| {
+            let share = cluster.chosen as f64 / cluster.rows.max(1) as f64;
+            ClusterRow {
+                words: cluster.words.join(" "),
+                rows: count(cluster.rows),
+                chosen: count(cluster.chosen),
+                share: percent(share),
+                width: format!("width:{:.1}%", 100.0 * share),
+            }
+        })
+        .collect()
+}
+
+/// The labels with the most rows in pool or choice first.
+fn label_rows(record: &SelectionRecord) -> Vec<LabelRow> {
+    let mut labels: Vec<_> = record.labels.iter().collect();
+    labels.sort_by(|a, b| b.pool.max(b.chosen).total_cmp(&a.pool.max(a.chosen)));
+    labels.truncate(LABELS);
+    let most = labels
+        .iter()
+        .flat_map(|label| [label.pool, label.chosen, label.validation])
+        .fold(f64::MIN_POSITIVE, f64::max);
+    labels
+        .into_iter()
+        .map(|label| LabelRow {
+            label: label.label.clone(),
+            pool: percent(label.pool),
+            chosen: percent(label.chosen),
+            validation: percent(label.validation),
+            widths: [label.pool, label.chosen, label.validation]
+                .map(|share| format!("width:{:.2}%", 100.0 * share / most)),
+        })
+        .collect()
+}
+
+fn stage_rows(record: &SelectionRecord) -> Vec<StageRow> {
+    let most = record
+        .stages
+        .iter()
+        .map(|stage| stage.seconds)
+        .fold(f64::MIN_POSITIVE, f64::max);
+    record
+        .stages
+        .iter()
+        .map(|stage| StageRow {
+            name: stage.name.clone(),
+            seconds: duration(stage.seconds),
+            width: format!("width:{:.2}%", 100.0 * stage.seconds / most),
+            peak: stage.peak_bytes.map(page::bytes),
+        })
+        .collect()
+}
+
+/// After how many fine-tunes choosing has paid for itself, for fine-tunes on everything of several lengths.
+fn pays(overhead: f64, share: f64) -> Vec<PaysRow> {
+    [
+        ("1 minute", 60.0),
+        ("10 minutes", 600.0),
+        ("1 hour", 3600.0),
+        ("10 hours", 36_000.0),
+    ]
+    .into_iter()
+    .map(|(all, seconds)| PaysRow {
+        all,
+        saved: duration(saved(seconds, share)),
+        after: break_even(overhead, saved(seconds, share))
+            .map_or("never".into(), |n| counted(n, "fine-tune", "fine-tunes")),
+    })
+    .collect()
+}
+
+/// What training on a share of the rows saves of these seconds.
+fn saved(seconds: f64, share: f64) -> f64 {
+    (1.0 - share).max(0.0) * seconds
+}
+
+/// The least number of savings that exceed what was spent.
+fn break_even(overhead: f64, saved: f64) -> Option<u64> {
+    (saved > 0.0).then(|| ((overhead / saved).ceil() as u64).max(1))
+}
+
+/// The map, where the run has one.
+fn map(folder: &Path) -> Result<Option<MapRecord>> {
+    let path = folder.join("map.json");
+    if path.exists() {
+        super::read(&path, VERSION).map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
+fn curves(folder: &Path) -> Result<Vec<CurveRecord>> {
+    let path = folder.join("metrics.jsonl");
+    let Ok(text) = fs::read_to_string(&path) else {
+        return Ok(Vec::new());
+    };
+    text.lines()
+        .enumerate()
+        .map(|(i, line)| {
+            serde_json::from_str(line).map_err(|error| {
+                Error::data(
+                    Place::line(&path, i as u64 + 1),
+                    "a point of a learning curve",
+                    error.to_string(),
+                )
+            })
+        })
+        .collect()
+}
+
+/// The first of the rows that could not be used; the file is there for the user, and no page fails for it.
+fn rejects(folder: &Path) -> Vec<String> {
+    let text = fs::read_to_string(folder.join("rejects.jsonl")).unwrap_or_default();
+    text.lines()
+        .take(REJECTS)
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .map(|reject| {
+            let text = |name: &str| reject[name].as_str().unwrap_or_default().to_owned();
+            format!("{}, line {}: {}", text("file"), reject["line"], text("reason"))
+        })
+        .collect()
+}
+
+/// What the page's script draws.
+#[derive(Serialize)]
+struct PlotData<'a> {
+    words: Vec<&'a [String]>,
+    clusters: Vec<Counts<'a>>,
+    map: Option<&'a MapRecord>,
+    evaluations: u64,
+    metric: String,
+    curves: &'a [CurveRecord],
+}
+
+/// A cluster's rows, and the labels with most of them.
+#[derive(Serialize)]
+struct Counts<'a> {
+    rows: u64,
+    chosen: u64,
+    labels: Vec<(&'a str, u64)>,
+}
+
+impl<'a> Counts<'a> {
+    fn new(record: &'a SelectionRecord, cluster: &ClusterRecord) -> Self {
+        let mut labels: Vec<(&str, u64)> = record
+            .labels
+            .iter()
+            .map(|label| label.label.as_str())
+            .zip(cluster.labels.iter().copied())
+            .filter(|(_, rows)| *rows > 0)
+            .collect();
+        labels.sort_by_key(|(_, rows)| std::cmp::Reverse(*rows));
+        labels.truncate(3);
+        Self {
+            rows: cluster.rows,
+            chosen: cluster.chosen,
+            labels,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{
+        BudgetRecord, DataRecord, LabelRecord, MAP_SIDE, MapCluster, MapRows, MapSample, Scores, StageRecord,
+    };
+
+    const EVIL: &str = "</script><img src=x onerror=\"document.title='owned'\">";
+
+    fn scored(chosen: f64) -> Scored {
+        Scored {
+            metric: "macro_f1".into(),
+            chosen,
+            random_mean: 0.5,
+            random_sd: 0.01,
+            everything: 0.6,
+        }
+    }
+
+    /// A run of two clusters whose words, labels and samples all hold markup.
+    fn record() -> SelectionRecord {
+        SelectionRecord {
+            version: VERSION,
+            tamis: "0.1.0".into(),
+            agent: "dqn".into(),
+            seed: 1,
+            evaluations: 5000,
+            failures: 0,
+            budget: BudgetRecord { rows: 50, tokens: 600 },
+            rows: Vec::new(),
+            scores: Scores {
+                reward: scored(0.7),
+                confirm: scored(0.55),
+                confirm_as_reward: scored(0.56),
+                test: Some(scored(0.53)),
+                finetuned: None,
+            },
+            labels: vec![LabelRecord {
+                label: EVIL.into(),
+                pool: 1.0,
+                chosen: 1.0,
+                validation: 1.0,
+            }],
+            clusters: [40, 10]
+                .map(|chosen| ClusterRecord {
+                    rows: 500,
+                    chosen,
+                    words: vec![EVIL.into()],
+                    labels: vec![500],
+                    nearest: Vec::new(),
+                })
+                .to_vec(),
+            data: DataRecord {
+                train: 1000,
+                pool: 1000,
+                reward_fold: 100,
+                confirm_fold: 100,
+                test: 200,
+                duplicates: 3,
+                leaks: Default::default(),
+                rejects: 0,
+            },
+            stages: vec![StageRecord {
+                name: "select".into(),
+                seconds: 90.0,
+                peak_bytes: Some(1 << 30),
+            }],
+            command: format!("tamis select --train '{EVIL}'"),
+            settings: serde_json::json!({ "out": EVIL }),
+        }
+    }
+
+    fn map() -> MapRecord {
+        let cluster = |x| MapCluster {
+            x,
+            y: MAP_SIDE / 2,
+            radius: 900,
+            samples: vec![MapSample {
+                text: EVIL.into(),
+                label: Some(EVIL.into()),
+            }],
+        };
+        MapRecord {
+            version: VERSION,
+            clusters: vec![cluster(1000), cluster(3000)],
+            rows: MapRows {
+                x: vec![1000, 3000],
+                y: vec![2000, 2000],
+                chosen: vec![1],
+            },
+        }
+    }
+
+    #[test]
+    fn nothing_that_the_data_say_becomes_markup() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(
+            folder.path().join("map.json"),
+            serde_json::to_string(&map()).expect("JSON"),
+        )
+        .expect("writes");
+        fs::write(
+            folder.path().join("rejects.jsonl"),
+            format!("{}\n", serde_json::json!({ "file": EVIL, "line": 1, "reason": "bad" })),
+        )
+        .expect("writes");
+        let html = Page::read(folder.path(), &record())
+            .expect("reads")
+            .render()
+            .expect("a page");
+        // The library's own code is left out: it speaks of markup.
+        let ours = html.replace(ECHARTS, "");
+        assert!(!ours.contains("<img") && ours.contains("&#60;img"));
+        // The only scripts are ours: the data, the library and what draws.
+        assert_eq!(html.matches("</script>").count(), 3);
+    }
+
+    #[test]
+    fn the_page_does_the_arithmetic_that_it_shows() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let record = record();
+        let page = Page::read(folder.path(), &record).expect("reads");
+        // The choice is 0.2 above random rows on the reward fold and 0.06 on the confirm fold.
+        assert_eq!(
+            (
+                page.curse.searched.as_str(),
+                page.curse.unseen.as_str(),
+                page.curse.gap.as_str()
+            ),
+            ("+0.2000", "+0.0600", "0.1400")
+        );
+        // On the test rows it is 0.07 below everything, which is more than two standard deviations of 0.01.
+        assert_eq!(page.below_everything.as_deref(), Some("0.0700"));
+        assert_eq!(page.scores[0].spread, "+3.0");
+        // 5% of the rows save 57 s of a minute; 90 s are paid for by two of them, and by one of anything longer.
+        let after: Vec<&str> = page.pays.iter().map(|row| row.after.as_str()).collect();
+        assert_eq!(after, ["2 fine-tunes", "1 fine-tune", "1 fine-tune", "1 fine-tune"]);
+        assert_eq!(page.pays[0].saved, "57.0 s");
+        assert_eq!(break_even(1.0, saved(60.0, 1.0)), None);
+    }
+}
