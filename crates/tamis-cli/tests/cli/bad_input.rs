@@ -31,7 +31,6 @@ fn settings_that_mean_nothing_are_named() {
         &["--field", "text"],
         &["--field", "body=text"],
         &["--embedder", "nowhere.npy"],
-        &["--budget", "100%", "--agent", "greedy"],
     ]
     .into_iter()
     .map(|more| format!("{}\n{}", more.join(" "), said(&fixture, more)))
