@@ -9,7 +9,7 @@ use crate::Result;
 const SILENT: [&str; 2] = ["gram_memory", "frozen_memory"];
 
 /// Settings and their flags, in the order in which they are typed.
-const FLAGS: [(&str, &str); 31] = [
+const FLAGS: [(&str, &str); 32] = [
     ("data.train", "--train"),
     ("data.validation", "--validation"),
     ("data.test", "--test"),
@@ -29,6 +29,7 @@ const FLAGS: [(&str, &str); 31] = [
     ("reward_model", "--reward-model"),
     ("network", "--network"),
     ("chunk", "--chunk"),
+    ("order", "--order"),
     ("metric", "--metric"),
     ("reward", "--reward"),
     ("proxy", "--proxy"),
