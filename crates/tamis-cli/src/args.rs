@@ -160,9 +160,14 @@ pub(crate) struct SelectArgs {
 }
 
 impl SelectArgs {
-    /// Whether the user says where the run is kept.
-    pub(crate) fn names_out(&self) -> bool {
-        self.out.is_some() || self.config.is_some()
+    /// The settings of a command whose run is kept in `out` where the user does not say.
+    pub(crate) fn into_settings_in(self, out: &str) -> Result<SelectSettings> {
+        let named = self.out.is_some() || self.config.is_some();
+        let mut settings = self.into_settings()?;
+        if !named {
+            settings.out = PathBuf::from(out);
+        }
+        Ok(settings)
     }
 
     /// The settings file's values, or the defaults, with the flags laid over them.

@@ -1,8 +1,6 @@
 //! `tamis check`: are the clusters any, does the cheap reward rank selections as the fine-tuned target does, and do the agents find what
 //! is there?
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand};
 use tamis::{
     run::{
@@ -88,14 +86,10 @@ pub(crate) fn run(command: CheckCommand, progress: &Progress) -> anyhow::Result<
 
 fn clusters(args: CheckClustersArgs, progress: &Progress) -> anyhow::Result<()> {
     use_threads(args.select.threads)?;
-    let named = args.select.names_out();
     let mut settings = CheckClustersSettings {
-        select: args.select.into_settings()?,
+        select: args.select.into_settings_in("runs/check-clusters")?,
         ..CheckClustersSettings::default()
     };
-    if !named {
-        settings.select.out = PathBuf::from("runs/check-clusters");
-    }
     set(&mut settings.sample, args.sample);
     set(&mut settings.seeds, args.seeds);
     let record = run::check_clusters(&settings, progress)?;
@@ -106,15 +100,11 @@ fn clusters(args: CheckClustersArgs, progress: &Progress) -> anyhow::Result<()> 
 
 fn proxy(args: CheckProxyArgs, progress: &Progress) -> anyhow::Result<()> {
     use_threads(args.select.threads)?;
-    let named = args.select.names_out();
     let mut settings = CheckProxySettings {
-        select: args.select.into_settings()?,
+        select: args.select.into_settings_in("runs/check")?,
         dear: !args.cheap,
         ..CheckProxySettings::default()
     };
-    if !named {
-        settings.select.out = PathBuf::from("runs/check");
-    }
     set(&mut settings.states, args.states);
     set(&mut settings.target_rows, args.target_rows);
     set(&mut settings.repeats, args.repeats);
@@ -129,14 +119,10 @@ fn proxy(args: CheckProxyArgs, progress: &Progress) -> anyhow::Result<()> {
 
 fn agent(args: CheckAgentArgs, progress: &Progress) -> anyhow::Result<()> {
     use_threads(args.select.threads)?;
-    let named = args.select.names_out();
     let mut settings = CheckAgentSettings {
-        select: args.select.into_settings()?,
+        select: args.select.into_settings_in("runs/check-agent")?,
         ..CheckAgentSettings::default()
     };
-    if !named {
-        settings.select.out = PathBuf::from("runs/check-agent");
-    }
     if !args.agents.is_empty() {
         let named = args.agents.iter().map(|name| name.trim().parse());
         settings.agents = named.collect::<tamis::Result<Vec<Method>>>()?;

@@ -52,13 +52,10 @@ pub(crate) fn run(args: StudyArgs, progress: &Progress) -> anyhow::Result<()> {
 }
 
 fn into_settings(args: StudyArgs) -> Result<StudySettings> {
-    let named = args.select.names_out();
-    let mut settings = StudySettings::default();
-    let out = settings.select.out.clone();
-    settings.select = args.select.into_settings()?;
-    if !named {
-        settings.select.out = out;
-    }
+    let mut settings = StudySettings {
+        select: args.select.into_settings_in("runs/study")?,
+        ..StudySettings::default()
+    };
     settings.budgets = vec![settings.select.budget];
     if !args.budgets.is_empty() {
         settings.budgets = args
@@ -94,11 +91,7 @@ fn summary(record: &StudyRecord, settings: &StudySettings) -> String {
             "{budget} of {} rows, {} by the {}, {} seeds\n\n  {:18}",
             record.pool,
             record.metric,
-            if record.judge == "finetune" {
-                "fine-tuned target"
-            } else {
-                "probe"
-            },
+            record.judged_by(),
             record.seeds.len(),
             "method"
         );
@@ -106,8 +99,8 @@ fn summary(record: &StudyRecord, settings: &StudySettings) -> String {
             text += &format!(" {column:>17.17}");
         }
         text += &format!(" {:>26} {:>6} {:>9}\n", "above random (95%)", "p", "seconds");
-        let judged = usize::from(record.columns.len() > 1);
-        for line in record.methods.iter().filter(|line| line.budget == *budget) {
+        let judged = record.main_column();
+        for line in record.at(budget) {
             text += &format!("  {:18}", line.method);
             for column in 0..record.columns.len() {
                 let shown = line
@@ -126,7 +119,7 @@ fn summary(record: &StudyRecord, settings: &StudySettings) -> String {
                 line.seconds.prepare + line.seconds.choose
             );
         }
-        for line in record.methods.iter().filter(|line| line.budget == *budget) {
+        for line in record.at(budget) {
             for failure in &line.failed {
                 text += &format!(
                     "  failed: {} with seed {}: {}\n",

@@ -88,14 +88,14 @@ pub fn bootstrap_sd(rows: usize, seed: Seed, statistic: &(dyn Fn(&[u32]) -> f64 
             statistic(&drawn)
         })
         .collect();
-    sd(&values)
+    mean_and_sd(&values).1
 }
 
-/// The standard deviation of a sample, by one less than its size; 0 of fewer than two values.
-pub fn sd(values: &[f64]) -> f64 {
+/// The mean of a sample, 0 of none, and its standard deviation, by one less than its size; 0 of fewer than two values.
+pub fn mean_and_sd(values: &[f64]) -> (f64, f64) {
     let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    (squares / values.len().saturating_sub(1).max(1) as f64).sqrt()
+    (mean, (squares / values.len().saturating_sub(1).max(1) as f64).sqrt())
 }
 
 /// The median of the gaps between all pairs, the lower of the two in the middle, and the pair it is of; none below two scores.
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(median_gap(&[0.0, 1.0, 4.0]), Some((3.0, 1, 2)));
         assert_eq!(median_gap(&[2.0, 0.5]), Some((1.5, 0, 1)));
         assert_eq!(median_gap(&[2.0]), None);
-        close(sd(&[1.0, 3.0]), 2f64.sqrt());
-        assert_eq!(sd(&[1.0]), 0.0);
+        close(mean_and_sd(&[1.0, 3.0]).1, 2f64.sqrt());
+        assert_eq!(mean_and_sd(&[1.0]).1, 0.0);
     }
 }

@@ -4,7 +4,7 @@ use askama::Template;
 use serde::Serialize;
 
 use super::page::{self, ECHARTS, SCRIPT, STYLE, Track, count, counted, difference, duration, score};
-use crate::study::{Family, MethodRecord, StudyRecord, Summary};
+use crate::study::{MethodRecord, RANDOM, StudyRecord, Summary};
 
 /// See the template.
 #[derive(Template)]
@@ -114,7 +114,7 @@ impl<'a> Page<'a> {
                 .iter()
                 .map(|budget| Table {
                     name: (*budget).to_owned(),
-                    rows: at(record, budget).map(|method| Row::new(method, &order)).collect(),
+                    rows: record.at(budget).map(|method| Row::new(method, &order)).collect(),
                 })
                 .collect(),
             settings: serde_json::to_string_pretty(&record.settings).unwrap_or_default(),
@@ -124,11 +124,6 @@ impl<'a> Page<'a> {
     }
 }
 
-/// The lines of the table at a budget.
-fn at<'a>(record: &'a StudyRecord, budget: &'a str) -> impl Iterator<Item = &'a MethodRecord> {
-    record.methods.iter().filter(move |method| method.budget == budget)
-}
-
 /// Cells there are, of those that make the study; those that failed are among them.
 fn unfinished(record: &StudyRecord) -> Option<String> {
     let there = record.cells.len() as u64;
@@ -136,17 +131,18 @@ fn unfinished(record: &StudyRecord) -> Option<String> {
 }
 
 fn panel(record: &StudyRecord, budget: &str, column: usize) -> Panel {
-    let scored = || at(record, budget).filter_map(move |method| method.scores.get(column));
+    let scored = || record.at(budget).filter_map(move |method| method.scores.get(column));
     let track = Track::around(scored().flat_map(|&Summary { low, high, mean, .. }| [low, high, mean]));
-    let random = at(record, budget).find(|method| method.method == "random");
+    let random = record.at(budget).find(|method| method.method == RANDOM);
     Panel {
         budget: format!("Budget {budget}"),
-        rows: at(record, budget)
+        rows: record
+            .at(budget)
             .map(|method| {
                 let summary = method.scores.get(column);
                 Interval {
                     method: method.method.clone(),
-                    family: family(method.family),
+                    family: method.family.name(),
                     mean: summary.map_or("failed".into(), |summary| score(summary.mean)),
                     marks: summary.map(|summary| [track.bar(summary.low, summary.high), track.mark(summary.mean)]),
                 }
@@ -164,7 +160,7 @@ impl Row {
         let seconds = method.seconds;
         Self {
             method: method.method.clone(),
-            family: family(method.family),
+            family: method.family.name(),
             rows: count(method.rows.round() as u64),
             cells: order.iter().map(|&column| Cell::new(method, column)).collect(),
             evaluations: count(method.evaluations.round() as u64),
@@ -213,16 +209,6 @@ impl Cell {
             },
             ..cell
         }
-    }
-}
-
-fn family(family: Family) -> &'static str {
-    match family {
-        Family::Control => "control",
-        Family::Heuristic => "heuristic",
-        Family::Search => "search",
-        Family::Agent => "agent",
-        Family::Given => "given",
     }
 }
 
@@ -276,11 +262,12 @@ impl<'a> PlotData<'a> {
                 .budgets
                 .iter()
                 .map(|budget| Cost {
-                    points: at(record, budget)
+                    points: record
+                        .at(budget)
                         .filter_map(|method| {
                             Some(Point {
                                 method: &method.method,
-                                family: family(method.family),
+                                family: method.family.name(),
                                 seconds: method.seconds.prepare + method.seconds.choose,
                                 score: mean(method)?,
                             })
@@ -291,11 +278,11 @@ impl<'a> PlotData<'a> {
             lines: names
                 .iter()
                 .filter_map(|&name| {
-                    let of = |budget: &'a String| at(record, budget).find(|method| method.method == name);
+                    let of = |budget: &'a String| record.at(budget).find(|method| method.method == name);
                     let first = record.methods.iter().find(|method| method.method == name)?;
                     Some(Line {
                         method: name,
-                        family: family(first.family),
+                        family: first.family.name(),
                         scores: record.budgets.iter().map(|budget| of(budget).and_then(mean)).collect(),
                     })
                 })
@@ -307,7 +294,7 @@ impl<'a> PlotData<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::study::{CellRecord, Failure, Gain, Seconds, VERSION};
+    use crate::study::{CellRecord, Failure, Family, Gain, Seconds, VERSION};
 
     /// Two methods, one of which failed with one of two seeds, beside both controls at two budgets; two cells are still to come.
     fn record() -> StudyRecord {

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     Error, Monitor, Result, Silent,
     budget::Limit,
+    check::power::mean_and_sd,
     cluster::{self, KMeansSettings},
     ledger::Ledger,
     pool::{Grain, Pool},
@@ -334,12 +335,11 @@ fn attempt(
 fn summarise(method: Method, runs: &[[f64; 4]]) -> AgentRecord {
     let count = runs.len().max(1) as f64;
     let mean = |i: usize| runs.iter().map(|run| run[i]).sum::<f64>() / count;
-    let gain = mean(0);
-    let squares: f64 = runs.iter().map(|run| (run[0] - gain).powi(2)).sum();
+    let (gain, gain_sd) = mean_and_sd(&runs.iter().map(|run| run[0]).collect::<Vec<f64>>());
     AgentRecord {
         agent: method.to_string(),
         gain,
-        gain_sd: (squares / (count - 1.0).max(1.0)).sqrt(),
+        gain_sd,
         over_random: mean(1),
         worst: runs.iter().map(|run| run[0]).fold(f64::INFINITY, f64::min),
         reached: runs.iter().filter(|run| run[0] >= REACHED).count() as f64 / count,

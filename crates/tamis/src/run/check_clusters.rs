@@ -174,9 +174,7 @@ pub fn check_clusters(settings: &CheckClustersSettings, monitor: &dyn Monitor) -
     sample.sort_unstable();
     let sampled = views.gather(&sample);
 
-    let in_use = select
-        .clusters
-        .unwrap_or_else(|| cluster::default_clusters(views.rows()));
+    let in_use = select.clusters_of(views.rows());
     let mut counts = vec![in_use];
     counts.extend(
         [in_use / 2, in_use * 2]
@@ -295,7 +293,7 @@ fn checked(dataset: &Dataset, statistics: ClusterStatistics, silhouettes: &[f64]
         NearRow {
             file,
             row: line,
-            text: short(&text),
+            text: describe::beginning(&text, TEXT),
         }
     };
     CheckedCluster {
@@ -305,14 +303,6 @@ fn checked(dataset: &Dataset, statistics: ClusterStatistics, silhouettes: &[f64]
         purity: most.map(|(_, &count)| f64::from(count) / f64::from(statistics.size.max(1))),
         nearest: statistics.nearest.iter().map(near).collect(),
         words: statistics.words,
-    }
-}
-
-/// The beginning of a text, with an ellipsis where it goes on.
-fn short(text: &str) -> String {
-    match text.char_indices().nth(TEXT) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
     }
 }
 
@@ -461,8 +451,8 @@ mod tests {
 
     #[test]
     fn long_texts_are_cut_between_characters() {
-        assert_eq!(short("brief"), "brief");
+        assert_eq!(describe::beginning("brief", TEXT), "brief");
         let long = "é".repeat(TEXT + 1);
-        assert_eq!(short(&long), format!("{}…", "é".repeat(TEXT)));
+        assert_eq!(describe::beginning(&long, TEXT), format!("{}…", "é".repeat(TEXT)));
     }
 }

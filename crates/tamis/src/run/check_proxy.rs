@@ -25,12 +25,9 @@ use crate::{
     budget::Budget,
     check::agreement::Agreement,
     data::{Dataset, RowId},
-    metric::{Metric, MetricKind, row_losses},
+    metric::Metric,
     pool::Pool,
-    proxy::{
-        finetune::FinetuneProxy,
-        ridge::{Model, train_and_score},
-    },
+    proxy::{finetune::FinetuneProxy, ridge::train_and_score},
     seed::Seed,
     select::{FeatureContext, Limits, Problem},
 };
@@ -406,10 +403,7 @@ fn tilted(dataset: &Dataset, size: usize, seed: Seed) -> Vec<RowId> {
 
 /// The tenth of the pool that a probe trained on everything finds hardest: where labels are wrong, they are here.
 fn hardest(dataset: &Dataset, tuned: &Tuned) -> Result<Vec<RowId>> {
-    let train = &tuned.designs.train;
-    let model = Model::fit(train, &dataset.pool, tuned.at_everything.ridge)?;
-    let temperature = tuned.at_everything.temperature_for(Metric::soft(MetricKind::LogLoss));
-    let losses: Vec<f32> = row_losses(&model.probabilities(train, temperature), &train.targets).collect();
+    let losses = tuned.designs.losses(dataset, &tuned.at_everything)?;
     let mut rows = dataset.pool.clone();
     rows.sort_by(|&a, &b| losses[b as usize].total_cmp(&losses[a as usize]));
     rows.truncate(dataset.pool.len().div_ceil(10));

@@ -5,19 +5,20 @@ use std::collections::HashMap;
 use super::{
     command::command,
     curves, describe, folder,
-    judge::Judge,
+    judge::{Judge, tokens_of},
     map::map,
     prepare::{Features, Prepared, Tuned, prepare, read},
     record::{BudgetRecord, ChosenRow, DataRecord, SelectionRecord, VERSION},
     settings::{ProxyKind, SelectSettings},
     stages::Stages,
-    target::{self, Target, adapt_rows},
+    target::{self, dear_proxy, target_and_features},
 };
 use crate::{
     Error, Monitor, Result,
     data::{self, RowId},
+    ledger::Ledger,
     pool::{Pool, State},
-    proxy::Proxy,
+    proxy::{Proxy, finetune::FinetuneProxy, probe::Probe},
     report,
     seed::Seed,
     select::{Curve, FeatureContext, Limits, Path, Problem},
@@ -44,15 +45,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         statistics,
         pool,
     } = prepare(settings, &dataset, &mut stages, monitor)?;
-    let target = if settings.finetunes() {
-        Some(stages.run("tokenize", None, || Target::load(settings, &dataset))?)
-    } else {
-        None
-    };
-    let adapted = match (&target, adapt_rows(settings, &dataset, &tokens)?) {
-        (Some(target), Some(rows)) => Some(target.adapted_features(settings, &rows, &mut stages, monitor)?),
-        _ => None,
-    };
+    let (target, adapted) = target_and_features(settings, &dataset, &tokens, &mut stages, monitor)?;
     let features = adapted
         .as_deref()
         .map_or(Features::Embedded(&embedded), Features::Adapted);
@@ -73,54 +66,27 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         seconds: settings.max_time,
     };
     let longest = check_episode(settings, &pool, &tokens)?;
-    let dear = target
-        .as_ref()
-        .filter(|_| settings.proxy == ProxyKind::Finetune)
-        .map(|target| {
-            let (rows, metric) = (settings.finetune.fold_rows, settings.reward_metric());
-            target.proxy(&folds.reward, rows, metric, settings, &dataset.fingerprint)
-        });
-    let proxy: &dyn Proxy = dear.as_ref().map_or(&probe as &dyn Proxy, |dear| dear);
+    let dear = dear_proxy(target.as_ref(), settings, &folds, &dataset.fingerprint);
     let Found {
         finalists,
         evaluations,
         failures,
         curve,
     } = stages.run("select", Some(settings.max_evaluations), || {
-        let problem = Problem::new(
+        let problem = pose(
             &pool,
-            proxy,
+            (&probe, dear.as_ref()),
             &mut ledger,
-            features,
-            limits,
-            seed.derive("proxy"),
+            (features, limits, seed),
             monitor,
         )?;
-        // Where scores are dear, models of them read the probe's as well.
-        let problem = if dear.is_some() {
-            problem.with_hint(&probe)
-        } else {
-            problem
-        };
         search(problem, settings, seed)
     })?;
     if finalists.is_empty() {
         return Err(too_short(settings, longest, evaluations));
     }
 
-    let judge = Judge {
-        train: &designs.train,
-        reward: &designs.reward,
-        confirm: &designs.confirm,
-        test: designs.test.as_ref(),
-        at_budget: (tuning.ridge, tuning.temperature_for(settings.reward_metric())),
-        at_everything: (
-            tuning_everything.ridge,
-            tuning_everything.temperature_for(settings.reward_metric()),
-        ),
-        reward_metric: settings.reward_metric(),
-        report_metric: settings.report_metric(),
-    };
+    let judge = Judge::new(designs, tuning, tuning_everything, settings);
     let rows: Vec<Vec<RowId>> = finalists.iter().map(|(state, _)| pool.rows_of(state)).collect();
     let dear_judge = target.as_ref().filter(|_| settings.judge() == ProxyKind::Finetune);
     let judged = dear_judge.map_or(0, |_| rows.len().min(settings.finalists));
@@ -159,7 +125,6 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         );
         folder::write_compact(&settings.out.join("map.json"), &picture)
     })?;
-    let token_of: HashMap<RowId, u32> = dataset.pool.iter().copied().zip(tokens.iter().copied()).collect();
     let place: HashMap<RowId, (u32, u32)> = path
         .iter()
         .enumerate()
@@ -178,7 +143,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         failures,
         budget: BudgetRecord {
             rows: chosen.len() as u64,
-            tokens: chosen.iter().map(|row| u64::from(token_of[row])).sum(),
+            tokens: tokens_of(&chosen, &dataset.pool, &tokens),
         },
         rows: chosen
             .iter()
@@ -236,6 +201,22 @@ pub(super) fn check_episode(settings: &SelectSettings, pool: &Pool, tokens: &[u3
     Ok(longest)
 }
 
+/// A problem for the proxy of a run, with nothing spent. Where scores are dear, models of them read the probe's as well.
+pub(super) fn pose<'a>(
+    pool: &'a Pool,
+    (probe, dear): (&'a Probe, Option<&'a FinetuneProxy>),
+    ledger: &'a mut Ledger,
+    (features, limits, seed): (FeatureContext, Limits, Seed),
+    monitor: &'a dyn Monitor,
+) -> Result<Problem<'a>> {
+    let proxy: &dyn Proxy = dear.map_or(probe as &dyn Proxy, |dear| dear);
+    let problem = Problem::new(pool, proxy, ledger, features, limits, seed.derive("proxy"), monitor)?;
+    Ok(match dear {
+        Some(_) => problem.with_hint(probe),
+        None => problem,
+    })
+}
+
 /// What a search came to.
 pub(super) struct Found {
     /// The best full states with the paths to them, best first.
@@ -266,7 +247,7 @@ pub(super) fn search(mut problem: Problem<'_>, settings: &SelectSettings, seed: 
 }
 
 /// The limits ended the search before the budget was spent even once.
-fn too_short(settings: &SelectSettings, longest: u64, evaluations: u64) -> Error {
+pub(super) fn too_short(settings: &SelectSettings, longest: u64, evaluations: u64) -> Error {
     match settings.max_time {
         Some(seconds) if evaluations < settings.max_evaluations => Error::setting(
             "--max-time",

@@ -86,6 +86,14 @@ pub(super) fn statistics(dataset: &Dataset, clusters: &Clusters, views: &Matrix)
     cluster::statistics(clusters, views, &labels, dataset.task.labels.len(), &texts)
 }
 
+/// The first characters of a text, with an ellipsis where it goes on.
+pub(super) fn beginning(text: &str, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 pub(super) fn origin(split: &Split, row: RowId) -> (PathBuf, u64) {
     let origin = split.examples[row as usize].origin;
     (split.files[origin.file as usize].path.clone(), origin.line)

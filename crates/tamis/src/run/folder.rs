@@ -10,6 +10,8 @@ use serde_json::Value;
 use super::{command::command, settings::SelectSettings};
 use crate::{Error, Fingerprint, Place, Result, ledger::Ledger, write::write_whole};
 
+/// Settings of a selection that never change a result, so that a run may go on with others.
+pub(super) const NEUTRAL: [&str; 4] = ["out", "cache", "gram_memory", "frozen_memory"];
 /// What the settings file is called.
 const SETTINGS: &str = "settings.json";
 /// What that of a fine-tune is called.
@@ -23,7 +25,7 @@ const FINETUNE: &str = "finetune.json";
 /// If it holds something else, or cannot be written.
 pub(super) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<Ledger> {
     let out = &settings.out;
-    let now = without(settings, &["out", "cache", "gram_memory", "frozen_memory"])?;
+    let now = without(settings, &NEUTRAL)?;
     let path = out.join(SETTINGS);
     let ledger_path = out.join("ledger.sqlite");
     // The ledger is what makes it a run's folder: other programs have a settings.json as well.

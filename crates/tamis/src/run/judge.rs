@@ -3,13 +3,18 @@
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
-use super::record::{Scored, Scores};
+use super::{
+    prepare::Designs,
+    record::{Scored, Scores},
+    settings::SelectSettings,
+};
 use crate::{
     Monitor, Result,
     budget::{Budget, Limit},
+    check::power::mean_and_sd,
     data::RowId,
     metric::Metric,
-    proxy::{design::Design, ridge::train_and_score},
+    proxy::{design::Design, ridge::train_and_score, tune::Tuning},
     seed::Seed,
 };
 
@@ -18,21 +23,42 @@ const RANDOM_CONTROLS: u64 = 10;
 
 /// The folds and the probe's settings, fixed before the agent begins.
 pub(super) struct Judge<'a> {
-    pub(super) train: &'a Design,
-    pub(super) reward: &'a Design,
-    pub(super) confirm: &'a Design,
-    pub(super) test: Option<&'a Design>,
+    train: &'a Design,
+    reward: &'a Design,
+    confirm: &'a Design,
+    test: Option<&'a Design>,
     /// Ridge strength and temperature at the budget's size.
-    pub(super) at_budget: (f64, f64),
+    at_budget: (f64, f64),
     /// The same at the pool's size, for the control that trains on everything.
-    pub(super) at_everything: (f64, f64),
+    at_everything: (f64, f64),
     /// What agents are rewarded by.
-    pub(super) reward_metric: Metric,
+    reward_metric: Metric,
     /// What is reported.
-    pub(super) report_metric: Metric,
+    report_metric: Metric,
 }
 
-impl Judge<'_> {
+impl<'a> Judge<'a> {
+    /// A judge on these folds, in the settings' metrics.
+    pub(super) fn new(
+        designs: &'a Designs,
+        at_budget: &Tuning,
+        at_everything: &Tuning,
+        settings: &SelectSettings,
+    ) -> Self {
+        let reward_metric = settings.reward_metric();
+        let at = |tuning: &Tuning| (tuning.ridge, tuning.temperature_for(reward_metric));
+        Self {
+            train: &designs.train,
+            reward: &designs.reward,
+            confirm: &designs.confirm,
+            test: designs.test.as_ref(),
+            at_budget: at(at_budget),
+            at_everything: at(at_everything),
+            reward_metric,
+            report_metric: settings.report_metric(),
+        }
+    }
+
     /// The finalist that does best on the confirm fold in the reward's metric; ties go to the better on the reward fold,
     /// which stands first.
     pub(super) fn choose(&self, finalists: &[Vec<RowId>]) -> Result<usize> {
@@ -80,13 +106,12 @@ impl Judge<'_> {
         let everything = score(pool, self.at_everything)?;
         let scored = |fold: usize, metric: usize| {
             let values: Vec<f64> = random.iter().map(|scores| scores[fold][metric]).collect();
-            let mean = values.iter().sum::<f64>() / values.len() as f64;
-            let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+            let (random_mean, random_sd) = mean_and_sd(&values);
             Scored {
                 metric: metrics[metric].to_string(),
                 chosen: choice[fold][metric],
-                random_mean: mean,
-                random_sd: (squares / (values.len() - 1) as f64).sqrt(),
+                random_mean,
+                random_sd,
                 everything: everything[fold][metric],
             }
         };
@@ -98,6 +123,12 @@ impl Judge<'_> {
             finetuned: None,
         })
     }
+}
+
+/// What rows of the pool cost together; `pool` ascends, and `tokens[i]` is what row `pool[i]` costs.
+pub(super) fn tokens_of(rows: &[RowId], pool: &[RowId], tokens: &[u32]) -> u64 {
+    let cost = |row| pool.binary_search(row).map_or(0, |i| u64::from(tokens[i]));
+    rows.iter().map(cost).sum()
 }
 
 /// What a budget comes to in a pool whose rows cost `tokens`, one number a row.
@@ -143,5 +174,6 @@ mod tests {
         let rows = random_rows(&pool, &[4, 4, 4, 4], Limit::Tokens(9), Seed(1));
         assert_eq!(rows.len(), 2);
         assert!(rows.iter().all(|row| pool.contains(row)) && rows[0] < rows[1]);
+        assert_eq!(tokens_of(&[5, 9], &pool, &[1, 2, 4, 8]), 10);
     }
 }

@@ -3,6 +3,7 @@
 use rand::seq::index;
 
 use super::{
+    describe,
     record::{MAP_SIDE, MapCluster, MapRecord, MapRows, MapSample, VERSION},
     vectors,
 };
@@ -93,13 +94,8 @@ fn drawn(pool: &[RowId], chosen: &[RowId], seed: Seed) -> Vec<usize> {
 /// The beginning of a row's texts, and its label.
 fn sample(dataset: &Dataset, row: RowId) -> MapSample {
     let example = &dataset.train.examples[row as usize];
-    let whole = example.input.texts().join(" · ");
-    let mut text: String = whole.chars().take(SAMPLE_LENGTH).collect();
-    if text.len() < whole.len() {
-        text.push('…');
-    }
     MapSample {
-        text,
+        text: describe::beginning(&example.input.texts().join(" · "), SAMPLE_LENGTH),
         label: dataset.task.labels.get(example.target as usize).cloned(),
     }
 }

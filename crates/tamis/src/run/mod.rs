@@ -38,4 +38,4 @@ pub use compose::select;
 pub use finetune::{EpochRecord, FinetuneRecord, FinetuneSettings, TargetScores, finetune, selection_data};
 pub use proxy_verdict::{Costs, Telling};
 pub use settings::{ProxyKind, RewardKind, SelectSettings};
-pub use study::{StudyMethod, StudySettings, study, study_path, study_table};
+pub use study::{StudyMethod, StudySettings, study, study_path};

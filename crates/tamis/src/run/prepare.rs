@@ -19,11 +19,12 @@ use crate::{
     embed::Embedded,
     folds::Folds,
     heuristic::facility_location,
-    metric::Metric,
+    metric::{Metric, MetricKind, row_losses},
     pool::{self, Grain, Pool, RowOrder},
     proxy::{
         design::{self, Design, Projection},
         probe::{Probe, ProbeSettings},
+        ridge::Model,
         tune::{Tuning, tune},
     },
     seed::Seed,
@@ -111,9 +112,7 @@ pub(super) fn group(
     let views = vectors::one_each(&embedded[0]).gather(&dataset.pool);
     let clusters = stages.run("cluster", None, || {
         let k_means = KMeansSettings {
-            clusters: settings
-                .clusters
-                .unwrap_or_else(|| cluster::default_clusters(views.rows())),
+            clusters: settings.clusters_of(views.rows()),
             ..settings.k_means.clone()
         };
         cluster::k_means(&views, &k_means, settings.seed.derive("k-means"), monitor)
@@ -234,6 +233,14 @@ impl Designs {
             seed.derive("tune"),
             monitor,
         )
+    }
+
+    /// The loss of every training row under a probe that was trained on the whole pool, shape `(examples,)`.
+    pub(super) fn losses(&self, dataset: &Dataset, at_everything: &Tuning) -> Result<Vec<f32>> {
+        let model = Model::fit(&self.train, &dataset.pool, at_everything.ridge)?;
+        let temperature = at_everything.temperature_for(Metric::soft(MetricKind::LogLoss));
+        let probabilities = model.probabilities(&self.train, temperature);
+        Ok(row_losses(&probabilities, &self.train.targets).collect())
     }
 
     /// A probe that is scored on the reward fold by this metric.

@@ -7,7 +7,7 @@ use crate::{
     Matrix,
     check::{
         agreement::Agreement,
-        power::{Noise, bootstrap_sd, median_gap, sd},
+        power::{Noise, bootstrap_sd, mean_and_sd, median_gap},
     },
     metric::Metric,
     seed::Seed,
@@ -52,7 +52,7 @@ impl Telling {
         };
         let rows = targets.len() as u64;
         let noise = Noise {
-            seed_sd: sd(&repeats.iter().map(|repeat| score(repeat)).collect::<Vec<f64>>()),
+            seed_sd: mean_and_sd(&repeats.iter().map(|repeat| score(repeat)).collect::<Vec<f64>>()).1,
             row_sd: bootstrap_sd(targets.len(), seed, &difference),
             rows,
         };

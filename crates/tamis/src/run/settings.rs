@@ -8,7 +8,7 @@ use crate::{
     Error, Result,
     agent::{dqn::DqnSettings, dyna_dqn::DynaDqnSettings, ppo::PpoSettings},
     budget::Budget,
-    cluster::KMeansSettings,
+    cluster::{KMeansSettings, default_clusters},
     data::DataSettings,
     embed::lexical::LexicalSettings,
     metric::{Metric, MetricKind},
@@ -186,6 +186,11 @@ impl SelectSettings {
             climb_disc: &self.climb_disc,
             reward_model: self.reward_model,
         }
+    }
+
+    /// How many clusters a pool of so many rows has.
+    pub(super) fn clusters_of(&self, rows: usize) -> usize {
+        self.clusters.unwrap_or_else(|| default_clusters(rows))
     }
 
     /// What judges the finalists.

@@ -8,7 +8,7 @@ use super::{
     finetune::{check_freeze, check_memory, head_kind},
     judge::{limit_of, random_rows},
     record::Finetuned,
-    settings::SelectSettings,
+    settings::{ProxyKind, SelectSettings},
     stages::Stages,
 };
 use crate::{
@@ -31,6 +31,37 @@ pub(super) struct Target {
     train: Arc<Encoded>,
     validation: Arc<Encoded>,
     test: Option<Encoded>,
+}
+
+/// The target, where anything in the run is fine-tuned, and its adapted features, where the probe reads them.
+pub(super) fn target_and_features(
+    settings: &SelectSettings,
+    dataset: &Dataset,
+    tokens: &[u32],
+    stages: &mut Stages<'_>,
+    monitor: &dyn Monitor,
+) -> Result<(Option<Target>, Option<Vec<Embedded>>)> {
+    if !settings.finetunes() {
+        return Ok((None, None));
+    }
+    let target = stages.run("tokenize", None, || Target::load(settings, dataset))?;
+    let adapted = match adapt_rows(settings, dataset, tokens)? {
+        Some(rows) => Some(target.adapted_features(settings, &rows, stages, monitor)?),
+        None => None,
+    };
+    Ok((Some(target), adapted))
+}
+
+/// The dear proxy on the reward fold, where the settings reward by fine-tuning.
+pub(super) fn dear_proxy(
+    target: Option<&Target>,
+    settings: &SelectSettings,
+    folds: &Folds,
+    data: &Fingerprint,
+) -> Option<FinetuneProxy> {
+    let target = target.filter(|_| settings.proxy == ProxyKind::Finetune)?;
+    let (rows, metric) = (settings.finetune.fold_rows, settings.reward_metric());
+    Some(target.proxy(&folds.reward, rows, metric, settings, data))
 }
 
 impl Target {

@@ -6,6 +6,6 @@ mod table;
 mod verdict;
 
 pub use record::{CellRecord, Failure, Family, MethodRecord, Seconds, StudyRecord, VERSION};
-pub use statistics::{Gain, Summary, holm, mean_and_sd};
+pub use statistics::{Gain, Summary, holm};
 pub use table::{EVERYTHING, RANDOM, WHOLE, table};
 pub use verdict::verdict;

@@ -132,6 +132,40 @@ pub struct CellRecord {
     pub error: Option<String>,
 }
 
+impl StudyRecord {
+    /// What scored the selections, for people.
+    pub fn judged_by(&self) -> &'static str {
+        if self.judge == "finetune" {
+            "fine-tuned target"
+        } else {
+            "probe"
+        }
+    }
+
+    /// The column that gains are read from: the first test file, or the confirm fold where there is none.
+    pub fn main_column(&self) -> usize {
+        usize::from(self.columns.len() > 1)
+    }
+
+    /// The lines of a budget's table.
+    pub fn at<'a>(&'a self, budget: &'a str) -> impl Iterator<Item = &'a MethodRecord> {
+        self.methods.iter().filter(move |line| line.budget == budget)
+    }
+}
+
+impl Family {
+    /// As it is written in the record.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Heuristic => "heuristic",
+            Self::Search => "search",
+            Self::Agent => "agent",
+            Self::Given => "given",
+        }
+    }
+}
+
 impl CellRecord {
     /// The mean of its draws in a column.
     ///

@@ -8,7 +8,7 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-use crate::seed::Seed;
+use crate::{check::power::mean_and_sd, seed::Seed};
 
 /// How many times the seeds are drawn again.
 const RESAMPLES: usize = 2000;
@@ -89,14 +89,6 @@ pub fn holm(p: &[f64]) -> Vec<f64> {
         adjusted[i] = least;
     }
     adjusted
-}
-
-/// The mean, and the standard deviation over n - 1 (0 of one value).
-pub fn mean_and_sd(values: &[f64]) -> (f64, f64) {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n.max(1.0);
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    (mean, (squares / (n - 1.0).max(1.0)).sqrt())
 }
 
 /// Where 95% of the bootstrapped means lie. The resamples are the same for every list of a length.

@@ -14,15 +14,11 @@ const CONFIRM: usize = 0;
 
 /// Sentences on each budget. The first test column is judged by; without one, the confirm fold.
 pub fn verdict(record: &StudyRecord) -> Vec<String> {
-    let column = usize::from(record.columns.len() > 1);
+    let column = record.main_column();
     let budgets = record.budgets.iter();
     budgets
         .filter_map(|budget| {
-            let lines: Vec<&MethodRecord> = record
-                .methods
-                .iter()
-                .filter(|line| line.budget == *budget && line.scores.len() > column)
-                .collect();
+            let lines: Vec<&MethodRecord> = record.at(budget).filter(|line| line.scores.len() > column).collect();
             of_budget(budget, &lines, (&record.columns[column], column))
         })
         .collect()

@@ -1,6 +1,6 @@
 //! One cell of a study: rows are chosen, trained on, and scored.
 
-use std::{collections::HashMap, fs, io::Write, path::PathBuf, time::Instant};
+use std::{fs, io::Write, path::PathBuf, time::Instant};
 
 use super::{StudyMethod, StudySettings, given, ground::Ground};
 use crate::{
@@ -9,19 +9,16 @@ use crate::{
     data::{Dataset, RowId},
     heuristic::{Heuristic, View},
     ledger::Ledger,
-    metric::{Metric, MetricKind, row_losses},
     pool::Pool,
-    proxy::{
-        Proxy,
-        ridge::{Model, train_and_score},
-    },
+    proxy::ridge::train_and_score,
     run::{
-        compose::{check_episode, search},
-        judge::{Judge, random_rows},
+        compose::{check_episode, pose, search, too_short},
+        judge::{Judge, random_rows, tokens_of},
         settings::{ProxyKind, SelectSettings},
+        target::dear_proxy,
     },
     seed::Seed,
-    select::{FeatureContext, Limits, Method, Problem},
+    select::{FeatureContext, Limits, Method},
     study::{CellRecord, Seconds},
     write::write_whole,
 };
@@ -41,8 +38,6 @@ pub(super) enum Source {
 /// A cell that is to be computed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Job {
-    /// The seed's place among the seeds.
-    pub(super) index: u64,
     pub(super) seed: u64,
     /// The budget's place among the budgets.
     pub(super) plot: usize,
@@ -135,14 +130,7 @@ pub(super) fn run(study: &StudySettings, ground: &Ground<'_>, job: &Job, monitor
         choose: choice.seconds,
         judge: began.elapsed().as_secs_f64(),
     };
-    let token_of: HashMap<RowId, u32> = ground
-        .dataset
-        .pool
-        .iter()
-        .copied()
-        .zip(ground.grouped.tokens.iter().copied())
-        .collect();
-    let tokens = first.iter().map(|row| u64::from(token_of[row])).sum();
+    let tokens = tokens_of(first, &ground.dataset.pool, &ground.grouped.tokens);
     Ok(job.record((first.len() as u64, tokens), draws, choice.evaluations, seconds))
 }
 
@@ -220,10 +208,7 @@ fn by_rule(rule: Heuristic, ground: &Ground<'_>, limit: Limit, seed: Seed, monit
         })
         .collect();
     let losses = || {
-        let (train, tuning) = (&ground.designs.train, &ground.at_everything);
-        let model = Model::fit(train, pool, tuning.ridge)?;
-        let temperature = tuning.temperature_for(Metric::soft(MetricKind::LogLoss));
-        let all: Vec<f32> = row_losses(&model.probabilities(train, temperature), &train.targets).collect();
+        let all = ground.designs.losses(ground.dataset, &ground.at_everything)?;
         Ok(pool.iter().map(|&row| all[row as usize]).collect())
     };
     let view = View {
@@ -247,25 +232,12 @@ fn searched(
     monitor: &dyn Monitor,
 ) -> Result<Choice> {
     let began = Instant::now();
-    check_episode(settings, pool, &ground.grouped.tokens)?;
+    let longest = check_episode(settings, pool, &ground.grouped.tokens)?;
     let tuning = &ground.plots[job.plot].tuning;
-    let metric = settings.reward_metric();
     let memory = settings.gram_memory / ground.workers;
-    let probe = ground.designs.probe(tuning, metric, memory)?;
-    let dear = ground
-        .target
-        .as_ref()
-        .filter(|_| settings.proxy == ProxyKind::Finetune)
-        .map(|target| {
-            let data = &ground.dataset.fingerprint;
-            target.proxy(
-                &ground.folds.reward,
-                settings.finetune.fold_rows,
-                metric,
-                settings,
-                data,
-            )
-        });
+    let probe = ground.designs.probe(tuning, settings.reward_metric(), memory)?;
+    let data = &ground.dataset.fingerprint;
+    let dear = dear_proxy(ground.target.as_ref(), settings, &ground.folds, data);
     // Scores of a cell that was killed are here; whole cells are in the study's own ledger.
     let path = study
         .select
@@ -278,48 +250,27 @@ fn searched(
         .meta("cell_seconds")?
         .and_then(|text| text.parse().ok())
         .unwrap_or(0.0);
-    let proxy: &dyn Proxy = dear.as_ref().map_or(&probe as &dyn Proxy, |dear| dear);
     let limits = Limits {
         evaluations: settings.max_evaluations,
         seconds: None,
     };
     let seed = settings.seed;
-    let problem = Problem::new(
+    let problem = pose(
         pool,
-        proxy,
+        (&probe, dear.as_ref()),
         &mut ledger,
-        features.clone(),
-        limits,
-        seed.derive("proxy"),
+        (features.clone(), limits, seed),
         monitor,
     )?;
-    let problem = if dear.is_some() {
-        problem.with_hint(&probe)
-    } else {
-        problem
-    };
     let found = search(problem, settings, seed);
     let so_far = before + began.elapsed().as_secs_f64();
     ledger.set_meta("cell_seconds", &so_far.to_string())?;
     let found = found?;
     let rows: Vec<Vec<RowId>> = found.finalists.iter().map(|(state, _)| pool.rows_of(state)).collect();
     if rows.is_empty() {
-        return Err(Error::setting(
-            "--max-evaluations",
-            "enough for one whole episode, each step of which tries several actions",
-            settings.max_evaluations.to_string(),
-        ));
+        return Err(too_short(settings, longest, found.evaluations));
     }
-    let judge = Judge {
-        train: &ground.designs.train,
-        reward: &ground.designs.reward,
-        confirm: &ground.designs.confirm,
-        test: None,
-        at_budget: (tuning.ridge, tuning.temperature_for(metric)),
-        at_everything: (ground.at_everything.ridge, ground.at_everything.temperature_for(metric)),
-        reward_metric: metric,
-        report_metric: settings.report_metric(),
-    };
+    let judge = Judge::new(&ground.designs, tuning, &ground.at_everything, settings);
     let mut chosen = rows[judge.choose(&rows)?].clone();
     chosen.sort_unstable();
     drop(ledger);
@@ -351,7 +302,7 @@ fn judge(
             (None, None),
             &ground.dataset.fingerprint,
         );
-        let columns = target.columns(&ground.folds.confirm, &ground.tests, study.judge_rows, settings);
+        let columns = target.columns(&ground.folds.confirm, ground.tests, study.judge_rows, settings);
         return draws
             .iter()
             .map(|rows| {

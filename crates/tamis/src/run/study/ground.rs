@@ -5,7 +5,7 @@ use std::path::Path;
 use super::StudySettings;
 use crate::{
     Matrix, Monitor, Result,
-    budget::Limit,
+    budget::{Budget, Limit},
     data::Dataset,
     folds::Folds,
     pool::{Grain, Pool},
@@ -16,7 +16,7 @@ use crate::{
         prepare::{Designs, Features, Grouped, group},
         settings::{ProxyKind, SelectSettings},
         stages::Stages,
-        target::{Target, adapt_rows},
+        target::{Target, target_and_features},
         vectors,
     },
     select::FeatureContext,
@@ -125,7 +125,8 @@ pub(super) struct Ground<'a> {
     pub(super) designs: Designs,
     /// What selections are scored on, in the order of the columns.
     pub(super) judged: Vec<Design>,
-    pub(super) tests: Vec<Vec<u32>>,
+    /// The examples of each test file.
+    pub(super) tests: &'a [Vec<u32>],
     pub(super) plots: Vec<Plot>,
     pub(super) at_everything: Tuning,
     pub(super) target: Option<Target>,
@@ -138,7 +139,7 @@ impl<'a> Ground<'a> {
     pub(super) fn new(
         study: &StudySettings,
         index: u64,
-        dataset: &'a Dataset,
+        (dataset, tests): (&'a Dataset, &'a [Vec<u32>]),
         earlier: Option<Self>,
         stages: &mut Stages<'_>,
         monitor: &dyn Monitor,
@@ -156,20 +157,11 @@ impl<'a> Ground<'a> {
         };
         let grouped = group(&settings, dataset, known, stages, monitor)?;
         let (tokens, embedded) = (grouped.tokens.as_slice(), grouped.embedded.as_slice());
-        let target = if settings.finetunes() {
-            Some(stages.run("tokenize", None, || Target::load(&settings, dataset))?)
-        } else {
-            None
-        };
-        let adapted = match (&target, adapt_rows(&settings, dataset, tokens)?) {
-            (Some(target), Some(rows)) => Some(target.adapted_features(&settings, &rows, stages, monitor)?),
-            _ => None,
-        };
+        let (target, adapted) = target_and_features(&settings, dataset, tokens, stages, monitor)?;
         let features = adapted
             .as_deref()
             .map_or(Features::Embedded(embedded), Features::Adapted);
         let designs = Designs::new(&settings, (dataset, &folds), features, stages)?;
-        let tests = Columns::of(dataset, study).tests;
         let judged = std::iter::once(designs.confirm.clone())
             .chain(
                 tests
@@ -178,13 +170,13 @@ impl<'a> Ground<'a> {
             )
             .collect();
         let plots = stages.run("tune", None, || {
-            let plot = |budget: &crate::budget::Budget| {
+            let traits = describe::traits(dataset, &folds, &embedded[1], &grouped.clusters);
+            let plot = |budget: &Budget| {
                 let limit = limit_of(*budget, tokens)?;
                 let rows = random_rows(&dataset.pool, tokens, limit, seed.derive("size")).len();
                 let of = |chunk| {
                     let pool = grouped.pool(dataset, chunk, limit);
-                    let traits = describe::traits(dataset, &folds, &embedded[1], &grouped.clusters);
-                    let features = FeatureContext::new(traits, &pool);
+                    let features = FeatureContext::new(traits.clone(), &pool);
                     (pool, features)
                 };
                 let (pool, features) = of(settings.chunk);

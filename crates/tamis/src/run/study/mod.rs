@@ -149,9 +149,10 @@ pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRec
     for budget in &settings.budgets {
         budget.resolve(dataset.pool.len() as u64, u64::MAX)?;
     }
-    let now = folder::without(settings, &["out", "cache", "gram_memory", "frozen_memory"])?;
+    let now = folder::without(settings, &folder::NEUTRAL)?;
     let ledger = folder::claim_with_ledger(&settings.select.out, SETTINGS, &now, &dataset.fingerprint)?;
-    let mut book = Book::open(settings, &dataset, ledger, began)?;
+    let columns = Columns::of(&dataset, settings);
+    let mut book = Book::open(settings, &dataset, &columns, ledger, began)?;
     book.prepared += stages.seconds().values().sum::<f64>();
     book.write(settings)?;
     let mut earlier = None;
@@ -160,7 +161,14 @@ pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRec
         if jobs.is_empty() {
             continue;
         }
-        let ground = Ground::new(settings, index, &dataset, earlier.take(), &mut stages, monitor)?;
+        let ground = Ground::new(
+            settings,
+            index,
+            (&dataset, &columns.tests),
+            earlier.take(),
+            &mut stages,
+            monitor,
+        )?;
         book.prepared += ground.prepared.spent;
         run(settings, &ground, jobs, &mut book, monitor)?;
         earlier = Some(ground);
@@ -172,10 +180,12 @@ pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRec
 }
 
 /// What the study has so far, and where it is kept.
-struct Book {
+struct Book<'a> {
     ledger: Ledger,
+    /// Every cell of the study, in the order of its record, and those that are there.
+    all: Vec<Job>,
     cells: Vec<CellRecord>,
-    columns: Columns,
+    columns: &'a Columns,
     pool: u64,
     began: Instant,
     /// Wall-clock seconds that earlier starts took, and of these and this one what preparing took.
@@ -183,13 +193,20 @@ struct Book {
     prepared: f64,
 }
 
-impl Book {
+impl<'a> Book<'a> {
     /// Reads the cells that are there.
-    fn open(settings: &StudySettings, dataset: &Dataset, ledger: Ledger, began: Instant) -> Result<Self> {
+    fn open(
+        settings: &StudySettings,
+        dataset: &Dataset,
+        columns: &'a Columns,
+        ledger: Ledger,
+        began: Instant,
+    ) -> Result<Self> {
         let number = |name| -> Result<f64> { Ok(ledger.meta(name)?.and_then(|text| text.parse().ok()).unwrap_or(0.0)) };
         let (before, prepared) = (number("seconds")?, number("prepared")?);
+        let all = all_jobs(settings);
         let mut cells = Vec::new();
-        for job in all_jobs(settings) {
+        for job in &all {
             if let Some(text) = ledger.meta(&job.name())? {
                 // What cannot be read is made again.
                 cells.extend(serde_json::from_str::<CellRecord>(&text));
@@ -197,8 +214,9 @@ impl Book {
         }
         Ok(Self {
             ledger,
+            all,
             cells,
-            columns: Columns::of(dataset, settings),
+            columns,
             pool: dataset.pool.len() as u64,
             began,
             before,
@@ -224,7 +242,7 @@ impl Book {
 
     /// Writes study.json, whole or with the cells that there are.
     fn write(&mut self, settings: &StudySettings) -> Result<StudyRecord> {
-        let order = all_jobs(settings);
+        let order = &self.all;
         self.cells
             .sort_by_key(|cell| order.iter().position(|job| job.makes(cell)));
         let threads = rayon::current_num_threads() as f64;
@@ -277,7 +295,6 @@ fn jobs(settings: &StudySettings, index: u64, there: &[CellRecord]) -> Vec<Job> 
     let seed = settings.of_seed(index).seed.0;
     let mut jobs = Vec::new();
     let job = |budget: Option<usize>, method: &str, method_of: cell::Source| Job {
-        index,
         seed,
         plot: budget.unwrap_or(0),
         budget: budget.map_or(WHOLE.to_owned(), |b| settings.budgets[b].to_string()),
@@ -307,7 +324,7 @@ fn run(
     settings: &StudySettings,
     ground: &Ground<'_>,
     jobs: Vec<Job>,
-    book: &mut Book,
+    book: &mut Book<'_>,
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let workers = rayon::current_num_threads().min(jobs.len());
@@ -362,11 +379,6 @@ fn run(
 /// Where the record of a study is.
 pub fn study_path(settings: &StudySettings) -> PathBuf {
     settings.select.out.join("study.json")
-}
-
-/// The study's table as Markdown.
-pub fn study_table(record: &StudyRecord) -> String {
-    output::markdown(record)
 }
 
 #[cfg(test)]

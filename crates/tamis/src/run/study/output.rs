@@ -43,11 +43,10 @@ fn csv(record: &StudyRecord) -> Result<String> {
     head.extend(["evaluations", "prepare_seconds", "choose_seconds", "judge_seconds"].map(str::to_owned));
     table.write_record(&head).map_err(|error| broken(&error))?;
     for line in &record.methods {
-        let family = serde_json::to_value(line.family).unwrap_or_default();
         let mut cells = vec![
             line.method.clone(),
             line.budget.clone(),
-            family.as_str().unwrap_or_default().to_owned(),
+            line.family.name().to_owned(),
             line.rows.to_string(),
             line.failed.len().to_string(),
         ];
@@ -82,27 +81,23 @@ pub(super) fn markdown(record: &StudyRecord) -> String {
             "### {budget} of {} rows: {} by the {}, {} seeds\n\n| method |",
             record.pool,
             record.metric,
-            if record.judge == "finetune" {
-                "fine-tuned target"
-            } else {
-                "probe"
-            },
+            record.judged_by(),
             record.seeds.len()
         );
         for column in &record.columns {
             text += &format!(" {} (95%) |", column.replace('|', "\\|"));
         }
-        let last = record.columns.len() - 1;
-        let judged = &record.columns[last.min(1)];
+        let main = record.main_column();
+        let judged = &record.columns[main];
         text +=
             &format!(" above random on {judged} | p (Holm) | evaluations | prepare, s | choose, s | judge, s |\n|---|");
         text += &"---|".repeat(record.columns.len() + 6);
         text += "\n";
-        for line in record.methods.iter().filter(|line| line.budget == *budget) {
-            text += &row(line, record.columns.len(), last.min(1));
+        for line in record.at(budget) {
+            text += &row(line, record.columns.len(), main);
         }
         text += "\n";
-        let failed = record.methods.iter().filter(|line| line.budget == *budget);
+        let failed = record.at(budget);
         for (line, failure) in failed.flat_map(|line| line.failed.iter().map(move |failure| (line, failure))) {
             text += &format!(
                 "- failed: {} with seed {}: {}\n",
