@@ -8,8 +8,9 @@
     python3 benches/studies.py --peers ...     # instead: other programs' selections beside ours, on the same vectors
 
 What stands behind `--` goes to `tamis study` as it is, such as `-- --seeds 3 --judge finetune`. Studies go on where they ended, so a
-second start prints the tables again. With --peers the sets are cut to --rows training rows and as many rows to judge by, vectors are
-sentence-transformers', and every program is given the same file of them. Standard library only without --peers.
+second start prints the tables again. With --rows the sets are cut to so many training rows, and to --judge-rows rows in each of validation
+and test. With --peers they are cut to 20,000 if nothing else is said, vectors are sentence-transformers', and every program is given the
+same file of them. Standard library only without --peers.
 """
 
 import argparse
@@ -48,18 +49,22 @@ def whole(arguments, name):
     return folder / "train.jsonl", folder / "validation.jsonl", [arguments.data / test / "test.jsonl" for test in tests]
 
 
-def cut(arguments, name):
-    """The first rows of each split, shuffled."""
-    folder = arguments.out / "data" / name
-    folder.mkdir(parents=True, exist_ok=True)
+def cut(arguments, name, rows):
+    """The first rows of each file, shuffled."""
+    train, validation, tests = whole(arguments, name)
+    folder = arguments.out / "data" / f"{name}-{rows}"
     shuffled = random.Random(2)
-    for split, most in [("train", arguments.rows), ("validation", arguments.judge_rows), ("test", arguments.judge_rows)]:
-        lines = (arguments.data / name / f"{split}.jsonl").read_text(encoding="utf-8").strip().split("\n")
+
+    def first(path, most):
+        lines = path.read_text(encoding="utf-8").strip().split("\n")
         shuffled.shuffle(lines)
-        path = folder / f"{split}.jsonl"
-        if not path.exists():
-            path.write_text("\n".join(lines[:most]) + "\n", encoding="utf-8")
-    return folder
+        there = folder / path.parent.name / path.name
+        if not there.exists():
+            there.parent.mkdir(parents=True, exist_ok=True)
+            there.write_text("\n".join(lines[:most]) + "\n", encoding="utf-8")
+        return there
+
+    return first(train, rows), first(validation, arguments.judge_rows), [first(test, arguments.judge_rows) for test in tests]
 
 
 def vectors_of(arguments, folder):
@@ -77,9 +82,10 @@ def vectors_of(arguments, folder):
 
 
 def peers(arguments, name, more):
-    folder = cut(arguments, name)
+    files = cut(arguments, name, arguments.rows or 20000)
+    folder = files[0].parent
     vectors = vectors_of(arguments, folder)
-    rows = sum(1 for _ in (folder / "train.jsonl").open(encoding="utf-8"))
+    rows = sum(1 for _ in files[0].open(encoding="utf-8"))
     budget = round(rows * 0.05)
     chosen = arguments.out / "peers" / name
     script = pathlib.Path(__file__).parent / "peers" / "selection.py"
@@ -92,7 +98,6 @@ def peers(arguments, name, more):
             log.write_text(subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True).stdout)
         told[peer] = [json.loads(line) for line in log.read_text().splitlines()]
     given = [part for peer in PEERS for part in ["--selection", f"{peer}={chosen}/{peer}-{{seed}}.txt"]]
-    files = [folder / "train.jsonl", folder / "validation.jsonl", [folder / "test.jsonl"]]
     study(arguments, f"with-peers/{name}", files, vectors, ["--budget", budget, *given, *more])
     print("| program | seconds | peak memory, MB | |\n|---|---|---|---|")
     for peer, lines in told.items():
@@ -113,14 +118,15 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/studies"))
     parser.add_argument("--case", nargs="*", choices=CASES)
     parser.add_argument("--peers", action="store_true")
-    parser.add_argument("--rows", type=int, default=20000)
+    parser.add_argument("--rows", type=int)
     parser.add_argument("--judge-rows", type=int, default=4000)
     arguments = parser.parse_args(own)
     for name in arguments.case or (PEER_CASES if arguments.peers else CASES):
         if arguments.peers:
             peers(arguments, name, more)
         else:
-            study(arguments, name, whole(arguments, name), arguments.minilm, more)
+            files = cut(arguments, name, arguments.rows) if arguments.rows else whole(arguments, name)
+            study(arguments, name, files, arguments.minilm, more)
 
 
 if __name__ == "__main__":

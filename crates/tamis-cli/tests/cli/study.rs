@@ -235,6 +235,44 @@ fn the_target_can_be_the_judge() {
     for cell in record["cells"].as_array().expect("cells") {
         assert_eq!(cell["draws"].as_array().map(Vec::len), Some(1), "{cell}");
     }
+    let pays = |page: &str| {
+        fixture
+            .read(&format!("study/{page}"))
+            .to_lowercase()
+            .contains("pays after")
+    };
+    assert!(pays("study.md") && pays("report.html"));
+}
+
+#[test]
+fn a_study_may_grow() {
+    let fixture = Fixture::new();
+    succeeds(study(
+        &fixture,
+        "study",
+        &["--methods", "random,longest", "--seeds", "1"],
+    ));
+    let small = record(&fixture, "study");
+    let more = [
+        "--methods",
+        "everything,random,longest,shortest",
+        "--seeds",
+        "2",
+        "--budgets",
+        "10%,20%",
+    ];
+    succeeds(study(&fixture, "study", &more));
+    let grown = record(&fixture, "study");
+    assert_eq!(grown["cells"].as_array().map(Vec::len), Some(14));
+    for cell in small["cells"].as_array().expect("cells") {
+        let mut cells = grown["cells"].as_array().expect("cells").iter();
+        assert!(
+            cells.any(|there| there == cell),
+            "{cell} was made again, its seconds say"
+        );
+    }
+    succeeds(study(&fixture, "at once", &more));
+    assert_eq!(cells(&fixture, "study"), cells(&fixture, "at once"));
 }
 
 #[test]
@@ -244,10 +282,10 @@ fn a_folder_that_is_taken_is_left_alone() {
     succeeds(study(&fixture, "study", &small));
     let said = complains(
         &fixture,
-        study(&fixture, "study", &["--methods", "random", "--seeds", "3"]),
+        study(&fixture, "study", &[&small[..], &["--clusters", "13"]].concat()),
         2,
     );
-    assert!(said.contains("seeds (there: 1, now: 3)"), "{said}");
+    assert!(said.contains("select.clusters (there: 12, now: 13)"), "{said}");
     assert!(complains(&fixture, fixture.select("study", &[]), 2).contains("which holds other files"));
     succeeds(fixture.select("run", &[]));
     assert!(complains(&fixture, study(&fixture, "run", &small), 2).contains("which holds other files"));

@@ -10,6 +10,7 @@ use super::page::{self, ECHARTS, SCRIPT, STYLE, Track, count, counted, differenc
 use crate::{
     Error, Place, Result,
     record::{ClusterRecord, CurveRecord, MapRecord, Scored, SelectionRecord, VERSION},
+    study::break_even,
 };
 
 /// Labels that are shown.
@@ -106,7 +107,7 @@ struct StageRow {
 }
 
 struct PaysRow {
-    all: &'static str,
+    all: String,
     saved: String,
     after: String,
 }
@@ -172,7 +173,7 @@ impl<'a> Page<'a> {
             labels: label_rows(record),
             stages: stage_rows(record),
             total,
-            pays: pays(total, share),
+            pays: pays(total, share, own_finetune(record, share)),
             below_everything: (behind > 2.0 * honest.random_sd).then(|| score(behind)),
             rejects: rejects(folder),
             drawn,
@@ -299,32 +300,38 @@ fn stage_rows(record: &SelectionRecord) -> Vec<StageRow> {
         .collect()
 }
 
-/// After how many fine-tunes choosing has paid for itself, for fine-tunes on everything of several lengths.
-fn pays(overhead: f64, share: f64) -> Vec<PaysRow> {
-    [
+/// After how many fine-tunes choosing has paid for itself: for a fine-tune on everything of the length that the run's own fine-tunes
+/// tell, where it made some, and of several other lengths.
+fn pays(overhead: f64, share: f64, own: Option<f64>) -> Vec<PaysRow> {
+    let own = own.map(|seconds| (format!("{} (as fine-tuned here)", duration(seconds)), seconds));
+    let others = [
         ("1 minute", 60.0),
         ("10 minutes", 600.0),
         ("1 hour", 3600.0),
         ("10 hours", 36_000.0),
-    ]
-    .into_iter()
-    .map(|(all, seconds)| PaysRow {
-        all,
-        saved: duration(saved(seconds, share)),
-        after: break_even(overhead, saved(seconds, share))
-            .map_or("never".into(), |n| counted(n, "fine-tune", "fine-tunes")),
-    })
-    .collect()
+    ];
+    own.into_iter()
+        .chain(others.map(|(name, seconds)| (name.to_owned(), seconds)))
+        .map(|(all, seconds)| PaysRow {
+            all,
+            saved: duration(saved(seconds, share)),
+            after: break_even(overhead, saved(seconds, share))
+                .map_or("never".into(), |n| counted(n, "fine-tune", "fine-tunes")),
+        })
+        .collect()
+}
+
+/// Wall-clock seconds of a fine-tune on everything, from those on this share of it that compared the finalists side by side.
+fn own_finetune(record: &SelectionRecord, share: f64) -> Option<f64> {
+    let tuned = record.scores.finetuned.as_ref()?;
+    let stage = record.stages.iter().find(|stage| stage.name == "confirm")?;
+    let each = stage.seconds / (tuned.finalists.len() + tuned.random.len()) as f64;
+    (share > 0.0).then_some(each / share)
 }
 
 /// What training on a share of the rows saves of these seconds.
 fn saved(seconds: f64, share: f64) -> f64 {
     (1.0 - share).max(0.0) * seconds
-}
-
-/// The least number of savings that exceed what was spent.
-fn break_even(overhead: f64, saved: f64) -> Option<u64> {
-    (saved > 0.0).then(|| ((overhead / saved).ceil() as u64).max(1))
 }
 
 /// The map, where the run has one.
@@ -411,7 +418,7 @@ impl<'a> Counts<'a> {
 mod tests {
     use super::*;
     use crate::record::{
-        BudgetRecord, DataRecord, LabelRecord, MAP_SIDE, MapCluster, MapRows, MapSample, Scores, StageRecord,
+        BudgetRecord, DataRecord, Finetuned, LabelRecord, MAP_SIDE, MapCluster, MapRows, MapSample, Scores, StageRecord,
     };
 
     const EVIL: &str = "</script><img src=x onerror=\"document.title='owned'\">";
@@ -546,5 +553,27 @@ mod tests {
         assert_eq!(after, ["2 fine-tunes", "1 fine-tune", "1 fine-tune", "1 fine-tune"]);
         assert_eq!(page.pays[0].saved, "57.0 s");
         assert_eq!(break_even(1.0, saved(60.0, 1.0)), None);
+    }
+
+    #[test]
+    fn the_runs_own_fine_tunes_say_what_one_on_everything_takes() {
+        let mut record = record();
+        assert_eq!(own_finetune(&record, 0.05), None);
+        record.scores.finetuned = Some(Finetuned {
+            metric: "accuracy".into(),
+            finalists: vec![0.5],
+            chosen: 0,
+            random: vec![0.4],
+        });
+        record.stages.push(StageRecord {
+            name: "confirm".into(),
+            seconds: 6.0,
+            peak_bytes: None,
+        });
+        // Two fine-tunes on 5% took 6 s, so one on everything takes 60 s.
+        let own = own_finetune(&record, 0.05).expect("two were made");
+        assert!((own - 60.0).abs() < 1e-9, "{own}");
+        let rows = pays(90.0, 0.05, Some(own));
+        assert_eq!((rows.len(), rows[0].after.as_str()), (5, "2 fine-tunes"));
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Page<'a> {
     main: String,
     charts: Vec<String>,
     several: bool,
+    /// Whether the table has a column of [`StudyRecord::pays_after`].
+    pays: bool,
     tables: Vec<Table>,
     settings: String,
     data: String,
@@ -63,6 +65,7 @@ struct Row {
     cells: Vec<Cell>,
     evaluations: String,
     seconds: [String; 3],
+    pays_after: String,
     failed: Vec<String>,
 }
 
@@ -110,11 +113,15 @@ impl<'a> Page<'a> {
                 .collect(),
             charts: budgets.iter().map(|&budget| budget.to_owned()).collect(),
             several: budgets.len() > 1,
+            pays: record.judge == "finetune",
             tables: budgets
                 .iter()
                 .map(|budget| Table {
                     name: (*budget).to_owned(),
-                    rows: record.at(budget).map(|method| Row::new(method, &order)).collect(),
+                    rows: record
+                        .at(budget)
+                        .map(|method| Row::new(record, method, &order))
+                        .collect(),
                 })
                 .collect(),
             settings: serde_json::to_string_pretty(&record.settings).unwrap_or_default(),
@@ -156,7 +163,7 @@ fn panel(record: &StudyRecord, budget: &str, column: usize) -> Panel {
 }
 
 impl Row {
-    fn new(method: &MethodRecord, order: &[usize]) -> Self {
+    fn new(record: &StudyRecord, method: &MethodRecord, order: &[usize]) -> Self {
         let seconds = method.seconds;
         Self {
             method: method.method.clone(),
@@ -165,6 +172,9 @@ impl Row {
             cells: order.iter().map(|&column| Cell::new(method, column)).collect(),
             evaluations: count(method.evaluations.round() as u64),
             seconds: [seconds.prepare, seconds.choose, seconds.judge].map(duration),
+            pays_after: record
+                .pays_after(method)
+                .map_or_else(String::new, |n| counted(n, "fine-tune", "fine-tunes")),
             failed: method
                 .failed
                 .iter()
@@ -368,6 +378,7 @@ mod tests {
             cells: vec![cell; 12],
             expected: 14,
             verdict: vec!["dqn beats <b>random</b> rows.".into()],
+            threads: 1,
             core_seconds: 100.0,
             overhead: 0.02,
             command: "tamis study --train 'a b.jsonl'".into(),

@@ -5,7 +5,7 @@ mod statistics;
 mod table;
 mod verdict;
 
-pub use record::{CellRecord, Failure, Family, MethodRecord, Seconds, StudyRecord, VERSION};
+pub use record::{CellRecord, Failure, Family, MethodRecord, Seconds, StudyRecord, VERSION, break_even};
 pub use statistics::{Gain, Summary, holm};
 pub use table::{EVERYTHING, RANDOM, WHOLE, table};
 pub use verdict::verdict;

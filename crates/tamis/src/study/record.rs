@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::statistics::{Gain, Summary};
+use super::{
+    statistics::{Gain, Summary},
+    table::EVERYTHING,
+};
 
 /// The version of the file's shape; it changes when a program that reads it would have to.
 pub const VERSION: u32 = 1;
@@ -37,6 +40,9 @@ pub struct StudyRecord {
     pub expected: u64,
     /// What to make of it, in a few plain sentences.
     pub verdict: Vec<String>,
+    /// On how many threads it ran last.
+    #[serde(default = "one")]
+    pub threads: u64,
     /// Wall-clock seconds of all starts, times threads.
     pub core_seconds: f64,
     /// The share of them that went neither into preparing, choosing nor judging.
@@ -147,10 +153,35 @@ impl StudyRecord {
         usize::from(self.columns.len() > 1)
     }
 
+    /// After how many fine-tunes choosing has paid for itself, where the fine-tuned target is the judge: the core-seconds of preparing
+    /// and choosing, over those by which training and scoring on this line's choice is shorter than on everything. None where
+    /// everything was not trained on, or nothing is saved.
+    pub fn pays_after(&self, line: &MethodRecord) -> Option<u64> {
+        let sound = |line: &&MethodRecord| !line.scores.is_empty();
+        let everything = self
+            .at(&line.budget)
+            .filter(sound)
+            .find(|line| line.method == EVERYTHING)?;
+        if self.judge != "finetune" || line.scores.is_empty() {
+            return None;
+        }
+        let spent = line.seconds.prepare * self.threads as f64 + line.seconds.choose;
+        break_even(spent, everything.seconds.judge - line.seconds.judge)
+    }
+
     /// The lines of a budget's table.
     pub fn at<'a>(&'a self, budget: &'a str) -> impl Iterator<Item = &'a MethodRecord> {
         self.methods.iter().filter(move |line| line.budget == budget)
     }
+}
+
+/// The least number of savings that exceed what was spent, at least one.
+pub fn break_even(spent: f64, saved: f64) -> Option<u64> {
+    (saved > 0.0).then(|| ((spent / saved).ceil() as u64).max(1))
+}
+
+fn one() -> u64 {
+    1
 }
 
 impl Family {

@@ -45,6 +45,11 @@ impl StudyMethod {
             .collect()
     }
 
+    /// Whether its seconds grow with the square of the rows.
+    pub(super) fn compares_all_rows(self) -> bool {
+        matches!(self, Self::Rule(Heuristic::FacilityLocation | Heuristic::KCentre))
+    }
+
     /// What kind of method it is.
     pub fn family(self) -> Family {
         match self {

@@ -45,6 +45,8 @@ use crate::{
 
 /// What the file of a study's settings is called.
 const SETTINGS: &str = "study.settings.json";
+/// Settings that say which cells there are and never what is in one, so that a study may grow.
+const EXTENT: [&str; 5] = ["methods", "budgets", "seeds", "agent", "budget"];
 
 /// The settings of a study.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -131,7 +133,8 @@ impl StudySettings {
     }
 }
 
-/// Runs the cells that are missing, and writes what all of them come to: study.json, study.csv, study.md, report.html.
+/// Runs the cells that are missing, and writes what all of them come to: study.json, study.csv, study.md, report.html. A study
+/// that is there may be given more methods, budgets and seeds.
 ///
 /// # Errors
 ///
@@ -149,34 +152,41 @@ pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRec
     for budget in &settings.budgets {
         budget.resolve(dataset.pool.len() as u64, u64::MAX)?;
     }
-    let now = folder::without(settings, &folder::NEUTRAL)?;
+    let now = folder::without(settings, &[&folder::NEUTRAL[..], &EXTENT].concat())?;
     let ledger = folder::claim_with_ledger(&settings.select.out, SETTINGS, &now, &dataset.fingerprint)?;
     let columns = Columns::of(&dataset, settings);
     let mut book = Book::open(settings, &dataset, &columns, ledger, began)?;
     book.prepared += stages.seconds().values().sum::<f64>();
     book.write(settings)?;
+    let outcome = run_seeds(settings, (&dataset, &columns.tests), &mut book, &mut stages, monitor);
+    // A study that was stopped has its tables and its page too; they say what is missing.
+    let written = book.write(settings).and_then(|record| {
+        output::write_tables(&record, &settings.select.out)?;
+        report::write_study(&settings.select.out)?;
+        Ok(record)
+    });
+    outcome.and(written)
+}
+
+fn run_seeds(
+    settings: &StudySettings,
+    (dataset, tests): (&Dataset, &[Vec<u32>]),
+    book: &mut Book<'_>,
+    stages: &mut Stages<'_>,
+    monitor: &dyn Monitor,
+) -> Result<()> {
     let mut earlier = None;
     for index in 0..settings.seeds {
         let jobs = jobs(settings, index, &book.cells);
         if jobs.is_empty() {
             continue;
         }
-        let ground = Ground::new(
-            settings,
-            index,
-            (&dataset, &columns.tests),
-            earlier.take(),
-            &mut stages,
-            monitor,
-        )?;
+        let ground = Ground::new(settings, index, (dataset, tests), earlier.take(), stages, monitor)?;
         book.prepared += ground.prepared.spent;
-        run(settings, &ground, jobs, &mut book, monitor)?;
+        run(settings, &ground, jobs, book, monitor)?;
         earlier = Some(ground);
     }
-    let record = book.write(settings)?;
-    output::write_tables(&record, &settings.select.out)?;
-    report::write_study(&settings.select.out)?;
-    Ok(record)
+    Ok(())
 }
 
 /// What the study has so far, and where it is kept.
@@ -272,6 +282,7 @@ impl<'a> Book<'a> {
             cells: self.cells.clone(),
             expected: order.len() as u64,
             verdict: Vec::new(),
+            threads: rayon::current_num_threads() as u64,
             core_seconds,
             overhead: (1.0 - (inside + self.prepared * threads) / core_seconds).max(0.0),
             command: study_command(settings)?,
@@ -290,7 +301,8 @@ fn all_jobs(settings: &StudySettings) -> Vec<Job> {
         .collect()
 }
 
-/// The cells of a seed that are not there yet, dear ones first, so that no core waits long for the last of them.
+/// The cells of a seed that are not there yet, those that took longest with other seeds first, so that no core waits long for the
+/// last of them. Where no seed has told yet, rules that compare each row with all others come first, then what learns.
 fn jobs(settings: &StudySettings, index: u64, there: &[CellRecord]) -> Vec<Job> {
     let seed = settings.of_seed(index).seed.0;
     let mut jobs = Vec::new();
@@ -306,16 +318,29 @@ fn jobs(settings: &StudySettings, index: u64, there: &[CellRecord]) -> Vec<Job> 
         jobs.push(job(None, &method.to_string(), cell::Source::Method(method)));
     }
     for budget in 0..settings.budgets.len() {
-        for &method in settings.methods.iter().rev() {
-            if method != StudyMethod::Everything {
-                jobs.push(job(Some(budget), &method.to_string(), cell::Source::Method(method)));
-            }
+        let mut methods: Vec<StudyMethod> = settings.methods.iter().rev().copied().collect();
+        methods.retain(|&method| method != StudyMethod::Everything);
+        methods.sort_by_key(|method| !method.compares_all_rows());
+        for method in methods {
+            jobs.push(job(Some(budget), &method.to_string(), cell::Source::Method(method)));
         }
         for (name, path) in &settings.selections {
             jobs.push(job(Some(budget), name, cell::Source::File(path.clone())));
         }
     }
     jobs.retain(|job| !there.iter().any(|cell| job.makes(cell) && cell.error.is_none()));
+    let took = |job: &Job| {
+        let alike =
+            |cell: &&CellRecord| cell.error.is_none() && (&cell.budget, &cell.method) == (&job.budget, &job.method);
+        let seconds = |cell: &CellRecord| cell.seconds.choose + cell.seconds.judge;
+        there
+            .iter()
+            .filter(alike)
+            .map(seconds)
+            .next_back()
+            .unwrap_or(f64::INFINITY)
+    };
+    jobs.sort_by(|a, b| took(b).total_cmp(&took(a)));
     jobs
 }
 

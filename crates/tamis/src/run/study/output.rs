@@ -40,7 +40,16 @@ fn csv(record: &StudyRecord) -> Result<String> {
         ];
         head.extend(of.map(|what| format!("{column}_{what}")));
     }
-    head.extend(["evaluations", "prepare_seconds", "choose_seconds", "judge_seconds"].map(str::to_owned));
+    head.extend(
+        [
+            "evaluations",
+            "prepare_seconds",
+            "choose_seconds",
+            "judge_seconds",
+            "pays_after",
+        ]
+        .map(str::to_owned),
+    );
     table.write_record(&head).map_err(|error| broken(&error))?;
     for line in &record.methods {
         let mut cells = vec![
@@ -67,6 +76,7 @@ fn csv(record: &StudyRecord) -> Result<String> {
         }
         let seconds = &line.seconds;
         cells.extend([line.evaluations, seconds.prepare, seconds.choose, seconds.judge].map(|value| value.to_string()));
+        cells.push(record.pays_after(line).map_or(String::new(), |n| n.to_string()));
         table.write_record(&cells).map_err(|error| broken(&error))?;
     }
     let bytes = table.into_inner().map_err(|error| broken(&error))?;
@@ -89,12 +99,20 @@ pub(super) fn markdown(record: &StudyRecord) -> String {
         }
         let main = record.main_column();
         let judged = &record.columns[main];
-        text +=
-            &format!(" above random on {judged} | p (Holm) | evaluations | prepare, s | choose, s | judge, s |\n|---|");
-        text += &"---|".repeat(record.columns.len() + 6);
+        text += &format!(" above random on {judged} | p (Holm) | evaluations | prepare, s | choose, s | judge, s |");
+        let pays = record.judge == "finetune";
+        if pays {
+            text += " pays after |";
+        }
+        text += "\n|---|";
+        text += &"---|".repeat(record.columns.len() + 6 + usize::from(pays));
         text += "\n";
         for line in record.at(budget) {
             text += &row(line, record.columns.len(), main);
+            if pays {
+                text += &record.pays_after(line).map_or(" |".to_owned(), |n| format!(" {n} |"));
+            }
+            text += "\n";
         }
         text += "\n";
         let failed = record.at(budget);
@@ -138,7 +156,7 @@ fn row(line: &MethodRecord, columns: usize, judged: usize) -> String {
     });
     let seconds = &line.seconds;
     text + &format!(
-        " {:.0} | {:.1} | {:.1} | {:.1} |\n",
+        " {:.0} | {:.1} | {:.1} | {:.1} |",
         line.evaluations, seconds.prepare, seconds.choose, seconds.judge
     )
 }
