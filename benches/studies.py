@@ -40,7 +40,30 @@ def study(arguments, name, files, embedder, more):
     command = [program(), "study", "--train", train, "--validation", validation, "--test", *tests, "--metric", CASES[name.split("/")[-1]][2],
                "--embedder", embedder, "--cache", arguments.out / "cache", "--out", out, *more]
     subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
-    print(f"## {name}\n\n" + (out / "study.md").read_text(encoding="utf-8"), flush=True)
+    print(f"#### {name}\n\n" + (out / "study.md").read_text(encoding="utf-8").replace("### ", "##### "), flush=True)
+    return json.loads((out / "study.json").read_text(encoding="utf-8"))
+
+
+def summary(studies):
+    """All studies side by side: the first test file's scores, and * where the paired test against random rows, adjusted, is below .05."""
+    for budgets in zip(*(study["budgets"] for study in studies.values())):
+        names = [f"{name}, {budget}" for name, budget in zip(studies, budgets)]
+        print("#### Side by side\n\n| method | " + " | ".join(names) + " |\n|---|" + "---|" * len(names))
+        lines = {name: {line["method"]: line for line in study["methods"] if line["budget"] == budget}
+                 for (name, study), budget in zip(studies.items(), budgets)}
+        for method in dict.fromkeys(method for of in lines.values() for method in of):
+            print(f"| {method} | " + " | ".join(shown(of.get(method)) for of in lines.values()) + " |")
+        print()
+
+
+def shown(line):
+    if not line or not line["scores"]:
+        return "failed" if line else ""
+    column = min(1, len(line["scores"]) - 1)
+    score, gains = line["scores"][column], line["gains"]
+    sure = gains and gains[column].get("adjusted", 1) < 0.05
+    mark = "" if not sure else "*" if gains[column]["mean"] > 0 else " (worse*)"
+    return f"{score['mean']:.4f} ± {score['sd']:.4f}{mark}"
 
 
 def whole(arguments, name):
@@ -98,13 +121,14 @@ def peers(arguments, name, more):
             log.write_text(subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True).stdout)
         told[peer] = [json.loads(line) for line in log.read_text().splitlines()]
     given = [part for peer in PEERS for part in ["--selection", f"{peer}={chosen}/{peer}-{{seed}}.txt"]]
-    study(arguments, f"with-peers/{name}", files, vectors, ["--budget", budget, *given, *more])
+    record = study(arguments, f"with-peers/{name}", files, vectors, ["--budget", budget, *given, *more])
     print("| program | seconds | peak memory, MB | |\n|---|---|---|---|")
     for peer, lines in told.items():
         seconds = sum(line["seconds"] for line in lines) / len(lines)
         peak = max(line["peak_bytes"] for line in lines) / 1e6
         print(f"| {peer} | {seconds:.1f} | {peak:.0f} | {lines[0]['note']} |")
     print()
+    return record
 
 
 def main():
@@ -121,12 +145,14 @@ def main():
     parser.add_argument("--rows", type=int)
     parser.add_argument("--judge-rows", type=int, default=4000)
     arguments = parser.parse_args(own)
+    studies = {}
     for name in arguments.case or (PEER_CASES if arguments.peers else CASES):
         if arguments.peers:
-            peers(arguments, name, more)
+            studies[name] = peers(arguments, name, more)
         else:
             files = cut(arguments, name, arguments.rows) if arguments.rows else whole(arguments, name)
-            study(arguments, name, files, arguments.minilm, more)
+            studies[name] = study(arguments, name, files, arguments.minilm, more)
+    summary(studies)
 
 
 if __name__ == "__main__":

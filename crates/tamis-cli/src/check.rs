@@ -138,8 +138,8 @@ fn agent(args: CheckAgentArgs, progress: &Progress) -> anyhow::Result<()> {
 /// The measures of every number of clusters, the clusters at both ends, then the verdict.
 fn partition(record: &CheckClustersRecord) -> String {
     let mut text = format!(
-        "\n{} rows, silhouettes on {} of them; the first number of clusters is the one in use\n\n  {:>8} {:>11} {:>16} {:>28}\n",
-        record.rows, record.sample, "clusters", "silhouette", "random clusters", "adjusted Rand index (range)"
+        "\n{} rows, silhouettes on {} of them; the first number of clusters is the one in use\n\n  {:>8} {:>11} {:>16} {:>28} {:>6}\n",
+        record.rows, record.sample, "clusters", "silhouette", "random clusters", "adjusted Rand index (range)", "cloud"
     );
     for count in &record.counts {
         let stability = format!(
@@ -147,8 +147,8 @@ fn partition(record: &CheckClustersRecord) -> String {
             count.stability, count.stability_least, count.stability_greatest
         );
         text += &format!(
-            "  {:>8} {:>11.3} {:>16.3} {stability:>28}\n",
-            count.clusters, count.silhouette, count.silhouette_random
+            "  {:>8} {:>11.3} {:>16.3} {stability:>28} {:>6.2}\n",
+            count.clusters, count.silhouette, count.silhouette_random, count.stability_cloud
         );
     }
     if let Some(labels) = &record.labels {

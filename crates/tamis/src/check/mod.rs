@@ -2,5 +2,6 @@
 //! are any.
 
 pub mod agreement;
+pub mod cloud;
 pub mod partition;
 pub mod power;

@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     Error, Matrix, Monitor, Result,
-    check::partition::{adjusted_rand, mutual_information, purity, shuffled, silhouettes},
+    check::{
+        cloud::cloud,
+        partition::{adjusted_rand, mutual_information, purity, shuffled, silhouettes},
+    },
     cluster::{self, ClusterStatistics, Clusters, KMeansSettings},
     data::{Dataset, RowId},
     seed::Seed,
@@ -26,8 +29,9 @@ use crate::{
 
 /// A mean silhouette that is not this much above random clusters' is none. Measured: docs/clusters.md.
 const LEAST_COHERENCE: f64 = 0.01;
-/// Clusterings of two seeds whose adjusted Rand index is below this are others.
-const LEAST_STABILITY: f64 = 0.25;
+/// Seeds that agree not this much better on the rows than on a cloud without groups (adjusted Rand index) find no groups.
+/// Measured: docs/clusters.md.
+const LEAST_STABILITY: f64 = 0.1;
 /// A cluster of more than this share of the rows is no part.
 const LARGEST: f64 = 0.5;
 /// A cluster of fewer rows is tiny, and no more than this share of the clusters should be.
@@ -103,6 +107,8 @@ pub struct CountRecord {
     pub stability_least: f64,
     /// See `stability`.
     pub stability_greatest: f64,
+    /// That of two seeds' clusterings of a cloud without groups, of the same mean and covariance.
+    pub stability_cloud: f64,
 }
 
 /// What clusters have to do with labels.
@@ -181,9 +187,10 @@ pub fn check_clusters(settings: &CheckClustersSettings, monitor: &dyn Monitor) -
             .into_iter()
             .filter(|k| (2..=views.rows() / 2).contains(k)),
     );
+    let cloud = cloud(&views, select.seed.derive("cloud"));
     let mut records = Vec::new();
     let mut used: Option<(Clusters, Vec<f64>)> = None;
-    let total = (counts.len() * settings.seeds) as u64;
+    let total = (counts.len() * (settings.seeds + 2)) as u64;
     stages.run("cluster", Some(total), || {
         for &count in &counts {
             let k_means = KMeansSettings {
@@ -192,15 +199,19 @@ pub fn check_clusters(settings: &CheckClustersSettings, monitor: &dyn Monitor) -
             };
             // The first seed is the one that `select` clusters with.
             let seed = select.seed.derive("k-means");
-            let clusterings = (0..settings.seeds as u64)
-                .map(|i| {
-                    let seed = if i == 0 { seed } else { seed.index(i) };
-                    let clusters = cluster::k_means(&views, &k_means, seed, monitor)?;
-                    monitor.advance(1);
-                    Ok(clusters)
-                })
-                .collect::<Result<Vec<Clusters>>>()?;
-            let (record, each) = measure(count, &clusterings, &sample, &sampled, select.seed);
+            let clusterings_of = |points: &Matrix, seeds: u64| {
+                (0..seeds)
+                    .map(|i| {
+                        let seed = if i == 0 { seed } else { seed.index(i) };
+                        let clusters = cluster::k_means(points, &k_means, seed, monitor)?;
+                        monitor.advance(1);
+                        Ok(clusters)
+                    })
+                    .collect::<Result<Vec<Clusters>>>()
+            };
+            let clusterings = clusterings_of(&views, settings.seeds as u64)?;
+            let of_cloud = clusterings_of(&cloud, 2)?;
+            let (record, each) = measure(count, (&clusterings, &of_cloud), &sample, &sampled, select.seed);
             records.push(record);
             used = used
                 .take()
@@ -242,7 +253,7 @@ pub fn check_clusters(settings: &CheckClustersSettings, monitor: &dyn Monitor) -
 /// The measures of the first clustering and of all together, and the silhouettes of the first.
 fn measure(
     count: usize,
-    clusterings: &[Clusters],
+    (clusterings, of_cloud): (&[Clusters], &[Clusters]),
     sample: &[u32],
     sampled: &Matrix,
     seed: Seed,
@@ -252,9 +263,10 @@ fn measure(
     let random = shuffled(&assignment, seed.derive("random clusters"));
     let values = silhouettes(sampled, &[&assignment, &random]);
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
-    let agreements: Vec<f64> = (0..clusterings.len())
-        .flat_map(|i| (0..i).map(move |j| (i, j)))
-        .map(|(i, j)| adjusted_rand(&clusterings[i].assignment, &clusterings[j].assignment))
+    let pairs = (0..clusterings.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
+    let agreement = |a: &Clusters, b: &Clusters| adjusted_rand(&a.assignment, &b.assignment);
+    let agreements: Vec<f64> = pairs
+        .map(|(i, j)| agreement(&clusterings[i], &clusterings[j]))
         .collect();
     let record = CountRecord {
         clusters: count,
@@ -263,6 +275,7 @@ fn measure(
         stability: mean(&agreements),
         stability_least: agreements.iter().copied().fold(f64::INFINITY, f64::min),
         stability_greatest: agreements.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        stability_cloud: agreement(&of_cloud[0], &of_cloud[1]),
     };
     (record, values.into_iter().next().unwrap_or_default())
 }
@@ -316,9 +329,13 @@ fn verdict(counts: &[CountRecord], labels: Option<&LabelsRecord>, clusters: &[Ch
     // The number beside the one in use at which seeds agree best.
     let steadier = || {
         let others = counts[1..].iter().filter(|other| coherent(other));
-        let best = others.max_by(|a, b| a.stability.total_cmp(&b.stability));
-        match best.filter(|best| best.stability > now.stability.max(LEAST_STABILITY)) {
-            Some(best) => format!("try `--clusters {}` (it has {:.2})", best.clusters, best.stability),
+        let ahead = |count: &CountRecord| count.stability - count.stability_cloud;
+        let best = others.max_by(|a, b| ahead(a).total_cmp(&ahead(b)));
+        match best.filter(|best| stable(best)) {
+            Some(best) => format!(
+                "try `--clusters {}` (it has {:.2}, a cloud {:.2})",
+                best.clusters, best.stability, best.stability_cloud
+            ),
             None => "try another `--embedder`; other numbers of clusters are no steadier".to_owned(),
         }
     };
@@ -347,10 +364,12 @@ fn verdict(counts: &[CountRecord], labels: Option<&LabelsRecord>, clusters: &[Ch
              sentence encoder."
         );
     }
-    if now.stability < LEAST_STABILITY {
+    if !stable(now) {
         return format!(
-            "Unstable: another seed makes other clusters (adjusted Rand index {:.2}, where 1 is the same and 0 is chance); {}.",
+            "Unstable: seeds agree on clusters hardly better than on those of a cloud without groups (adjusted Rand index {:.2}, \
+             cloud {:.2}, where 1 is the same and 0 is chance); {}.",
             now.stability,
+            now.stability_cloud,
             steadier()
         );
     }
@@ -366,13 +385,18 @@ fn verdict(counts: &[CountRecord], labels: Option<&LabelsRecord>, clusters: &[Ch
         )
     });
     format!(
-        "Sound: clusters are coherent ({near}), another seed makes much the same (adjusted Rand index {:.2}){of_labels}.",
-        now.stability
+        "Sound: clusters are coherent ({near}), another seed makes much the same (adjusted Rand index {:.2}, a cloud without groups \
+         {:.2}){of_labels}.",
+        now.stability, now.stability_cloud
     )
 }
 
 fn coherent(count: &CountRecord) -> bool {
     count.silhouette - count.silhouette_random >= LEAST_COHERENCE
+}
+
+fn stable(count: &CountRecord) -> bool {
+    count.stability - count.stability_cloud >= LEAST_STABILITY
 }
 
 /// Where the record of a check is.
@@ -392,6 +416,7 @@ mod tests {
             stability,
             stability_least: stability,
             stability_greatest: stability,
+            stability_cloud: 0.2,
         }
     }
 
@@ -415,7 +440,7 @@ mod tests {
         assert!(said(&[count(3, -0.045, 0.6)], &even).starts_with("Incoherent"));
         let unstable = said(&[count(4, 0.1, 0.1), count(2, 0.1, 0.5), count(8, 0.1, 0.3)], &even);
         assert!(
-            unstable.starts_with("Unstable") && unstable.contains("`--clusters 2` (it has 0.50)"),
+            unstable.starts_with("Unstable") && unstable.contains("`--clusters 2` (it has 0.50, a cloud 0.20)"),
             "{unstable}"
         );
         let hopeless = said(&[count(4, 0.1, 0.1), count(2, 0.1, 0.2)], &even);
