@@ -162,9 +162,10 @@ pub(crate) struct SelectArgs {
 impl SelectArgs {
     /// The settings of a command whose run is kept in `out` where the user does not say.
     pub(crate) fn into_settings_in(self, out: &str) -> Result<SelectSettings> {
-        let named = self.out.is_some() || self.config.is_some();
+        let named = self.out.is_some();
         let mut settings = self.into_settings()?;
-        if !named {
+        // A settings file that names no folder leaves a selection's.
+        if !named && settings.out == SelectSettings::default().out {
             settings.out = PathBuf::from(out);
         }
         Ok(settings)

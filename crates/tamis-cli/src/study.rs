@@ -4,7 +4,7 @@ use clap::Args;
 use tamis::{
     Error, Result,
     run::{self, StudyMethod, StudySettings},
-    study::StudyRecord,
+    study::{StudyRecord, p_value},
 };
 
 use crate::{
@@ -98,7 +98,7 @@ fn summary(record: &StudyRecord, settings: &StudySettings) -> String {
         for column in &record.columns {
             text += &format!(" {column:>17.17}");
         }
-        text += &format!(" {:>26} {:>6} {:>9}\n", "above random (95%)", "p", "seconds");
+        text += &format!(" {:>26} {:>9} {:>9}\n", "above random (95%)", "p (Holm)", "seconds");
         let judged = record.main_column();
         for line in record.at(budget) {
             text += &format!("  {:18}", line.method);
@@ -110,10 +110,13 @@ fn summary(record: &StudyRecord, settings: &StudySettings) -> String {
                 text += &format!(" {:>17}", shown.as_deref().unwrap_or("failed"));
             }
             let gain = line.gains.get(judged);
-            let shown = gain.map(|gain| format!("{:+.4} ({:+.3} to {:+.3})", gain.mean, gain.low, gain.high));
-            let p = gain.and_then(|gain| gain.p).map(|p| format!("{p:.3}"));
+            let shown = gain.map(|gain| match gain.p {
+                Some(_) => format!("{:+.4} ({:+.3} to {:+.3})", gain.mean, gain.low, gain.high),
+                None => format!("{:+.4}", gain.mean),
+            });
+            let p = gain.and_then(|gain| gain.adjusted).map(p_value);
             text += &format!(
-                " {:>26} {:>6} {:>9.1}\n",
+                " {:>26} {:>9} {:>9.1}\n",
                 shown.unwrap_or_default(),
                 p.unwrap_or_default(),
                 line.seconds.prepare + line.seconds.choose

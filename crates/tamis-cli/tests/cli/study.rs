@@ -276,6 +276,36 @@ fn a_study_may_grow() {
 }
 
 #[test]
+fn a_selection_is_judged_as_its_file_is_now() {
+    let fixture = Fixture::new();
+    let more = ["--methods", "random", "--seeds", "1", "--selection", "mine=mine.txt"];
+    succeeds(study(&fixture, "study", &more[..4]));
+    let rows = |lines: &str| {
+        fixture.write("mine.txt", lines);
+        let told = succeeds(study(&fixture, "study", &more));
+        let cells = record(&fixture, "study")["cells"].as_array().expect("cells").clone();
+        (cells.len(), cells[1]["rows"].as_u64(), told)
+    };
+    assert_eq!((rows("3\n1\n").0, rows("3\n1\n").1), (2, Some(2)));
+    assert_eq!(rows("3\n1\n7\n").1, Some(3));
+    // 10% of 480 rows are 48.
+    let many: String = (1..=49).map(|line| format!("{line}\n")).collect();
+    let (_, _, told) = rows(&many);
+    assert!(
+        told.contains("mine.txt: expected no more than the budget's 48 rows, found 49"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_study_that_stopped_at_a_mistake_is_taken_over() {
+    let fixture = Fixture::new();
+    let wrong = ["--methods", "random", "--seeds", "1", "--judge", "finetune"];
+    complains(&fixture, study(&fixture, "study", &wrong), 2);
+    succeeds(study(&fixture, "study", &wrong[..4]));
+}
+
+#[test]
 fn a_folder_that_is_taken_is_left_alone() {
     let fixture = Fixture::new();
     let small = ["--methods", "random", "--seeds", "1"];
@@ -302,6 +332,10 @@ fn settings_of_a_study_that_mean_nothing_are_named() {
         (
             &["--methods", "dqn,best"],
             "error: --methods: expected names among everything, random, ",
+        ),
+        (
+            &["--methods", "random,dqn,random"],
+            "error: --methods: expected each name once, found `random` twice",
         ),
         (
             &["--selection", "mine"],

@@ -4,7 +4,7 @@ use askama::Template;
 use serde::Serialize;
 
 use super::page::{self, ECHARTS, SCRIPT, STYLE, Track, count, counted, difference, duration, score};
-use crate::study::{MethodRecord, RANDOM, StudyRecord, Summary};
+use crate::study::{MethodRecord, RANDOM, StudyRecord, Summary, p_value};
 
 /// See the template.
 #[derive(Template)]
@@ -205,13 +205,7 @@ impl Cell {
         let sure = p.is_some_and(|p| p < 0.05);
         Self {
             gain: difference(gain.mean),
-            p: p.map_or_else(String::new, |p| {
-                if p < 0.001 {
-                    "p < 0.001".into()
-                } else {
-                    format!("p = {p:.3}")
-                }
-            }),
+            p: p.map_or_else(String::new, p_value),
             better: match gain.mean {
                 mean if sure && mean > 0.0 => "better",
                 mean if sure && mean < 0.0 => "worse",

@@ -29,9 +29,9 @@ use crate::{
 
 /// A mean silhouette that is not this much above random clusters' is none. Measured: docs/clusters.md.
 const LEAST_COHERENCE: f64 = 0.01;
-/// Seeds that agree not this much better on the rows than on a cloud without groups (adjusted Rand index) find no groups.
-/// Measured: docs/clusters.md.
-const LEAST_STABILITY: f64 = 0.1;
+/// Seeds that agree on the rows (adjusted Rand index) not by this share of what a cloud without groups leaves better than on the cloud
+/// find no groups. Measured: docs/clusters.md.
+const LEAST_STABILITY: f64 = 0.15;
 /// A cluster of more than this share of the rows is no part.
 const LARGEST: f64 = 0.5;
 /// A cluster of fewer rows is tiny, and no more than this share of the clusters should be.
@@ -385,8 +385,8 @@ fn verdict(counts: &[CountRecord], labels: Option<&LabelsRecord>, clusters: &[Ch
         )
     });
     format!(
-        "Sound: clusters are coherent ({near}), another seed makes much the same (adjusted Rand index {:.2}, a cloud without groups \
-         {:.2}){of_labels}.",
+        "Sound: clusters are coherent ({near}), seeds agree on them as on no cloud without groups (adjusted Rand index {:.2}, \
+         cloud {:.2}){of_labels}.",
         now.stability, now.stability_cloud
     )
 }
@@ -396,7 +396,7 @@ fn coherent(count: &CountRecord) -> bool {
 }
 
 fn stable(count: &CountRecord) -> bool {
-    count.stability - count.stability_cloud >= LEAST_STABILITY
+    count.stability - count.stability_cloud >= LEAST_STABILITY * (1.0 - count.stability_cloud)
 }
 
 /// Where the record of a check is.

@@ -16,7 +16,7 @@ use super::{
     prepare::{Features, Prepared, Tuned, prepare, read},
     proxy_verdict::{Costs, RANDOM, Telling, chosen_by, verdict},
     record::{StageRecord, VERSION},
-    settings::{RewardKind, SelectSettings},
+    settings::{ProxyKind, RewardKind, SelectSettings},
     stages::Stages,
     target::{Target, adapt_rows, trained_on_each},
 };
@@ -56,6 +56,11 @@ pub struct CheckProxySettings {
     /// Whether rungs that fine-tune are measured too. Default: yes.
     pub dear: bool,
 }
+
+/// What the models of rungs are called.
+const FROZEN: &str = "probe, frozen features";
+const ADAPTED: &str = "probe, adapted features";
+const ITSELF: &str = "the target itself";
 
 impl Default for CheckProxySettings {
     fn default() -> Self {
@@ -154,10 +159,7 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
         &mut stages,
         monitor,
     )?;
-    let probes = [
-        ("probe, frozen features", &frozen),
-        ("probe, adapted features", &adapted),
-    ];
+    let probes = [(FROZEN, &frozen), (ADAPTED, &adapted)];
 
     // The selections: drawn ones, and what the search makes of each reward.
     let mut states = drawn(settings, &dataset, &prepared, &frozen)?;
@@ -261,7 +263,7 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
         .iter()
         .map(|probabilities| report.score(probabilities, &targets))
         .collect();
-    push(&mut rungs, "the target itself", &metrics, target_seconds, &on_fold);
+    push(&mut rungs, ITSELF, &metrics, target_seconds, &on_fold);
     let size = states[0].1.len();
     let train_seconds = (target_seconds - scoring).max(0.0);
     let costs = Costs {
@@ -301,7 +303,12 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
         metric: report.to_string(),
         rows: size as u64,
         target_rows: judge_rows.len() as u64,
-        verdict: verdict(&rungs, &checked, &select.reward_metric().to_string(), &costs),
+        verdict: verdict(
+            &rungs,
+            &checked,
+            (in_use(&settings.select), &select.reward_metric().to_string()),
+            &costs,
+        ),
         states: checked,
         rungs,
         target_seconds,
@@ -312,6 +319,15 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
     };
     folder::write_json(&select.out.join("check_proxy.json"), &record)?;
     Ok(record)
+}
+
+/// What `select` would train with these settings to score a selection.
+fn in_use(settings: &SelectSettings) -> &'static str {
+    match settings.proxy {
+        ProxyKind::Finetune => ITSELF,
+        ProxyKind::Probe if settings.adapt.is_some() => ADAPTED,
+        ProxyKind::Probe => FROZEN,
+    }
 }
 
 /// Appends a rung for every metric; `scores[state][metric]`.
@@ -368,6 +384,7 @@ fn drawn(
                 .take(size - taken.len()),
         );
         some.sort_unstable();
+        let share = taken.len() as f64 / size.max(1) as f64;
         states.push((format!("{:.0}% noisy", 100.0 * share), some));
     }
     for i in 0..settings.states {

@@ -14,6 +14,8 @@ use crate::{Error, Fingerprint, Place, Result, ledger::Ledger, write::write_whol
 pub(super) const NEUTRAL: [&str; 4] = ["out", "cache", "gram_memory", "frozen_memory"];
 /// What the settings file is called.
 const SETTINGS: &str = "settings.json";
+/// The note in a study's ledger that is there as soon as a cell is filed: core-seconds.
+pub(super) const FILED: &str = "core_seconds";
 /// What that of a fine-tune is called.
 const FINETUNE: &str = "finetune.json";
 
@@ -52,33 +54,37 @@ pub(super) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<Ledg
 ///
 /// If it holds something else, or cannot be written.
 pub(super) fn claim(out: &Path, settings: &Value) -> Result<()> {
-    claim_as(out, FINETUNE, settings)
+    let path = out.join(FINETUNE);
+    if !path.exists() {
+        create(out)?;
+        write_json(&path, settings)?;
+    }
+    same_run(out, FINETUNE, settings)
 }
 
-/// Makes the directory of something that keeps its settings in a file of this name, and a ledger beside it, or goes on with the one that
-/// has the same settings and data.
+/// Makes the directory of a study that keeps its settings in a file of this name, and a ledger beside it, or goes on with the one that
+/// has the same settings and data. A study that filed nothing, for instance for a mistake in the settings, is taken over.
 ///
 /// # Errors
 ///
 /// If it holds something else, or cannot be written.
 pub(super) fn claim_with_ledger(out: &Path, name: &str, settings: &Value, data: &Fingerprint) -> Result<Ledger> {
-    claim_as(out, name, settings)?;
-    let mut ledger = Ledger::open(&out.join("study.sqlite"))?;
-    match ledger.meta("data")? {
-        None => ledger.set_meta("data", data.as_str())?,
-        Some(there) if there == data.as_str() => {}
-        Some(_) => return Err(other_data(out)),
-    }
-    Ok(ledger)
-}
-
-fn claim_as(out: &Path, name: &str, settings: &Value) -> Result<()> {
     let path = out.join(name);
     if !path.exists() {
         create(out)?;
         write_json(&path, settings)?;
     }
-    same_run(out, name, settings)
+    let mut ledger = Ledger::open(&out.join("study.sqlite"))?;
+    if ledger.meta(FILED)?.is_none() {
+        write_json(&path, settings)?;
+        ledger.set_meta("data", data.as_str())?;
+        return Ok(ledger);
+    }
+    same_run(out, name, settings)?;
+    if ledger.meta("data")?.is_some_and(|there| there != data.as_str()) {
+        return Err(other_data(out));
+    }
+    Ok(ledger)
 }
 
 fn other_data(out: &Path) -> Error {

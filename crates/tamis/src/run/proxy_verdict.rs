@@ -78,10 +78,13 @@ pub struct Costs {
     pub everything_seconds: f64,
 }
 
-/// What to make of it, in one or two sentences: first what fails and what to change, or that the reward in use, whose name is `used`,
-/// can be trusted.
-pub(super) fn verdict(rungs: &[Rung], states: &[CheckedState], used: &str, costs: &Costs) -> String {
-    let Some(now) = rungs.iter().position(|rung| rung.metric == used) else {
+/// What to make of it, in one or two sentences: first what fails and what to change, or that the reward in use, whose model and metric
+/// are `used`, can be trusted.
+pub(super) fn verdict(rungs: &[Rung], states: &[CheckedState], used: (&str, &str), costs: &Costs) -> String {
+    let Some(now) = rungs
+        .iter()
+        .position(|rung| (rung.model.as_str(), rung.metric.as_str()) == used)
+    else {
         return String::new();
     };
     let probes = rungs.iter().filter(|rung| rung.model.starts_with("probe"));
@@ -215,21 +218,21 @@ mod tests {
             state(RANDOM, 0.6, 0.5),
             state("chosen by probe, a, soft", 0.7, 0.9),
         ];
-        let sound = verdict(&good, &honest, "soft", &CHEAP);
+        let sound = verdict(&good, &honest, ("probe, a", "soft"), &CHEAP);
         assert!(
             sound.starts_with("The reward in use ranks selections much as the target does: probe, a"),
             "{sound}"
         );
 
         let chance = [rung("probe, a", "soft", 0.3, -0.2), rung("fine-tune", "soft", 0.9, 0.8)];
-        let said = verdict(&chance, &honest, "soft", &CHEAP);
+        let said = verdict(&chance, &honest, ("probe, a", "soft"), &CHEAP);
         assert!(
             said.starts_with("Misleading") && said.contains("`--judge finetune`"),
             "{said}"
         );
 
         let other = [rung("probe, a", "soft", 0.3, -0.2), rung("probe, b", "soft", 0.35, 0.1)];
-        let said = verdict(&other, &honest, "soft", &CHEAP);
+        let said = verdict(&other, &honest, ("probe, a", "soft"), &CHEAP);
         assert!(
             said.contains("better reward") && said.contains("use probe, b"),
             "{said}"
@@ -241,7 +244,7 @@ mod tests {
             honest[1].clone(),
             state("chosen by probe, a, soft", 0.55, 0.9),
         ];
-        let said = verdict(&good, &fitted, "soft", &CHEAP);
+        let said = verdict(&good, &fitted, ("probe, a", "soft"), &CHEAP);
         assert!(
             said.starts_with("Overfitted") && said.contains("scores 0.900 and drawn selections 0.500 at most"),
             "{said}"
@@ -252,18 +255,18 @@ mod tests {
             honest[1].clone(),
             state("chosen by probe, a, soft", 0.55, 0.5),
         ];
-        assert!(verdict(&good, &modest, "soft", &CHEAP).starts_with("The reward in use"));
+        assert!(verdict(&good, &modest, ("probe, a", "soft"), &CHEAP).starts_with("The reward in use"));
 
         let slow = Costs {
             search_seconds: 191.0,
             ..CHEAP
         };
-        let said = verdict(&good, &honest, "soft", &slow);
+        let said = verdict(&good, &honest, ("probe, a", "soft"), &slow);
         assert!(
             said.starts_with("Overhead above the benefit: one search takes 191.0 s"),
             "{said}"
         );
-        let all = verdict(&chance, &fitted, "soft", &slow);
+        let all = verdict(&chance, &fitted, ("probe, a", "soft"), &slow);
         assert!(
             all.starts_with("Misleading") && all.contains("Overfitted") && !all.contains("Overhead"),
             "{all}"

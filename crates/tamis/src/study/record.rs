@@ -155,14 +155,14 @@ impl StudyRecord {
 
     /// After how many fine-tunes choosing has paid for itself, where the fine-tuned target is the judge: the core-seconds of preparing
     /// and choosing, over those by which training and scoring on this line's choice is shorter than on everything. None where
-    /// everything was not trained on, or nothing is saved.
+    /// everything was not trained on, nothing is saved, or the choice was made elsewhere, at nobody knows what cost.
     pub fn pays_after(&self, line: &MethodRecord) -> Option<u64> {
         let sound = |line: &&MethodRecord| !line.scores.is_empty();
         let everything = self
             .at(&line.budget)
             .filter(sound)
             .find(|line| line.method == EVERYTHING)?;
-        if self.judge != "finetune" || line.scores.is_empty() {
+        if self.judge != "finetune" || line.scores.is_empty() || line.family == Family::Given {
             return None;
         }
         let spent = line.seconds.prepare * self.threads as f64 + line.seconds.choose;

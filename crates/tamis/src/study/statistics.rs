@@ -52,6 +52,23 @@ impl Summary {
         let (low, high) = interval(values);
         Self { mean, sd, low, high }
     }
+
+    /// Of several values a seed: mean and deviation over all of them, the interval over seeds.
+    pub fn of_draws(seeds: &[Vec<f64>]) -> Self {
+        let (mean, sd) = mean_and_sd(&seeds.concat());
+        let means: Vec<f64> = seeds.iter().map(|draws| mean_and_sd(draws).0).collect();
+        let (low, high) = interval(&means);
+        Self { mean, sd, low, high }
+    }
+}
+
+/// A p-value with as many digits as it deserves: `p = 0.012`, `p < 0.001`.
+pub fn p_value(p: f64) -> String {
+    if p < 0.001 {
+        "p < 0.001".into()
+    } else {
+        format!("p = {p:.3}")
+    }
 }
 
 impl Gain {
@@ -128,6 +145,10 @@ mod tests {
         let summary = Summary::of(&[1.0, 2.0, 3.0]);
         assert_eq!((summary.mean, summary.sd), (2.0, 1.0));
         assert!(summary.low >= 1.0 && summary.low < 2.0 && summary.high > 2.0 && summary.high <= 3.0);
+        // Two draws of a seed are two values and one mean.
+        let draws = Summary::of_draws(&[vec![1.0, 3.0], vec![2.0, 2.0]]);
+        assert_eq!((draws.mean, draws.low, draws.high), (2.0, 2.0, 2.0));
+        close(draws.sd, (2.0_f64 / 3.0).sqrt());
         let one = Summary::of(&[0.5]);
         assert_eq!((one.mean, one.sd, one.low, one.high), (0.5, 0.0, 0.5, 0.5));
     }

@@ -14,8 +14,8 @@ pub const WHOLE: &str = "100%";
 
 /// The lines of all budgets: every method that has a cell, in the order given.
 ///
-/// A method's mean is over all draws of its cells, so the spread of `random` is that of single draws; gains are differences of
-/// cells of one seed, each the mean of its draws.
+/// A method's mean is over all draws of its cells, so the spread of `random` is that of single draws; intervals are over seeds. Gains are
+/// the mean differences to each draw of `random` with the same seed, which are exactly 0 where all scores are the same.
 pub fn table(cells: &[CellRecord], budgets: &[String], methods: &[(String, Family)]) -> Vec<MethodRecord> {
     let mut lines = Vec::new();
     for budget in budgets {
@@ -63,11 +63,8 @@ fn line<'a>(
         rows: mean_of(&|cell| cell.rows as f64),
         scores: (0..columns)
             .map(|column| {
-                let draws: Vec<f64> = sound
-                    .iter()
-                    .flat_map(|cell| cell.draws.iter().map(|draw| draw[column]))
-                    .collect();
-                Summary::of(&draws)
+                let draws = |cell: &&CellRecord| cell.draws.iter().map(|draw| draw[column]).collect();
+                Summary::of_draws(&sound.iter().map(draws).collect::<Vec<Vec<f64>>>())
             })
             .collect(),
         gains: if method == RANDOM || pairs.is_empty() {
@@ -75,11 +72,12 @@ fn line<'a>(
         } else {
             (0..columns)
                 .map(|column| {
-                    let differences: Vec<f64> = pairs
-                        .iter()
-                        .map(|(cell, random)| cell.mean(column) - random.mean(column))
-                        .collect();
-                    Gain::of(&differences)
+                    let difference = |(cell, random): &(&CellRecord, &CellRecord)| {
+                        let mine = cell.mean(column);
+                        let each = random.draws.iter().map(|draw| mine - draw[column]);
+                        each.sum::<f64>() / random.draws.len() as f64
+                    };
+                    Gain::of(&pairs.iter().map(difference).collect::<Vec<f64>>())
                 })
                 .collect()
         },
@@ -163,6 +161,20 @@ pub(super) mod tests {
                 reason: "no memory".into()
             }]
         );
+    }
+
+    #[test]
+    fn equal_scores_are_no_gain_at_all() {
+        // Ten times 0.8 is not 8 in floating point.
+        let cells = [
+            cell(RANDOM, 0, &[0.8; 10]),
+            cell(RANDOM, 1, &[0.8; 10]),
+            cell("dqn", 0, &[0.8]),
+            cell("dqn", 1, &[0.8]),
+        ];
+        let methods = [RANDOM, "dqn"].map(|name| (name.to_owned(), Family::Control));
+        let gain = table(&cells, &["5%".into()], &methods)[1].gains[0];
+        assert_eq!((gain.mean, gain.p), (0.0, Some(1.0)));
     }
 
     #[test]

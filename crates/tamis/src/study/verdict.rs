@@ -5,103 +5,106 @@
 
 use super::{
     record::{Family, MethodRecord, StudyRecord},
-    statistics::Gain,
+    statistics::{Gain, p_value},
     table::{EVERYTHING, RANDOM},
 };
 
 /// The column by which methods are picked.
 const CONFIRM: usize = 0;
 
-/// Sentences on each budget. The first test column is judged by; without one, the confirm fold.
-pub fn verdict(record: &StudyRecord) -> Vec<String> {
-    let column = record.main_column();
-    let budgets = record.budgets.iter();
-    budgets
-        .filter_map(|budget| {
-            let lines: Vec<&MethodRecord> = record.at(budget).filter(|line| line.scores.len() > column).collect();
-            let mut text = of_budget(budget, &lines, (&record.columns[column], column))?;
-            let chosen = best(&lines, &PICKED)?;
-            if let Some(n) = record.pays_after(chosen) {
-                let often = if n == 1 {
-                    "1 fine-tune".to_owned()
-                } else {
-                    format!("{n} fine-tunes")
-                };
-                text += &format!(" Choosing with `{}` pays for itself after {often}.", chosen.method);
-            }
-            Some(text)
-        })
-        .collect()
-}
-
-/// What the confirm fold picks among.
+/// What is picked among.
 const PICKED: [Family; 4] = [Family::Heuristic, Family::Search, Family::Agent, Family::Given];
 
-/// The line of these families that is best on the confirm fold.
-fn best<'a>(lines: &[&'a MethodRecord], families: &[Family]) -> Option<&'a MethodRecord> {
-    let among = lines.iter().copied().filter(|line| families.contains(&line.family));
-    among.max_by(|a, b| a.scores[CONFIRM].mean.total_cmp(&b.scores[CONFIRM].mean))
+/// Sentences on each budget. The first test column is judged by; without one, the confirm fold.
+pub fn verdict(record: &StudyRecord) -> Vec<String> {
+    let mut sentences = Vec::new();
+    if (record.cells.len() as u64) < record.expected {
+        sentences.push(format!(
+            "Unfinished: {} of {} cells are there, and methods may have different seeds.",
+            record.cells.len(),
+            record.expected
+        ));
+    }
+    sentences.extend(record.budgets.iter().filter_map(|budget| of_budget(record, budget)));
+    sentences
 }
 
-fn of_budget(budget: &str, lines: &[&MethodRecord], (name, column): (&str, usize)) -> Option<String> {
+fn of_budget(record: &StudyRecord, budget: &str) -> Option<String> {
+    let column = record.main_column();
+    let name = &record.columns[column];
+    let lines: Vec<&MethodRecord> = record.at(budget).filter(|line| line.scores.len() > column).collect();
     let named = |name: &str| lines.iter().copied().find(|line| line.method == name);
-    let random = named(RANDOM)?;
-    let chosen = best(lines, &PICKED)?;
+    let best = |families: &[Family]| {
+        let among = lines.iter().copied().filter(|line| families.contains(&line.family));
+        among.max_by(|a, b| a.scores[CONFIRM].mean.total_cmp(&b.scores[CONFIRM].mean))
+    };
     let score = |line: &MethodRecord| line.scores[column].mean;
+    let failed: usize = record.at(budget).map(|line| line.failed.len()).sum();
+    let failures = match failed {
+        0 => String::new(),
+        1 => " 1 cell failed.".into(),
+        _ => format!(" {failed} cells failed."),
+    };
+    let Some(random) = named(RANDOM) else {
+        return Some(format!(
+            "At {budget} there are no scores of `{RANDOM}` to compare with: name it among the `--methods`.{failures}"
+        ));
+    };
+    let Some(chosen) = best(&PICKED) else {
+        return (failed > 0).then(|| format!("At {budget} no method but the controls has scores.{failures}"));
+    };
+
     let mut text = format!(
-        "At {budget}, `{}` is best on the confirm fold; on {name} it makes {:.4}, random rows {:.4}",
+        "At {budget}, `{}` is the best method on the confirm fold; on {} it makes {:.4}, random rows {:.4}",
         chosen.method,
+        if column == CONFIRM { "these rows" } else { name },
         score(chosen),
         score(random)
     );
-    let gain = chosen.gains.get(column);
-    text += &match gain {
-        Some(Gain { mean, p: Some(p), .. }) if *mean > 0.0 && *p < 0.05 => {
-            format!(
-                ": a gain of {mean:.4} that chance does not explain (paired p = {}).",
-                shown(*p)
-            )
-        }
-        Some(Gain { mean, p: Some(p), .. }) if *mean < 0.0 && *p < 0.05 => {
-            format!(": it LOSES {:.4} (paired p = {}); take random rows.", -mean, shown(*p))
-        }
-        Some(Gain { p: Some(p), .. }) => {
-            format!(
-                ": no difference that chance would not explain (paired p = {}).",
-                shown(*p)
-            )
-        }
-        _ => "; one seed tells nothing of chance.".to_owned(),
+    let (gain, p) = gain_of(chosen, column);
+    text += &match p {
+        None => "; one seed tells nothing of chance.".to_owned(),
+        Some(p) if p >= 0.05 => format!(": no difference that chance would not explain ({}).", tested(p, column)),
+        Some(p) if gain > 0.0 => format!(
+            ": a gain of {gain:.4} that chance does not explain ({}).",
+            tested(p, column)
+        ),
+        Some(p) => format!(": it LOSES {:.4} ({}); take random rows.", -gain, tested(p, column)),
     };
     if let Some(everything) = named(EVERYTHING) {
         let less = score(everything) - score(chosen);
         let spread = chosen.scores[column].sd.max(everything.scores[column].sd);
-        text += &if less > spread {
-            format!(" Training on everything makes {:.4}, which is more.", score(everything))
-        } else if less < -spread {
-            format!(" Training on everything makes {:.4}, which is less.", score(everything))
-        } else {
-            format!(
-                " Training on everything makes {:.4}, within the seeds' spread.",
-                score(everything)
-            )
+        text += &format!(" Training on everything makes {:.4}", score(everything));
+        text += match p {
+            None => ".",
+            Some(_) if less > spread => ", which is more.",
+            Some(_) if less < -spread => ", which is less.",
+            Some(_) => ", within the seeds' spread.",
         };
     }
-    let simple = best(lines, &[Family::Heuristic]);
-    let learned = best(lines, &[Family::Agent]);
-    if let (Some(simple), Some(learned)) = (simple, learned) {
+    if let (Some(simple), Some(learned), Some(_)) = (best(&[Family::Heuristic]), best(&[Family::Agent]), p) {
         let ahead = score(learned) - score(simple);
         let spread = learned.scores[column].sd.max(simple.scores[column].sd);
-        let seconds = learned.seconds.prepare + learned.seconds.choose;
+        let took = learned.seconds.prepare + learned.seconds.choose;
         text += &if ahead > spread {
+            let also = best(&[Family::Search]).filter(|search| score(learned) - score(search) <= spread);
+            let also = also.map_or(String::new(), |search| {
+                format!(
+                    "; `{}`, which learns nothing, makes {:.4}",
+                    search.method,
+                    score(search)
+                )
+            });
             format!(
-                " The agent is worth its {seconds:.0} s: the best rule without scores, `{}`, makes {:.4}.",
+                " The best agent, `{}`, makes {:.4} in {took:.0} s and beats the best rule without scores, `{}` ({:.4}){also}.",
+                learned.method,
+                score(learned),
                 simple.method,
                 score(simple)
             )
         } else {
             format!(
-                " A simpler rule would do: `{}` makes {:.4}, the best agent `{}` {:.4} in {seconds:.0} s.",
+                " A simpler rule would do: `{}` makes {:.4}, the best agent `{}` {:.4} in {took:.0} s.",
                 simple.method,
                 score(simple),
                 learned.method,
@@ -109,47 +112,91 @@ fn of_budget(budget: &str, lines: &[&MethodRecord], (name, column): (&str, usize
             )
         };
     }
-    let failed: usize = lines.iter().map(|line| line.failed.len()).sum();
-    if failed > 0 {
-        text += &format!(" {failed} cells failed.");
+    let pays = record
+        .pays_after(chosen)
+        .filter(|_| gain > 0.0 && p.is_none_or(|p| p < 0.05));
+    if let Some(n) = pays {
+        let often = if n == 1 {
+            "1 fine-tune".to_owned()
+        } else {
+            format!("{n} fine-tunes")
+        };
+        text += &format!(" Choosing with `{}` pays for itself after {often}.", chosen.method);
     }
-    Some(text)
+    Some(text + &failures)
 }
 
-/// A p-value with as many digits as it deserves.
-fn shown(p: f64) -> String {
-    if p < 0.001 {
-        "below 0.001".into()
+/// The gain over random rows and its p-value: the adjusted one where the same rows have picked the method.
+fn gain_of(line: &MethodRecord, column: usize) -> (f64, Option<f64>) {
+    let gain = line.gains.get(column);
+    let p = |gain: &Gain| if column == CONFIRM { gain.adjusted } else { gain.p };
+    (gain.map_or(0.0, |gain| gain.mean), gain.and_then(p))
+}
+
+fn tested(p: f64, column: usize) -> String {
+    let of = if column == CONFIRM {
+        ", adjusted for all methods, since these rows picked this one"
     } else {
-        format!("{p:.3}")
-    }
+        ""
+    };
+    format!("paired {}{of}", p_value(p))
 }
 
 #[cfg(test)]
 mod tests {
     use super::{
         super::{
-            record::{CellRecord, Seconds, VERSION},
+            record::{CellRecord, Failure, Seconds, VERSION},
             table::{table, tests::cell},
         },
         *,
     };
 
+    /// A record with these cells at one budget, and a test column as good as the confirm fold.
+    fn record(cells: Vec<CellRecord>, names: &[(&str, Family)]) -> StudyRecord {
+        let names: Vec<(String, Family)> = names.iter().map(|&(name, family)| (name.to_owned(), family)).collect();
+        StudyRecord {
+            version: VERSION,
+            tamis: String::new(),
+            metric: "accuracy".into(),
+            judge: "finetune".into(),
+            columns: vec!["confirm".into(), "test".into()],
+            column_rows: vec![10, 10],
+            pool: 100,
+            budgets: vec!["5%".into()],
+            seeds: vec![0],
+            methods: table(&cells, &["5%".into()], &names),
+            expected: cells.len() as u64,
+            cells,
+            verdict: Vec::new(),
+            threads: 2,
+            core_seconds: 0.0,
+            overhead: 0.0,
+            command: String::new(),
+            settings: serde_json::Value::Null,
+        }
+    }
+
+    const NAMES: [(&str, Family); 4] = [
+        (RANDOM, Family::Control),
+        (EVERYTHING, Family::Control),
+        ("similarity", Family::Heuristic),
+        ("dqn", Family::Agent),
+    ];
+
+    fn of(scores: [&[f64]; 4]) -> StudyRecord {
+        let both = |method, seed, score: f64| CellRecord {
+            draws: vec![vec![score, score]],
+            ..cell(method, seed, &[])
+        };
+        let cells = NAMES.iter().zip(scores);
+        let cells =
+            cells.flat_map(|((name, _), scores)| (0..).zip(scores).map(|(seed, &score)| both(name, seed, score)));
+        record(cells.collect(), &NAMES)
+    }
+
     fn told(scores: [&[f64]; 4]) -> String {
-        let methods = [
-            (RANDOM, Family::Control),
-            (EVERYTHING, Family::Control),
-            ("similarity", Family::Heuristic),
-            ("dqn", Family::Agent),
-        ];
-        let cells: Vec<_> = methods
-            .iter()
-            .zip(scores)
-            .flat_map(|((method, _), scores)| (0..).zip(scores).map(|(seed, &score)| cell(method, seed, &[score])))
-            .collect();
-        let names = methods.map(|(method, family)| (method.to_owned(), family));
-        let lines = table(&cells, &["5%".into()], &names);
-        of_budget("5%", &lines.iter().collect::<Vec<_>>(), ("test", 0)).expect("random rows are there")
+        verdict(&of(scores)).concat()
     }
 
     #[test]
@@ -161,7 +208,7 @@ mod tests {
             &[0.6, 0.61, 0.62],
         ]);
         assert!(
-            better.starts_with("At 5%, `dqn` is best on the confirm fold; on test it makes 0.6100"),
+            better.starts_with("At 5%, `dqn` is the best method on the confirm fold; on test it makes 0.6100"),
             "{better}"
         );
         assert!(
@@ -169,7 +216,8 @@ mod tests {
             "{better}"
         );
         assert!(
-            better.contains("worth its 0 s") && better.contains("`similarity`, makes 0.5533"),
+            better
+                .contains("`dqn`, makes 0.6100 in 0 s and beats the best rule without scores, `similarity` (0.5533)."),
             "{better}"
         );
         let nothing = told([&[0.5, 0.6, 0.4], &[0.5, 0.6, 0.4], &[0.6, 0.5, 0.4], &[0.4, 0.4, 0.4]]);
@@ -179,7 +227,42 @@ mod tests {
         );
         let worse = told([&[0.6, 0.61, 0.6], &[0.7], &[0.5, 0.5, 0.5], &[0.4, 0.4, 0.4]]);
         assert!(worse.contains("it LOSES 0.1033"), "{worse}");
-        assert!(told([&[0.6], &[0.7], &[0.5], &[0.4]]).contains("one seed tells nothing"));
+        let one = told([&[0.6], &[0.7], &[0.5], &[0.4]]);
+        assert!(
+            one.contains("one seed tells nothing") && one.ends_with("Training on everything makes 0.7000."),
+            "{one}"
+        );
+    }
+
+    #[test]
+    fn rows_that_picked_a_method_test_it_with_an_adjusted_p() {
+        let scores: [&[f64]; 4] = [&[0.5, 0.52, 0.51], &[0.7], &[0.55, 0.56, 0.55], &[0.6, 0.61, 0.62]];
+        let mut study = of(scores);
+        study.columns.truncate(1);
+        let said = verdict(&study).concat();
+        assert!(
+            said.contains("on these rows it makes 0.6100") && said.contains("adjusted for all methods"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_told() {
+        let scores: [&[f64]; 4] = [&[0.5, 0.52], &[0.7, 0.7], &[0.55, 0.56], &[0.6, 0.61]];
+        let mut study = of(scores);
+        study.expected += 3;
+        study.methods[2].scores.clear();
+        study.methods[2].failed = vec![Failure {
+            seed: 0,
+            reason: "no memory".into(),
+        }];
+        let said = verdict(&study);
+        assert!(
+            said[0].starts_with("Unfinished: 8 of 11 cells") && said[1].ends_with("1 cell failed."),
+            "{said:?}"
+        );
+        study.methods.retain(|line| line.method != RANDOM);
+        assert!(verdict(&study)[1].contains("no scores of `random`"));
     }
 
     #[test]
@@ -188,40 +271,14 @@ mod tests {
             seconds: Seconds { prepare, choose, judge },
             ..cell(method, 0, &[0.5])
         };
-        let cells = vec![
+        let mut cells = vec![
             took(EVERYTHING, [0.0, 0.0, 100.0]),
             took(RANDOM, [0.0, 0.0, 10.0]),
             took("dqn", [20.0, 141.0, 10.0]),
         ];
-        let names = [
-            (EVERYTHING, Family::Control),
-            (RANDOM, Family::Control),
-            ("dqn", Family::Agent),
-        ];
-        let mut record = StudyRecord {
-            version: VERSION,
-            tamis: String::new(),
-            metric: "accuracy".into(),
-            judge: "finetune".into(),
-            columns: vec!["confirm".into()],
-            column_rows: vec![10],
-            pool: 100,
-            budgets: vec!["5%".into()],
-            seeds: vec![0],
-            methods: table(
-                &cells,
-                &["5%".into()],
-                &names.map(|(name, family)| (name.to_owned(), family)),
-            ),
-            cells,
-            expected: 3,
-            verdict: Vec::new(),
-            threads: 2,
-            core_seconds: 0.0,
-            overhead: 0.0,
-            command: String::new(),
-            settings: serde_json::Value::Null,
-        };
+        cells[2].draws = vec![vec![0.6]];
+        let mut record = record(cells, &[NAMES[1], NAMES[0], NAMES[3]]);
+        record.columns.truncate(1);
         // 2 threads of 20 s and 141 s on one are 181 s; 90 s are saved each time.
         assert_eq!(
             record

@@ -1,10 +1,15 @@
 //! One cell of a study: rows are chosen, trained on, and scored.
 
-use std::{fs, io::Write, path::PathBuf, time::Instant};
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use super::{StudyMethod, StudySettings, given, ground::Ground};
 use crate::{
-    Error, Monitor, Result, Silent,
+    Error, Fingerprint, Monitor, Place, Result, Silent,
     budget::Limit,
     data::{Dataset, RowId},
     heuristic::{Heuristic, View},
@@ -31,8 +36,19 @@ const DRAWS: u64 = 10;
 pub(super) enum Source {
     /// A method chooses them.
     Method(StudyMethod),
-    /// A file names them; `{seed}` and `{budget}` stand for the cell's.
-    File(String),
+    /// A file names them.
+    File(PathBuf, Contents),
+}
+
+/// What tells one state of a file from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Contents(Option<Fingerprint>);
+
+impl Contents {
+    /// Of the file as it is now, or is not.
+    pub(super) fn of(path: &Path) -> Self {
+        Self(fs::read(path).ok().map(|bytes| Fingerprint::of([bytes])))
+    }
 }
 
 /// A cell that is to be computed.
@@ -49,7 +65,11 @@ pub(super) struct Job {
 impl Job {
     /// What the cell is filed under.
     pub(super) fn name(&self) -> String {
-        format!("cell/{}/{}/{}", self.budget, self.method, self.seed)
+        let name = format!("cell/{}/{}/{}", self.budget, self.method, self.seed);
+        match &self.source {
+            Source::File(_, Contents(Some(contents))) => format!("{name}/{contents}"),
+            _ => name,
+        }
     }
 
     /// Whether this is the cell.
@@ -89,6 +109,15 @@ impl Job {
         }
     }
 
+    /// Where a search files its scores; whole cells are in the study's own ledger.
+    fn ledger(&self, study: &StudySettings) -> PathBuf {
+        study
+            .select
+            .out
+            .join("cells")
+            .join(format!("{}.sqlite", self.file_name()))
+    }
+
     /// The cell's name as a part of a path.
     fn file_name(&self) -> String {
         format!("{}/{}-{}", self.budget.replace(' ', "-"), self.method, self.seed)
@@ -125,6 +154,10 @@ pub(super) fn run(study: &StudySettings, ground: &Ground<'_>, job: &Job, monitor
     }
     let began = Instant::now();
     let draws = judge(study, ground, job, &choice.draws, &quiet)?;
+    // The scores that a search paid for are kept until its choice is judged.
+    for ending in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(format!("{}{ending}", job.ledger(study).display()));
+    }
     let seconds = Seconds {
         prepare: choice.prepare,
         choose: choice.seconds,
@@ -146,11 +179,20 @@ fn choose(study: &StudySettings, ground: &Ground<'_>, job: &Job, monitor: &dyn M
     };
     let seed = ground.settings.seed;
     match &job.source {
-        Source::File(path) => {
-            let path = path
-                .replace("{seed}", &job.seed.to_string())
-                .replace("{budget}", &job.budget);
-            Ok(free(vec![given::read(&PathBuf::from(path), ground.dataset)?], 0.0))
+        Source::File(path, _) => {
+            let rows = given::read(path, ground.dataset)?;
+            let (takes, most, unit) = match plot.limit {
+                Limit::Rows(most) => (rows.len() as u64, most, "rows"),
+                Limit::Tokens(most) => {
+                    let tokens = tokens_of(&rows, &ground.dataset.pool, &ground.grouped.tokens);
+                    (tokens, most, "tokens")
+                }
+            };
+            if takes > most {
+                let expected = format!("no more than the budget's {most} {unit}");
+                return Err(Error::data(Place::file(path), expected, takes.to_string()));
+            }
+            Ok(free(vec![rows], 0.0))
         }
         Source::Method(StudyMethod::Everything) => Ok(free(vec![ground.dataset.pool.clone()], 0.0)),
         Source::Method(StudyMethod::Random) => {
@@ -176,6 +218,7 @@ fn choose(study: &StudySettings, ground: &Ground<'_>, job: &Job, monitor: &dyn M
         Source::Method(StudyMethod::ClusterGreedy) => {
             let settings = SelectSettings {
                 agent: Method::Greedy,
+                budget: study.budgets[job.plot],
                 ..ground.settings.clone()
             };
             searched(study, ground, job, (&settings, &plot.whole.0, &plot.whole.1), monitor)
@@ -183,6 +226,7 @@ fn choose(study: &StudySettings, ground: &Ground<'_>, job: &Job, monitor: &dyn M
         Source::Method(StudyMethod::Search(method)) => {
             let settings = SelectSettings {
                 agent: *method,
+                budget: study.budgets[job.plot],
                 ..ground.settings.clone()
             };
             searched(study, ground, job, (&settings, &plot.pool, &plot.features), monitor)
@@ -238,12 +282,7 @@ fn searched(
     let probe = ground.designs.probe(tuning, settings.reward_metric(), memory)?;
     let data = &ground.dataset.fingerprint;
     let dear = dear_proxy(ground.target.as_ref(), settings, &ground.folds, data);
-    // Scores of a cell that was killed are here; whole cells are in the study's own ledger.
-    let path = study
-        .select
-        .out
-        .join("cells")
-        .join(format!("{}.sqlite", job.file_name()));
+    let path = job.ledger(study);
     make_folder_of(&path)?;
     let mut ledger = Ledger::open(&path)?;
     let before: f64 = ledger
@@ -273,10 +312,6 @@ fn searched(
     let judge = Judge::new(&ground.designs, tuning, &ground.at_everything, settings);
     let mut chosen = rows[judge.choose(&rows)?].clone();
     chosen.sort_unstable();
-    drop(ledger);
-    for ending in ["", "-wal", "-shm"] {
-        let _ = fs::remove_file(format!("{}{ending}", path.display()));
-    }
     Ok(Choice {
         draws: vec![chosen],
         evaluations: found.evaluations,
@@ -334,7 +369,7 @@ fn judge(
         .collect()
 }
 
-fn make_folder_of(path: &std::path::Path) -> Result<()> {
+fn make_folder_of(path: &Path) -> Result<()> {
     let folder = path.parent().unwrap_or(path);
     fs::create_dir_all(folder).map_err(Error::io(folder, "create"))
 }

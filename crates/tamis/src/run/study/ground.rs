@@ -31,10 +31,12 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    pub(super) fn of(dataset: &Dataset, settings: &StudySettings) -> Self {
+    pub(super) fn of(dataset: &Dataset, settings: &StudySettings) -> Result<Self> {
+        // Another seed's fold has as many rows.
+        let folds = Folds::split(&dataset.validation.targets(), settings.select.seed.derive("folds"))?;
         let mut columns = Self {
             names: vec!["confirm".into()],
-            rows: vec![dataset.validation.examples.len() as u64 / 2],
+            rows: vec![folds.confirm.len() as u64],
             tests: Vec::new(),
         };
         if let Some(test) = &dataset.test {
@@ -53,7 +55,7 @@ impl Columns {
                 .iter_mut()
                 .for_each(|rows| *rows = (*rows).min(settings.judge_rows as u64));
         }
-        columns
+        Ok(columns)
     }
 }
 

@@ -46,7 +46,7 @@ use crate::{
 /// What the file of a study's settings is called.
 const SETTINGS: &str = "study.settings.json";
 /// Settings that say which cells there are and never what is in one, so that a study may grow.
-const EXTENT: [&str; 5] = ["methods", "budgets", "seeds", "agent", "budget"];
+const EXTENT: [&str; 6] = ["methods", "budgets", "seeds", "selections", "agent", "budget"];
 
 /// The settings of a study.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -97,6 +97,14 @@ impl StudySettings {
                     "`--max-evaluations` limits all methods alike, and gives the same answer on every machine",
                 ),
             );
+        }
+        let methods: Vec<String> = self.methods.iter().map(StudyMethod::to_string).collect();
+        let budgets: Vec<String> = self.budgets.iter().map(Budget::to_string).collect();
+        for (flag, names) in [("--methods", &methods), ("--budgets", &budgets)] {
+            if let Some(twice) = (1..names.len()).find(|&i| names[..i].contains(&names[i])) {
+                let found = format!("`{}` twice", names[twice]);
+                return Err(Error::setting(flag, "each name once", found));
+            }
         }
         for (name, given) in &self.selections {
             if name.parse::<StudyMethod>().is_ok() {
@@ -154,7 +162,7 @@ pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRec
     }
     let now = folder::without(settings, &[&folder::NEUTRAL[..], &EXTENT].concat())?;
     let ledger = folder::claim_with_ledger(&settings.select.out, SETTINGS, &now, &dataset.fingerprint)?;
-    let columns = Columns::of(&dataset, settings);
+    let columns = Columns::of(&dataset, settings)?;
     let mut book = Book::open(settings, &dataset, &columns, ledger, began)?;
     book.prepared += stages.seconds().values().sum::<f64>();
     book.write(settings)?;
@@ -198,8 +206,9 @@ struct Book<'a> {
     columns: &'a Columns,
     pool: u64,
     began: Instant,
-    /// Wall-clock seconds that earlier starts took, and of these and this one what preparing took.
+    /// Core-seconds of earlier starts, of all cells that were ever filed, and, in wall-clock seconds, of preparing them.
     before: f64,
+    inside: f64,
     prepared: f64,
 }
 
@@ -213,7 +222,7 @@ impl<'a> Book<'a> {
         began: Instant,
     ) -> Result<Self> {
         let number = |name| -> Result<f64> { Ok(ledger.meta(name)?.and_then(|text| text.parse().ok()).unwrap_or(0.0)) };
-        let (before, prepared) = (number("seconds")?, number("prepared")?);
+        let (before, inside, prepared) = (number(folder::FILED)?, number("inside")?, number("prepared")?);
         let all = all_jobs(settings);
         let mut cells = Vec::new();
         for job in &all {
@@ -230,6 +239,7 @@ impl<'a> Book<'a> {
             pool: dataset.pool.len() as u64,
             began,
             before,
+            inside,
             prepared,
         })
     }
@@ -238,16 +248,18 @@ impl<'a> Book<'a> {
     fn file(&mut self, job: &Job, cell: CellRecord) -> Result<()> {
         let text = serde_json::to_string(&cell).unwrap_or_default();
         self.ledger.set_meta(&job.name(), &text)?;
-        self.ledger.set_meta("seconds", &self.seconds().to_string())?;
+        self.inside += cell.seconds.choose + cell.seconds.judge;
+        self.ledger.set_meta(folder::FILED, &self.core_seconds().to_string())?;
+        self.ledger.set_meta("inside", &self.inside.to_string())?;
         self.ledger.set_meta("prepared", &self.prepared.to_string())?;
         self.cells.retain(|there| !job.makes(there));
         self.cells.push(cell);
         Ok(())
     }
 
-    /// Wall-clock seconds of all starts.
-    fn seconds(&self) -> f64 {
-        self.before + self.began.elapsed().as_secs_f64()
+    /// Core-seconds of all starts.
+    fn core_seconds(&self) -> f64 {
+        self.before + self.began.elapsed().as_secs_f64() * rayon::current_num_threads() as f64
     }
 
     /// Writes study.json, whole or with the cells that there are.
@@ -256,12 +268,7 @@ impl<'a> Book<'a> {
         self.cells
             .sort_by_key(|cell| order.iter().position(|job| job.makes(cell)));
         let threads = rayon::current_num_threads() as f64;
-        let core_seconds = self.seconds() * threads;
-        let inside: f64 = self
-            .cells
-            .iter()
-            .map(|cell| cell.seconds.choose + cell.seconds.judge)
-            .sum();
+        let core_seconds = self.core_seconds();
         let budgets: Vec<String> = settings.budgets.iter().map(Budget::to_string).collect();
         let mut record = StudyRecord {
             version: study::VERSION,
@@ -284,7 +291,7 @@ impl<'a> Book<'a> {
             verdict: Vec::new(),
             threads: rayon::current_num_threads() as u64,
             core_seconds,
-            overhead: (1.0 - (inside + self.prepared * threads) / core_seconds).max(0.0),
+            overhead: (1.0 - (self.inside + self.prepared * threads) / core_seconds).max(0.0),
             command: study_command(settings)?,
             settings: serde_json::to_value(settings).unwrap_or_default(),
         };
@@ -325,7 +332,10 @@ fn jobs(settings: &StudySettings, index: u64, there: &[CellRecord]) -> Vec<Job> 
             jobs.push(job(Some(budget), &method.to_string(), cell::Source::Method(method)));
         }
         for (name, path) in &settings.selections {
-            jobs.push(job(Some(budget), name, cell::Source::File(path.clone())));
+            let path = path.replace("{seed}", &seed.to_string());
+            let path = PathBuf::from(path.replace("{budget}", &settings.budgets[budget].to_string()));
+            let contents = cell::Contents::of(&path);
+            jobs.push(job(Some(budget), name, cell::Source::File(path, contents)));
         }
     }
     jobs.retain(|job| !there.iter().any(|cell| job.makes(cell) && cell.error.is_none()));

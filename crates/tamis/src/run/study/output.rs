@@ -4,7 +4,7 @@ use std::{io::Write, path::Path};
 
 use crate::{
     Error, Result,
-    study::{Gain, MethodRecord, StudyRecord},
+    study::{Gain, MethodRecord, StudyRecord, p_value},
     write::write_whole,
 };
 
@@ -133,10 +133,8 @@ fn row(line: &MethodRecord, columns: usize, judged: usize) -> String {
     let mut text = format!("| {} |", line.method.replace('|', "\\|"));
     for column in 0..columns {
         text += &line.scores.get(column).map_or(" failed |".to_owned(), |score| {
-            format!(
-                " {:.4} ± {:.4} ({:.4} to {:.4}) |",
-                score.mean, score.sd, score.low, score.high
-            )
+            let interval = interval(score.low, score.high, |value| format!("{value:.4}"));
+            format!(" {:.4} ± {:.4}{interval} |", score.mean, score.sd)
         });
     }
     let gain = line.gains.get(judged);
@@ -149,14 +147,29 @@ fn row(line: &MethodRecord, columns: usize, judged: usize) -> String {
             adjusted,
         } = gain;
         let p = match (p, adjusted) {
-            (Some(p), Some(adjusted)) => format!("{p:.3} ({adjusted:.3})"),
+            (Some(p), Some(adjusted)) => format!("{} ({})", number(*p), number(*adjusted)),
             _ => String::new(),
         };
-        format!(" {mean:+.4} ({low:+.4} to {high:+.4}) | {p} |")
+        let interval = interval(*low, *high, |value| format!("{value:+.4}"));
+        format!(" {mean:+.4}{interval} | {p} |")
     });
     let seconds = &line.seconds;
     text + &format!(
         " {:.0} | {:.1} | {:.1} | {:.1} |",
         line.evaluations, seconds.prepare, seconds.choose, seconds.judge
     )
+}
+
+/// In brackets, where there is more than one value behind it.
+fn interval(low: f64, high: f64, shown: impl Fn(f64) -> String) -> String {
+    if low < high {
+        format!(" ({} to {})", shown(low), shown(high))
+    } else {
+        String::new()
+    }
+}
+
+/// A p-value in a column of its own.
+fn number(p: f64) -> String {
+    p_value(p).trim_start_matches("p ").trim_start_matches("= ").to_owned()
 }
