@@ -32,6 +32,8 @@ pub fn verdict(record: &StudyRecord) -> Vec<String> {
 fn of_budget(record: &StudyRecord, budget: &str) -> Option<String> {
     let column = record.main_column();
     let name = &record.columns[column];
+    let rows = budget.chars().all(|c| c.is_ascii_digit());
+    let at = format!("At {budget}{}", if rows { " rows" } else { "" });
     let lines: Vec<&MethodRecord> = record.at(budget).filter(|line| line.scores.len() > column).collect();
     let named = |name: &str| lines.iter().copied().find(|line| line.method == name);
     let best = |families: &[Family]| {
@@ -47,15 +49,15 @@ fn of_budget(record: &StudyRecord, budget: &str) -> Option<String> {
     };
     let Some(random) = named(RANDOM) else {
         return Some(format!(
-            "At {budget} there are no scores of `{RANDOM}` to compare with: name it among the `--methods`.{failures}"
+            "{at} there are no scores of `{RANDOM}` to compare with: name it among the `--methods`.{failures}"
         ));
     };
     let Some(chosen) = best(&PICKED) else {
-        return (failed > 0).then(|| format!("At {budget} no method but the controls has scores.{failures}"));
+        return (failed > 0).then(|| format!("{at} no method but the controls has scores.{failures}"));
     };
 
     let mut text = format!(
-        "At {budget}, `{}` is the best method on the confirm fold; on {} it makes {:.4}, random rows {:.4}",
+        "{at}, `{}` is the best method on the confirm fold; on {} it makes {:.4}, random rows {:.4}",
         chosen.method,
         if column == CONFIRM { "these rows" } else { name },
         score(chosen),
