@@ -75,7 +75,7 @@ def whole(arguments, name):
 def cut(arguments, name, rows):
     """The first rows of each file, shuffled."""
     train, validation, tests = whole(arguments, name)
-    folder = arguments.out / "data" / f"{name}-{rows}"
+    folder = arguments.out / "data" / f"{name}-{rows}-{arguments.judge_rows}"
     shuffled = random.Random(2)
 
     def first(path, most):
@@ -110,7 +110,7 @@ def peers(arguments, name, more):
     vectors = vectors_of(arguments, folder)
     rows = sum(1 for _ in files[0].open(encoding="utf-8"))
     budget = round(rows * 0.05)
-    chosen = arguments.out / "peers" / name
+    chosen = arguments.out / "peers" / f"{name}-{rows}-{arguments.judge_rows}"
     script = pathlib.Path(__file__).parent / "peers" / "selection.py"
     told = {}
     for peer in PEERS:
@@ -121,7 +121,7 @@ def peers(arguments, name, more):
             log.write_text(subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True).stdout)
         told[peer] = [json.loads(line) for line in log.read_text().splitlines()]
     given = [part for peer in PEERS for part in ["--selection", f"{peer}={chosen}/{peer}-{{seed}}.txt"]]
-    record = study(arguments, f"with-peers/{name}", files, vectors, ["--budget", budget, *given, *more])
+    record = study(arguments, f"with-peers-{rows}-{arguments.judge_rows}/{name}", files, vectors, ["--budget", budget, *given, *more])
     print("| program | seconds | peak memory, MB | |\n|---|---|---|---|")
     for peer, lines in told.items():
         seconds = sum(line["seconds"] for line in lines) / len(lines)
