@@ -113,7 +113,7 @@ impl<'a> Page<'a> {
                 .collect(),
             charts: budgets.iter().map(|&budget| budget.to_owned()).collect(),
             several: budgets.len() > 1,
-            pays: record.judge == "finetune",
+            pays: record.finetunes(),
             tables: budgets
                 .iter()
                 .map(|budget| Table {

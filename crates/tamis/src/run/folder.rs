@@ -26,24 +26,11 @@ const FINETUNE: &str = "finetune.json";
 ///
 /// If it holds something else, or cannot be written.
 pub(super) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<Ledger> {
-    let out = &settings.out;
     let now = without(settings, &NEUTRAL)?;
-    let path = out.join(SETTINGS);
-    let ledger_path = out.join("ledger.sqlite");
-    // The ledger is what makes it a run's folder: other programs have a settings.json as well.
-    if !ledger_path.exists() {
-        create(out)?;
-    }
-    let mut ledger = Ledger::open(&ledger_path)?;
-    if ledger.is_empty() {
-        write_json(&path, &now)?;
-        ledger.set_meta("data", data.as_str())?;
+    let files = (SETTINGS, "ledger.sqlite");
+    let (mut ledger, fresh) = hold(&settings.out, files, &now, data, &|ledger| Ok(!ledger.is_empty()))?;
+    if fresh {
         ledger.set_meta("command", &command(settings)?)?;
-        return Ok(ledger);
-    }
-    same_run(out, SETTINGS, &now)?;
-    if ledger.meta("data")?.is_some_and(|there| there != data.as_str()) {
-        return Err(other_data(out));
     }
     Ok(ledger)
 }
@@ -69,22 +56,35 @@ pub(super) fn claim(out: &Path, settings: &Value) -> Result<()> {
 ///
 /// If it holds something else, or cannot be written.
 pub(super) fn claim_with_ledger(out: &Path, name: &str, settings: &Value, data: &Fingerprint) -> Result<Ledger> {
-    let path = out.join(name);
+    let begun = |ledger: &Ledger| Ok(ledger.meta(FILED)?.is_some());
+    Ok(hold(out, (name, "study.sqlite"), settings, data, &begun)?.0)
+}
+
+/// Makes the directory, takes it over where nothing has `begun`, or goes on with the run that has these settings and data. Returns the
+/// ledger, and whether it is a fresh start. The files are those of the settings and of the ledger.
+fn hold(
+    out: &Path,
+    (settings_file, ledger_file): (&str, &str),
+    settings: &Value,
+    data: &Fingerprint,
+    begun: &dyn Fn(&Ledger) -> Result<bool>,
+) -> Result<(Ledger, bool)> {
+    let path = out.join(ledger_file);
+    // The ledger is what makes it ours: other programs have a settings.json as well.
     if !path.exists() {
         create(out)?;
-        write_json(&path, settings)?;
     }
-    let mut ledger = Ledger::open(&out.join("study.sqlite"))?;
-    if ledger.meta(FILED)?.is_none() {
-        write_json(&path, settings)?;
+    let mut ledger = Ledger::open(&path)?;
+    if !begun(&ledger)? {
+        write_json(&out.join(settings_file), settings)?;
         ledger.set_meta("data", data.as_str())?;
-        return Ok(ledger);
+        return Ok((ledger, true));
     }
-    same_run(out, name, settings)?;
+    same_run(out, settings_file, settings)?;
     if ledger.meta("data")?.is_some_and(|there| there != data.as_str()) {
         return Err(other_data(out));
     }
-    Ok(ledger)
+    Ok((ledger, false))
 }
 
 fn other_data(out: &Path) -> Error {

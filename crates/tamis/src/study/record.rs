@@ -139,13 +139,14 @@ pub struct CellRecord {
 }
 
 impl StudyRecord {
+    /// Whether the fine-tuned target scored the selections, and not the probe.
+    pub fn finetunes(&self) -> bool {
+        self.judge == "finetune"
+    }
+
     /// What scored the selections, for people.
     pub fn judged_by(&self) -> &'static str {
-        if self.judge == "finetune" {
-            "fine-tuned target"
-        } else {
-            "probe"
-        }
+        if self.finetunes() { "fine-tuned target" } else { "probe" }
     }
 
     /// The column that gains are read from: the first test file, or the confirm fold where there is none.
@@ -162,7 +163,7 @@ impl StudyRecord {
             .at(&line.budget)
             .filter(sound)
             .find(|line| line.method == EVERYTHING)?;
-        if self.judge != "finetune" || line.scores.is_empty() || line.family == Family::Given {
+        if !self.finetunes() || line.scores.is_empty() || line.family == Family::Given {
             return None;
         }
         let spent = line.seconds.prepare * self.threads as f64 + line.seconds.choose;

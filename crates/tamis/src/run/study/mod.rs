@@ -185,7 +185,7 @@ fn run_seeds(
 ) -> Result<()> {
     let mut earlier = None;
     for index in 0..settings.seeds {
-        let jobs = jobs(settings, index, &book.cells);
+        let jobs = missing(&book.all, settings.of_seed(index).seed.0, &book.cells);
         if jobs.is_empty() {
             continue;
         }
@@ -303,14 +303,11 @@ impl<'a> Book<'a> {
 
 /// Every cell of a study.
 fn all_jobs(settings: &StudySettings) -> Vec<Job> {
-    (0..settings.seeds)
-        .flat_map(|index| jobs(settings, index, &[]))
-        .collect()
+    (0..settings.seeds).flat_map(|index| jobs(settings, index)).collect()
 }
 
-/// The cells of a seed that are not there yet, those that took longest with other seeds first, so that no core waits long for the
-/// last of them. Where no seed has told yet, rules that compare each row with all others come first, then what learns.
-fn jobs(settings: &StudySettings, index: u64, there: &[CellRecord]) -> Vec<Job> {
+/// The cells of a seed: rules that compare each row with all others come first, then what learns.
+fn jobs(settings: &StudySettings, index: u64) -> Vec<Job> {
     let seed = settings.of_seed(index).seed.0;
     let mut jobs = Vec::new();
     let job = |budget: Option<usize>, method: &str, method_of: cell::Source| Job {
@@ -338,7 +335,15 @@ fn jobs(settings: &StudySettings, index: u64, there: &[CellRecord]) -> Vec<Job> 
             jobs.push(job(Some(budget), name, cell::Source::File(path, contents)));
         }
     }
-    jobs.retain(|job| !there.iter().any(|cell| job.makes(cell) && cell.error.is_none()));
+    jobs
+}
+
+/// Those of a seed that are not there yet: first those that no other seed has told of, in their order, then those that took longest, so that
+/// no core waits long for the last of them.
+fn missing(all: &[Job], seed: u64, there: &[CellRecord]) -> Vec<Job> {
+    let made = |job: &Job| there.iter().any(|cell| job.makes(cell) && cell.error.is_none());
+    let of_seed = all.iter().filter(|job| job.seed == seed && !made(job));
+    let mut jobs: Vec<Job> = of_seed.cloned().collect();
     let took = |job: &Job| {
         let alike =
             |cell: &&CellRecord| cell.error.is_none() && (&cell.budget, &cell.method) == (&job.budget, &job.method);
@@ -436,15 +441,15 @@ mod tests {
             ["cell/100%/everything/0", "cell/1%/random/0", "cell/5%/random/0"]
         );
         assert_eq!(all.len(), 6);
-        let jobs_of_0 = jobs(&settings, 0, &[]);
+        let jobs_of_0 = missing(&all_jobs(&settings), 0, &[]);
         let mut done = jobs_of_0[1].failed(&Error::Interrupted);
         assert_eq!(
-            jobs(&settings, 0, &[done.clone()]).len(),
+            missing(&all_jobs(&settings), 0, &[done.clone()]).len(),
             3,
             "what failed is tried again"
         );
         done.error = None;
-        assert_eq!(jobs(&settings, 0, &[done]).len(), 2);
+        assert_eq!(missing(&all_jobs(&settings), 0, &[done]).len(), 2);
     }
 
     #[test]

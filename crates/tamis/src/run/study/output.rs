@@ -100,7 +100,7 @@ pub(super) fn markdown(record: &StudyRecord) -> String {
         let main = record.main_column();
         let judged = &record.columns[main];
         text += &format!(" above random on {judged} | p (Holm) | evaluations | prepare, s | choose, s | judge, s |");
-        let pays = record.judge == "finetune";
+        let pays = record.finetunes();
         if pays {
             text += " pays after |";
         }
