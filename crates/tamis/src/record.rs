@@ -168,7 +168,7 @@ pub struct DataRecord {
 pub struct StageRecord {
     /// Its name.
     pub name: String,
-    /// Wall-clock seconds.
+    /// Wall-clock seconds; those of `select` over all starts of a run that was killed.
     pub seconds: f64,
     /// The most memory the process held at any moment of the stage, in bytes; none where the system does not tell.
     pub peak_bytes: Option<u64>,

@@ -17,11 +17,12 @@ use super::{
     vectors,
 };
 use crate::{
-    Error, Monitor, Result, Silent,
+    Error, Monitor, Result,
     budget::Limit,
     check::power::mean_and_sd,
     cluster::{self, KMeansSettings},
     ledger::Ledger,
+    monitor::Quiet,
     pool::{Grain, Pool},
     proxy::{Proxy, probe::Probe},
     seed::Seed,
@@ -179,6 +180,7 @@ impl Small {
 /// If the data, the settings or the folder are not as they must be, a file cannot be written, or the user stopped the run.
 pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Result<CheckAgentRecord> {
     let mut stages = Stages::new(monitor);
+    let quiet = Quiet(monitor);
     let select = &settings.select;
     for (name, value) in [("--problems", settings.problems), ("--seeds", settings.seeds)] {
         if value == 0 {
@@ -215,7 +217,7 @@ pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Resu
             clusters: clusters.min(views.rows()),
             ..select.k_means.clone()
         };
-        let clusters = cluster::k_means(&views, &k_means, seed, &Silent)?;
+        let clusters = cluster::k_means(&views, &k_means, seed, &quiet)?;
         let chunk = rows.div_ceil(steps).max(1) as u32;
         let limit = Limit::Rows((u64::from(chunk) * steps).min(views.rows() as u64));
         let count = clusters.centroids.rows();
@@ -229,7 +231,7 @@ pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Resu
         let mut posed = Vec::new();
         for (i, &(clusters, steps)) in LADDER.iter().cycle().take(settings.problems).enumerate() {
             let small = small(i, (clusters, steps))?;
-            if let Some(record) = enumerate(&small, &probe, &mut ledger, steps)? {
+            if let Some(record) = enumerate(&small, (&probe, &mut ledger), steps, &quiet)? {
                 posed.push((small, record));
             }
             monitor.advance(1);
@@ -252,7 +254,13 @@ pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Resu
             for (small, record) in &posed {
                 for seed in 0..settings.seeds as u64 {
                     let seed = small.seed.derive("agents").index(seed);
-                    runs.push(attempt(method, select, small, record, (&probe, &mut ledger, seed))?);
+                    runs.push(attempt(
+                        method,
+                        select,
+                        (small, record),
+                        (&probe, &mut ledger, seed),
+                        &quiet,
+                    )?);
                     monitor.advance(1);
                 }
             }
@@ -277,11 +285,16 @@ pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Resu
 }
 
 /// The problem's record, or nothing if it has too few selections to choose from, or too many to look at.
-fn enumerate(small: &Small, probe: &Probe, ledger: &mut Ledger, steps: u64) -> Result<Option<ProblemRecord>> {
+fn enumerate(
+    small: &Small,
+    (probe, ledger): (&Probe, &mut Ledger),
+    steps: u64,
+    monitor: &dyn Monitor,
+) -> Result<Option<ProblemRecord>> {
     let Some(paths) = full_paths(&small.pool, MOST).filter(|paths| paths.len() >= 20) else {
         return Ok(None);
     };
-    let mut problem = small.pose(probe, ledger, u64::MAX, &Silent)?;
+    let mut problem = small.pose(probe, ledger, u64::MAX, monitor)?;
     let empty = problem.score_paths(&[Path::new()])?[0];
     let mut scores = Vec::with_capacity(paths.len());
     for batch in paths.chunks(BATCH) {
@@ -306,11 +319,11 @@ fn enumerate(small: &Small, probe: &Probe, ledger: &mut Ledger, steps: u64) -> R
 fn attempt(
     method: Method,
     select: &SelectSettings,
-    small: &Small,
-    record: &ProblemRecord,
+    (small, record): (&Small, &ProblemRecord),
     (probe, ledger, seed): (&Probe, &mut Ledger, Seed),
+    monitor: &dyn Monitor,
 ) -> Result<[f64; 4]> {
-    let mut problem = small.pose(probe, ledger, record.evaluations, &Silent)?;
+    let mut problem = small.pose(probe, ledger, record.evaluations, monitor)?;
     let mut selector = method.selector(&problem, select.methods(), seed.derive("agent"))?;
     selector.select(&mut problem, seed.derive("search"))?;
     problem.finish()?;

@@ -1,6 +1,6 @@
 //! `select`, from the user's files to the chosen rows.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 
 use super::{
     command::command,
@@ -72,6 +72,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         evaluations,
         failures,
         curve,
+        earlier,
     } = stages.run("select", Some(settings.max_evaluations), || {
         let problem = pose(
             &pool,
@@ -82,6 +83,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         )?;
         search(problem, settings, seed)
     })?;
+    stages.add_to_latest(earlier);
     if finalists.is_empty() {
         return Err(too_short(settings, longest, evaluations));
     }
@@ -227,22 +229,27 @@ pub(super) struct Found {
     pub(super) failures: u64,
     /// How the search went.
     pub(super) curve: Curve,
+    /// Seconds that earlier starts of a run that was killed searched.
+    pub(super) earlier: f64,
 }
 
 /// Lets the agent of the settings spend a problem's evaluations. What was paid for is on disk, also when the search was stopped.
 pub(super) fn search(mut problem: Problem<'_>, settings: &SelectSettings, seed: Seed) -> Result<Found> {
+    let began = Instant::now();
     let mut selector = settings
         .agent
         .selector(&problem, settings.methods(), seed.derive("agent"))?;
     let outcome = selector.select(&mut problem, seed.derive("search"));
     problem.finish()?;
     outcome?;
+    let curve = problem.curve();
     let best = problem.best().iter();
     Ok(Found {
+        earlier: (curve.seconds() - began.elapsed().as_secs_f64()).max(0.0),
         finalists: best.map(|(_, state, path)| (state.clone(), path.to_vec())).collect(),
         evaluations: problem.evaluations(),
         failures: problem.failures(),
-        curve: problem.curve(),
+        curve,
     })
 }
 

@@ -33,6 +33,13 @@ impl<'a> Stages<'a> {
         result
     }
 
+    /// The latest stage also took so many seconds in earlier starts of the run.
+    pub(super) fn add_to_latest(&mut self, seconds: f64) {
+        if let Some(latest) = self.records.last_mut() {
+            latest.seconds += seconds;
+        }
+    }
+
     /// Wall-clock seconds so far, by stage.
     pub(super) fn seconds(&self) -> BTreeMap<String, f64> {
         let mut seconds = BTreeMap::new();

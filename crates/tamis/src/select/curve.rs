@@ -96,6 +96,11 @@ impl Curve {
         &self.episodes
     }
 
+    /// Seconds of the search over all starts of the run, as far as they are noted: up to its end, once it is over.
+    pub fn seconds(&self) -> f64 {
+        self.noted
+    }
+
     /// So many evaluations are spent by now.
     pub(super) fn spent(&mut self, evaluations: u64, ledger: &mut Ledger) {
         self.evaluations = evaluations;
@@ -244,6 +249,8 @@ mod tests {
                 curve.spent(evaluations, ledger);
                 curve.offer(reward, &state, ledger);
             }
+            curve.spent(15, ledger);
+            curve.finish(ledger);
             let tell = |best: &Improvement| (best.evaluations, best.reward, best.seconds);
             curve.improvements().iter().map(tell).collect::<Vec<_>>()
         };
@@ -254,5 +261,7 @@ mod tests {
         let mut second = Curve::read(&mut ledger, "toy").expect("goes on");
         assert_eq!(second.began(), first.began());
         assert_eq!(told(&mut second, &mut ledger), there);
+        assert_eq!(second.seconds(), first.seconds());
+        assert!(second.seconds() > 0.0);
     }
 }

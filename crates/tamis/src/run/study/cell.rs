@@ -14,6 +14,7 @@ use crate::{
     data::{Dataset, RowId},
     heuristic::{Heuristic, View},
     ledger::Ledger,
+    monitor::Quiet,
     pool::Pool,
     proxy::ridge::train_and_score,
     run::{
@@ -285,10 +286,6 @@ fn searched(
     let path = job.ledger(study);
     make_folder_of(&path)?;
     let mut ledger = Ledger::open(&path)?;
-    let before: f64 = ledger
-        .meta("cell_seconds")?
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0.0);
     let limits = Limits {
         evaluations: settings.max_evaluations,
         seconds: None,
@@ -301,10 +298,7 @@ fn searched(
         (features.clone(), limits, seed),
         monitor,
     )?;
-    let found = search(problem, settings, seed);
-    let so_far = before + began.elapsed().as_secs_f64();
-    ledger.set_meta("cell_seconds", &so_far.to_string())?;
-    let found = found?;
+    let found = search(problem, settings, seed)?;
     let rows: Vec<Vec<RowId>> = found.finalists.iter().map(|(state, _)| pool.rows_of(state)).collect();
     if rows.is_empty() {
         return Err(too_short(settings, longest, found.evaluations));
@@ -315,7 +309,7 @@ fn searched(
     Ok(Choice {
         draws: vec![chosen],
         evaluations: found.evaluations,
-        seconds: before + began.elapsed().as_secs_f64(),
+        seconds: found.earlier + began.elapsed().as_secs_f64(),
         prepare: ground.prepared.total(),
     })
 }
@@ -372,17 +366,4 @@ fn judge(
 fn make_folder_of(path: &Path) -> Result<()> {
     let folder = path.parent().unwrap_or(path);
     fs::create_dir_all(folder).map_err(Error::io(folder, "create"))
-}
-
-/// A monitor that only hears when to stop: many cells at once have no one progress.
-struct Quiet<'a>(&'a dyn Monitor);
-
-impl Monitor for Quiet<'_> {
-    fn begin(&self, _stage: &str, _total: Option<u64>) {}
-    fn advance(&self, _steps: u64) {}
-    fn note(&self, _text: &str) {}
-    fn end(&self) {}
-    fn cancelled(&self) -> bool {
-        self.0.cancelled()
-    }
 }
