@@ -227,23 +227,42 @@ fn a_reader_that_leaves_early_is_no_error_and_a_full_disk_is_one() {
 #[cfg(unix)]
 #[test]
 fn an_interrupted_run_says_how_to_go_on() {
-    use std::{process::Stdio, time::Duration};
     let fixture = Fixture::new();
-    let mut child = fixture
-        .select(
-            "run",
-            &["--max-evaluations", "1000000", "--budget", "50%", "--chunk", "1"],
-        )
+    let long = &["--max-evaluations", "1000000", "--budget", "50%", "--chunk", "1"];
+    is_interrupted(&fixture, "run", fixture.select("run", long));
+    let mut check = fixture.tamis();
+    check.args([
+        "check",
+        "agent",
+        "--train",
+        "train.jsonl",
+        "--validation",
+        "validation.jsonl",
+    ]);
+    check.args(["--agents", "dqn", "--seeds", "100000", "--out", "check"]);
+    is_interrupted(&fixture, "check", check);
+}
+
+/// Ctrl-C ends this command, which would run for minutes, soon and with a word on how to go on.
+#[cfg(unix)]
+fn is_interrupted(fixture: &Fixture, out: &str, mut command: std::process::Command) {
+    use std::{
+        process::Stdio,
+        time::{Duration, Instant},
+    };
+    let ledger = format!("{out}/ledger.sqlite");
+    let mut child = command
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the command starts");
-    while !exists(&fixture, "run/ledger.sqlite") {
+    while !exists(fixture, &ledger) {
         assert!(child.try_wait().expect("can be asked").is_none(), "ended by itself");
         std::thread::sleep(Duration::from_millis(5));
     }
     std::thread::sleep(Duration::from_millis(300));
     let id = child.id().to_string();
+    let asked = Instant::now();
     assert!(
         std::process::Command::new("kill")
             .args(["-INT", &id])
@@ -251,7 +270,14 @@ fn an_interrupted_run_says_how_to_go_on() {
             .expect("kill runs")
             .success()
     );
-    let output = child.wait_with_output().expect("ends");
+    while child.try_wait().expect("can be asked").is_none() {
+        if asked.elapsed() > Duration::from_secs(30) {
+            child.kill().expect("can be killed");
+            panic!("{command:?} does not stop");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output().expect("has ended");
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{complaint}");
     assert!(
