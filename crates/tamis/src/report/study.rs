@@ -16,8 +16,6 @@ pub(super) struct Page<'a> {
     methods: usize,
     budgets: String,
     seeds: String,
-    /// How many cells are there of how many, where some are still to come.
-    unfinished: Option<String>,
     columns: Vec<Column>,
     /// What the plots show: the first test file, or the confirm fold.
     main: String,
@@ -102,7 +100,6 @@ impl<'a> Page<'a> {
             methods: names.len(),
             budgets: counted(budgets.len() as u64, "budget", "budgets"),
             seeds: counted(record.seeds.len() as u64, "seed", "seeds"),
-            unfinished: unfinished(record),
             columns: order
                 .iter()
                 .map(|&column| Column {
@@ -129,12 +126,6 @@ impl<'a> Page<'a> {
             record,
         }
     }
-}
-
-/// Cells there are, of those that make the study; those that failed are among them.
-fn unfinished(record: &StudyRecord) -> Option<String> {
-    let there = record.cells.len() as u64;
-    (there < record.expected).then(|| format!("{} of {}", count(there), count(record.expected)))
 }
 
 fn panel(record: &StudyRecord, budget: &str, column: usize) -> Panel {
@@ -382,11 +373,10 @@ mod tests {
 
     #[test]
     fn the_page_says_what_is_missing_what_failed_and_escapes_it() {
-        let mut record = record();
+        let record = record();
         let html = Page::new(&record).render().expect("a page");
         for said in [
             "4 methods, 2 budgets, 2 seeds",
-            "12 of 14 cells",
             "dqn beats &#60;b&#62;random&#60;/b&#62; rows.",
             "with seed 1: no &#60;script&#62; here",
             "p &#60; 0.001",
@@ -395,7 +385,5 @@ mod tests {
             assert!(html.contains(said), "{said}");
         }
         assert_eq!(html.matches("</script>").count(), 3);
-        record.cells.extend(record.cells[..2].to_vec());
-        assert!(Page::new(&record).unfinished.is_none());
     }
 }

@@ -20,7 +20,7 @@ pub fn verdict(record: &StudyRecord) -> Vec<String> {
     let mut sentences = Vec::new();
     if (record.cells.len() as u64) < record.expected {
         sentences.push(format!(
-            "Unfinished: {} of {} cells are there, and methods may have different seeds.",
+            "Unfinished: {} of {} cells are there, and methods may have different seeds. The same command goes on with it.",
             record.cells.len(),
             record.expected
         ));
