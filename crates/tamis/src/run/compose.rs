@@ -1,6 +1,6 @@
 //! `select`, from the user's files to the chosen rows.
 
-use std::{collections::HashMap, time::Instant};
+use std::collections::HashMap;
 
 use super::{
     command::command,
@@ -235,7 +235,6 @@ pub(super) struct Found {
 
 /// Lets the agent of the settings spend a problem's evaluations. What was paid for is on disk, also when the search was stopped.
 pub(super) fn search(mut problem: Problem<'_>, settings: &SelectSettings, seed: Seed) -> Result<Found> {
-    let began = Instant::now();
     let mut selector = settings
         .agent
         .selector(&problem, settings.methods(), seed.derive("agent"))?;
@@ -245,7 +244,7 @@ pub(super) fn search(mut problem: Problem<'_>, settings: &SelectSettings, seed: 
     let curve = problem.curve();
     let best = problem.best().iter();
     Ok(Found {
-        earlier: (curve.seconds() - began.elapsed().as_secs_f64()).max(0.0),
+        earlier: curve.earlier_seconds(),
         finalists: best.map(|(_, state, path)| (state.clone(), path.to_vec())).collect(),
         evaluations: problem.evaluations(),
         failures: problem.failures(),

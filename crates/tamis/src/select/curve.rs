@@ -50,6 +50,8 @@ pub struct Curve {
     stride: u64,
     evaluations: u64,
     timeline: Timeline,
+    /// When this start of the search began.
+    read: Instant,
     /// What this search's moments are filed under.
     scope: String,
     noted: f64,
@@ -75,6 +77,7 @@ impl Curve {
             stride: 1,
             evaluations: 0,
             noted: timeline.before,
+            read: Instant::now(),
             timeline,
             scope: scope.to_owned(),
         })
@@ -99,6 +102,11 @@ impl Curve {
     /// Seconds of the search over all starts of the run, as far as they are noted: up to its end, once it is over.
     pub fn seconds(&self) -> f64 {
         self.noted
+    }
+
+    /// Those of them that earlier starts took, less what this one took to repeat them.
+    pub fn earlier_seconds(&self) -> f64 {
+        (self.seconds() - self.read.elapsed().as_secs_f64()).max(0.0)
     }
 
     /// So many evaluations are spent by now.
