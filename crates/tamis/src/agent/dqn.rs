@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Agent, TrainEvent,
+    beyond::{Beyond, SETTLED},
     network::{Lesson, NetworkKind, QNetwork, Training, Values},
     replay::{Drawn, Replay},
 };
@@ -37,8 +38,6 @@ use crate::{
 const EPISODES: u64 = 4;
 /// The largest share of the evaluations that is spent before the network is trusted.
 const BLIND: u64 = 10;
-/// After how many episodes that met only states known already the problem is taken to be exhausted.
-pub(super) const PATIENCE: u32 = 20;
 /// The most bytes that observations kept for replay may take; the number of steps kept is lowered to fit.
 const REPLAY_BYTES: usize = 256 << 20;
 /// Looked-at rewards that are kept.
@@ -398,6 +397,13 @@ impl Dqn {
         Ok(open[best(&places, |i| earned[i] + future(open[i]))])
     }
 
+    /// The action of the greatest Q and the reward expected of it.
+    fn expects(&self, seen: &Observation) -> (Action, f64) {
+        let estimates = self.estimates(&self.online.values(&[seen])[0], seen);
+        let action = best(&legal(seen), |action| estimates.q(action));
+        (action, estimates.rewards[action])
+    }
+
     /// By how much the network takes this action's future to be better than that of the mean legal action.
     pub(super) fn predicted_difference(&self, values: &Values, observation: &Observation, action: Action) -> f64 {
         let open = legal(observation);
@@ -525,11 +531,19 @@ impl Agent for Dqn {
         let whole = env.remaining().max(1);
         self.set_pace(env)?;
         let (mut episode, mut steps, mut idle) = (0, 0, 0);
-        while idle < PATIENCE {
-            let before = env.remaining();
-            if before == 0 {
-                break;
+        let mut beyond = Beyond::default();
+        // A plan to be followed in the next episode.
+        let mut found = None;
+        while env.remaining() > 0 {
+            if idle == SETTLED {
+                found = beyond.look(env, |seen| self.expects(seen), &mut rng)?;
+                if found.is_none() {
+                    break;
+                }
+                idle = 0;
             }
+            let before = env.remaining();
+            let mut plan = Vec::new();
             let mut seen = env.reset(seed.index(episode))?;
             self.replay.begin(seen.clone());
             let (mut episode_return, mut losses, mut updates) = (0.0, 0.0, 0u32);
@@ -545,7 +559,11 @@ impl Agent for Dqn {
                     self.settings.epsilon_start + spent * (self.settings.epsilon_end - self.settings.epsilon_start);
                 let values = self.online.values(&[&seen]).remove(0);
                 let estimates = self.estimates(&values, &seen);
-                let action = self.choose(env, &seen, &estimates, epsilon, &mut rng)?;
+                let action = match &found {
+                    Some(found) => found[plan.len()],
+                    None => self.choose(env, &seen, &estimates, epsilon, &mut rng)?,
+                };
+                plan.push(action);
                 predicted.push(self.predicted_difference(&values, &seen, action));
                 let step = env.step(action)?;
                 if self.settings.lookahead == 0 {
@@ -568,6 +586,8 @@ impl Agent for Dqn {
                 }
             }
             self.end_episode(&predicted);
+            beyond.note(&plan, episode_return);
+            found = None;
             episode += 1;
             let loss = losses / f64::from(updates);
             log(&TrainEvent {
@@ -584,8 +604,7 @@ impl Agent for Dqn {
     }
 
     fn act(&mut self, observation: &Observation) -> Action {
-        let estimates = self.estimates(&self.online.values(&[observation])[0], observation);
-        best(&legal(observation), |action| estimates.q(action))
+        self.expects(observation).0
     }
 }
 

@@ -22,13 +22,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Agent, TrainEvent,
-    dqn::{Dqn, DqnSettings, PATIENCE, best, legal},
+    beyond::{SETTLED, sorted},
+    dqn::{Dqn, DqnSettings, best, legal},
 };
 use crate::{
     Error, Matrix, Result,
     check::agreement::spearman,
     mdp::{Action, Environment, Observation, Shape},
-    reward_model::ensemble::{Ensemble, Prediction},
+    reward_model::{Prediction, gaussian_process::GaussianProcess},
     seed::Seed,
 };
 
@@ -49,7 +50,7 @@ pub struct DynaDqnSettings {
     pub lookahead: usize,
     /// Plans that are paid for, for each evaluation that real episodes spent. Default: 2.
     pub confirmed: f64,
-    /// Imagined episodes for each plan that is paid for. Default: 3.
+    /// Imagined episodes for each plan that is paid for. Default: 8.
     pub imagined: usize,
     /// Actions of which the model predicts the gain at an imagined step. Default: 32.
     pub candidates: usize,
@@ -64,7 +65,7 @@ impl Default for DynaDqnSettings {
         Self {
             lookahead: 6,
             confirmed: 2.0,
-            imagined: 3,
+            imagined: 8,
             candidates: 32,
             bonus: 0.5,
             updates: 1,
@@ -105,7 +106,7 @@ pub struct DynaDqn {
     /// Actions tried at a step, given the evaluations that there are.
     lookahead: usize,
     dqn: Dqn,
-    model: Ensemble,
+    model: GaussianProcess,
     /// States the model had learned from when it was last fitted.
     fitted: usize,
     /// Plans paid for, as sorted actions, and the best of them with their returns, best first.
@@ -122,8 +123,8 @@ struct Course {
 /// An imagined episode.
 struct Imagined {
     plan: Vec<Action>,
-    /// The predicted return, with the bonus.
-    promise: f64,
+    /// What the model reads of the state at its end.
+    end: Vec<f32>,
     /// The steps of the plan that were not kept from another: what was seen before each and after the last, and the predicted
     /// rewards.
     seen: Vec<Observation>,
@@ -140,7 +141,7 @@ impl DynaDqn {
         settings.check()?;
         Ok(Self {
             dqn: Dqn::new(shape, dqn, seed)?,
-            model: Ensemble::new(shape.state_features, seed.derive("model")),
+            model: GaussianProcess::new(shape.state_features),
             fitted: 0,
             paid: HashSet::new(),
             elite: Vec::new(),
@@ -150,10 +151,10 @@ impl DynaDqn {
     }
 
     /// Fits the model when a twentieth more is known than last time.
-    fn fit(&mut self, seed: Seed) {
+    fn fit(&mut self) {
         let known = self.model.len();
         if known >= FIRST && 20 * known >= 21 * self.fitted {
-            self.model.fit(seed.index(known as u64));
+            self.model.fit();
             self.fitted = known;
         }
     }
@@ -243,7 +244,10 @@ impl DynaDqn {
             return Ok(by_network);
         }
         let outlook = outlook(env, &course.plan, open)?;
-        let promise = self.promise(&self.model.predict(&outlook, course.plan.len() + 1), course.earned);
+        let promise = self.promise(
+            &self.model.predict(&outlook, &vec![course.plan.len() + 1; open.len()]),
+            course.earned,
+        );
         let mut by_model: Vec<usize> = (0..open.len()).collect();
         by_model.sort_by(|&a, &b| promise[b].total_cmp(&promise[a]));
         let mut chosen = Vec::with_capacity(open.len());
@@ -269,7 +273,8 @@ impl DynaDqn {
     /// Imagines an episode that begins with the most of a good plan.
     fn imagine(&self, env: &dyn Environment, rng: &mut ChaCha8Rng) -> Result<Imagined> {
         let (_, elite) = &self.elite[rng.random_range(0..self.elite.len())];
-        let most = SWAPS.min(elite.len() / 2).max(1);
+        let most = SWAPS.min(elite.len()).max(1);
+        let epsilon = rng.random::<f64>();
         let mut places: Vec<usize> = (0..elite.len()).collect();
         places.shuffle(rng);
         places.truncate(elite.len().saturating_sub(rng.random_range(1..=most)));
@@ -277,28 +282,40 @@ impl DynaDqn {
         places.sort_unstable();
         let kept: Vec<Action> = places.into_iter().map(|place| elite[place]).collect();
         let mut walk = env.walk()?;
-        let mut earned = 0.0;
+        let (mut earned, mut end) = (0.0, Vec::new());
         for (i, &action) in kept.iter().enumerate() {
             if i + 1 == kept.len() {
-                earned = self.model.predict(&walk.outlook(&[action])?, kept.len()).mean[0];
+                let outlook = walk.outlook(&[action])?;
+                earned = self.model.mean(&outlook, &[kept.len()])[0];
+                end = outlook.row(0).to_vec();
             }
             walk.take(action, 0.0)?;
         }
         let mut seen = vec![walk.observe()?];
         let mut course = Course { plan: kept, earned };
-        let (mut rewards, mut bonus) = (Vec::new(), 0.0);
+        let mut rewards = Vec::new();
         while let Some(now) = seen.last().filter(|now| now.legal.contains(&true)) {
             let values = self.dqn.online.values(&[now]).remove(0);
             let estimates = self.dqn.estimates(&values, now);
             let mut open = legal(now);
-            let tried = self.settings.candidates.min(open.len());
+            let tried = if rng.random::<f64>() < epsilon {
+                1
+            } else {
+                self.settings.candidates.min(open.len())
+            };
             let open = open.partial_shuffle(rng, tried).0;
-            let predicted = self.model.predict(&walk.outlook(open)?, course.plan.len() + 1);
-            let promise = self.promise(&predicted, course.earned);
+            if tried == 1 && !course.plan.is_empty() && rng.random::<bool>() {
+                let again = course.plan[rng.random_range(0..course.plan.len())];
+                if now.legal[again] {
+                    open[0] = again;
+                }
+            }
+            let outlook = walk.outlook(open)?;
+            let predicted = self.model.mean(&outlook, &vec![course.plan.len() + 1; open.len()]);
             let places: Vec<usize> = (0..open.len()).collect();
-            let chosen = best(&places, |i| promise[i] + estimates.futures[open[i]]);
-            let reward = predicted.mean[chosen] - course.earned;
-            bonus = promise[chosen] - reward;
+            let chosen = best(&places, |i| predicted[i] + estimates.futures[open[i]]);
+            let reward = predicted[chosen] - course.earned;
+            end = outlook.row(chosen).to_vec();
             walk.take(open[chosen], reward)?;
             course.earned += reward;
             course.plan.push(open[chosen]);
@@ -307,10 +324,21 @@ impl DynaDqn {
         }
         Ok(Imagined {
             plan: course.plan,
-            promise: course.earned + bonus,
+            end,
             seen,
             rewards,
         })
+    }
+
+    /// Imagined episodes with their promises, best first.
+    fn promising(&self, episodes: Vec<Imagined>) -> Vec<(f64, Imagined)> {
+        let ends: Vec<f32> = episodes.iter().flat_map(|episode| &episode.end).copied().collect();
+        let ends = Matrix::from_vec(ends, episodes.len(), self.model.features());
+        let steps: Vec<usize> = episodes.iter().map(|episode| episode.plan.len()).collect();
+        let promises = self.promise(&self.model.predict(&ends, &steps), 0.0);
+        let mut promising: Vec<(f64, Imagined)> = promises.into_iter().zip(episodes).collect();
+        promising.sort_by(|a, b| b.0.total_cmp(&a.0));
+        promising
     }
 
     /// The Q-network will learn from an imagined episode as from a real one.
@@ -328,13 +356,7 @@ impl DynaDqn {
 
     /// Imagines, and pays for the most promising plans, until as many evaluations are spent as asked for. Returns the rank correlation of
     /// promises and returns; NaN if nothing was paid for.
-    fn confirm(
-        &mut self,
-        env: &mut dyn Environment,
-        evaluations: usize,
-        seed: Seed,
-        rng: &mut ChaCha8Rng,
-    ) -> Result<f64> {
+    fn confirm(&mut self, env: &mut dyn Environment, evaluations: usize, rng: &mut ChaCha8Rng) -> Result<f64> {
         let mut left = evaluations;
         let (mut promised, mut followed) = (Vec::new(), Vec::new());
         while left > 0 {
@@ -352,13 +374,16 @@ impl DynaDqn {
                     episodes.push(imagined);
                 }
             }
-            episodes.sort_by(|a, b| b.promise.total_cmp(&a.promise));
-            episodes.truncate(wave);
             if episodes.is_empty() {
                 break;
             }
-            promised.extend(episodes.iter().map(|imagined| imagined.promise));
-            let plans: Vec<Vec<Action>> = episodes.into_iter().map(|imagined| self.remember(imagined)).collect();
+            let mut episodes = self.promising(episodes);
+            episodes.truncate(wave);
+            promised.extend(episodes.iter().map(|(promise, _)| *promise));
+            let plans: Vec<Vec<Action>> = episodes
+                .into_iter()
+                .map(|(_, imagined)| self.remember(imagined))
+                .collect();
             for _ in 0..self.settings.updates * plans.len() {
                 self.dqn.update(1.0, rng);
             }
@@ -371,7 +396,7 @@ impl DynaDqn {
                 }
                 self.keep(plan, earned);
             }
-            self.fit(seed);
+            self.fit();
             left -= wave;
         }
         Ok(if followed.is_empty() {
@@ -391,13 +416,6 @@ fn outlook(env: &dyn Environment, plan: &[Action], actions: &[Action]) -> Result
     walk.outlook(actions)
 }
 
-/// A plan whatever its order.
-fn sorted(plan: &[Action]) -> Vec<Action> {
-    let mut sorted = plan.to_vec();
-    sorted.sort_unstable();
-    sorted
-}
-
 impl Agent for DynaDqn {
     fn train(
         &mut self,
@@ -408,7 +426,7 @@ impl Agent for DynaDqn {
         let mut rng = seed.derive("dyna-dqn").rng();
         self.lookahead = self.settings.lookahead.min(self.dqn.set_pace(env)?);
         let (mut episode, mut steps, mut idle) = (0, 0, 0);
-        while idle < PATIENCE {
+        while idle < SETTLED {
             let before = env.remaining();
             if before == 0 {
                 break;
@@ -416,13 +434,13 @@ impl Agent for DynaDqn {
             let Some((course, loss)) = self.real_episode(env, seed.index(episode), &mut rng)? else {
                 break;
             };
-            self.fit(seed);
+            self.fit();
             episode += 1;
             steps += course.plan.len() as u64;
             let spent = before - env.remaining();
             let agreement = if self.fitted > 0 {
                 let paid = (self.settings.confirmed * spent as f64).ceil() as usize;
-                self.confirm(env, paid, seed.derive("fit"), &mut rng)?
+                self.confirm(env, paid, &mut rng)?
             } else {
                 f64::NAN
             };
@@ -435,6 +453,23 @@ impl Agent for DynaDqn {
                 agreement,
             })?;
             idle = if env.remaining() == before { idle + 1 } else { 0 };
+        }
+        // Episodes meet nothing new: what is left is for imagined plans.
+        while self.fitted > 0 {
+            let before = env.remaining();
+            let agreement = self.confirm(env, WAVE, &mut rng)?;
+            if env.remaining() == before {
+                break;
+            }
+            episode += 1;
+            log(&TrainEvent {
+                episode,
+                steps,
+                episode_return: self.elite[0].0,
+                loss: f64::NAN,
+                epsilon: 0.0,
+                agreement,
+            })?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Agents: they learn what to add from what it earned.
 
+mod beyond;
 pub mod dqn;
 pub mod dyna_dqn;
 pub mod network;

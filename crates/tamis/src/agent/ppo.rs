@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Agent, TrainEvent,
-    dqn::{PATIENCE, best, legal},
+    beyond::{Beyond, SETTLED},
+    dqn::{best, legal},
     network::NetworkKind,
     policy::{ActorCritic, Losses, Sample, Weights},
 };
@@ -199,6 +200,12 @@ impl Ppo {
         (last, log[last])
     }
 
+    /// The likeliest action.
+    fn choose(&self, seen: &Observation) -> Action {
+        let log = self.networks.judge(&[seen]).remove(0).log_probabilities;
+        best(&legal(seen), |action| f64::from(log[action]))
+    }
+
     /// Imagines episodes to their ends and pays for their last states.
     fn play_for_the_end(&self, env: &mut dyn Environment, rng: &mut ChaCha8Rng) -> Result<Vec<Episode>> {
         let count = self
@@ -356,9 +363,15 @@ impl Agent for Ppo {
     ) -> Result<()> {
         let mut rng = seed.derive("ppo").rng();
         let (mut episode, mut steps, mut idle) = (0, 0, 0);
+        let mut beyond = Beyond::default();
         for round in 0.. {
             let before = env.remaining();
-            if before == 0 || idle == PATIENCE {
+            if before == 0 {
+                break;
+            }
+            if idle == SETTLED {
+                // The policy draws nothing new any more, and has nothing to learn from single plans.
+                while beyond.look(env, |seen| (self.choose(seen), 0.0), &mut rng)?.is_some() {}
                 break;
             }
             let episodes = match self.settings.pay {
@@ -370,12 +383,14 @@ impl Agent for Ppo {
             }
             let losses = self.update(&episodes, &mut rng);
             for played in &episodes {
+                let earned = played.rewards.iter().sum();
+                beyond.note(&played.actions, earned);
                 episode += 1;
                 steps += played.actions.len() as u64;
                 log(&TrainEvent {
                     episode,
                     steps,
-                    episode_return: played.rewards.iter().sum(),
+                    episode_return: earned,
                     loss: losses.policy + losses.value,
                     epsilon: 0.0,
                     agreement: f64::NAN,
@@ -387,8 +402,7 @@ impl Agent for Ppo {
     }
 
     fn act(&mut self, observation: &Observation) -> Action {
-        let log = self.networks.judge(&[observation]).remove(0).log_probabilities;
-        best(&legal(observation), |action| f64::from(log[action]))
+        self.choose(observation)
     }
 }
 
