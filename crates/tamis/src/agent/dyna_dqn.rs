@@ -1,15 +1,17 @@
 //! DynaDQN: deep Q-learning that also learns from episodes it only imagines.
 //!
 //! Transitions of a selection problem are known; only scores cost. So the model that Dyna learns is one of the score
-//! ([`Ensemble`]), and an imagined episode visits real states with predicted rewards. Three things alternate until the
+//! ([`GaussianProcess`]), and an imagined episode visits real states with predicted rewards. Three things alternate until the
 //! evaluations are spent:
 //!
 //! 1. **A real episode** of the [`Dqn`], which pays for few actions a step: those that the Q-network or the model takes to be
 //!    best, counting what the model is unsure of in their favour. Every score paid for teaches both.
 //! 2. **Imagined episodes**: each keeps all but a few actions of one of the best plans known and is played to the end by the
-//!    greatest predicted gain plus the network's calibrated future. They are replayed for Q-learning like real ones.
+//!    greatest predicted gain plus the network's calibrated future, but for a share of random actions. They are replayed for
+//!    Q-learning like real ones.
 //! 3. **Confirmation**: the imagined plans of the greatest predicted return, again with a bonus for uncertainty, are paid for,
-//!    one evaluation each, and teach the model where it was wrong.
+//!    one evaluation each, and teach the model where it was wrong. Once real episodes meet nothing new, all that is left is
+//!    spent so.
 //!
 //! Sources: Sutton 1990 (Dyna); Peng et al. 2018 (Dyna with deep Q-networks); Ecoffet et al. 2021 (going back to the best
 //! states first); Shaw 1998 (keeping a part of the best solution and building the rest anew).
