@@ -6,12 +6,12 @@
 
     python3 benches/headline.py --ladder ...    # instead: how well each reward ranks selections as the fine-tuned target does
 
-A case is a pool of at most --rows training rows and the validation and test rows of one task. `total` counts everything that a user
-waits for: embedding, clustering, adapting, search, fine-tune; embeddings are made anew for every choice (no cache).
-What is finished is kept in <out>/cells.json; a second start goes on from there.
+A case is a pool of at most --rows training rows and the validation and test rows of one task. Cells run side by side, each on one
+core; their seconds count everything that a user waits for: embedding, clustering, adapting, search, fine-tune. What is finished is kept in <out>/cells.json; a second start goes on from there.
 """
 
 import argparse
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -19,7 +19,7 @@ import random
 import shutil
 import statistics
 import subprocess
-import time
+import threading
 
 from built import program
 
@@ -66,35 +66,49 @@ def files_of(arguments, name):
 
 
 def run(arguments, *command):
-    """Seconds that the command took."""
-    began = time.perf_counter()
     subprocess.run([str(part) for part in [arguments.tamis, *command]], check=True, stdout=subprocess.DEVNULL,
                    stderr=subprocess.DEVNULL)
-    return time.perf_counter() - began
 
 
-def fine_tuned(arguments, name, seed, *what, epochs=None):
-    out = arguments.out / "work"
-    shutil.rmtree(out, ignore_errors=True)
-    seconds = run(arguments, "finetune", *files_of(arguments, name), "--model", arguments.model, "--epochs",
-                  epochs or arguments.epochs, "--max-length", arguments.max_length, "--seed", seed, "--out", out, *what)
+def work(arguments, key):
+    """An empty folder for one cell."""
+    folder = arguments.out / "work" / "".join(letter if letter.isalnum() else "-" for letter in key)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def fine_tuned(arguments, name, seed, folder, *what, epochs=None):
+    out = folder / "target"
+    run(arguments, "finetune", *files_of(arguments, name), "--model", arguments.model, "--epochs", epochs or arguments.epochs,
+        "--max-length", arguments.max_length, "--seed", seed, "--threads", 1, "--out", out, *what)
     record = json.loads((out / "metrics.json").read_text())
+    shutil.rmtree(folder)
     score = record["test"]["macro_f1" if CASES[name][3] == "macro-f1" else "accuracy"]
-    return {"score": score, "seconds": record["train_seconds"], "wall": seconds}
+    return {"score": score, "seconds": record["train_seconds"]}
 
 
-def chosen(arguments, name, seed, extra):
-    """Selects, then fine-tunes on the choice."""
-    run_folder = arguments.out / "choice"
-    shutil.rmtree(run_folder, ignore_errors=True)
-    cache = arguments.out / "no-cache"
-    shutil.rmtree(cache, ignore_errors=True)
-    config = arguments.out / "select.toml"
+def selected(arguments, name, seed, folder, extra):
+    """Selects into the folder; the seconds of its stages."""
+    config = folder / "select.toml"
     config.write_text(f"[finetune.train]\nepochs = {arguments.epochs}\nmax_length = {arguments.max_length}\n", encoding="utf-8")
-    seconds = run(arguments, "select", *files_of(arguments, name), "--order", "random", "--config", config, "--embedder", arguments.model,
-                  "--metric", CASES[name][3], "--budget", arguments.budget, "--seed", seed, "--out", run_folder, "--cache", cache, *extra)
-    cell = fine_tuned(arguments, name, seed, "--selection", run_folder)
-    return {**cell, "seconds": cell["seconds"] + seconds}
+    out = folder / "choice"
+    run(arguments, "select", *files_of(arguments, name), "--config", config, "--embedder", arguments.model, "--metric", CASES[name][3],
+        "--budget", arguments.budget, "--seed", seed, "--threads", 1, "--out", out, "--cache", arguments.out / "cache" / name, *extra)
+    return {stage["name"]: stage["seconds"] for stage in json.loads((out / "selection.json").read_text())["stages"]}
+
+
+def embedding(arguments, name, seed, folder):
+    """The seconds of embedding all three files, which fills the cache of this case."""
+    shutil.rmtree(arguments.out / "cache" / name, ignore_errors=True)
+    return {"seconds": selected(arguments, name, seed, folder, ["--agent", "random", "--max-evaluations", "10"])["embed"]}
+
+
+def chosen(arguments, name, seed, folder, extra, embed):
+    """Selects, then fine-tunes on the choice; its seconds count the embedding, as if there were no cache."""
+    stages = selected(arguments, name, seed, folder, extra)
+    cell = fine_tuned(arguments, name, seed, folder, "--selection", folder / "choice")
+    return {**cell, "seconds": cell["seconds"] + embed + sum(stages.values()) - stages["embed"]}
 
 
 def ladder(arguments, name):
@@ -138,37 +152,48 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--way", action="append", metavar="NAME=FLAGS", help="a way to choose, as flags of `tamis select`")
     parser.add_argument("--tamis", type=pathlib.Path, help="the binary; the release build by default")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many cells run side by side")
     parser.add_argument("--ladder", action="store_true")
     arguments = parser.parse_args()
     arguments.tamis = arguments.tamis or program()
     arguments.model = arguments.model.resolve()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    ways = dict(way.split("=", 1) for way in arguments.way or ["frozen probe=", "adapted probe=--adapt 5%"])
+    ways = dict(way.split("=", 1) for way in arguments.way or ["`tamis select`="])
     path = arguments.out / "cells.json"
     cells = json.loads(path.read_text()) if path.exists() else {}
 
-    def cell(key, make):
+    lock = threading.Lock()
+
+    def cell(key, make, *more, **named):
+        name, _, seed = key.split("/")
         if key not in cells:
-            cells[key] = make()
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(cells, indent=1))
-            os.replace(partial, path)
+            made = make(arguments, name, int(seed), work(arguments, key), *more, **named)
+            with lock:
+                cells[key] = made
+                partial = path.with_suffix(".partial")
+                partial.write_text(json.dumps(cells, indent=1))
+                os.replace(partial, path)
         return cells[key]
 
     for name in arguments.case or CASES:
         if arguments.ladder:
             ladder(arguments, name)
             continue
-        rows = {"random rows": [cell(f"{name}/random/{seed}", lambda seed=seed: fine_tuned(
-            arguments, name, seed, "--sample", arguments.budget)) for seed in range(arguments.random_seeds)]}
-        for way, flags in ways.items():
-            rows[way] = [cell(f"{name}/{way}/{seed}", lambda seed=seed, flags=flags: chosen(arguments, name, seed, flags.split()))
-                         for seed in range(arguments.seeds)]
-        if arguments.everything_epochs:
-            rows["everything"] = [cell(f"{name}/everything/0", lambda: fine_tuned(
-                arguments, name, 0, epochs=arguments.everything_epochs))]
+        files_of(arguments, name)
+        embed = cell(f"{name}/embedding/0", embedding)["seconds"]
+        with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
+            rows = {}
+            # The longest begins first.
+            if arguments.everything_epochs:
+                epochs = arguments.everything_epochs
+                rows["everything"] = [pool.submit(cell, f"{name}/everything/0", fine_tuned, epochs=epochs)]
+            rows["random rows"] = [pool.submit(cell, f"{name}/random/{seed}", fine_tuned, "--sample", arguments.budget)
+                                   for seed in range(arguments.random_seeds)]
+            for way, flags in ways.items():
+                rows[way] = [pool.submit(cell, f"{name}/{way}/{seed}", chosen, flags.split(), embed) for seed in range(arguments.seeds)]
+            rows = {label: [entry.result() for entry in entries] for label, entries in rows.items()}
         print(f"### {name}, {CASES[name][3]}, {arguments.budget} of {arguments.rows} rows\n")
-        print("| trained on | test | above random rows | seconds in all |\n|---|---|---|---|")
+        print("| trained on | test | above random rows | core-seconds in all |\n|---|---|---|---|")
         base = [entry["score"] for entry in rows["random rows"]]
         spread = statistics.stdev(base) if len(base) > 1 else 0.0
         for label, entries in rows.items():

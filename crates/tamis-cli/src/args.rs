@@ -114,14 +114,16 @@ pub(crate) struct SelectArgs {
     /// How much one action takes: a number of rows, "80 steps" (rows for as many), `cluster` or `auto` [default: auto]
     #[arg(long, value_name = "ROWS|STEPS|cluster|auto", help_heading = "Search")]
     chunk: Option<String>,
-    /// In which order the rows of a cluster are taken: representative (those first that resemble the whole cluster)
-    /// or random [default: representative]
+    /// In which order the rows of a cluster are taken: relevant (those most like validation rows first), representative
+    /// (those most like the whole cluster), random, or auto (relevant where validation rows differ from the pool, else
+    /// representative) [default: auto]
     #[arg(long, help_heading = "Search")]
     order: Option<String>,
     /// What is measured: accuracy, macro-f1 or log-loss [default: accuracy]
     #[arg(long, help_heading = "Search")]
     metric: Option<String>,
-    /// The form of the metric that agents are rewarded by: soft, hard, auc, calibrated or matched [default: soft]
+    /// The form of the metric that agents are rewarded by: soft, hard, auc, calibrated, matched; log-loss, whatever the
+    /// metric; or auto (log-loss where validation rows differ from the pool, else soft) [default: auto]
     #[arg(long, help_heading = "Search")]
     reward: Option<String>,
     /// What is trained at every state: probe (a ridge probe, a millisecond) or finetune (the target, seconds) [default: probe]

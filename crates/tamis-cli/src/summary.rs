@@ -90,6 +90,13 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::R
         }
     }
     let data = &record.data;
+    if record.settings["order"] == "relevant" {
+        writeln!(
+            text,
+            "\nValidation rows differ from the pool (AUC {:.2}): of each cluster those most like them were taken first",
+            data.separability
+        )?;
+    }
     writeln!(
         text,
         "\nRead: {} training rows; {} repeat another, {} also stand in validation or test, {} were bad",

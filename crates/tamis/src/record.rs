@@ -161,6 +161,8 @@ pub struct DataRecord {
     pub leaks: Leaks,
     /// Rows that could not be used.
     pub rejects: u64,
+    /// How well reward rows are told from the pool by their vectors: the AUC, 0.5 where they are alike.
+    pub separability: f64,
 }
 
 /// One stage of a run.

@@ -17,7 +17,7 @@ fn bytes(values: &[f32]) -> Vec<u8> {
 }
 
 /// A NumPy array of four columns.
-fn npy(values: &[f32]) -> Vec<u8> {
+pub(crate) fn npy(values: &[f32]) -> Vec<u8> {
     let header = format!(
         "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, 4), }}\n",
         values.len() / 4

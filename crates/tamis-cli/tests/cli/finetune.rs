@@ -197,8 +197,8 @@ fn the_proxy_is_checked_against_the_target() {
         "{said}"
     );
     let record: Value = serde_json::from_str(&fixture.read("check/check_proxy.json")).expect("JSON");
-    // one of each of four kinds, and one by each of two probes and five rewards
-    assert_eq!(record["states"].as_array().map(Vec::len), Some(14));
+    // one of each of four kinds, and one by each of two probes and six rewards
+    assert_eq!(record["states"].as_array().map(Vec::len), Some(16));
     assert!(record["rungs"][0]["agreement"]["spearman"]["value"].is_f64());
     assert!(said.contains("To tell apart two selections"), "{said}");
     let telling = &record["telling"];

@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use crate::fixture::{Fixture, exists, succeeds};
+use crate::{
+    bad_vectors::npy,
+    fixture::{Fixture, exists, succeeds},
+};
 
 #[test]
 fn the_chosen_rows_are_the_users_own_in_their_order() {
@@ -111,6 +114,8 @@ fn every_way_to_spend_the_budget_meets_it() {
         ("calibrated", &["--reward", "calibrated", "--agent", "greedy"]),
         ("matched", &["--reward", "matched", "--metric", "macro-f1"]),
         ("loss", &["--metric", "log-loss"]),
+        ("proper", &["--reward", "log-loss"]),
+        ("relevant", &["--order", "relevant"]),
         ("tokens", &["--budget", "400 tokens"]),
         ("time", &["--max-time", "30"]),
     ] {
@@ -122,7 +127,7 @@ fn every_way_to_spend_the_budget_meets_it() {
             "auc" => "auc",
             "calibrated" => "calibrated_log_loss",
             "matched" => "matched_macro_f1",
-            "loss" => "log_loss",
+            "loss" | "proper" => "log_loss",
             _ => "soft_accuracy",
         };
         assert_eq!(record["scores"]["reward"]["metric"], rewarded_by);
@@ -133,6 +138,53 @@ fn every_way_to_spend_the_budget_meets_it() {
             assert_eq!(rows, 48, "{out}");
         }
     }
+}
+
+#[test]
+fn what_auto_means_depends_on_whether_validation_rows_are_of_the_pools_kind() {
+    let fixture = Fixture::new();
+    // One vector a row of the three files. A quarter of the training rows stand on the side where, if they differ, all others do.
+    let vectors = |differ: bool| -> Vec<f32> {
+        let side = |row: usize| {
+            let other = differ && row < 480 && !row.is_multiple_of(4);
+            if other { -1.0 } else { 1.0 }
+        };
+        let noise = |row: usize, axis: usize| ((row * 31 + axis * 17 + 1) as f32 * 12.9898).sin();
+        (0..480 + 90 + 60)
+            .flat_map(|row| [side(row), noise(row, 1), noise(row, 2), noise(row, 3)])
+            .collect()
+    };
+    let run = |vectors: &str, out: &str, more: &[&str]| -> (String, Value) {
+        let summary = succeeds(fixture.select(out, &[&["--embedder", vectors], more].concat()));
+        let record = serde_json::from_str(&fixture.read(&format!("{out}/selection.json"))).expect("JSON");
+        (summary, record)
+    };
+    let decided = |record: &Value| ["order", "reward"].map(|name| record["settings"][name].as_str().map(str::to_owned));
+    let [representative, relevant] =
+        [["representative", "soft"], ["relevant", "log-loss"]].map(|two| two.map(|name| Some(name.to_owned())));
+
+    std::fs::write(fixture.path("alike.npy"), npy(&vectors(false))).expect("writes");
+    let (summary, record) = run("alike.npy", "alike", &[]);
+    assert_eq!(decided(&record), representative);
+    assert!(!summary.contains("differ from the pool"), "{summary}");
+
+    std::fs::write(fixture.path("other.npy"), npy(&vectors(true))).expect("writes");
+    let (summary, record) = run("other.npy", "other", &[]);
+    assert_eq!(decided(&record), relevant);
+    assert!(summary.contains("differ from the pool (AUC 0.8"), "{summary}");
+    // With a single cluster there is nothing to decide: the rows most like those of validation are taken.
+    let (_, record) = run("other.npy", "one", &["--clusters", "1"]);
+    let rows = record["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 48);
+    assert!(
+        rows.iter().all(|row| row["row"].as_u64().expect("a row") % 4 == 1),
+        "{rows:?}"
+    );
+
+    // A second start is the same run, and what the user says stands.
+    run("other.npy", "other", &[]);
+    let (_, record) = run("other.npy", "told", &["--order", "representative", "--reward", "soft"]);
+    assert_eq!(decided(&record), representative);
 }
 
 #[test]

@@ -12,10 +12,9 @@
 
 use std::collections::BinaryHeap;
 
-use rand::seq::index;
 use rayon::prelude::*;
 
-use super::{Purse, ranked::Ranked};
+use super::{Purse, ranked::Ranked, sample};
 use crate::{
     Error, Matrix, Monitor, Result,
     budget::Limit,
@@ -40,16 +39,7 @@ const MOST_KEPT: usize = 512;
 
 /// The rows that are to be represented, in ascending order: all of them, or a sample.
 pub fn represented(rows: usize, seed: Seed) -> Vec<u32> {
-    if rows <= MOST_REPRESENTED {
-        return (0..rows as u32).collect();
-    }
-    let mut rng = seed.derive("represented").rng();
-    let mut sample: Vec<u32> = index::sample(&mut rng, rows, MOST_REPRESENTED)
-        .iter()
-        .map(|row| row as u32)
-        .collect();
-    sample.sort_unstable();
-    sample
+    sample(rows, MOST_REPRESENTED, seed.derive("represented"))
 }
 
 /// The sum over the represented rows of the largest similarity to a chosen row, at least 0; higher is better. Vectors are unit

@@ -6,12 +6,13 @@ mod k_centre;
 mod order;
 mod purse;
 mod ranked;
+pub mod relevance;
 mod similarity;
 mod stratified;
 
 use std::{fmt, str::FromStr};
 
-use rand::seq::SliceRandom;
+use rand::seq::{SliceRandom, index};
 
 pub use purse::Purse;
 
@@ -52,6 +53,8 @@ pub enum Heuristic {
     FacilityLocation,
     /// The rows most similar to each row of the reward fold in turn: RDS+.
     Similarity,
+    /// The rows that a linear classifier takes for rows of the reward fold.
+    Relevance,
     /// The rows with the highest loss.
     Hardest,
     /// The rows with the lowest loss.
@@ -62,7 +65,7 @@ pub enum Heuristic {
 
 impl Heuristic {
     /// Every rule with its name on the command line.
-    pub const NAMES: [(Self, &'static str); 10] = [
+    pub const NAMES: [(Self, &'static str); 11] = [
         (Self::Stratified, "stratified"),
         (Self::Longest, "longest"),
         (Self::Shortest, "shortest"),
@@ -70,6 +73,7 @@ impl Heuristic {
         (Self::KCentre, "k-centre"),
         (Self::FacilityLocation, "facility-location"),
         (Self::Similarity, "similarity"),
+        (Self::Relevance, "relevance"),
         (Self::Hardest, "hardest"),
         (Self::Easiest, "easiest"),
         (Self::Median, "median"),
@@ -90,6 +94,7 @@ impl Heuristic {
             Self::KCentre => k_centre::spend(&mut purse, view, limit, monitor)?,
             Self::FacilityLocation => facility_location::spend(&mut purse, view.vectors, seed, monitor)?,
             Self::Similarity => similarity::spend(&mut purse, view, limit, seed, monitor)?,
+            Self::Relevance => purse.spend(relevance::order(view.vectors, view.fold_vectors, seed)?),
             Self::Hardest => purse.spend(order::hardest(&(view.losses)()?)),
             Self::Easiest => purse.spend(order::easiest(&(view.losses)()?)),
             Self::Median => purse.spend(order::median(&(view.losses)()?)),
@@ -122,6 +127,19 @@ fn shuffled(rows: usize, seed: Seed) -> Vec<u32> {
     let mut order: Vec<u32> = (0..rows as u32).collect();
     order.shuffle(&mut seed.rng());
     order
+}
+
+/// All numbers below `rows`, or `most` of them at random; ascending.
+fn sample(rows: usize, most: usize, seed: Seed) -> Vec<u32> {
+    if rows <= most {
+        return (0..rows as u32).collect();
+    }
+    let mut sample: Vec<u32> = index::sample(&mut seed.rng(), rows, most)
+        .iter()
+        .map(|row| row as u32)
+        .collect();
+    sample.sort_unstable();
+    sample
 }
 
 /// About how many rows a limit comes to, at most all: exact in rows, by the mean price in tokens.

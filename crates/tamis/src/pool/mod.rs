@@ -270,11 +270,15 @@ pub fn members(assignment: &[u32], clusters: usize, seed: Seed) -> Vec<Vec<u32>>
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RowOrder {
+    /// Relevant ones first where validation rows can be told from the pool, else representative ones.
+    #[default]
+    Auto,
+    /// Those first that resemble the validation rows more than the pool.
+    Relevant,
+    /// Those first that resemble the cluster as a whole: by facility location.
+    Representative,
     /// At random.
     Random,
-    /// Those first that resemble the cluster as a whole: by facility location.
-    #[default]
-    Representative,
 }
 
 impl FromStr for RowOrder {
@@ -282,11 +286,13 @@ impl FromStr for RowOrder {
 
     fn from_str(text: &str) -> Result<Self> {
         match text {
-            "random" => Ok(Self::Random),
+            "auto" => Ok(Self::Auto),
+            "relevant" => Ok(Self::Relevant),
             "representative" => Ok(Self::Representative),
+            "random" => Ok(Self::Random),
             _ => Err(Error::setting(
                 "--order",
-                "random or representative",
+                "auto, relevant, representative or random",
                 format!("`{text}`"),
             )),
         }

@@ -475,6 +475,7 @@ mod tests {
                 duplicates: 3,
                 leaks: Default::default(),
                 rejects: 0,
+                separability: 0.5,
             },
             stages: vec![StageRecord {
                 name: "select".into(),

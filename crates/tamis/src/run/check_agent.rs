@@ -21,6 +21,7 @@ use crate::{
     budget::Limit,
     check::power::mean_and_sd,
     cluster::{self, KMeansSettings},
+    heuristic::relevance,
     ledger::Ledger,
     monitor::Quiet,
     pool::{Grain, Pool},
@@ -200,8 +201,11 @@ pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Resu
         &mut stages,
         monitor,
     )?;
-    let probe = tuned.probe(select.reward_metric(), select)?;
     let views = vectors::one_each(&embedded[0]).gather(&dataset.pool);
+    let fold_views = vectors::one_each_of(&embedded[1], &folds.reward);
+    let separability = relevance::separability(&views, &fold_views, select.seed.derive("pool"))?;
+    let select = &select.resolved(separability, (views.rows(), fold_views.rows()));
+    let probe = tuned.probe(select.reward_metric(), select)?;
     let rows = match limit {
         Limit::Rows(rows) => rows,
         // As many rows as the tokens make on average.

@@ -33,12 +33,13 @@ use crate::{
 };
 
 /// The forms in which every rung's probabilities are scored.
-const FORMS: [RewardKind; 5] = [
+const FORMS: [RewardKind; 6] = [
     RewardKind::Soft,
     RewardKind::Hard,
     RewardKind::Auc,
     RewardKind::Calibrated,
     RewardKind::Matched,
+    RewardKind::LogLoss,
 ];
 
 /// The settings of a check of the proxy.
@@ -144,7 +145,7 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
     }
     let target = Target::load(&select, &dataset)?;
     let mut ledger = folder::open(&select, &dataset.fingerprint)?;
-    let prepared = prepare(&select, &dataset, &mut stages, monitor)?;
+    let prepared = prepare(&select, (&dataset, &folds), &mut stages, monitor)?;
     let (tokens, limit) = (prepared.tokens.as_slice(), prepared.limit);
     let both = (&dataset, &folds);
     let frozen = Features::Embedded(&prepared.embedded);
@@ -306,7 +307,7 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
         verdict: verdict(
             &rungs,
             &checked,
-            (in_use(&settings.select), &select.reward_metric().to_string()),
+            (in_use(&settings.select), &prepared.settings.reward_metric().to_string()),
             &costs,
         ),
         states: checked,

@@ -38,13 +38,16 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
     let mut ledger = folder::open(settings, &dataset.fingerprint)?;
     data::write_rejects(&dataset.rejects, &settings.out)?;
     let Prepared {
+        settings: resolved,
         embedded,
         tokens,
         limit,
         clusters,
         statistics,
         pool,
-    } = prepare(settings, &dataset, &mut stages, monitor)?;
+        separability,
+    } = prepare(settings, (&dataset, &folds), &mut stages, monitor)?;
+    let (given, settings) = (settings, &resolved);
     let (target, adapted) = target_and_features(settings, &dataset, &tokens, &mut stages, monitor)?;
     let features = adapted
         .as_deref()
@@ -171,9 +174,10 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
             duplicates: dataset.duplicates,
             leaks: dataset.leaks,
             rejects: dataset.rejects.len() as u64,
+            separability,
         },
         stages: stages.into_records(),
-        command: command(settings)?,
+        command: command(given)?,
         settings: serde_json::to_value(settings).unwrap_or_default(),
     };
     folder::write_json(&settings.out.join("selection.json"), &record)?;

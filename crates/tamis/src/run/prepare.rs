@@ -18,7 +18,7 @@ use crate::{
     data::{self, Dataset, Split},
     embed::Embedded,
     folds::Folds,
-    heuristic::facility_location,
+    heuristic::{facility_location, relevance},
     metric::{Metric, MetricKind, row_losses},
     pool::{self, Grain, Pool, RowOrder},
     proxy::{
@@ -59,40 +59,50 @@ fn check_against_pool(settings: &SelectSettings, rows: usize) -> Result<()> {
 
 /// What no budget changes: vectors and clusters.
 pub(super) struct Grouped {
+    /// Those given, each `auto` decided.
+    pub(super) settings: SelectSettings,
     pub(super) embedded: Vec<Embedded>,
     /// What each row of the pool costs.
     pub(super) tokens: Vec<u32>,
     /// One vector a row of the pool.
     pub(super) views: Matrix,
+    /// One vector a row of the reward fold.
+    pub(super) fold_views: Matrix,
     pub(super) clusters: Clusters,
+    /// The AUC with which rows of the reward fold are told from the pool.
+    pub(super) separability: f64,
     /// Each cluster's rows, as places in the pool, in the order in which they are taken.
     members: Vec<Vec<u32>>,
 }
 
-/// How many rows of a cluster are put in order at most; those behind them follow at random.
+/// How many rows of a cluster are put in representative order at most; those behind them follow at random.
 const MOST_ORDERED: usize = 1000;
 
-/// The rows of each cluster in the order in which they are taken.
+/// The rows of each cluster in the order in which they are taken, which is never `auto`.
 fn ordered(
-    settings: &SelectSettings,
+    order: RowOrder,
+    (pool, fold): (&Matrix, &Matrix),
     clusters: &Clusters,
-    views: &Matrix,
-    stages: &mut Stages<'_>,
+    seed: Seed,
     monitor: &dyn Monitor,
 ) -> Result<Vec<Vec<u32>>> {
-    let seed = settings.seed.derive("pool");
     let mut members = pool::members(&clusters.assignment, clusters.centroids.rows(), seed);
-    if settings.order == RowOrder::Representative {
-        stages.run("order", None, || {
-            members.par_iter_mut().try_for_each(|members| {
-                let order = facility_location::order(&views.gather(members), MOST_ORDERED, seed, monitor)?;
-                let mut first = vec![false; members.len()];
-                order.iter().for_each(|&i| first[i as usize] = true);
-                let rest = (0..members.len() as u32).filter(|&i| !first[i as usize]);
-                *members = order.iter().copied().chain(rest).map(|i| members[i as usize]).collect();
-                Ok::<(), Error>(())
-            })
-        })?;
+    match order {
+        RowOrder::Random => {}
+        RowOrder::Relevant => {
+            let relevance = relevance::relevance(pool, fold, seed)?;
+            for members in &mut members {
+                members.sort_by(|&a, &b| relevance[b as usize].total_cmp(&relevance[a as usize]));
+            }
+        }
+        RowOrder::Auto | RowOrder::Representative => members.par_iter_mut().try_for_each(|members| {
+            let order = facility_location::order(&pool.gather(members), MOST_ORDERED, seed, monitor)?;
+            let mut first = vec![false; members.len()];
+            order.iter().for_each(|&i| first[i as usize] = true);
+            let rest = (0..members.len() as u32).filter(|&i| !first[i as usize]);
+            *members = order.iter().copied().chain(rest).map(|i| members[i as usize]).collect();
+            Ok::<(), Error>(())
+        })?,
     }
     Ok(members)
 }
@@ -100,7 +110,7 @@ fn ordered(
 /// Embeds, where vectors and the price of rows are not known yet, and clusters.
 pub(super) fn group(
     settings: &SelectSettings,
-    dataset: &Dataset,
+    (dataset, folds): (&Dataset, &Folds),
     known: Option<(Vec<Embedded>, Vec<u32>)>,
     stages: &mut Stages<'_>,
     monitor: &dyn Monitor,
@@ -117,12 +127,22 @@ pub(super) fn group(
         };
         cluster::k_means(&views, &k_means, settings.seed.derive("k-means"), monitor)
     })?;
-    let members = ordered(settings, &clusters, &views, stages, monitor)?;
+    let fold_views = vectors::one_each_of(&embedded[1], &folds.reward);
+    let (separability, settings, members) = stages.run("order", None, || {
+        let seed = settings.seed.derive("pool");
+        let separability = relevance::separability(&views, &fold_views, seed)?;
+        let settings = settings.resolved(separability, (views.rows(), fold_views.rows()));
+        let members = ordered(settings.order, (&views, &fold_views), &clusters, seed, monitor)?;
+        Ok((separability, settings, members))
+    })?;
     Ok(Grouped {
+        settings,
         embedded,
         tokens,
         views,
+        fold_views,
         clusters,
+        separability,
         members,
     })
 }
@@ -137,6 +157,8 @@ impl Grouped {
 
 /// The pool and what it was made from.
 pub(super) struct Prepared {
+    /// Those given, each `auto` decided.
+    pub(super) settings: SelectSettings,
     pub(super) embedded: Vec<Embedded>,
     /// What each row of the pool costs.
     pub(super) tokens: Vec<u32>,
@@ -144,35 +166,41 @@ pub(super) struct Prepared {
     pub(super) clusters: Clusters,
     pub(super) statistics: Vec<ClusterStatistics>,
     pub(super) pool: Pool,
+    /// As in [`Grouped`].
+    pub(super) separability: f64,
 }
 
 /// Embeds, clusters and cuts into chunks.
 pub(super) fn prepare(
     settings: &SelectSettings,
-    dataset: &Dataset,
+    (dataset, folds): (&Dataset, &Folds),
     stages: &mut Stages<'_>,
     monitor: &dyn Monitor,
 ) -> Result<Prepared> {
-    let grouped = group(settings, dataset, None, stages, monitor)?;
+    let grouped = group(settings, (dataset, folds), None, stages, monitor)?;
     let limit = limit_of(settings.budget, &grouped.tokens)?;
     let pool = grouped.pool(dataset, settings.chunk, limit);
     let Grouped {
+        settings,
         embedded,
         tokens,
         views,
         clusters,
+        separability,
         ..
     } = grouped;
     let statistics = stages.run("describe", None, || {
         Ok(describe::statistics(dataset, &clusters, &views))
     })?;
     Ok(Prepared {
+        settings,
         embedded,
         tokens,
         limit,
         clusters,
         statistics,
         pool,
+        separability,
     })
 }
 

@@ -210,7 +210,9 @@ fn choose(study: &StudySettings, ground: &Ground<'_>, job: &Job, monitor: &dyn M
             let chosen = by_rule(*rule, ground, plot.limit, seed, monitor)?;
             let prepare = match rule {
                 Heuristic::Stratified | Heuristic::Longest | Heuristic::Shortest | Heuristic::Frequency => 0.0,
-                Heuristic::KCentre | Heuristic::FacilityLocation | Heuristic::Similarity => prepared.embed,
+                Heuristic::KCentre | Heuristic::FacilityLocation | Heuristic::Similarity | Heuristic::Relevance => {
+                    prepared.embed
+                }
                 Heuristic::Hardest | Heuristic::Easiest | Heuristic::Median => prepared.embed + prepared.probe,
             };
             let rows = chosen.into_iter().map(|i| ground.dataset.pool[i as usize]).collect();
@@ -261,7 +263,7 @@ fn by_rule(rule: Heuristic, ground: &Ground<'_>, limit: Limit, seed: Seed, monit
         texts: &|i| train.examples[pool[i] as usize].input.texts(),
         tokens: &ground.grouped.tokens,
         targets: &targets,
-        fold_vectors: &ground.fold_vectors,
+        fold_vectors: &ground.grouped.fold_views,
         fold_texts: &|i| validation.examples[ground.folds.reward[i] as usize].input.texts(),
         losses: &losses,
     };

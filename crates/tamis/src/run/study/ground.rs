@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::StudySettings;
 use crate::{
-    Matrix, Monitor, Result,
+    Monitor, Result,
     budget::{Budget, Limit},
     data::Dataset,
     folds::Folds,
@@ -17,7 +17,6 @@ use crate::{
         settings::{ProxyKind, SelectSettings},
         stages::Stages,
         target::{Target, target_and_features},
-        vectors,
     },
     select::FeatureContext,
 };
@@ -123,7 +122,6 @@ pub(super) struct Ground<'a> {
     pub(super) settings: SelectSettings,
     pub(super) folds: Folds,
     pub(super) grouped: Grouped,
-    pub(super) fold_vectors: Matrix,
     pub(super) designs: Designs,
     /// What selections are scored on, in the order of the columns.
     pub(super) judged: Vec<Design>,
@@ -157,7 +155,8 @@ impl<'a> Ground<'a> {
             }
             _ => (None, None),
         };
-        let grouped = group(&settings, dataset, known, stages, monitor)?;
+        let grouped = group(&settings, (dataset, &folds), known, stages, monitor)?;
+        let settings = grouped.settings.clone();
         let (tokens, embedded) = (grouped.tokens.as_slice(), grouped.embedded.as_slice());
         let (target, adapted) = target_and_features(&settings, dataset, tokens, stages, monitor)?;
         let features = adapted
@@ -195,7 +194,6 @@ impl<'a> Ground<'a> {
         let at_everything = stages.run("tune", None, || {
             designs.tuning(dataset, dataset.pool.len(), seed, monitor)
         })?;
-        let fold_vectors = vectors::one_each(&grouped.embedded[1]).gather(&folds.reward);
         let after = stages.seconds();
         let of = |name: &str| after.get(name).unwrap_or(&0.0) - began.get(name).unwrap_or(&0.0);
         let total = after.values().sum::<f64>() - began.values().sum::<f64>();
@@ -212,7 +210,6 @@ impl<'a> Ground<'a> {
             settings,
             folds,
             grouped,
-            fold_vectors,
             designs,
             judged,
             tests,
