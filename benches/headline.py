@@ -7,7 +7,8 @@
     python3 benches/headline.py --ladder ...    # instead: how well each reward ranks selections as the fine-tuned target does
 
 A case is a pool of at most --rows training rows and the validation and test rows of one task. Cells run side by side, each on one
-core; their seconds count everything that a user waits for: embedding, clustering, adapting, search, fine-tune. What is finished is kept in <out>/cells.json; a second start goes on from there.
+core; their seconds count everything that a user waits for: embedding, clustering, adapting, search, fine-tune. What is finished
+is kept in <out>/cells.json; a second start goes on from there.
 """
 
 import argparse
@@ -179,6 +180,7 @@ def main():
         if arguments.ladder:
             ladder(arguments, name)
             continue
+        # Written here, before several cells would do it at once.
         files_of(arguments, name)
         embed = cell(f"{name}/embedding/0", embedding)["seconds"]
         with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:

@@ -27,7 +27,7 @@ pub(super) fn shortest(tokens: &[u32], seed: Seed) -> Vec<u32> {
 
 /// The rows by falling loss, ties by number.
 pub(super) fn hardest(losses: &[f32]) -> Vec<u32> {
-    rising(losses.len(), |row| -losses[row])
+    falling(losses)
 }
 
 /// The rows by rising loss, ties by number.
@@ -42,6 +42,11 @@ pub(super) fn median(losses: &[f32]) -> Vec<u32> {
     let middle = |at: usize| sorted.get(at).copied().unwrap_or_default();
     let median = f32::midpoint(middle(sorted.len().saturating_sub(1) / 2), middle(sorted.len() / 2));
     rising(losses.len(), |row| (losses[row] - median).abs())
+}
+
+/// The rows by falling value, ties by number.
+pub(super) fn falling(values: &[f32]) -> Vec<u32> {
+    rising(values.len(), |row| -values[row])
 }
 
 fn rising(rows: usize, key: impl Fn(usize) -> f32) -> Vec<u32> {

@@ -16,7 +16,7 @@
 use faer::{Mat, Side, prelude::Solve};
 use rand::seq::SliceRandom;
 
-use super::sample;
+use super::{order::falling, sample};
 use crate::{
     Error, Matrix, Result,
     metric::Metric,
@@ -64,10 +64,7 @@ pub fn separability(pool: &Matrix, fold: &Matrix, seed: Seed) -> Result<f64> {
 
 /// The rows by falling relevance, ties by number.
 pub(super) fn order(pool: &Matrix, fold: &Matrix, seed: Seed) -> Result<Vec<u32>> {
-    let relevance = relevance(pool, fold, seed)?;
-    let mut order: Vec<u32> = (0..relevance.len() as u32).collect();
-    order.sort_by(|&a, &b| relevance[b as usize].total_cmp(&relevance[a as usize]));
-    Ok(order)
+    Ok(falling(&relevance(pool, fold, seed)?))
 }
 
 /// w, shape `(dim,)`; all 0 where a side has no rows.
@@ -77,7 +74,7 @@ fn discriminant(pool: &Matrix, fold: &Matrix) -> Result<Vec<f32>> {
         return Ok(vec![0.0; dim]);
     }
     let mut within = vec![0.0; dim * dim];
-    let mut means = [pool, fold].map(|rows| {
+    let means = [pool, fold].map(|rows| {
         let mean = mean(rows);
         let mut centred = rows.clone();
         for row in centred.as_mut_slice().chunks_exact_mut(dim) {
@@ -96,7 +93,7 @@ fn discriminant(pool: &Matrix, fold: &Matrix) -> Result<Vec<f32>> {
         place: "relevance of the pool's rows".into(),
         found: "a covariance that cannot be factored".into(),
     })?;
-    let [pool, fold] = &mut means;
+    let [pool, fold] = &means;
     let apart = Mat::from_fn(dim, 1, |i, _| fold[i] - pool[i]);
     let solved = factor.solve(&apart);
     Ok((0..dim).map(|i| solved[(i, 0)] as f32).collect())
