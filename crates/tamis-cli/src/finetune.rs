@@ -24,7 +24,7 @@ pub(crate) struct FinetuneArgs {
     /// Validation files
     #[arg(long, num_args = 1.., value_name = "FILE")]
     validation: Vec<PathBuf>,
-    /// Test files, scored once at the end
+    /// Test files, scored once at the end, together and each alone
     #[arg(long, num_args = 1.., value_name = "FILE")]
     test: Vec<PathBuf>,
     /// The folder of a `tamis select` run: only its chosen rows are trained on
@@ -122,14 +122,19 @@ pub(crate) fn run(args: FinetuneArgs, progress: &Progress) -> anyhow::Result<()>
 
 /// What a person reads after a fine-tune.
 fn summary(record: &FinetuneRecord, settings: &FinetuneSettings) -> String {
+    let width = record
+        .tests
+        .keys()
+        .map(|file| file.chars().count())
+        .fold(12, usize::max);
     let line = |name: &str, scores: &TargetScores| {
         format!(
-            "  {name:12} {:>10.4} {:>10.4} {:>10.4}\n",
+            "  {name:width$} {:>10.4} {:>10.4} {:>10.4}\n",
             scores.accuracy, scores.macro_f1, scores.log_loss
         )
     };
     let mut text = format!(
-        "\nTrained: {} rows, {} epochs, {} steps in {:.1} s ({:.0} rows/s, {:.0} tokens/s)\n\n  {:12} {:>10} {:>10} {:>10}\n",
+        "\nTrained: {} rows, {} epochs, {} steps in {:.1} s ({:.0} rows/s, {:.0} tokens/s)\n\n  {:width$} {:>10} {:>10} {:>10}\n",
         record.rows,
         settings.train.epochs,
         record.steps,
@@ -144,6 +149,9 @@ fn summary(record: &FinetuneRecord, settings: &FinetuneSettings) -> String {
     text += &line("validation", &record.validation);
     if let Some(test) = &record.test {
         text += &line("test", test);
+    }
+    for (file, scores) in &record.tests {
+        text += &line(file, scores);
     }
     if record.truncated > 0 {
         text += &format!(

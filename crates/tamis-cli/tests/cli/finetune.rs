@@ -70,6 +70,31 @@ fn the_target_is_trained_on_a_selection_and_written_as_transformers_reads_it() {
 }
 
 #[test]
+fn several_test_files_are_scored_together_and_each_alone() {
+    let fixture = Fixture::new();
+    let text = fixture.read("test.jsonl");
+    let lines: Vec<&str> = text.lines().collect();
+    let (few, many) = lines.split_at(lines.len() / 3);
+    fixture.write("few.jsonl", &few.join("\n"));
+    fixture.write("many.jsonl", &many.join("\n"));
+    let tests = ["--test", "few.jsonl", "many.jsonl", "--epochs", "8"];
+    let said = succeeds(finetune(&fixture, "target", &tests));
+    for row in ["\n  test ", "\n  few ", "\n  many "] {
+        assert!(said.contains(row), "{said}");
+    }
+    let metrics: Value = serde_json::from_str(&fixture.read("target/metrics.json")).expect("JSON");
+    let of = |scores: &Value, rows: usize| scores["accuracy"].as_f64().expect("a number") * rows as f64;
+    let (on_few, on_many) = (&metrics["tests"]["few"], &metrics["tests"]["many"]);
+    let apart = of(on_few, few.len()) + of(on_many, many.len());
+    let together = of(&metrics["test"], lines.len());
+    assert!(
+        (apart - together).abs() < 1e-6,
+        "{apart} right answers apart, {together} together"
+    );
+    assert!(on_few != on_many, "one file's scores stand for both");
+}
+
+#[test]
 fn one_seed_gives_one_model_whatever_the_threads_and_however_often_it_was_stopped() {
     let fixture = Fixture::new();
     let epochs = ["--epochs", "40"];

@@ -4,6 +4,7 @@ mod export;
 mod fields;
 mod read;
 mod source;
+mod split;
 
 use std::{collections::BTreeMap, path::PathBuf, str::FromStr};
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use export::{export, write_rejects};
 pub use read::read;
 pub use source::{Compression, Format, SourceFile};
+pub use split::Split;
 
 use crate::{Error, Fingerprint, Result};
 
@@ -152,22 +154,6 @@ pub enum LeakPolicy {
     Keep,
     /// The run stops at the first.
     Fail,
-}
-
-/// One part of the data.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Split {
-    /// The files it was read from.
-    pub files: Vec<SourceFile>,
-    /// Its good rows, in the order of the files.
-    pub examples: Vec<Example>,
-}
-
-impl Split {
-    /// The targets of all examples, shape `(examples,)`.
-    pub fn targets(&self) -> Vec<u32> {
-        self.examples.iter().map(|example| example.target).collect()
-    }
 }
 
 /// A row that could not be used.

@@ -1,7 +1,7 @@
 //! `finetune`: the target trained on a selection or on everything, evaluated, and written as a folder that transformers loads.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -15,7 +15,7 @@ use super::{
     stages::{Stages, bytes_in},
 };
 use crate::{
-    Error, Fingerprint, Monitor, Place, Result,
+    Error, Fingerprint, Matrix, Monitor, Place, Result,
     budget::{Budget, Limit},
     data::{self, DataSettings, Dataset, RowId, Split, TaskKind},
     finetune::{Beneath, Classifier, Encoded, TrainSettings, Trainer, checkpoint, encode, fit},
@@ -104,6 +104,9 @@ pub struct FinetuneRecord {
     /// On the test rows, at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test: Option<TargetScores>,
+    /// On each test file alone, by the end of its path, where there are several.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tests: BTreeMap<String, TargetScores>,
     /// Seconds of training steps, over all starts of the run.
     pub train_seconds: f64,
     /// Rows trained on a second.
@@ -151,13 +154,19 @@ impl TargetScores {
         beneath: Option<&Beneath>,
         monitor: &dyn Monitor,
     ) -> Result<Self> {
-        let metrics = [MetricKind::Accuracy, MetricKind::MacroF1, MetricKind::LogLoss].map(Metric::hard);
-        let scores = model.score((data, examples), &metrics, beneath, monitor)?;
-        Ok(Self {
-            accuracy: scores[0],
-            macro_f1: scores[1],
-            log_loss: -scores[2],
-        })
+        let probabilities = model.predict(data, examples, beneath, monitor)?;
+        let targets: Vec<u32> = examples.iter().map(|&i| data.targets()[i as usize]).collect();
+        Ok(Self::of_predictions(&probabilities, &targets))
+    }
+
+    /// Of a model's probabilities, shape `(examples, answers)`.
+    fn of_predictions(probabilities: &Matrix, targets: &[u32]) -> Self {
+        let score = |kind| Metric::hard(kind).score(probabilities, targets);
+        Self {
+            accuracy: score(MetricKind::Accuracy),
+            macro_f1: score(MetricKind::MacroF1),
+            log_loss: -score(MetricKind::LogLoss),
+        }
     }
 }
 
@@ -306,11 +315,28 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
         )
     })?;
     let total = (validation.len() + test.as_ref().map_or(0, Encoded::len)) as u64;
-    let (on_validation, on_test) = stages.run("evaluate", Some(total), || {
-        let all = |data: &Encoded, beneath| TargetScores::of(&model, data, &data.all(), beneath, monitor);
-        let on_validation = all(&validation, beneath_validation.as_ref())?;
-        let on_test = test.as_ref().map(|test| all(test, beneath_test.as_ref())).transpose()?;
-        Ok((on_validation, on_test))
+    let (on_validation, on_test, on_tests) = stages.run("evaluate", Some(total), || {
+        let on_validation = TargetScores::of(
+            &model,
+            &validation,
+            &validation.all(),
+            beneath_validation.as_ref(),
+            monitor,
+        )?;
+        let (Some(test), Some(split)) = (&test, &dataset.test) else {
+            return Ok((on_validation, None, BTreeMap::new()));
+        };
+        let probabilities = model.predict(test, &test.all(), beneath_test.as_ref(), monitor)?;
+        let on = |rows: &[u32]| {
+            let targets: Vec<u32> = rows.iter().map(|&row| test.targets()[row as usize]).collect();
+            TargetScores::of_predictions(&probabilities.gather(rows), &targets)
+        };
+        let files = split.by_file();
+        let on_tests = match files.as_slice() {
+            [_] => BTreeMap::new(),
+            several => several.iter().map(|(name, rows)| (name.clone(), on(rows))).collect(),
+        };
+        Ok((on_validation, Some(on(&test.all())), on_tests))
     })?;
     let tokens: usize = rows.iter().map(|&row| train.tokens_of(row)).sum();
     let per_second = |count: usize| count as f64 * f64::from(settings.train.epochs) / seconds.max(1e-9);
@@ -326,6 +352,7 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
         epochs,
         validation: on_validation,
         test: on_test,
+        tests: on_tests,
         train_seconds: seconds,
         rows_per_second: per_second(rows.len()),
         tokens_per_second: per_second(tokens),

@@ -1,7 +1,5 @@
 //! What the cells of one seed share.
 
-use std::path::Path;
-
 use super::StudySettings;
 use crate::{
     Monitor, Result,
@@ -39,14 +37,11 @@ impl Columns {
             tests: Vec::new(),
         };
         if let Some(test) = &dataset.test {
-            let paths: Vec<&Path> = test.files.iter().map(|file| file.path.as_path()).collect();
-            columns.names.extend(short_names(&paths));
-            for file in 0..test.files.len() {
-                let examples = (0..).zip(&test.examples);
-                let of_file = examples.filter(|(_, example)| example.origin.file as usize == file);
-                columns.tests.push(of_file.map(|(i, _)| i).collect());
+            for (name, examples) in test.by_file() {
+                columns.names.push(name);
+                columns.rows.push(examples.len() as u64);
+                columns.tests.push(examples);
             }
-            columns.rows.extend(columns.tests.iter().map(|rows| rows.len() as u64));
         }
         if settings.select.judge() == ProxyKind::Finetune {
             columns
@@ -56,36 +51,6 @@ impl Columns {
         }
         Ok(columns)
     }
-}
-
-/// The ends of the paths that tell them apart, without what stands behind the first dot; one path alone is `test`.
-fn short_names(paths: &[&Path]) -> Vec<String> {
-    if paths.len() == 1 {
-        return vec!["test".into()];
-    }
-    let parts = |path: &Path| -> Vec<String> {
-        path.components()
-            .map(|part| part.as_os_str().to_string_lossy().into_owned())
-            .collect()
-    };
-    let longest = paths.iter().map(|path| parts(path).len()).max().unwrap_or(1);
-    let names_of = |count: usize| -> Vec<String> {
-        let name = |path: &&Path| {
-            let mut parts = parts(path);
-            let from = parts.len().saturating_sub(count);
-            if let Some(file) = parts.last_mut() {
-                let stem = file.split('.').next().unwrap_or_default().to_owned();
-                *file = stem;
-            }
-            parts[from..].join("/")
-        };
-        paths.iter().map(name).collect()
-    };
-    let unique = |names: &[String]| names.iter().collect::<std::collections::HashSet<_>>().len() == names.len();
-    (1..=longest)
-        .map(names_of)
-        .find(|names| unique(names))
-        .unwrap_or_else(|| paths.iter().map(|path| path.display().to_string()).collect())
 }
 
 /// Wall-clock seconds of the stages that prepare a seed's cells.
@@ -219,19 +184,5 @@ impl<'a> Ground<'a> {
             workers: rayon::current_num_threads() as u64,
             prepared,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn test_files_are_called_by_what_tells_them_apart() {
-        let names = |paths: &[&str]| short_names(&paths.iter().map(Path::new).collect::<Vec<_>>());
-        assert_eq!(names(&["data/test.jsonl"]), ["test"]);
-        assert_eq!(names(&["data/test.jsonl.gz", "data/hard.csv"]), ["test", "hard"]);
-        assert_eq!(names(&["a/b/test.jsonl", "a/c/test.jsonl"]), ["b/test", "c/test"]);
-        assert_eq!(names(&["test.jsonl", "test.jsonl"]), ["test.jsonl", "test.jsonl"]);
     }
 }
