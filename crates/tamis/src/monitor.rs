@@ -40,3 +40,18 @@ impl Monitor for Quiet<'_> {
         self.0.cancelled()
     }
 }
+
+/// A monitor of a user who has asked to stop.
+#[cfg(test)]
+pub(crate) struct Stop;
+
+#[cfg(test)]
+impl Monitor for Stop {
+    fn begin(&self, _stage: &str, _total: Option<u64>) {}
+    fn advance(&self, _steps: u64) {}
+    fn note(&self, _text: &str) {}
+    fn end(&self) {}
+    fn cancelled(&self) -> bool {
+        true
+    }
+}

@@ -160,7 +160,7 @@ mod tests {
     use rand::RngExt;
 
     use super::*;
-    use crate::Silent;
+    use crate::{Silent, monitor::Stop};
 
     /// A pool and a reward fold to choose by.
     pub(super) struct Sample {
@@ -260,16 +260,6 @@ mod tests {
 
     #[test]
     fn a_stop_is_heard() {
-        struct Stop;
-        impl Monitor for Stop {
-            fn begin(&self, _: &str, _: Option<u64>) {}
-            fn advance(&self, _: u64) {}
-            fn note(&self, _: &str) {}
-            fn end(&self) {}
-            fn cancelled(&self) -> bool {
-                true
-            }
-        }
         let sample = Sample::drawn(30, 5, 0);
         for rule in [Heuristic::KCentre, Heuristic::FacilityLocation, Heuristic::Similarity] {
             let stopped = sample.view(|view| rule.choose(view, Limit::Rows(9), Seed(0), &Stop));

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Insight, Proxy, ProxyRun};
 use crate::{
-    Error, Fingerprint, Result, Silent,
+    Error, Fingerprint, Monitor, Result, Silent,
     data::RowId,
     finetune::{Beneath, Classifier, Encoded, TrainSettings, Trainer, fit},
     metric::Metric,
@@ -113,7 +113,7 @@ impl FinetuneProxy {
     }
 
     /// Trains a model on these rows, all of them from the first step on.
-    fn trained_on(&self, model: &mut Classifier, rows: &[RowId], seed: Seed) -> Result<()> {
+    fn trained_on(&self, model: &mut Classifier, rows: &[RowId], seed: Seed, monitor: &dyn Monitor) -> Result<()> {
         let mut trainer = Trainer::new(model, &self.settings.train);
         let beneath = self.beneath.as_ref().map(|(train, _)| train);
         fit(
@@ -122,7 +122,13 @@ impl FinetuneProxy {
             (&self.train, rows),
             beneath,
             seed,
-            &mut |_, _, _| Ok(()),
+            &mut |_, _, _| {
+                if monitor.cancelled() {
+                    Err(Error::Interrupted)
+                } else {
+                    Ok(())
+                }
+            },
         )
     }
 
@@ -130,13 +136,13 @@ impl FinetuneProxy {
     ///
     /// # Errors
     ///
-    /// If a loss is not finite.
-    pub fn cold(&self, rows: &[RowId], seed: Seed) -> Result<Classifier> {
+    /// If a loss is not finite, or the user stopped.
+    pub fn cold(&self, rows: &[RowId], seed: Seed, monitor: &dyn Monitor) -> Result<Classifier> {
         let mut model = self.base.clone();
         let mut rows = rows.to_vec();
         rows.sort_unstable();
         if !rows.is_empty() {
-            self.trained_on(&mut model, &rows, seed)?;
+            self.trained_on(&mut model, &rows, seed, monitor)?;
         }
         Ok(model)
     }
@@ -193,7 +199,9 @@ impl ProxyRun for FinetuneRun<'_> {
                 Some(model) => Arc::unwrap_or_clone(model),
                 None => self.proxy.base.clone(),
             };
-            self.proxy.trained_on(&mut model, &[rows, &old].concat(), seed)?;
+            // A state that is begun is paid for: it ends, and its score is kept.
+            self.proxy
+                .trained_on(&mut model, &[rows, &old].concat(), seed, &Silent)?;
             self.warm = Some(Arc::new(model));
         }
         self.rows.extend_from_slice(rows);
@@ -204,7 +212,7 @@ impl ProxyRun for FinetuneRun<'_> {
     fn score(&mut self) -> Result<f64> {
         let model = match &self.warm {
             Some(model) => Arc::clone(model),
-            None => Arc::new(self.proxy.cold(&self.rows, self.seed)?),
+            None => Arc::new(self.proxy.cold(&self.rows, self.seed, &Silent)?),
         };
         Ok(self.proxy.scores(&model, &[self.proxy.metric])?[0])
     }
@@ -221,7 +229,7 @@ impl ProxyRun for FinetuneRun<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{finetune::toy, metric::MetricKind};
+    use crate::{finetune::toy, metric::MetricKind, monitor::Stop};
 
     fn proxy(warm: bool) -> FinetuneProxy {
         let (base, data) = toy();
@@ -252,6 +260,12 @@ mod tests {
             run.add(chunk).expect("adds");
         }
         run.score().expect("scores")
+    }
+
+    #[test]
+    fn a_stop_is_heard_while_a_model_trains() {
+        let stopped = proxy(false).cold(&[0, 1, 2], Seed(0), &Stop);
+        assert!(matches!(stopped, Err(Error::Interrupted)));
     }
 
     #[test]

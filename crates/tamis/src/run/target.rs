@@ -247,11 +247,8 @@ pub(super) fn trained_on_each<T: Send>(
         .par_iter()
         .with_max_len(1)
         .map(|&(rows, seed)| {
-            if monitor.cancelled() {
-                return Err(Error::Interrupted);
-            }
             let began = Instant::now();
-            let scored = score(&proxy.cold(rows, seed)?)?;
+            let scored = score(&proxy.cold(rows, seed, monitor)?)?;
             monitor.advance(1);
             Ok((scored, began.elapsed().as_secs_f64()))
         })

@@ -9,7 +9,7 @@ use std::{
 
 use super::{StudyMethod, StudySettings, given, ground::Ground};
 use crate::{
-    Error, Fingerprint, Monitor, Place, Result, Silent,
+    Error, Fingerprint, Monitor, Place, Result,
     budget::Limit,
     data::{Dataset, RowId},
     heuristic::{Heuristic, View},
@@ -337,13 +337,10 @@ fn judge(
         return draws
             .iter()
             .map(|rows| {
-                if monitor.cancelled() {
-                    return Err(Error::Interrupted);
-                }
-                let model = proxy.cold(rows, settings.seed.derive("proxy"))?;
+                let model = proxy.cold(rows, settings.seed.derive("proxy"), monitor)?;
                 columns
                     .iter()
-                    .map(|(data, rows)| Ok(model.score((data, rows), &[report], None, &Silent)?[0]))
+                    .map(|(data, rows)| Ok(model.score((data, rows), &[report], None, monitor)?[0]))
                     .collect()
             })
             .collect();
