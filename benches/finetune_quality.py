@@ -6,7 +6,7 @@
         --set banking77 --set hate_merged --out runs/finetune
 
 A data set is a folder with train.jsonl, validation.jsonl and test.jsonl, of rows with `text` and `label`. Training rows are cut to a
-sample of --rows. PyTorch does what tamis does: AdamW, linear warm-up over a tenth of the steps and linear decay, clipping, the
+sample of --rows, the others to --judge-rows. PyTorch does what tamis does: AdamW, linear warm-up over a tenth of the steps and linear decay, clipping, the
 configuration's dropout, a head of normal(0, 0.02) on the checkpoint's pooler; what it has after the last epoch is scored.
 
 What is finished is kept in <out>/cells.json, and a second start goes on from there: remove the file when an engine has changed.
@@ -26,7 +26,6 @@ import time
 from built import program
 
 
-
 def write(path, text):
     """To a temporary sibling, then renamed, so that a stopped run leaves no half file."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,15 +35,19 @@ def write(path, text):
 
 
 def cut(arguments, name):
-    """The set's three files, the training rows cut to a seeded sample in their order."""
-    train, validation, test = (arguments.data / name / f"{split}.jsonl" for split in ["train", "validation", "test"])
-    with open(train, encoding="utf-8") as file:
-        lines = [line if line.endswith("\n") else line + "\n" for line in file if line.strip()]
-    if len(lines) > arguments.rows:
-        chosen = sorted(random.Random(0).sample(range(len(lines)), arguments.rows))
-        train = arguments.out / "data" / f"{name}-{arguments.rows}.jsonl"
-        write(train, "".join(lines[i] for i in chosen))
-    return {"train": train, "validation": validation, "test": test}, min(len(lines), arguments.rows)
+    """The set's three files, each cut to a seeded sample in its order, and how many training rows there are."""
+    files, rows = {}, 0
+    for split, most in [("train", arguments.rows), ("validation", arguments.judge_rows), ("test", arguments.judge_rows)]:
+        files[split] = arguments.data / name / f"{split}.jsonl"
+        with open(files[split], encoding="utf-8") as file:
+            lines = [line if line.endswith("\n") else line + "\n" for line in file if line.strip()]
+        if len(lines) > most:
+            chosen = sorted(random.Random(0).sample(range(len(lines)), most))
+            lines = [lines[i] for i in chosen]
+            files[split] = arguments.out / "data" / f"{name}-{split}-{most}.jsonl"
+            write(files[split], "".join(lines))
+        rows = rows or len(lines)
+    return files, rows
 
 
 def tamis(arguments, files, name, seed):
@@ -53,7 +56,7 @@ def tamis(arguments, files, name, seed):
     shutil.rmtree(out, ignore_errors=True)
     command = [program(), "finetune", *(part for split, path in files.items() for part in [f"--{split}", path])]
     command += ["--model", arguments.model, "--epochs", arguments.epochs, "--batch", arguments.batch, "--rate", arguments.rate]
-    command += ["--max-length", arguments.max_length, "--seed", seed, "--out", out]
+    command += ["--max-length", arguments.max_length, "--seed", seed, "--threads", arguments.threads, "--out", out]
     subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
     record = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     return {key: record["test"][key] for key in ["accuracy", "macro_f1"]} | {"seconds": record["train_seconds"]}
@@ -65,7 +68,7 @@ def pytorch(arguments, files, name, seed):
     from sklearn.metrics import accuracy_score, f1_score
 
     transformers.logging.set_verbosity_error()
-    torch.set_num_threads(os.cpu_count())
+    torch.set_num_threads(arguments.threads)
     tokenizer = transformers.AutoTokenizer.from_pretrained(arguments.model)
 
     def read(path):
@@ -139,11 +142,13 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/finetune"))
     parser.add_argument("--engine", choices=["tamis", "pytorch", "both"], default="both")
     parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--judge-rows", type=int, default=5_000)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1e-4)
     parser.add_argument("--max-length", type=int, default=64)
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     engines = {"tamis": tamis, "pytorch": pytorch}
     if arguments.engine != "both":
@@ -151,7 +156,7 @@ def main():
 
     kept = arguments.out / "cells.json"
     cells = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-    settings = f"{arguments.epochs}-{arguments.batch}-{arguments.rate}-{arguments.max_length}"
+    settings = f"{arguments.judge_rows}-{arguments.epochs}-{arguments.batch}-{arguments.rate}-{arguments.max_length}"
     lines = ["| set | rows | engine | accuracy | macro-F1 | training, s |", "|---|---|---|---|---|---|"]
     for set_name in arguments.sets:
         files, rows = cut(arguments, set_name)

@@ -39,13 +39,22 @@ CASES = {
     "threads": (["app_reviews_stars"], "app_reviews_stars", ("source", "threads_2023"), "accuracy"),
     "netflix": (["app_reviews_stars"], "app_reviews_stars", ("source", "netflix"), "accuracy"),
 }
+# Cases of one pool share the targets that were trained on random rows and on everything: those of the case named here, scored on
+# the test rows of both.
+BASES = {"anli": "nli", "mmlu": "questions", "netflix": "reviews"}
 
 
 def lines_of(path):
     return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
 
 
-def files_of(arguments, name):
+def tests_of(name):
+    """The cases whose test rows a target of this case is scored on."""
+    return [name, *(other for other, base in BASES.items() if base == name)]
+
+
+def folder_of(arguments, name):
+    """The folder of a case's three files, which are written if they are not there."""
     pools, task, only, _ = CASES[name]
     folder = arguments.out / "data" / name
     if not (folder / "test.jsonl").exists():
@@ -63,7 +72,13 @@ def files_of(arguments, name):
             splits[split] = rows[: arguments.judge_rows]
         for split, rows in splits.items():
             (folder / f"{split}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return [part for split in ["train", "validation", "test"] for part in [f"--{split}", folder / f"{split}.jsonl"]]
+    return folder
+
+
+def files_of(arguments, name):
+    folder = folder_of(arguments, name)
+    tests = [folder_of(arguments, other) / "test.jsonl" for other in tests_of(name)]
+    return ["--train", folder / "train.jsonl", "--validation", folder / "validation.jsonl", "--test", *tests]
 
 
 def run(arguments, *command):
@@ -85,8 +100,10 @@ def fine_tuned(arguments, name, seed, folder, *what, epochs=None):
         "--max-length", arguments.max_length, "--seed", seed, "--threads", 1, "--out", out, *what)
     record = json.loads((out / "metrics.json").read_text())
     shutil.rmtree(folder)
-    score = record["test"]["macro_f1" if CASES[name][3] == "macro-f1" else "accuracy"]
-    return {"score": score, "seconds": record["train_seconds"]}
+    metric = "macro_f1" if CASES[name][3] == "macro-f1" else "accuracy"
+    by_file = record.get("tests") or {f"{name}/test": record["test"]}
+    scores = {test: by_file[f"{test}/test"][metric] for test in tests_of(name)}
+    return {"scores": scores, "seconds": record["train_seconds"]}
 
 
 def selected(arguments, name, seed, folder, extra):
@@ -180,31 +197,39 @@ def main():
         if arguments.ladder:
             ladder(arguments, name)
             continue
+        base = BASES.get(name, name)
         # Written here, before several cells would do it at once.
-        files_of(arguments, name)
+        for case in {name, base}:
+            files_of(arguments, case)
         embed = cell(f"{name}/embedding/0", embedding)["seconds"]
         with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
             rows = {}
             # The longest begins first.
             if arguments.everything_epochs:
                 epochs = arguments.everything_epochs
-                rows["everything"] = [pool.submit(cell, f"{name}/everything/0", fine_tuned, epochs=epochs)]
-            rows["random rows"] = [pool.submit(cell, f"{name}/random/{seed}", fine_tuned, "--sample", arguments.budget)
+                rows["everything"] = [pool.submit(cell, f"{base}/everything/0", fine_tuned, epochs=epochs)]
+            rows["random rows"] = [pool.submit(cell, f"{base}/random/{seed}", fine_tuned, "--sample", arguments.budget)
                                    for seed in range(arguments.random_seeds)]
             for way, flags in ways.items():
                 rows[way] = [pool.submit(cell, f"{name}/{way}/{seed}", chosen, flags.split(), embed) for seed in range(arguments.seeds)]
             rows = {label: [entry.result() for entry in entries] for label, entries in rows.items()}
-        print(f"### {name}, {CASES[name][3]}, {arguments.budget} of {arguments.rows} rows\n")
-        print("| trained on | test | above random rows | core-seconds in all |\n|---|---|---|---|")
-        base = [entry["score"] for entry in rows["random rows"]]
-        spread = statistics.stdev(base) if len(base) > 1 else 0.0
-        for label, entries in rows.items():
-            scores = [entry["score"] for entry in entries]
-            sd = f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
-            gain = statistics.mean(scores) - statistics.mean(base)
-            above = f"{gain:+.4f}" + (f" ({gain / spread:+.1f} sd)" if spread and label != "random rows" else "")
-            print(f"| {label} | {statistics.mean(scores):.4f}{sd} | {above} | {statistics.mean(e['seconds'] for e in entries):.0f} |")
-        print(flush=True)
+        for test in tests_of(name):
+            table(arguments, name, test, rows)
+
+
+def table(arguments, name, test, rows):
+    """The scores on the test rows of one case, and the seconds."""
+    print(f"### {name}, {CASES[name][3]} on the test rows of {test}, {arguments.budget} of {arguments.rows} rows\n")
+    print("| trained on | test | above random rows | core-seconds in all |\n|---|---|---|---|")
+    base = [entry["scores"][test] for entry in rows["random rows"]]
+    spread = statistics.stdev(base) if len(base) > 1 else 0.0
+    for label, entries in rows.items():
+        scores = [entry["scores"][test] for entry in entries]
+        sd = f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
+        gain = statistics.mean(scores) - statistics.mean(base)
+        above = f"{gain:+.4f}" + (f" ({gain / spread:+.1f} sd)" if spread and label != "random rows" else "")
+        print(f"| {label} | {statistics.mean(scores):.4f}{sd} | {above} | {statistics.mean(e['seconds'] for e in entries):.0f} |")
+    print(flush=True)
 
 
 if __name__ == "__main__":
