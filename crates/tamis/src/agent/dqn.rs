@@ -312,7 +312,8 @@ impl Dqn {
     /// legal actions differ as far as [`Trust`] lets them.
     pub(super) fn estimates(&self, values: &Values, observation: &Observation) -> Estimates {
         let restored = |values: &[f32], usual: &Baseline| -> Vec<f64> {
-            values.iter().map(|&x| usual.restore(observation.step, x)).collect()
+            let (mean, spread) = usual.at(observation.step);
+            values.iter().map(|&x| mean + spread * f64::from(x)).collect()
         };
         let mut futures = restored(&values.future, &self.usual_future);
         if self.settings.calibrate {
