@@ -10,7 +10,7 @@ Three things are not:
 - Their DQN knows no legal actions. One that is not legal earns nothing and changes nothing, and an episode is cut off after
   four times as many steps as there are picks. Their steps are counted with those. At the end, the illegal actions are left out
   for them.
-- Theirs has one output an action, ours has two; ours is a double DQN, theirs is not.
+- Theirs has one output an action, ours has two.
 - MaskablePPO has its own rate, batch and number of passes, the defaults, except that it learns every 256 steps instead of 2,048,
   so that it learns at all in so short a run.
 

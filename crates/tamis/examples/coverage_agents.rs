@@ -89,6 +89,7 @@ fn main() -> Result<()> {
         reward_batch: 0,
         updates: 2,
         n_step: 5,
+        double: false,
         lookahead: 0,
         calibrate: false,
         epsilon_start: 0.5,
