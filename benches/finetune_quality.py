@@ -6,8 +6,9 @@
         --set banking77 --set hate_merged --out runs/finetune
 
 A data set is a folder with train.jsonl, validation.jsonl and test.jsonl, of rows with `text` and `label`. Training rows are cut to a
-sample of --rows, the others to --judge-rows. PyTorch does what tamis does: AdamW, linear warm-up over a tenth of the steps and linear decay, clipping, the
-configuration's dropout, a head of normal(0, 0.02) on the checkpoint's pooler; what it has after the last epoch is scored.
+sample of --rows, the others to --judge-rows. PyTorch does what tamis does: AdamW, linear warm-up over a tenth of the steps and linear
+decay, clipping, the configuration's dropout, a head of normal(0, 0.02) on the checkpoint's pooler; what it has after the last epoch
+is scored.
 
 What is finished is kept in <out>/cells.json, and a second start goes on from there: remove the file when an engine has changed.
 """

@@ -78,7 +78,7 @@ impl Classifier {
         monitor: &dyn Monitor,
     ) -> Result<Vec<f64>> {
         let probabilities = self.predict(data, examples, beneath, monitor)?;
-        let targets: Vec<u32> = examples.iter().map(|&i| data.targets()[i as usize]).collect();
+        let targets = data.targets_of(examples);
         Ok(metrics
             .iter()
             .map(|metric| metric.score(&probabilities, &targets))

@@ -69,6 +69,11 @@ impl Encoded {
         &self.targets
     }
 
+    /// The targets of some examples, in their order.
+    pub fn targets_of(&self, examples: &[u32]) -> Vec<u32> {
+        examples.iter().map(|&i| self.targets[i as usize]).collect()
+    }
+
     /// Scores a sequence.
     pub fn outputs(&self) -> usize {
         self.outputs

@@ -256,10 +256,7 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
         .into_iter()
         .map(|(probabilities, on_fold, _)| (probabilities, on_fold))
         .unzip();
-    let targets: Vec<u32> = judge_rows
-        .iter()
-        .map(|&row| judge_data.targets()[row as usize])
-        .collect();
+    let targets = judge_data.targets_of(&judge_rows);
     let truth: Vec<f64> = predicted
         .iter()
         .map(|probabilities| report.score(probabilities, &targets))

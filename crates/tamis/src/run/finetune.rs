@@ -155,8 +155,7 @@ impl TargetScores {
         monitor: &dyn Monitor,
     ) -> Result<Self> {
         let probabilities = model.predict(data, examples, beneath, monitor)?;
-        let targets: Vec<u32> = examples.iter().map(|&i| data.targets()[i as usize]).collect();
-        Ok(Self::of_predictions(&probabilities, &targets))
+        Ok(Self::of_predictions(&probabilities, &data.targets_of(examples)))
     }
 
     /// Of a model's probabilities, shape `(examples, answers)`.
@@ -327,16 +326,14 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
             return Ok((on_validation, None, BTreeMap::new()));
         };
         let probabilities = model.predict(test, &test.all(), beneath_test.as_ref(), monitor)?;
-        let on = |rows: &[u32]| {
-            let targets: Vec<u32> = rows.iter().map(|&row| test.targets()[row as usize]).collect();
-            TargetScores::of_predictions(&probabilities.gather(rows), &targets)
-        };
+        let on = |rows: &[u32]| TargetScores::of_predictions(&probabilities.gather(rows), &test.targets_of(rows));
         let files = split.by_file();
         let on_tests = match files.as_slice() {
             [_] => BTreeMap::new(),
             several => several.iter().map(|(name, rows)| (name.clone(), on(rows))).collect(),
         };
-        Ok((on_validation, Some(on(&test.all())), on_tests))
+        let on_test = TargetScores::of_predictions(&probabilities, test.targets());
+        Ok((on_validation, Some(on_test), on_tests))
     })?;
     let tokens: usize = rows.iter().map(|&row| train.tokens_of(row)).sum();
     let per_second = |count: usize| count as f64 * f64::from(settings.train.epochs) / seconds.max(1e-9);
