@@ -5,12 +5,11 @@
 The problem is written by `cargo run --release --example coverage_agents`, which trains our agents on it. What the networks
 observe is what our flat network reads: which actions are legal, which are taken, and how far the episode is. The settings are
 those of our plain DQN wherever the other program has them; batch, rate, network, targets, exploration and replay are the same.
-Three things are not:
+Two things are not:
 
 - Their DQN knows no legal actions. One that is not legal earns nothing and changes nothing, and an episode is cut off after
   four times as many steps as there are picks. Their steps are counted with those. At the end, the illegal actions are left out
   for them.
-- Theirs has one output an action, ours has two.
 - MaskablePPO has its own rate, batch and number of passes, the defaults, except that it learns every 256 steps instead of 2,048,
   so that it learns at all in so short a run.
 

@@ -28,7 +28,7 @@ fn training_step(criterion: &mut Criterion) {
     let seen: Vec<Observation> = (0..32).map(|_| observation()).collect();
     let next: Vec<Observation> = (0..32).map(|_| observation()).collect();
     let next: Vec<&Observation> = next.iter().collect();
-    let mut online = QNetwork::new(NetworkKind::Shared, SHAPE, 64, Seed(2));
+    let mut online = QNetwork::new(NetworkKind::Shared, SHAPE, 64, true, Seed(2));
     let mut target = online.clone();
     let mut training = Training::new(&online, 1e-3, 10.0);
     let looked: Vec<Vec<f32>> = (0..128).map(|i| online.input(&seen[i % 32], i)).collect();

@@ -84,6 +84,7 @@ fn main() -> Result<()> {
     let plain = DqnSettings {
         network: NetworkKind::Flat,
         hidden: 64,
+        split: false,
         learning_rate: 1e-3,
         batch: 32,
         reward_batch: 0,

@@ -37,7 +37,7 @@ const WARM_UP: usize = 50;
 /// A change to the settings, by name.
 type Change = (&'static str, fn(DqnSettings) -> DqnSettings);
 
-const CHANGES: [Change; 15] = [
+const CHANGES: [Change; 16] = [
     ("as it is", |settings| settings),
     ("duelling", |settings| DqnSettings {
         duelling: true,
@@ -92,11 +92,19 @@ const CHANGES: [Change; 15] = [
             ..settings
         }
     }),
-    ("no explorers", |settings| DqnSettings {
+    (NO_EXPLORERS, |settings| DqnSettings {
         explorers: 0,
         ..settings
     }),
+    (WHOLE, |settings| DqnSettings {
+        split: false,
+        ..settings
+    }),
 ];
+
+/// Changes that mean something with a lookahead alone, and without one alone.
+const NO_EXPLORERS: &str = "no explorers";
+const WHOLE: &str = "reward and future learned as one (`split = false`)";
 
 /// Shares of the optimum: the best episode, the network alone.
 fn run(settings: DqnSettings, problem: &Coverage, optimum: f64, seed: Seed) -> Result<[f64; 2]> {
@@ -164,7 +172,7 @@ fn main() -> Result<()> {
     for (name, base) in bases {
         println!("| {name} | best episode, % of the optimum | sd | the network alone, % | sd |\n|---|---|---|---|---|");
         for (change, apply) in CHANGES {
-            if name == "plain" && change == "no explorers" {
+            if change == if base.lookahead == 0 { NO_EXPLORERS } else { WHOLE } {
                 continue;
             }
             let settings = apply(base.clone());

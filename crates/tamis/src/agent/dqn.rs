@@ -5,7 +5,8 @@
 //! replay, [`super::replay`]), all with gamma 1, since the return is the final score. What we do differently:
 //!
 //! 1. Q is learned as *immediate reward* plus *future return* ([`super::network`]). Every reward that was looked at, taken
-//!    or not, teaches the first.
+//!    or not, teaches the first. With `split = false` it is learned whole, as in the paper; "future" then means all that is earned
+//!    from here on.
 //! 2. An action is not taken on the network's word alone: the `lookahead` actions with the greatest Q and `explorers`
 //!    random ones are tried ([`Environment::peek`]), and the one with the greatest *true* reward plus predicted future is
 //!    taken. With `lookahead = 0` this is plain DQN: the greatest Q is taken, and only that is paid for.
@@ -57,6 +58,8 @@ pub struct DqnSettings {
     pub network: NetworkKind,
     /// Units of each of the two hidden layers. Default: 64.
     pub hidden: usize,
+    /// Whether an action's reward and the future after it are learned apart, which a lookahead needs. Default: true.
+    pub split: bool,
     /// Whether a second network tells the state's value and the first only the advantages of actions. Default: false.
     pub duelling: bool,
     /// Adam's learning rate. Default: 0.001.
@@ -107,6 +110,7 @@ impl Default for DqnSettings {
         Self {
             network: NetworkKind::Shared,
             hidden: 64,
+            split: true,
             duelling: false,
             learning_rate: 1e-3,
             batch: 32,
@@ -136,7 +140,7 @@ impl DqnSettings {
     ///
     /// # Errors
     ///
-    /// If a setting is out of range.
+    /// If a setting is out of range, or does not go with another.
     pub fn check(&self) -> Result<()> {
         // Upper bounds keep a slip of the hand from asking for more memory than there is.
         let counts = [
@@ -161,6 +165,13 @@ impl DqnSettings {
                 };
                 return Err(Error::setting(name, expected, value.to_string()));
             }
+        }
+        if !self.split && self.lookahead > 0 {
+            return Err(Error::setting(
+                "dqn.split",
+                "true, or dqn.lookahead = 0: a lookahead adds true rewards to futures",
+                "false".to_owned(),
+            ));
         }
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
             return Err(Error::setting(
@@ -275,7 +286,13 @@ impl Dqn {
         } else {
             QNetwork::new
         };
-        let online = network(settings.network, shape, settings.hidden, seed.derive("network"));
+        let online = network(
+            settings.network,
+            shape,
+            settings.hidden,
+            settings.split,
+            seed.derive("network"),
+        );
         let observation = size_of::<f32>() * (shape.actions * (shape.action_features + 1) + shape.global_features);
         let capacity = settings.replay.min(REPLAY_BYTES / observation.max(1)).max(1);
         Ok(Self {
@@ -412,7 +429,12 @@ impl Dqn {
         f64::from(values.future[action] - mean) * self.usual_future.at(observation.step).1
     }
 
+    /// A reward was looked at.
     pub(super) fn remember(&mut self, seen: &Observation, action: Action, reward: f64) {
+        self.rewards_seen += 1;
+        if !self.settings.split {
+            return;
+        }
         if self.rewards.len() == REWARDS_KEPT {
             self.rewards.pop_front();
         }
@@ -423,7 +445,6 @@ impl Dqn {
             depth: seen.step,
             reward,
         });
-        self.rewards_seen += 1;
     }
 
     /// What the network thinks of the states that drawn steps led to: the future of each step, in the units of training.
@@ -450,8 +471,9 @@ impl Dqn {
                     self.estimates(valued, transition.next)
                         .q(best(&open, |action| named.q(action)))
                 };
+                let now = if self.settings.split { 0.0 } else { transition.reward };
                 self.usual_future
-                    .standardise(transition.observation.step, transition.more + ahead)
+                    .standardise(transition.observation.step, now + transition.more + ahead)
             })
             .collect()
     }
@@ -473,10 +495,10 @@ impl Dqn {
                 input,
                 state: Some(transition.observation),
                 action: transition.action,
-                reward: Some(
+                reward: self.settings.split.then(|| {
                     self.usual_reward
-                        .standardise(transition.observation.step, transition.reward),
-                ),
+                        .standardise(transition.observation.step, transition.reward)
+                }),
                 future: Some(future),
                 weight: *weight,
             })
@@ -510,7 +532,7 @@ impl Dqn {
     /// An episode has ended: what followed each of its steps tells what is usual, and how far predictions came true.
     pub(super) fn end_episode(&mut self, predicted: &[f64]) {
         let returns = self.replay.latest_returns();
-        let followed = returns.iter().skip(1).chain(&[0.0]);
+        let followed = returns.iter().skip(usize::from(self.settings.split)).chain(&[0.0]);
         for (depth, (&predicted, &followed)) in predicted.iter().zip(followed).enumerate() {
             if self.episodes > 0 {
                 self.trust.learn(predicted, followed - self.usual_future.at(depth).0);
@@ -668,12 +690,17 @@ mod tests {
     #[test]
     fn every_kind_comes_near_the_optimum_that_enumeration_finds() {
         let plain = DqnSettings {
+            split: false,
             lookahead: 0,
             calibrate: false,
             epsilon_start: 0.5,
             warm_up: 40,
             updates: 4,
             ..DqnSettings::default()
+        };
+        let split = DqnSettings {
+            split: true,
+            ..plain.clone()
         };
         let kinds = [
             (
@@ -728,14 +755,15 @@ mod tests {
                 "shared, plain, copied targets",
                 DqnSettings {
                     target_every: 50,
-                    ..plain.clone()
+                    ..plain
                 },
             ),
+            ("shared, plain, split", split.clone()),
             (
-                "shared, plain, no looked-at rewards",
+                "shared, plain, split, no looked-at rewards",
                 DqnSettings {
                     reward_batch: 0,
-                    ..plain
+                    ..split
                 },
             ),
             (
@@ -867,6 +895,13 @@ mod tests {
                     ..DqnSettings::default()
                 },
                 "dqn.priority_exponent",
+            ),
+            (
+                DqnSettings {
+                    split: false,
+                    ..DqnSettings::default()
+                },
+                "dqn.split",
             ),
             (
                 DqnSettings {

@@ -138,9 +138,16 @@ impl DynaDqn {
     ///
     /// # Errors
     ///
-    /// If a setting is out of range.
+    /// If a setting is out of range, or rewards and futures are not learned apart.
     pub fn new(shape: Shape, dqn: DqnSettings, settings: DynaDqnSettings, seed: Seed) -> Result<Self> {
         settings.check()?;
+        if !dqn.split {
+            return Err(Error::setting(
+                "dqn.split",
+                "true: dyna-dqn adds predicted gains to futures",
+                "false".to_owned(),
+            ));
+        }
         Ok(Self {
             dqn: Dqn::new(shape, dqn, seed)?,
             model: GaussianProcess::new(shape.state_features),
@@ -535,5 +542,15 @@ mod tests {
         };
         let error = settings.check().expect_err("out of range").to_string();
         assert!(error.starts_with("dyna_dqn.bonus"), "{error}");
+        let dqn = DqnSettings {
+            split: false,
+            lookahead: 0,
+            ..DqnSettings::default()
+        };
+        let shape = Coverage::random(3, 5, 1, 50, Seed(1)).shape();
+        let error = DynaDqn::new(shape, dqn, DynaDqnSettings::default(), Seed(1))
+            .err()
+            .expect("refused");
+        assert!(error.to_string().starts_with("dqn.split"), "{error}");
     }
 }

@@ -1,12 +1,13 @@
 //! Q-networks: what each action will earn at once, and what can still be earned after it.
 //!
-//! Both networks have two numbers an action, the *immediate* reward and the *future* return; their sum is Q. They are kept
-//! apart because the environment can tell the first exactly for a few actions, and then only the second is a guess.
+//! A *split* network has two numbers an action, the *immediate* reward and the *future* return; their sum is Q. They are kept
+//! apart because the environment can tell the first exactly for a few actions, and then only the second is a guess. A network that
+//! is not split has the future return alone, which is to be learned as Q itself.
 //!
 //! - `shared` reads one action at a time with the same weights: its features, the global ones, and the mean features of all
 //!   legal actions as context. It does not care how many actions there are.
-//! - `flat` reads which actions are legal, how much of each is taken (its first feature) and the global features, and has two
-//!   outputs an action: the paper's network, which must learn about every cluster by itself.
+//! - `flat` reads which actions are legal, how much of each is taken (its first feature) and the global features, and has outputs
+//!   for every action: the paper's network, which must learn about every cluster by itself.
 //!
 //! A *duelling* network (Wang et al. 2016) has a second, small network beside it, which reads no single action but only the
 //! state: for `shared` the global features and the context, for `flat` all that the first reads. Its one output is the state's
@@ -45,6 +46,8 @@ pub enum NetworkKind {
 pub struct QNetwork {
     kind: NetworkKind,
     shape: Shape,
+    /// Numbers an action: its reward and its future, or its future alone.
+    heads: usize,
     mlp: Mlp,
     /// The value of a state, in a duelling network.
     value: Option<Mlp>,
@@ -67,10 +70,9 @@ struct Pass {
 
 impl Pass {
     fn new(network: &Mlp, rate: f32, clip: f32) -> Self {
-        let parameters = network.parameters().len();
         Self {
-            adam: Adam::new(parameters, rate, clip),
-            gradient: vec![0.0; parameters],
+            adam: Adam::new(rate, clip),
+            gradient: vec![0.0; network.parameters().len()],
             trace: Trace::default(),
         }
     }
@@ -101,7 +103,7 @@ impl Training {
 /// The values of every action of an observation, legal or not; shapes `(actions,)`, in the units of training.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Values {
-    /// What the action earns at once.
+    /// What the action earns at once; 0 from a network that is not split.
     pub reward: Vec<f32>,
     /// What can still be earned after it.
     pub future: Vec<f32>,
@@ -116,7 +118,7 @@ pub struct Lesson<'a> {
     pub state: Option<&'a Observation>,
     /// Which action it is about.
     pub action: Action,
-    /// The reward, where it is known.
+    /// The reward, where it is known; never for a network that is not split.
     pub reward: Option<f32>,
     /// The future return, where there is an estimate.
     pub future: Option<f32>,
@@ -134,23 +136,25 @@ pub struct Learned {
 }
 
 impl QNetwork {
-    /// A network with two hidden layers of `hidden` units and random weights.
-    pub fn new(kind: NetworkKind, shape: Shape, hidden: usize, seed: Seed) -> Self {
+    /// A network with two hidden layers of `hidden` units and random weights; `split` or not as told above.
+    pub fn new(kind: NetworkKind, shape: Shape, hidden: usize, split: bool, seed: Seed) -> Self {
+        let heads = if split { 2 } else { 1 };
         let (inputs, outputs) = match kind {
-            NetworkKind::Shared => (2 * shape.action_features + shape.global_features, 2),
-            NetworkKind::Flat => (2 * shape.actions + shape.global_features, 2 * shape.actions),
+            NetworkKind::Shared => (2 * shape.action_features + shape.global_features, heads),
+            NetworkKind::Flat => (2 * shape.actions + shape.global_features, heads * shape.actions),
         };
         Self {
             kind,
             shape,
+            heads,
             mlp: Mlp::new(&[inputs, hidden, hidden, outputs], seed),
             value: None,
         }
     }
 
     /// The same with a second network of two hidden layers for the value of a state.
-    pub fn duelling(kind: NetworkKind, shape: Shape, hidden: usize, seed: Seed) -> Self {
-        let plain = Self::new(kind, shape, hidden, seed);
+    pub fn duelling(kind: NetworkKind, shape: Shape, hidden: usize, split: bool, seed: Seed) -> Self {
+        let plain = Self::new(kind, shape, hidden, split, seed);
         let inputs = match kind {
             NetworkKind::Shared => shape.action_features + shape.global_features,
             NetworkKind::Flat => plain.mlp.inputs(),
@@ -193,13 +197,22 @@ impl QNetwork {
     pub fn values(&self, observations: &[&Observation]) -> Vec<Values> {
         let actions = self.shape.actions;
         let inputs = self.kind.action_inputs(observations.iter().copied());
-        // Both networks' outputs read as (reward, future) pairs, action after action.
+        // Both networks' outputs read as (reward, future) pairs, or as futures, action after action.
         let outputs = self.mlp.predict(&inputs);
         let mut values: Vec<Values> = outputs
-            .chunks_exact(2 * actions)
-            .map(|pairs| Values {
-                reward: pairs.iter().copied().step_by(2).collect(),
-                future: pairs.iter().copied().skip(1).step_by(2).collect(),
+            .chunks_exact(self.heads * actions)
+            .map(|numbers| Values {
+                reward: if self.heads == 2 {
+                    numbers.iter().copied().step_by(2).collect()
+                } else {
+                    vec![0.0; actions]
+                },
+                future: numbers
+                    .iter()
+                    .copied()
+                    .skip(self.heads - 1)
+                    .step_by(self.heads)
+                    .collect(),
             })
             .collect();
         if let Some(value) = &self.value {
@@ -216,9 +229,11 @@ impl QNetwork {
     ///
     /// # Panics
     ///
-    /// If a duelling network is told a future without the state, or `training` was made for another shape.
+    /// If a duelling network is told a future without the state, one that is not split is told a reward, or `training` was made for
+    /// another shape.
     pub fn learn(&self, lessons: &[Lesson<'_>], training: &mut Training) -> Learned {
-        let mut inputs: Vec<f32> = lessons.iter().flat_map(|lesson| lesson.input).copied().collect();
+        let mut inputs = Vec::with_capacity(lessons.len() * self.mlp.inputs());
+        lessons.iter().for_each(|lesson| inputs.extend_from_slice(lesson.input));
         // What a duelling network must know of the lessons that tell a future, in their order: the states, and where the
         // outputs with the advantages of their legal actions lie.
         let duels: Vec<&Observation> = match &self.value {
@@ -250,10 +265,11 @@ impl QNetwork {
         for (i, lesson) in lessons.iter().enumerate() {
             let first = i * width
                 + if self.kind == NetworkKind::Flat {
-                    2 * lesson.action
+                    self.heads * lesson.action
                 } else {
                     0
                 };
+            let future = first + self.heads - 1;
             let mut add = |off: f32| {
                 loss += f64::from(lesson.weight)
                     * f64::from(if off.abs() <= 1.0 {
@@ -264,21 +280,22 @@ impl QNetwork {
                 lesson.weight * off.clamp(-1.0, 1.0) / known.max(1) as f32
             };
             if let Some(target) = lesson.reward {
+                assert_eq!(self.heads, 2, "a network that is not split is told no rewards");
                 upstream[first] = add(output[first] - target);
             }
             let Some(target) = lesson.future else { continue };
             let Some(pass) = &training.value else {
-                errors[i] = output[first + 1] - target;
-                upstream[first + 1] = add(errors[i]);
+                errors[i] = output[future] - target;
+                upstream[future] = add(errors[i]);
                 continue;
             };
             let rivals = &rivals[duel];
             let usual = rivals.iter().map(|&at| output[at]).sum::<f32>() / rivals.len().max(1) as f32;
-            errors[i] = pass.trace.output()[duel] + (output[first + 1] - usual) - target;
+            errors[i] = pass.trace.output()[duel] + (output[future] - usual) - target;
             // d future / d V = 1, d future / d A(b) = [b = a] - 1 / number of legal actions
             let slope = add(errors[i]);
             state_upstream[duel] = slope;
-            upstream[first + 1] += slope;
+            upstream[future] += slope;
             for &at in rivals {
                 upstream[at] -= slope / rivals.len() as f32;
             }
@@ -308,7 +325,9 @@ impl QNetwork {
         for (state, row) in duels.iter().zip(rows) {
             let legal = (0..state.legal.len()).filter(|&action| state.legal[action]);
             places.push(match self.kind {
-                NetworkKind::Flat => legal.map(|action| row * width + 2 * action + 1).collect(),
+                NetworkKind::Flat => legal
+                    .map(|action| row * width + self.heads * (action + 1) - 1)
+                    .collect(),
                 NetworkKind::Shared => {
                     let context = context(state);
                     legal
@@ -317,7 +336,7 @@ impl QNetwork {
                             inputs.extend_from_slice(state.actions.row(action));
                             inputs.extend_from_slice(&state.global);
                             inputs.extend_from_slice(&context);
-                            row * width + 1
+                            row * width + self.heads - 1
                         })
                         .collect()
                 }
@@ -438,40 +457,40 @@ mod tests {
 
     #[test]
     fn inputs_are_the_ones_written_by_hand() {
-        let shared = QNetwork::new(NetworkKind::Shared, SHAPE, 4, Seed(1));
+        let shared = QNetwork::new(NetworkKind::Shared, SHAPE, 4, true, Seed(1));
         let close = |a: &[f32], b: &[f32]| a.len() == b.len() && a.iter().zip(b).all(|(x, y)| (x - y).abs() < 1e-6);
         // features of action 1, global, mean of the legal actions 0 and 2
         assert!(close(&shared.input(&observation(), 1), &[0.3, 0.4, 0.7, 0.3, 0.4]));
-        let flat = QNetwork::new(NetworkKind::Flat, SHAPE, 4, Seed(1));
+        let flat = QNetwork::new(NetworkKind::Flat, SHAPE, 4, true, Seed(1));
         assert!(close(
             &flat.input(&observation(), 1),
             &[1.0, 0.0, 1.0, 0.1, 0.3, 0.5, 0.7]
         ));
     }
 
-    fn networks(hidden: usize) -> Vec<(&'static str, QNetwork)> {
-        vec![
-            ("shared", QNetwork::new(NetworkKind::Shared, SHAPE, hidden, Seed(2))),
-            ("flat", QNetwork::new(NetworkKind::Flat, SHAPE, hidden, Seed(2))),
-            (
-                "shared, duelling",
-                QNetwork::duelling(NetworkKind::Shared, SHAPE, hidden, Seed(2)),
-            ),
-            (
-                "flat, duelling",
-                QNetwork::duelling(NetworkKind::Flat, SHAPE, hidden, Seed(2)),
-            ),
-        ]
+    /// Every kind, split and whole.
+    fn networks(hidden: usize) -> Vec<(String, QNetwork)> {
+        let mut networks = Vec::new();
+        for split in [true, false] {
+            for kind in [NetworkKind::Shared, NetworkKind::Flat] {
+                let name = format!("{kind}, split: {split}");
+                networks.push((name.clone(), QNetwork::new(kind, SHAPE, hidden, split, Seed(2))));
+                let duelling = QNetwork::duelling(kind, SHAPE, hidden, split, Seed(2));
+                networks.push((format!("{name}, duelling"), duelling));
+            }
+        }
+        networks
     }
 
-    /// Lessons of the legal actions 0 and 2 and of the illegal 1: rewards of all, futures of the legal ones.
-    fn lessons<'a>(inputs: &'a [Vec<f32>], state: &'a Observation) -> Vec<Lesson<'a>> {
+    /// Lessons of the legal actions 0 and 2 and of the illegal 1: rewards of all, if the network learns them, and futures of the
+    /// legal ones.
+    fn lessons<'a>(network: &QNetwork, inputs: &'a [Vec<f32>], state: &'a Observation) -> Vec<Lesson<'a>> {
         (0..3)
             .map(|action| Lesson {
                 input: &inputs[action],
                 state: Some(state),
                 action,
-                reward: Some(action as f32 - 1.0),
+                reward: (network.heads == 2).then_some(action as f32 - 1.0),
                 future: [Some(0.25), None, Some(0.5)][action],
                 weight: [1.0, 0.5, 0.25][action],
             })
@@ -485,12 +504,13 @@ mod tests {
             let state = observation();
             let inputs: Vec<Vec<f32>> = (0..3).map(|action| network.input(&state, action)).collect();
             for _ in 0..600 {
-                network.learn(&lessons(&inputs, &state), &mut training);
+                network.learn(&lessons(&network, &inputs, &state), &mut training);
                 training.step(&mut network);
             }
             let values = &network.values(&[&state])[0];
             for (action, reward) in values.reward.iter().enumerate() {
-                assert!((reward - (action as f32 - 1.0)).abs() < 0.05, "{name}: {values:?}");
+                let wanted = if network.heads == 2 { action as f32 - 1.0 } else { 0.0 };
+                assert!((reward - wanted).abs() < 0.05, "{name}: {values:?}");
             }
             assert!((values.future[0] - 0.25).abs() < 0.05, "{name}: {values:?}");
             assert!((values.future[2] - 0.5).abs() < 0.05, "{name}: {values:?}");
@@ -505,9 +525,9 @@ mod tests {
             let inputs: Vec<Vec<f32>> = (0..3).map(|action| network.input(&state, action)).collect();
             let loss_of = |network: &QNetwork| {
                 let mut fresh = Training::new(network, 0.01, 10.0);
-                network.learn(&lessons(&inputs, &state), &mut fresh).loss
+                network.learn(&lessons(network, &inputs, &state), &mut fresh).loss
             };
-            network.learn(&lessons(&inputs, &state), &mut training);
+            network.learn(&lessons(&network, &inputs, &state), &mut training);
             let value = training.value.as_ref().map(|pass| pass.gradient.clone());
             let parts = [Some(training.main.gradient.clone()), value];
             for (part, gradient) in parts.into_iter().enumerate() {
@@ -539,7 +559,10 @@ mod tests {
             let state = observation();
             let inputs: Vec<Vec<f32>> = (0..3).map(|action| network.input(&state, action)).collect();
             let values = &network.values(&[&state])[0];
-            let learned = network.learn(&lessons(&inputs, &state), &mut Training::new(&network, 0.01, 10.0));
+            let learned = network.learn(
+                &lessons(&network, &inputs, &state),
+                &mut Training::new(&network, 0.01, 10.0),
+            );
             let wanted = [values.future[0] - 0.25, 0.0, values.future[2] - 0.5];
             for (error, wanted) in learned.errors.iter().zip(wanted) {
                 assert!((error - wanted).abs() < 1e-6, "{name}: {error} against {wanted}");
@@ -558,7 +581,7 @@ mod tests {
 
     #[test]
     fn a_weight_scales_a_lesson_and_half_a_step_follows_half_way() {
-        let network = QNetwork::new(NetworkKind::Shared, SHAPE, 4, Seed(1));
+        let network = QNetwork::new(NetworkKind::Shared, SHAPE, 4, true, Seed(1));
         let input = network.input(&observation(), 0);
         let gradient = |weight: f32| {
             let lesson = Lesson {
@@ -577,8 +600,8 @@ mod tests {
         assert!((half - whole / 2.0).abs() < 1e-9);
         assert!(full.iter().zip(&scaled).all(|(a, b)| (a / 2.0 - b).abs() < 1e-7));
 
-        let other = QNetwork::duelling(NetworkKind::Flat, SHAPE, 4, Seed(1));
-        let mut mine = QNetwork::duelling(NetworkKind::Flat, SHAPE, 4, Seed(2));
+        let other = QNetwork::duelling(NetworkKind::Flat, SHAPE, 4, true, Seed(1));
+        let mut mine = QNetwork::duelling(NetworkKind::Flat, SHAPE, 4, true, Seed(2));
         let before = mine.clone();
         mine.follow(&other, 0.5);
         let value = |network: &QNetwork| network.value.clone().expect("a duelling network").parameters()[0];

@@ -82,11 +82,10 @@ pub struct Weights {
 impl Trained {
     fn new(sizes: &[usize], rate: f32, seed: Seed) -> Self {
         let network = Mlp::new(sizes, seed);
-        let parameters = network.parameters().len();
         Self {
+            adam: Adam::new(rate, 0.5),
+            gradient: vec![0.0; network.parameters().len()],
             network,
-            adam: Adam::new(parameters, rate, 0.5),
-            gradient: vec![0.0; parameters],
         }
     }
 

@@ -58,6 +58,19 @@ pub fn activate(values: &mut [f32], activation: Activation) {
     );
 }
 
+/// Raises e to the power of every number, which is drawn in to -87..88 before; relative error below 3e-7.
+pub fn exponentials(values: &mut [f32]) {
+    wide(
+        #[inline(always)]
+        || {
+            values.iter_mut().for_each(
+                #[inline(always)]
+                |x| *x = exp(*x),
+            );
+        },
+    );
+}
+
 /// Softmax of each row of length `cols`, of the values times `scale`.
 pub fn softmax_rows(values: &mut [f32], cols: usize, scale: f32) {
     wide(
@@ -212,6 +225,9 @@ mod tests {
             assert!((f64::from(exp(x)) / want - 1.0).abs() < 3e-7, "exp {x}");
             x += 0.0137;
         }
+        let mut powers = [0.0, -1.0, f32::NEG_INFINITY];
+        exponentials(&mut powers);
+        assert!((powers[1] - 0.367_879_44).abs() < 1e-6 && powers[0] == 1.0 && powers[2] < 1e-37);
         // erf(0.1), erf(0.5), erf(1), erf(2) from a table
         for (x, want) in [
             (0.1, 0.112_462_92),

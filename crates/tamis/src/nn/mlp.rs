@@ -8,7 +8,10 @@
 use rand::RngExt;
 use rayon::prelude::*;
 
-use super::product::{Layout, product};
+use super::{
+    adamw::{AdamW, Parameter, global_norm},
+    product::{Layout, product},
+};
 use crate::seed::Seed;
 
 /// Rows that one thread takes through the network at a time.
@@ -208,52 +211,39 @@ impl Mlp {
     }
 }
 
-/// Adam with the usual moments (0.9, 0.999) and gradients clipped by their global norm.
+/// Adam for a whole network: [`AdamW`] without decay, gradients clipped by their norm.
 #[derive(Debug, Clone)]
 pub struct Adam {
     rate: f32,
     /// The largest norm of a gradient; larger ones are scaled down to it.
     clip: f32,
-    steps: i32,
-    mean: Vec<f32>,
-    square: Vec<f32>,
+    moments: AdamW,
 }
 
 impl Adam {
-    /// An optimiser for `parameters` numbers.
-    pub fn new(parameters: usize, rate: f32, clip: f32) -> Self {
+    /// An optimiser that has taken no step.
+    pub fn new(rate: f32, clip: f32) -> Self {
         Self {
             rate,
             clip,
-            steps: 0,
-            mean: vec![0.0; parameters],
-            square: vec![0.0; parameters],
+            moments: AdamW::new(0.0),
         }
     }
 
     /// One step against the gradient, which is set back to zero. A gradient that is not finite is skipped.
     pub fn step(&mut self, network: &mut Mlp, gradient: &mut [f32]) {
-        const MEAN: f32 = 0.9;
-        const SQUARE: f32 = 0.999;
-        let norm = gradient.iter().map(|g| g * g).sum::<f32>().sqrt();
-        if norm.is_finite() {
-            self.steps += 1;
-            let scale = if norm > self.clip { self.clip / norm } else { 1.0 };
-            let (mean_left, square_left) = (1.0 - MEAN.powi(self.steps), 1.0 - SQUARE.powi(self.steps));
-            for (((p, g), m), s) in network
-                .parameters
-                .iter_mut()
-                .zip(&*gradient)
-                .zip(&mut self.mean)
-                .zip(&mut self.square)
-            {
-                let g = g * scale;
-                *m = MEAN * *m + (1.0 - MEAN) * g;
-                *s = SQUARE * *s + (1.0 - SQUARE) * g * g;
-                *p -= self.rate * (*m / mean_left) / ((*s / square_left).sqrt() + 1e-8);
-            }
+        let norm = global_norm(std::iter::once(&*gradient)) as f32;
+        if !norm.is_finite() {
+            gradient.fill(0.0);
+            return;
         }
-        gradient.fill(0.0);
+        let factor = if norm > self.clip { self.clip / norm } else { 1.0 };
+        let all = Parameter {
+            values: &mut network.parameters,
+            gradient,
+            decays: false,
+        };
+        self.moments.step(self.rate, factor, &mut [all], None);
     }
 }
 
@@ -296,7 +286,7 @@ mod tests {
             sizes: vec![1, 1],
             parameters: vec![1.0, 0.0],
         };
-        let mut adam = Adam::new(2, 0.1, 10.0);
+        let mut adam = Adam::new(0.1, 10.0);
         for want in [0.9, 0.8] {
             let mut gradient = [0.5, 0.0];
             adam.step(&mut network, &mut gradient);

@@ -18,7 +18,10 @@ use rayon::prelude::*;
 use super::{Prediction, baseline::Baseline};
 use crate::{
     Matrix,
-    nn::product::{Layout, product},
+    nn::{
+        elementwise::exponentials,
+        product::{Layout, product},
+    },
 };
 
 /// States that predictions are made from: time grows with the cube of their number.
@@ -199,14 +202,18 @@ impl GaussianProcess {
         };
         let asked = Points::new(states.as_slice().to_vec(), &fitted.scales);
         let near = fitted.kernel.between(&asked, &fitted.states);
-        let mean = near
-            .chunks_exact(fitted.weights.len())
-            .zip(steps)
-            .map(|(row, &steps)| {
-                let off: f32 = row.iter().zip(&fitted.weights).map(|(k, w)| k * w).sum();
-                self.usual.restore(steps, fitted.mean + off)
-            })
-            .collect();
+        let mut off = vec![0.0; steps.len()];
+        product(
+            &mut off,
+            (steps.len(), fitted.weights.len(), 1),
+            &near,
+            Layout::Plain,
+            &fitted.weights,
+            Layout::Plain,
+            0.0,
+        );
+        let restored = |(off, &steps): (&f32, &usize)| self.usual.restore(steps, fitted.mean + off);
+        let mean = off.iter().zip(steps).map(restored).collect();
         (mean, near)
     }
 }
@@ -302,9 +309,10 @@ impl Kernel {
         let scale = -0.5 / (self.length * self.length);
         for (row, a) in out.chunks_exact_mut(cols.max(1)).zip(&of_a) {
             for (k, b) in row.iter_mut().zip(&of_b) {
-                *k = (scale * (a + b - 2.0 * *k).max(0.0)).exp();
+                *k = scale * (a + b - 2.0 * *k).max(0.0);
             }
         }
+        exponentials(&mut out);
         if self.linear > 0.0 {
             let share = self.linear / features.max(1) as f32;
             let linear = inner(&a.standard, &b.standard);
