@@ -96,7 +96,7 @@ pub struct Part<'a> {
 impl Part<'_> {
     /// `out = x Wᵀ + b`, row by row, on one thread.
     pub fn apply(self, x: &[f32], out: &mut Vec<f32>) {
-        out.clear();
+        // What is there is written over: no clearing, which would fill all of it with zeros first.
         out.resize(x.len() / self.inputs * self.bias.len(), 0.0);
         self.apply_rows(x, out);
     }
@@ -104,7 +104,6 @@ impl Part<'_> {
     /// The same on all threads.
     pub fn apply_in_parallel(self, x: &[f32], out: &mut Vec<f32>) {
         let rows = x.len() / self.inputs;
-        out.clear();
         out.resize(rows * self.bias.len(), 0.0);
         let block = share(rows);
         out.par_chunks_mut(block * self.bias.len())

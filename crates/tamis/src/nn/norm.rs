@@ -84,7 +84,6 @@ impl Normed {
     /// The norm's output, `normal * gain + shift`, into `out`.
     pub fn output(&self, gain: &[f32], shift: &[f32], out: &mut Vec<f32>) {
         let cols = gain.len();
-        out.clear();
         out.resize(self.normal.len(), 0.0);
         out.par_chunks_mut(BLOCK * cols)
             .zip(self.normal.par_chunks(BLOCK * cols))
