@@ -5,7 +5,8 @@
     .venv/bin/python benches/run.py --minilm <folder of all-MiniLM-L6-v2> [--app-reviews <folder>] [--texts <file>]
 
 The texts are 1,500 of `tamis demo` unless --texts names a file with one a line. With --app-reviews, the folder of a data set
-with train.jsonl, validation.jsonl and test.jsonl, the seconds and memory of a whole selection are measured too.
+with train.jsonl, validation.jsonl and test.jsonl, the seconds and memory of a whole selection are measured too. With --only SECTION
+that section is measured and printed, and no file changed.
 """
 
 import argparse
@@ -49,7 +50,45 @@ def cpu():
     return found.group(1) if found else platform.processor()
 
 
-def finetune_lines(ours, peak, theirs):
+def texts_of(arguments, scratch):
+    """The file of texts, and how many there are."""
+    texts = arguments.texts or scratch / "texts.txt"
+    if not texts.exists():
+        subprocess.run(["cargo", "run", "--release", "--quiet", "--", "demo", "--out", scratch / "demo"], cwd=ROOT,
+                       check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        rows = (scratch / "demo" / "data" / "train.jsonl").read_text(encoding="utf-8").splitlines()
+        texts.write_text("\n".join(json.loads(row)["text"] for row in rows[:1500]), encoding="utf-8")
+    return texts.resolve(), len(texts.read_text(encoding="utf-8").splitlines())
+
+
+def probe(arguments, scratch):
+    cargo_bench("probe", {"RAYON_NUM_THREADS": "1"})
+    lines = ["## Probe", "", "One evaluation: add a chunk to the Gram matrix, factor, score 1,000 validation rows, soft metric; "
+             "d = 384, four classes, one core.", "", "| metric | evaluations/s | aim |", "|---|---|---|"]
+    for metric in ["soft accuracy", "soft macro-F1"]:
+        rate = 1 / seconds_of("probe_" + metric)
+        lines.append(f"| {metric} | {rate:.0f} | 1,500 |")
+    return lines
+
+
+def embedding(arguments, scratch):
+    texts, count = texts_of(arguments, scratch)
+    cargo_bench("encoder", {"TAMIS_MINILM": str(arguments.minilm), "TAMIS_BENCH_TEXTS": str(texts)})
+    ours = seconds_of("encoder", "all-MiniLM-L6-v2")
+    lines = ["## Embedding", "", f"all-MiniLM-L6-v2, {count} texts, all cores, tokenization included. A ratio above 1 means that "
+             "tamis is faster.", "", "| | sentences/s | tamis is faster by |", "|---|---|---|",
+             f"| tamis | {count / ours:.0f} | |"]
+    for name, seconds in peer("embedding.py", arguments.minilm, texts).items():
+        lines.append(f"| {name} a batch | {count / seconds:.0f} | {seconds / ours:.2f} |")
+    return lines
+
+
+def fine_tuning(arguments, scratch):
+    texts, _ = texts_of(arguments, scratch)
+    output = cargo_bench("finetune", {"TAMIS_MINILM": str(arguments.minilm), "TAMIS_BENCH_TEXTS": str(texts)})
+    ours = {name: seconds_of("finetune", name) for name in ["16 x 64", "mixed", "16 x 64, top two"]}
+    peak = int(re.search(r"peak memory (\d+) kB", output).group(1)) * 1024
+    theirs = peer("finetune.py", arguments.minilm, texts)
     lines = ["## Fine-tuning", "", "A training step of the whole of all-MiniLM-L6-v2, 16 rows, dropout 0.1, AdamW, all cores. \"mixed\": "
              "real texts, which PyTorch pads to the longest of the batch.", "",
              "| | ms | tamis is faster by |", "|---|---|---|"]
@@ -62,15 +101,39 @@ def finetune_lines(ours, peak, theirs):
         for name, seconds in settings.items():
             if isinstance(seconds, float) and name != "best":
                 lines.append(f"| {shape}, PyTorch, {name} | {1000 * seconds:.0f} | {seconds / mine:.2f} |")
-    lines += ["", f"With all layers but the top two frozen a step is {ours['16 x 64'] / ours['16 x 64, top two']:.1f} times faster "
-              f"than a full one. Peak memory at 16 x 64: tamis {peak / 1e6:.0f} MB, "
-              + ", ".join(f"PyTorch ({name}) {value['peak'] / 1e6:.0f} MB" for name, value in theirs["memory"].items()
-                          if isinstance(value, dict)) + ".", ""]
+    return [*lines, "", f"With all layers but the top two frozen a step is {ours['16 x 64'] / ours['16 x 64, top two']:.1f} times faster "
+            f"than a full one. Peak memory at 16 x 64: tamis {peak / 1e6:.0f} MB, "
+            + ", ".join(f"PyTorch ({name}) {value['peak'] / 1e6:.0f} MB" for name, value in theirs["memory"].items()
+                        if isinstance(value, dict)) + "."]
+
+
+def k_means(arguments, scratch):
+    points = scratch / "points.f32"
+    peer("k_means.py", "make", points)
+    output = cargo_bench("k_means", {"TAMIS_BENCH_POINTS": str(points)})
+    inertia, passes = re.search(r"inertia ([\d.e+]+) after (\d+) passes", output).groups()
+    ours = seconds_of("k-means", "100000x384, K = 200")
+    lines = ["## k-means", "", "100,000 x 384, K = 200, all cores, the same points, at most 25 passes.", "",
+             "| | seconds | inertia | inertia over ours | tamis is faster by |", "|---|---|---|---|---|",
+             f"| tamis, {passes} passes | {ours:.1f} | {float(inertia):.0f} | 1 | |"]
+    for name, (seconds, other) in peer("k_means.py", "run", points).items():
+        lines.append(f"| {name} | {seconds:.1f} | {other:.0f} | {other / float(inertia):.4f} | {seconds / ours:.2f} |")
     return lines
 
 
-def agents_lines(scratch, steps, seeds):
+def dqn(arguments, scratch):
+    cargo_bench("dqn", {})
+    ours = 1000 * seconds_of("dqn_training step")
+    lines = ["## DQN", "", "A training step: 32 transitions, 200 actions, 128 looked-at rewards, double Q-learning, 32-64-64-2, "
+             "Adam, target network.", "", "| | ms | tamis is faster by |", "|---|---|---|", f"| tamis | {ours:.2f} | |"]
+    for name, value in peer("dqn_step.py").items():
+        lines.append(f"| PyTorch, {name} | " + (f"{value:.2f} | {value / ours:.2f} |" if isinstance(value, float) else f"{value} | |"))
+    return lines
+
+
+def agents(arguments, scratch):
     """Our agents beside Stable-Baselines3's on the same coverage problems: means over seeds, each pair run one after the other."""
+    steps, seeds = arguments.agents_rewards, arguments.agents_seeds
     subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "tamis", "--example", "coverage_agents"], cwd=ROOT, check=True)
     ours = target_folder() / "release" / "examples" / "coverage_agents"
     lines = ["## Agents", "", f"Weighted coverage, {steps} rewards seen by each agent (a step is one, an action tried in a lookahead too), "
@@ -97,28 +160,51 @@ def agents_lines(scratch, steps, seeds):
             lines.append(f"| {name} | {mean['training_steps']:.0f} | {mean['seconds']:.1f} | {rate:.0f} | {first / rate:.1f} | "
                          f"{mean['last_return']:.4f} | {mean['best_return']:.4f} |")
         lines.append("")
-    return lines
+    return lines[:-1]
+
+
+def selection(arguments, scratch):
+    out = scratch / "selection"
+    splits = [part for name in ["train", "validation", "test"] for part in [f"--{name}", arguments.app_reviews / f"{name}.jsonl"]]
+    subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=ROOT, check=True)
+    command = [program(), "select", *splits, "--max-evaluations", "20000", "--out", out]
+    subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    record = json.loads((out / "selection.json").read_text())
+    lines = ["## A whole selection", "", f"`tamis select` on app_reviews_stars ({record['data']['train']} training rows), lexical "
+             f"embedder, dqn, {record['evaluations']} evaluations.", "", "| stage | seconds | peak memory, MB |", "|---|---|---|"]
+    for stage in record["stages"]:
+        lines.append(f"| {stage['name']} | {stage['seconds']:.1f} | {stage['peak_bytes'] / 1e6:.0f} |")
+    return [*lines, f"| all | {sum(s['seconds'] for s in record['stages']):.1f} | "
+            f"{max(s['peak_bytes'] for s in record['stages']) / 1e6:.0f} |"]
+
+
+SECTIONS = {"probe": probe, "embedding": embedding, "fine-tuning": fine_tuning, "k-means": k_means, "dqn": dqn, "agents": agents,
+            "selection": selection}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minilm", type=pathlib.Path)
-    parser.add_argument("--agents-only", action="store_true", help="print that section, and change no file")
+    parser.add_argument("--only", action="append", choices=SECTIONS)
     parser.add_argument("--agents-rewards", type=int, default=10_000)
     parser.add_argument("--agents-seeds", type=int, default=3)
     parser.add_argument("--texts", type=pathlib.Path)
     parser.add_argument("--app-reviews", type=pathlib.Path)
     arguments = parser.parse_args()
-    if arguments.agents_only:
-        with tempfile.TemporaryDirectory() as scratch:
-            print("\n".join(agents_lines(pathlib.Path(scratch), arguments.agents_rewards, arguments.agents_seeds)))
-        return
-    if arguments.minilm is None:
+    names = arguments.only or [name for name in SECTIONS if name != "selection" or arguments.app_reviews]
+    if arguments.minilm is None and {"embedding", "fine-tuning"} & set(names):
         parser.error("--minilm is needed: the folder of all-MiniLM-L6-v2")
-    minilm = arguments.minilm.resolve()
-    versions = {name: importlib.metadata.version(name) for name in
-                ["torch", "sentence-transformers", "onnxruntime", "faiss-cpu", "scikit-learn", "numpy",
-                 "stable-baselines3", "sb3-contrib", "gymnasium"]}
+    if arguments.app_reviews is None and "selection" in names:
+        parser.error("--app-reviews is needed: the folder of the data set")
+    arguments.minilm = arguments.minilm and arguments.minilm.resolve()
+    versions = {}
+    for name in ["torch", "sentence-transformers", "onnxruntime", "faiss-cpu", "scikit-learn", "numpy", "stable-baselines3", "sb3-contrib",
+                 "gymnasium"]:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            if not arguments.only:
+                raise
     rustc = subprocess.run(["rustc", "--version"], check=True, text=True, stdout=subprocess.PIPE).stdout.strip()
     lines = [
         "# Benchmarks", "",
@@ -126,79 +212,11 @@ def main():
         f"Machine: {cpu()}, {os.cpu_count()} cores. {rustc}; Python {platform.python_version()}, "
         + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".", "",
     ]
-
     with tempfile.TemporaryDirectory() as scratch:
-        scratch = pathlib.Path(scratch)
-        cargo_bench("probe", {"RAYON_NUM_THREADS": "1"})
-        lines += ["## Probe", "", "One evaluation: add a chunk to the Gram matrix, factor, score 1,000 validation rows, soft metric; "
-                  "d = 384, four classes, one core.", "", "| metric | evaluations/s | aim |", "|---|---|---|"]
-        for metric in ["soft accuracy", "soft macro-F1"]:
-            rate = 1 / seconds_of("probe_" + metric)
-            lines.append(f"| {metric} | {rate:.0f} | 1,500 |")
-        lines.append("")
-
-        texts = arguments.texts
-        if texts is None:
-            subprocess.run(["cargo", "run", "--release", "--quiet", "--", "demo", "--out", scratch / "demo"], cwd=ROOT,
-                           check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            rows = (scratch / "demo" / "data" / "train.jsonl").read_text(encoding="utf-8").splitlines()
-            texts = scratch / "texts.txt"
-            texts.write_text("\n".join(json.loads(row)["text"] for row in rows[:1500]), encoding="utf-8")
-        texts = texts.resolve()
-        count = len(texts.read_text(encoding="utf-8").splitlines())
-        cargo_bench("encoder", {"TAMIS_MINILM": str(minilm), "TAMIS_BENCH_TEXTS": str(texts)})
-        ours = seconds_of("encoder", "all-MiniLM-L6-v2")
-        lines += ["## Embedding", "", f"all-MiniLM-L6-v2, {count} texts, all cores, tokenization included. A ratio above 1 means that "
-                  "tamis is faster.", "", "| | sentences/s | tamis is faster by |", "|---|---|---|",
-                  f"| tamis | {count / ours:.0f} | |"]
-        for name, seconds in peer("embedding.py", minilm, texts).items():
-            lines.append(f"| {name} a batch | {count / seconds:.0f} | {seconds / ours:.2f} |")
-        lines.append("")
-
-        output = cargo_bench("finetune", {"TAMIS_MINILM": str(minilm), "TAMIS_BENCH_TEXTS": str(texts)})
-        ours = {name: seconds_of("finetune", name) for name in ["16 x 64", "mixed", "16 x 64, top two"]}
-        peak = int(re.search(r"peak memory (\d+) kB", output).group(1)) * 1024
-        theirs = peer("finetune.py", minilm, texts)
-        lines += finetune_lines(ours, peak, theirs)
-
-        points = scratch / "points.f32"
-        peer("k_means.py", "make", points)
-        output = cargo_bench("k_means", {"TAMIS_BENCH_POINTS": str(points)})
-        inertia, passes = re.search(r"inertia ([\d.e+]+) after (\d+) passes", output).groups()
-        ours = seconds_of("k-means", "100000x384, K = 200")
-        lines += ["## k-means", "", "100,000 x 384, K = 200, all cores, the same points, at most 25 passes.", "",
-                  "| | seconds | inertia | inertia over ours | tamis is faster by |", "|---|---|---|---|---|",
-                  f"| tamis, {passes} passes | {ours:.1f} | {float(inertia):.0f} | 1 | |"]
-        for name, (seconds, other) in peer("k_means.py", "run", points).items():
-            lines.append(f"| {name} | {seconds:.1f} | {other:.0f} | {other / float(inertia):.4f} | {seconds / ours:.2f} |")
-        lines.append("")
-
-        cargo_bench("dqn", {})
-        ours = 1000 * seconds_of("dqn_training step")
-        lines += ["## DQN", "", "A training step: 32 transitions, 200 actions, 128 looked-at rewards, double Q-learning, 32-64-64-2, "
-                  "Adam, target network.", "", "| | ms | tamis is faster by |", "|---|---|---|", f"| tamis | {ours:.2f} | |"]
-        for name, value in peer("dqn_step.py").items():
-            lines.append(f"| PyTorch, {name} | " + (f"{value:.2f} | {value / ours:.2f} |" if isinstance(value, float) else f"{value} | |"))
-        lines.append("")
-
-        lines += agents_lines(scratch, arguments.agents_rewards, arguments.agents_seeds)
-
-        if arguments.app_reviews:
-            out = scratch / "selection"
-            splits = [part for name in ["train", "validation", "test"]
-                      for part in [f"--{name}", arguments.app_reviews / f"{name}.jsonl"]]
-            subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=ROOT, check=True)
-            command = [program(), "select", *splits, "--max-evaluations", "20000", "--out", out]
-            subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            record = json.loads((out / "selection.json").read_text())
-            lines += ["## A whole selection", "", f"`tamis select` on app_reviews_stars ({record['data']['train']} training rows), lexical "
-                      f"embedder, dqn, {record['evaluations']} evaluations.", "", "| stage | seconds | peak memory, MB |", "|---|---|---|"]
-            for stage in record["stages"]:
-                lines.append(f"| {stage['name']} | {stage['seconds']:.1f} | {stage['peak_bytes'] / 1e6:.0f} |")
-            lines.append(f"| all | {sum(s['seconds'] for s in record['stages']):.1f} | "
-                         f"{max(s['peak_bytes'] for s in record['stages']) / 1e6:.0f} |")
-            lines.append("")
-    (ROOT / "docs" / "benchmarks.md").write_text("\n".join(lines), encoding="utf-8")
+        for name in names:
+            lines += [*SECTIONS[name](arguments, pathlib.Path(scratch)), ""]
+    if not arguments.only:
+        (ROOT / "docs" / "benchmarks.md").write_text("\n".join(lines), encoding="utf-8")
     print("\n".join(lines))
 
 
