@@ -90,7 +90,7 @@ def main():
         selection(arguments, name, "embedding", ["--agent", "random"], 0, "")
     for agent in arguments.agent or SWEEPS:
         flags, sweep = SWEEPS[agent]
-        values = [("", "as it is", "")]
+        values = [("as it is", "", "")]
         for setting, others in sweep.items():
             values += [(setting, value, f"{setting} = {value}\n") for value in others]
         with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
@@ -99,9 +99,10 @@ def main():
             runs = [[[go(name, *line, seed) for seed in range(arguments.seeds)] for name in SETS] for line in values]
             print(f"#### {agent}\n\n| setting | value | " + " | ".join(f"{name}, reward fold | confirm | s" for name in SETS) + " |")
             print("|---|---|" + "---|" * 3 * len(SETS))
-            for (setting, value, _), of_sets in zip(values, runs):
+            for (setting, value, config), of_sets in zip(values, runs):
                 columns = " | ".join(cells([run.result() for run in of_set]) for of_set in of_sets)
-                print(f"| {setting.removeprefix('climb_disc.').removeprefix('ppo.')} | {value} | {columns} |", flush=True)
+                name = f"`{setting.split('.', 1)[1]}`" if config else setting
+                print(f"| {name} | {value} | {columns} |", flush=True)
         print()
 
 
