@@ -21,9 +21,18 @@ from built import program
 from studies import CASES, cut
 
 SETS = ["hate_merged", "app_reviews_stars"]
-# agent: (flags of `tamis select`, {setting: values other than the default})
+# what is swept: (flags of `tamis select`, settings that stay, {setting: values other than the default})
 SWEEPS = {
-    "ppo": (["--agent", "ppo"], {
+    "dqn": (["--agent", "dqn"], "", {"dqn.lookahead": [0]}),
+    "dqn without a lookahead": (["--agent", "dqn"], "dqn.lookahead = 0\n", {
+        "dqn.split": ["false"],
+    }),
+    "dqn without a lookahead, learned whole": (["--agent", "dqn"], "dqn.lookahead = 0\ndqn.split = false\n", {
+        "dqn.calibrate": ["false"],
+        "dqn.epsilon_start": [0.5],
+        "dqn.updates": [4],
+    }),
+    "ppo": (["--agent", "ppo"], "", {
         "ppo.hidden": [16, 64],
         "ppo.learning_rate": [0.001, 0.01],
         "ppo.episodes": [8, 32],
@@ -35,7 +44,7 @@ SWEEPS = {
         "ppo.entropy_weight": [0.0, 0.01],
         "ppo.target_divergence": [0.01, 0.1],
     }),
-    "climb-disc": (["--agent", "climb-disc"], {
+    "climb-disc": (["--agent", "climb-disc"], "", {
         "climb_disc.rounds": [[1, 1, 1], [16, 32, 64], [64, 32, 16, 8, 4]],
         "climb_disc.candidates": [4, 64],
         "climb_disc.mutated": [0.0, 0.9],
@@ -47,7 +56,7 @@ SWEEPS = {
         "climb_disc.trees.min_leaf": [1, 20],
         "climb_disc.trees.patience": [10, 200],
     }),
-    "climb-disc as reward model of dqn": (["--agent", "dqn", "--reward-model", "climb-disc"], {
+    "climb-disc as reward model of dqn": (["--agent", "dqn", "--reward-model", "climb-disc"], "", {
         "climb_disc.share": [0.25, 0.75],
         "climb_disc.imagined": [5000, 80000],
     }),
@@ -89,19 +98,19 @@ def main():
         # The first run fills the cache of embeddings, which several would do at once.
         selection(arguments, name, "embedding", ["--agent", "random"], 0, "")
     for agent in arguments.agent or SWEEPS:
-        flags, sweep = SWEEPS[agent]
-        values = [("as it is", "", "")]
+        flags, stays, sweep = SWEEPS[agent]
+        values = [("as it is", "", stays)]
         for setting, others in sweep.items():
-            values += [(setting, value, f"{setting} = {value}\n") for value in others]
+            values += [(setting, value, f"{stays}{setting} = {value}\n") for value in others]
         with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
             go = lambda name, setting, value, config, seed: pool.submit(
                 selection, arguments, name, f"{agent} {setting} {value}".replace(" ", "_"), flags, seed, config)
             runs = [[[go(name, *line, seed) for seed in range(arguments.seeds)] for name in SETS] for line in values]
             print(f"#### {agent}\n\n| setting | value | " + " | ".join(f"{name}, reward fold | confirm | s" for name in SETS) + " |")
             print("|---|---|" + "---|" * 3 * len(SETS))
-            for (setting, value, config), of_sets in zip(values, runs):
+            for (setting, value, _), of_sets in zip(values, runs):
                 columns = " | ".join(cells([run.result() for run in of_set]) for of_set in of_sets)
-                name = f"`{setting.split('.', 1)[1]}`" if config else setting
+                name = f"`{setting.split('.', 1)[1]}`" if "." in setting else setting
                 print(f"| {name} | {value} | {columns} |", flush=True)
         print()
 
