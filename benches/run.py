@@ -53,7 +53,7 @@ def cpu():
 def texts_of(arguments, scratch):
     """The file of texts, and how many there are."""
     texts = arguments.texts or scratch / "texts.txt"
-    if not texts.exists():
+    if arguments.texts is None and not texts.exists():
         subprocess.run(["cargo", "run", "--release", "--quiet", "--", "demo", "--out", scratch / "demo"], cwd=ROOT,
                        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         rows = (scratch / "demo" / "data" / "train.jsonl").read_text(encoding="utf-8").splitlines()

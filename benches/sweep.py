@@ -14,25 +14,27 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import re
 import statistics
 import subprocess
 
 from built import program
+from results import spread
 from studies import CASES, cut
 
 SETS = ["hate_merged", "app_reviews_stars"]
-# what is swept: (flags of `tamis select`, settings that stay, {setting: values other than the default})
+# The paper's DQN, but for its network.
+PLAIN = "dqn.lookahead = 0\ndqn.split = false\n"
+# what is swept: (flags of `tamis select`, {setting, perhaps behind others that change with it: values other than the default})
 SWEEPS = {
-    "dqn": (["--agent", "dqn"], "", {"dqn.lookahead": [0]}),
-    "dqn without a lookahead": (["--agent", "dqn"], "dqn.lookahead = 0\n", {
-        "dqn.split": ["false"],
+    "dqn": (["--agent", "dqn"], {
+        "dqn.lookahead": [0],
+        "dqn.lookahead = 0\ndqn.split": ["false"],
+        f"{PLAIN}dqn.calibrate": ["false"],
+        f"{PLAIN}dqn.epsilon_start": [0.5],
+        f"{PLAIN}dqn.updates": [4],
     }),
-    "dqn without a lookahead, learned whole": (["--agent", "dqn"], "dqn.lookahead = 0\ndqn.split = false\n", {
-        "dqn.calibrate": ["false"],
-        "dqn.epsilon_start": [0.5],
-        "dqn.updates": [4],
-    }),
-    "ppo": (["--agent", "ppo"], "", {
+    "ppo": (["--agent", "ppo"], {
         "ppo.hidden": [16, 64],
         "ppo.learning_rate": [0.001, 0.01],
         "ppo.episodes": [8, 32],
@@ -44,7 +46,7 @@ SWEEPS = {
         "ppo.entropy_weight": [0.0, 0.01],
         "ppo.target_divergence": [0.01, 0.1],
     }),
-    "climb-disc": (["--agent", "climb-disc"], "", {
+    "climb-disc": (["--agent", "climb-disc"], {
         "climb_disc.rounds": [[1, 1, 1], [16, 32, 64], [64, 32, 16, 8, 4]],
         "climb_disc.candidates": [4, 64],
         "climb_disc.mutated": [0.0, 0.9],
@@ -56,7 +58,7 @@ SWEEPS = {
         "climb_disc.trees.min_leaf": [1, 20],
         "climb_disc.trees.patience": [10, 200],
     }),
-    "climb-disc as reward model of dqn": (["--agent", "dqn", "--reward-model", "climb-disc"], "", {
+    "climb-disc as reward model of dqn": (["--agent", "dqn", "--reward-model", "climb-disc"], {
         "climb_disc.share": [0.25, 0.75],
         "climb_disc.imagined": [5000, 80000],
     }),
@@ -81,7 +83,7 @@ def cells(records):
     """Reward fold, confirm fold, seconds of the search."""
     scores = [[record["scores"][fold]["chosen"] for record in records] for fold in ["reward", "confirm"]]
     seconds = statistics.mean(stage["seconds"] for record in records for stage in record["stages"] if stage["name"] == "select")
-    return " | ".join([*(f"{statistics.mean(fold):.4f} ± {statistics.stdev(fold):.4f}" for fold in scores), f"{seconds:.1f}"])
+    return " | ".join([*map(spread, scores), f"{seconds:.1f}"])
 
 
 def main():
@@ -98,19 +100,19 @@ def main():
         # The first run fills the cache of embeddings, which several would do at once.
         selection(arguments, name, "embedding", ["--agent", "random"], 0, "")
     for agent in arguments.agent or SWEEPS:
-        flags, stays, sweep = SWEEPS[agent]
-        values = [("as it is", "", stays)]
+        flags, sweep = SWEEPS[agent]
+        values = [("as it is", "", "")]
         for setting, others in sweep.items():
-            values += [(setting, value, f"{stays}{setting} = {value}\n") for value in others]
+            values += [(setting, value, f"{setting} = {value}\n") for value in others]
         with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
             go = lambda name, setting, value, config, seed: pool.submit(
-                selection, arguments, name, f"{agent} {setting} {value}".replace(" ", "_"), flags, seed, config)
+                selection, arguments, name, re.sub(r"\W+", "_", f"{agent} {setting} {value}"), flags, seed, config)
             runs = [[[go(name, *line, seed) for seed in range(arguments.seeds)] for name in SETS] for line in values]
             print(f"#### {agent}\n\n| setting | value | " + " | ".join(f"{name}, reward fold | confirm | s" for name in SETS) + " |")
             print("|---|---|" + "---|" * 3 * len(SETS))
-            for (setting, value, _), of_sets in zip(values, runs):
+            for (setting, value, config), of_sets in zip(values, runs):
                 columns = " | ".join(cells([run.result() for run in of_set]) for of_set in of_sets)
-                name = f"`{setting.split('.', 1)[1]}`" if "." in setting else setting
+                name = ", ".join(f"`{line.split('.', 1)[1]}`" for line in setting.split("\n")) if config else setting
                 print(f"| {name} | {value} | {columns} |", flush=True)
         print()
 
