@@ -11,8 +11,9 @@ use tamis::{
     embed::{Embedder, encoder::Encoder},
     model::classifier::{Classifier, HeadKind, Loaded, Request, load},
     nn::{
-        elementwise::activate,
+        dropout::Dropout,
         encoder::{Packed, Scratch, Wanted},
+        head::HeadTape,
     },
     seed::Seed,
 };
@@ -57,12 +58,10 @@ fn vectors_agree_with_sentence_transformers() {
 /// The scores of a packed batch, one row a sequence.
 fn scores(model: &Loaded, packed: Packed<'_>) -> Vec<f32> {
     let mut scratch = Scratch::default();
-    let firsts = model.encoder.forward(packed, Wanted::First, &mut scratch);
-    let (mut dense, mut scores) = (Vec::new(), Vec::new());
-    model.head.dense.whole().apply(firsts, &mut dense);
-    activate(&mut dense, model.head.activation);
-    model.head.scores.whole().apply(&dense, &mut scores);
-    scores
+    let layers = model.encoder.laid_out(0..model.encoder.layers.len());
+    let firsts = model.encoder.forward(&layers, packed, Wanted::First, &mut scratch);
+    let mut tape = HeadTape::default();
+    model.head.forward(firsts, Dropout::new(0.0, 0), &mut tape).to_vec()
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::{
         tensors::read_encoder,
         tokenizer::TextTokenizer,
     },
-    nn::encoder::{EncoderWeights, Packed, Scratch, Wanted},
+    nn::encoder::{EncoderWeights, LaidLayers, Packed, Scratch, Wanted},
 };
 
 /// Tokens of a packed batch, at least; measured: smaller ones leave products too narrow, larger ones leave the cache.
@@ -27,7 +27,9 @@ const WINDOW: usize = 4096;
 
 /// A sentence encoder in memory.
 pub struct Encoder {
+    /// Without its layers.
     weights: EncoderWeights,
+    layers: LaidLayers,
     tokenizer: TextTokenizer,
     pooling: Vec<Pooling>,
     /// Put before every text.
@@ -64,7 +66,7 @@ impl Encoder {
         )?;
         let weights_path = files.need("model.safetensors")?;
         let bytes = std::fs::read(&weights_path).map_err(Error::io(&weights_path, "read"))?;
-        let weights = read_encoder(&config, &weights_path, &bytes)?;
+        let mut weights = read_encoder(&config, &weights_path, &bytes)?;
 
         let tokenizer_path = files.need("tokenizer.json")?;
         let tokenizer_bytes = std::fs::read(&tokenizer_path).map_err(Error::io(&tokenizer_path, "read"))?;
@@ -91,8 +93,11 @@ impl Encoder {
             blake3::hash(&tokenizer_bytes).as_bytes(),
             format!("{longest} {pooling:?} {prompt}").as_bytes(),
         ]);
+        let layers = weights.laid_out(0..weights.layers.len());
+        weights.layers.clear();
         Ok(Self {
             weights,
+            layers,
             tokenizer,
             pooling,
             prompt,
@@ -172,7 +177,7 @@ impl Encoder {
                     types: &[],
                     starts: &starts,
                 };
-                let vectors = self.weights.forward(packed, Wanted::All, scratch);
+                let vectors = self.weights.forward(&self.layers, packed, Wanted::All, scratch);
                 let mut pooled = vec![0.0; batch.len() * dim];
                 for (range, out) in starts.windows(2).zip(pooled.chunks_exact_mut(dim)) {
                     self.pool(&vectors[range[0] * hidden..range[1] * hidden], out);

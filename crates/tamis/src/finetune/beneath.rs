@@ -2,13 +2,13 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
 };
 
 use rayon::prelude::*;
 
 use super::encoded::Encoded;
-use crate::nn::encoder::{EncoderWeights, Scratch};
+use crate::nn::encoder::{EncoderWeights, LaidLayers, Scratch, Wanted};
 
 /// Tokens of a batch that one thread runs through the frozen layers at a time.
 const BATCH_TOKENS: usize = 1024;
@@ -19,6 +19,7 @@ type Vectors = Arc<[f32]>;
 /// The output of the lowest layers for the examples of one split. It can be shared by models that differ only above them.
 pub struct Beneath {
     layers: usize,
+    laid_out: OnceLock<LaidLayers>,
     /// The most bytes that are kept; the rest is computed again.
     memory: usize,
     kept: RwLock<(HashMap<u32, Vectors>, usize)>,
@@ -29,6 +30,7 @@ impl Beneath {
     pub fn new(layers: usize, memory: usize) -> Self {
         Self {
             layers,
+            laid_out: OnceLock::new(),
             memory,
             kept: RwLock::default(),
         }
@@ -48,13 +50,14 @@ impl Beneath {
         let missing: Vec<u32> = (examples.iter().zip(&found))
             .filter_map(|(&example, found)| found.is_none().then_some(example))
             .collect();
+        let layers = self.laid_out.get_or_init(|| encoder.laid_out(0..self.layers));
         let computed: Vec<Vec<Vectors>> = data
             .parts(&missing, BATCH_TOKENS)
             .into_par_iter()
             .map_init(Scratch::default, |scratch, part| {
                 let batch = data.batch(part);
                 let hidden = encoder.shape.hidden;
-                let mut rest = encoder.forward_beneath(batch.packed(), self.layers, scratch);
+                let mut rest = encoder.forward(layers, batch.packed(), Wanted::All, scratch);
                 let mut vectors = Vec::with_capacity(part.len());
                 for &example in part {
                     let (one, tail) = rest.split_at(data.tokens_of(example) * hidden);

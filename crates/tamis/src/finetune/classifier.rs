@@ -126,6 +126,7 @@ impl Classifier {
         let mut order: Vec<usize> = (0..examples.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(data.tokens_of(examples[i])));
         let sorted: Vec<u32> = order.iter().map(|&i| examples[i]).collect();
+        let layers = (self.encoder).laid_out(beneath.map_or(0, Beneath::layers)..self.encoder.layers.len());
         let made: Vec<Vec<Vec<f32>>> = data
             .parts(&sorted, BATCH_TOKENS)
             .into_par_iter()
@@ -139,9 +140,9 @@ impl Classifier {
                     let firsts = if let Some(beneath) = beneath {
                         let hidden = beneath.vectors(&self.encoder, data, part);
                         self.encoder
-                            .forward_above(&hidden, beneath.layers(), &batch.starts, Wanted::First, scratch)
+                            .forward_above(&layers, &hidden, &batch.starts, Wanted::First, scratch)
                     } else {
-                        self.encoder.forward(batch.packed(), Wanted::First, scratch)
+                        self.encoder.forward(&layers, batch.packed(), Wanted::First, scratch)
                     };
                     let made = of(firsts, &batch, tape)?;
                     monitor.advance(part.len() as u64);

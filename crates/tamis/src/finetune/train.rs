@@ -103,6 +103,19 @@ impl Trainer {
         beneath: Option<&Beneath>,
     ) -> Result<f64> {
         assert_eq!(self.settings.freeze, beneath.map(Beneath::layers), "what is frozen");
+        // From a thread of the pool, which takes part in all of a step's loops: one outside would wake another for each.
+        rayon::scope(|_| self.step_of_pool(model, data, examples, rate, dropout, beneath))
+    }
+
+    fn step_of_pool(
+        &mut self,
+        model: &mut Classifier,
+        data: &Encoded,
+        examples: &[u32],
+        rate: f32,
+        dropout: Seed,
+        beneath: Option<&Beneath>,
+    ) -> Result<f64> {
         let weight = 1.0 / examples.len() as f32;
         let mut loss = 0.0;
         for (part, rows) in data.parts(examples, self.settings.pass_tokens).into_iter().enumerate() {
@@ -160,7 +173,7 @@ impl Trainer {
         let loss = cross_entropy(scores, &batch.groups, &batch.targets, smoothing, weight, &mut upstream);
         let upstream = model
             .head
-            .backward(&upstream, head_dropout, &self.head_tape, &mut self.head_gradient);
+            .backward(&upstream, head_dropout, &mut self.head_tape, &mut self.head_gradient);
         model
             .encoder
             .train_backward(&upstream, dropouts, &mut self.tape, &mut self.gradient);

@@ -101,36 +101,35 @@ pub fn activate_backward(upstream: &mut [f32], input: &[f32], activation: Activa
     wide(
         #[inline(always)]
         || {
+            // Loops and not `for_each`, which is not inlined here.
             let pairs = upstream.iter_mut().zip(input);
             match activation {
                 // Φ(x) + x φ(x)
-                Activation::Gelu => pairs.for_each(
-                    #[inline(always)]
-                    |(u, &x)| {
+                Activation::Gelu => {
+                    for (u, &x) in pairs {
                         let below = 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
                         *u *= below + x * 0.398_942_3 * exp(-0.5 * x * x);
-                    },
-                ),
+                    }
+                }
                 // with t = tanh(c (x + a x³)): (1 + t)/2 + x/2 (1 - t²) c (1 + 3 a x²)
-                Activation::GeluTanh => pairs.for_each(
-                    #[inline(always)]
-                    |(u, &x)| {
+                Activation::GeluTanh => {
+                    for (u, &x) in pairs {
                         let t = tanh(0.797_884_6 * (x + 0.044_715 * x * x * x));
                         let inner = 0.797_884_6 * (1.0 + 0.134_145 * x * x);
                         *u *= 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner;
-                    },
-                ),
-                Activation::Relu => pairs.for_each(
-                    #[inline(always)]
-                    |(u, &x)| *u = if x > 0.0 { *u } else { 0.0 },
-                ),
-                Activation::Tanh => pairs.for_each(
-                    #[inline(always)]
-                    |(u, &x)| {
+                    }
+                }
+                Activation::Relu => {
+                    for (u, &x) in pairs {
+                        *u = if x > 0.0 { *u } else { 0.0 };
+                    }
+                }
+                Activation::Tanh => {
+                    for (u, &x) in pairs {
                         let t = tanh(x);
                         *u *= 1.0 - t * t;
-                    },
-                ),
+                    }
+                }
             }
         },
     );
@@ -157,6 +156,16 @@ pub fn softmax_rows_backward(upstream: &mut [f32], shares: &[f32], cols: usize, 
             }
         },
     );
+}
+
+/// The sum of a row.
+pub(super) fn total(row: &[f32]) -> f32 {
+    let mut sum = 0.0;
+    wide(
+        #[inline(always)]
+        || sum = reduce(row, 0.0, |sum, x| sum + x),
+    );
+    sum
 }
 
 /// Folds a row in sixteen lanes, always in the same order.

@@ -3,7 +3,8 @@
 use super::{
     dropout::Dropout,
     elementwise::{Activation, activate, activate_backward},
-    linear::Linear,
+    linear::{Linear, Workspace},
+    panels::Begin,
 };
 
 /// The layers between a sequence's first token and its scores: dense, activation, dropout, scores.
@@ -26,6 +27,7 @@ pub struct HeadTape {
     dense: Vec<f32>,
     features: Vec<f32>,
     scores: Vec<f32>,
+    workspace: Workspace,
 }
 
 impl Head {
@@ -53,18 +55,20 @@ impl Head {
     pub fn forward<'t>(&self, input: &[f32], dropout: Dropout, tape: &'t mut HeadTape) -> &'t [f32] {
         tape.input.clear();
         tape.input.extend_from_slice(input);
-        self.dense.whole().apply(input, &mut tape.dense);
+        self.dense.whole().apply(input, &mut tape.dense, &mut tape.workspace);
         tape.features.clear();
         tape.features.extend_from_slice(&tape.dense);
         activate(&mut tape.features, self.activation);
         dropout.apply(&mut tape.features, 0);
-        self.scores.whole().apply(&tape.features, &mut tape.scores);
+        self.scores
+            .whole()
+            .apply(&tape.features, &mut tape.scores, &mut tape.workspace);
         &tape.scores
     }
 
     /// What the scores are read from: the dense layer's output behind its activation, shape `(sequences, hidden)`.
     pub fn features<'t>(&self, input: &[f32], tape: &'t mut HeadTape) -> &'t [f32] {
-        self.dense.whole().apply(input, &mut tape.features);
+        self.dense.whole().apply(input, &mut tape.features, &mut tape.workspace);
         activate(&mut tape.features, self.activation);
         &tape.features
     }
@@ -74,16 +78,20 @@ impl Head {
     /// # Panics
     ///
     /// If the shapes do not fit the last forward pass.
-    pub fn backward(&self, upstream: &[f32], dropout: Dropout, tape: &HeadTape, gradient: &mut Self) -> Vec<f32> {
+    pub fn backward(&self, upstream: &[f32], dropout: Dropout, tape: &mut HeadTape, gradient: &mut Self) -> Vec<f32> {
         let (outputs, hidden) = (self.scores.bias.len(), self.dense.bias.len());
-        gradient.scores.add_gradient(0, &tape.features, upstream, outputs);
+        let workspace = &mut tape.workspace;
+        gradient
+            .scores
+            .add_gradient(0, &tape.features, upstream, outputs, workspace);
         let mut down = vec![0.0; tape.features.len()];
-        self.scores.whole().backward(upstream, &mut down, 0.0);
+        let scores = self.scores.whole();
+        scores.backward(upstream, Begin::Zero, &mut down, workspace);
         dropout.apply(&mut down, 0);
         activate_backward(&mut down, &tape.dense, self.activation);
-        gradient.dense.add_gradient(0, &tape.input, &down, hidden);
+        gradient.dense.add_gradient(0, &tape.input, &down, hidden, workspace);
         let mut d_input = vec![0.0; tape.input.len()];
-        self.dense.whole().backward(&down, &mut d_input, 0.0);
+        self.dense.whole().backward(&down, Begin::Zero, &mut d_input, workspace);
         d_input
     }
 }

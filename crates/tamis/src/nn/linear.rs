@@ -1,13 +1,13 @@
 //! Affine maps of many rows: forward, and backward to the input and to the parameters.
 //!
-//! Work is cut by rows of the result into shares that depend on the sizes alone, for as many threads as there are: their number
-//! changes no bit.
+//! How work is shared out between threads changes no bit: see [`Panels`].
 
 use rayon::prelude::*;
 
 use super::{
-    norm::BLOCK,
-    product::{View, multiply},
+    elementwise::total,
+    panels::{Begin, Panels},
+    product::Layout,
 };
 use crate::Matrix;
 
@@ -49,39 +49,32 @@ impl Linear {
         self.part(0..self.bias.len())
     }
 
-    /// Adds to this gradient's rows from `first` on that of a map with as many outputs as a row of `upstream`:
+    /// Adds to this gradient's rows from `first` on that of a map with as many outputs as a row of `upstream`, on all threads:
     /// `dW += uᵀ x`, `db += Σ u`.
     ///
     /// # Panics
     ///
     /// If the shapes do not fit.
-    pub fn add_gradient(&mut self, first: usize, x: &[f32], upstream: &[f32], outputs: usize) {
+    pub fn add_gradient(
+        &mut self,
+        first: usize,
+        x: &[f32],
+        upstream: &[f32],
+        outputs: usize,
+        workspace: &mut Workspace,
+    ) {
         let inputs = self.weight.cols();
         let rows = x.len() / inputs;
-        let upstream_view = View::new(upstream, rows, outputs);
-        let x_view = View::new(x, rows, inputs);
-        let chunk = share(outputs);
-        self.weight.as_mut_slice()[first * inputs..(first + outputs) * inputs]
-            .par_chunks_mut(chunk * inputs)
-            .enumerate()
-            .for_each(|(i, out)| {
-                let columns = i * chunk..i * chunk + out.len() / inputs;
-                multiply(out, upstream_view.columns(columns).transposed(), x_view, 1.0);
-            });
-        let parts: Vec<Vec<f32>> = upstream
-            .par_chunks(BLOCK * outputs)
-            .map(|block| {
-                let mut sum = vec![0.0; outputs];
-                for row in block.chunks_exact(outputs) {
-                    sum.iter_mut().zip(row).for_each(|(sum, u)| *sum += u);
-                }
-                sum
-            })
-            .collect();
+        let transposed = transpose(upstream, outputs, &mut workspace.transposed);
+        workspace.panels.lay(x, (rows, inputs), Layout::Plain);
+        let gradient = &mut self.weight.as_mut_slice()[first * inputs..(first + outputs) * inputs];
+        workspace
+            .panels
+            .multiply_in_parallel(transposed, Begin::There, gradient);
         let bias = &mut self.bias[first..first + outputs];
-        for part in parts {
-            bias.iter_mut().zip(part).for_each(|(sum, u)| *sum += u);
-        }
+        (bias.par_iter_mut().zip(transposed.par_chunks_exact(rows)))
+            .with_min_len(64)
+            .for_each(|(sum, upstream)| *sum += total(upstream));
     }
 }
 
@@ -93,62 +86,87 @@ pub struct Part<'a> {
     inputs: usize,
 }
 
+/// Buffers of affine maps' passes, used again by the next.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    panels: Panels,
+    transposed: Vec<f32>,
+}
+
 impl Part<'_> {
-    /// `out = x Wᵀ + b`, row by row, on one thread.
-    pub fn apply(self, x: &[f32], out: &mut Vec<f32>) {
-        // What is there is written over: no clearing, which would fill all of it with zeros first.
-        out.resize(x.len() / self.inputs * self.bias.len(), 0.0);
-        self.apply_rows(x, out);
-    }
-
-    /// The same on all threads.
-    pub fn apply_in_parallel(self, x: &[f32], out: &mut Vec<f32>) {
-        let rows = x.len() / self.inputs;
-        out.resize(rows * self.bias.len(), 0.0);
-        let block = share(rows);
-        out.par_chunks_mut(block * self.bias.len())
-            .zip(x.par_chunks(block * self.inputs))
-            .for_each(|(out, x)| self.apply_rows(x, out));
-    }
-
-    fn apply_rows(self, x: &[f32], out: &mut [f32]) {
-        let (rows, outputs) = (x.len() / self.inputs, self.bias.len());
-        for row in out.chunks_exact_mut(outputs) {
-            row.copy_from_slice(self.bias);
+    /// The map laid out for many forward passes.
+    pub fn laid_out(self) -> LaidOut {
+        let shape = (self.inputs, self.bias.len());
+        LaidOut {
+            weight: Panels::new(self.weight, shape, Layout::Transposed),
+            bias: self.bias.to_vec(),
         }
-        multiply(
-            out,
-            View::new(x, rows, self.inputs),
-            View::new(self.weight, outputs, self.inputs).transposed(),
-            1.0,
-        );
     }
 
-    /// The derivative by the input: `out = keep * out + u W`, on all threads.
+    /// `out = x Wᵀ + b`, row by row, on all threads.
+    pub fn apply(self, x: &[f32], out: &mut Vec<f32>, workspace: &mut Workspace) {
+        let (inputs, outputs) = (self.inputs, self.bias.len());
+        workspace.panels.lay(self.weight, (inputs, outputs), Layout::Transposed);
+        // What is there is written over: no clearing, which would fill all of it with zeros first.
+        out.resize(x.len() / inputs * outputs, 0.0);
+        workspace.panels.multiply_in_parallel(x, Begin::Row(self.bias), out);
+    }
+
+    /// The derivative by the input, `u W`, added to `out` or in place of it, on all threads.
     ///
     /// # Panics
     ///
     /// If the shapes do not fit.
-    pub fn backward(self, upstream: &[f32], out: &mut [f32], keep: f32) {
-        let outputs = self.bias.len();
-        let block = share(upstream.len() / outputs);
-        out.par_chunks_mut(block * self.inputs)
-            .zip(upstream.par_chunks(block * outputs))
-            .for_each(|(out, upstream)| {
-                multiply(
-                    out,
-                    View::new(upstream, upstream.len() / outputs, outputs),
-                    View::new(self.weight, outputs, self.inputs),
-                    keep,
-                );
-            });
+    pub fn backward(self, upstream: &[f32], begin: Begin<'_>, out: &mut [f32], workspace: &mut Workspace) {
+        workspace
+            .panels
+            .lay(self.weight, (self.bias.len(), self.inputs), Layout::Plain);
+        workspace.panels.multiply_in_parallel(upstream, begin, out);
     }
 }
 
-/// How many of `rows` one thread takes at a time: a quarter, but not so few that a product is not worth its packing. It depends on
-/// nothing else, since a product of other sizes may sum in another order.
-fn share(rows: usize) -> usize {
-    rows.div_ceil(4).next_multiple_of(16).clamp(64, 512)
+/// An affine map that is laid out for many forward passes.
+#[derive(Debug, Clone)]
+pub struct LaidOut {
+    weight: Panels,
+    bias: Vec<f32>,
+}
+
+impl LaidOut {
+    /// How many outputs it has.
+    pub fn outputs(&self) -> usize {
+        self.bias.len()
+    }
+
+    /// `out = x Wᵀ + b`, row by row, on one thread.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes do not fit.
+    pub fn apply(&self, x: &[f32], out: &mut [f32]) {
+        self.weight.multiply(x, Begin::Row(&self.bias), out);
+    }
+}
+
+/// `rows`, of length `cols` each, with rows and columns exchanged; in `room`, which is made larger where it is too small.
+fn transpose<'r>(rows: &[f32], cols: usize, room: &'r mut Vec<f32>) -> &'r [f32] {
+    // A line of the cache: what is read of a row at a time.
+    const LINE: usize = 16;
+    let count = rows.len() / cols;
+    if room.len() < rows.len() {
+        room.resize(rows.len(), 0.0);
+    }
+    let out = &mut room[..rows.len()];
+    out.par_chunks_mut(LINE * count).enumerate().for_each(|(i, out)| {
+        for (block, rows) in rows.chunks(LINE * cols).enumerate() {
+            for (j, out) in out.chunks_exact_mut(count).enumerate() {
+                for (to, row) in out[LINE * block..].iter_mut().zip(rows.chunks_exact(cols)) {
+                    *to = row[LINE * i + j];
+                }
+            }
+        }
+    });
+    out
 }
 
 #[cfg(test)]
@@ -162,18 +180,24 @@ mod tests {
             weight: Matrix::from_vec(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3, 2),
             bias: vec![1.0, 0.0, -1.0],
         };
-        let mut out = Vec::new();
-        map.whole().apply(&[1.0, 1.0, 0.0, 1.0], &mut out);
+        let (mut out, mut workspace) = (Vec::new(), Workspace::default());
+        map.whole().apply(&[1.0, 1.0, 0.0, 1.0], &mut out, &mut workspace);
         assert_eq!(out, [4.0, 7.0, 10.0, 3.0, 4.0, 5.0]);
-        map.part(1..3).apply_in_parallel(&[1.0, 1.0], &mut out);
+        map.part(1..3).apply(&[1.0, 1.0], &mut out, &mut workspace);
         assert_eq!(out, [7.0, 10.0]);
+        map.part(1..3).laid_out().apply(&[0.0, 1.0], &mut out);
+        assert_eq!(out, [4.0, 5.0]);
         // u = (1, 0) on outputs 1..3: dx = (3, 4), kept once
         let mut dx = vec![1.0, 1.0];
-        map.part(1..3).backward(&[1.0, 0.0], &mut dx, 1.0);
+        map.part(1..3)
+            .backward(&[1.0, 0.0], Begin::There, &mut dx, &mut workspace);
         assert_eq!(dx, [4.0, 5.0]);
+        map.part(1..3)
+            .backward(&[0.0, 1.0], Begin::Zero, &mut dx, &mut workspace);
+        assert_eq!(dx, [5.0, 6.0]);
         // dW rows 1..3 = uᵀ x over two rows: u = (1, 2), (0, 1); x = (1, 1), (0, 3)
         let mut gradient = Linear::zeros(3, 2);
-        gradient.add_gradient(1, &[1.0, 1.0, 0.0, 3.0], &[1.0, 2.0, 0.0, 1.0], 2);
+        gradient.add_gradient(1, &[1.0, 1.0, 0.0, 3.0], &[1.0, 2.0, 0.0, 1.0], 2, &mut workspace);
         assert_eq!(gradient.weight.as_slice(), [0.0, 0.0, 1.0, 1.0, 2.0, 5.0]);
         assert_eq!(gradient.bias, [0.0, 1.0, 3.0]);
     }

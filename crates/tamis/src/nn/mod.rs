@@ -10,5 +10,6 @@ pub mod linear;
 pub mod loss;
 pub mod mlp;
 pub mod norm;
+pub mod panels;
 pub mod product;
 pub mod training;

@@ -16,7 +16,9 @@ use super::{
     dropout::Dropout,
     elementwise::{Activation, activate, activate_backward},
     encoder::{EncoderWeights, Layer, Norm, Packed, Wanted, keep_first},
+    linear::Workspace,
     norm::{BLOCK, Normed},
+    panels::Begin,
 };
 use crate::Matrix;
 
@@ -196,6 +198,7 @@ pub struct Tape {
     b: Vec<f32>,
     c: Vec<f32>,
     wide: Vec<f32>,
+    workspace: Workspace,
 }
 
 /// One layer's part; `rows` below are tokens, or sequences where only first tokens are computed.
@@ -259,6 +262,7 @@ impl EncoderWeights {
             a,
             b,
             wide,
+            workspace,
             ..
         } = tape;
         starts.clear();
@@ -299,14 +303,14 @@ impl EncoderWeights {
             layer
                 .attention
                 .part(hidden..3 * hidden)
-                .apply_in_parallel(output, &mut kept.keys_values);
+                .apply(output, &mut kept.keys_values, workspace);
             if first_only {
                 keep_first(output, starts, hidden);
             }
             layer
                 .attention
                 .part(0..hidden)
-                .apply_in_parallel(output, &mut kept.query);
+                .apply(output, &mut kept.query, workspace);
             kept.context.resize(kept.query.len(), 0.0);
             let (heads, dropout) = (self.shape.attention(), dropouts.attention.at(l as u64));
             let rows = row_starts(starts, first_only);
@@ -325,15 +329,15 @@ impl EncoderWeights {
                 });
             let site = |half: u64| dropouts.hidden.at(1 + 2 * l as u64 + half);
             let normal = &mut kept.attended.normal;
-            layer.attention_out.whole().apply_in_parallel(&kept.context, normal);
+            layer.attention_out.whole().apply(&kept.context, normal, workspace);
             drop_in_parallel(normal, hidden, site(0));
             kept.attended.add_and_normalise(output, hidden, epsilon);
             let norm = &layer.attention_norm;
             kept.attended.output(&norm.gain, &norm.shift, b);
-            layer.inner.whole().apply_in_parallel(b, &mut kept.inner);
+            layer.inner.whole().apply(b, &mut kept.inner, workspace);
             activated(&kept.inner, self.shape.activation, wide);
             let normal = &mut kept.out.normal;
-            layer.outer.whole().apply_in_parallel(wide, normal);
+            layer.outer.whole().apply(wide, normal, workspace);
             drop_in_parallel(normal, hidden, site(1));
             kept.out.add_and_normalise(b, hidden, epsilon);
             let norm = &layer.out_norm;
@@ -366,6 +370,7 @@ impl EncoderWeights {
             b,
             c,
             wide,
+            workspace,
             ..
         } = tape;
         assert_eq!(down.len(), upstream.len(), "one derivative a number");
@@ -384,24 +389,24 @@ impl EncoderWeights {
                 .backward(down, &norm.0.gain, &mut norm.1.gain, &mut norm.1.shift);
             dropped(down, hidden, site(1), a);
             activated(&kept.inner, self.shape.activation, wide);
-            grown.outer.add_gradient(0, wide, a, hidden);
-            layer.outer.whole().backward(a, wide, 0.0);
+            grown.outer.add_gradient(0, wide, a, hidden, workspace);
+            layer.outer.whole().backward(a, Begin::Zero, wide, workspace);
             let inner = layer.inner.bias.len();
             wide.par_chunks_mut(BLOCK * inner)
                 .zip(kept.inner.par_chunks(BLOCK * inner))
                 .for_each(|(upstream, input)| activate_backward(upstream, input, self.shape.activation));
             let norm = (&layer.attention_norm, &mut grown.attention_norm);
             kept.attended.output(&norm.0.gain, &norm.0.shift, b);
-            grown.inner.add_gradient(0, b, wide, inner);
-            layer.inner.whole().backward(wide, down, 1.0);
+            grown.inner.add_gradient(0, b, wide, inner, workspace);
+            layer.inner.whole().backward(wide, Begin::There, down, workspace);
 
             // The attention half.
             kept.attended
                 .backward(down, &norm.0.gain, &mut norm.1.gain, &mut norm.1.shift);
             dropped(down, hidden, site(0), a);
-            grown.attention_out.add_gradient(0, &kept.context, a, hidden);
+            grown.attention_out.add_gradient(0, &kept.context, a, hidden, workspace);
             b.resize(a.len(), 0.0);
-            layer.attention_out.whole().backward(a, b, 0.0);
+            layer.attention_out.whole().backward(a, Begin::Zero, b, workspace);
             let (heads, dropout) = (self.shape.attention(), dropouts.attention.at(l as u64));
             let rows = row_starts(starts, first_only);
             a.resize(kept.query.len(), 0.0);
@@ -432,18 +437,18 @@ impl EncoderWeights {
             } else {
                 &mut *input
             };
-            grown.attention.add_gradient(hidden, x, wide, 2 * hidden);
+            grown.attention.add_gradient(hidden, x, wide, 2 * hidden, workspace);
             let keys_values = layer.attention.part(hidden..3 * hidden);
             let queries = layer.attention.part(0..hidden);
             let goes_on = l > tape.lowest || !tape.tokens.is_empty();
             if first_only {
                 // `down` has a row a sequence; it becomes one a token.
-                queries.backward(a, down, 1.0);
+                queries.backward(a, Begin::There, down, workspace);
                 std::mem::swap(down, b);
                 down.clear();
                 down.resize(starts[starts.len() - 1] * hidden, 0.0);
                 if goes_on {
-                    keys_values.backward(wide, down, 0.0);
+                    keys_values.backward(wide, Begin::Zero, down, workspace);
                     for (i, row) in b.chunks_exact(hidden).enumerate() {
                         let first = &mut down[starts[i] * hidden..(starts[i] + 1) * hidden];
                         first.iter_mut().zip(row).for_each(|(sum, d)| *sum += d);
@@ -451,10 +456,10 @@ impl EncoderWeights {
                 }
                 keep_first(x, starts, hidden);
             } else if goes_on {
-                queries.backward(a, down, 1.0);
-                keys_values.backward(wide, down, 1.0);
+                queries.backward(a, Begin::There, down, workspace);
+                keys_values.backward(wide, Begin::There, down, workspace);
             }
-            grown.attention.add_gradient(0, x, a, hidden);
+            grown.attention.add_gradient(0, x, a, hidden, workspace);
         }
         if tape.tokens.is_empty() {
             return;
@@ -513,9 +518,14 @@ fn drop_in_parallel(values: &mut [f32], cols: usize, dropout: Dropout) {
 
 /// A copy with numbers dropped.
 fn dropped(values: &[f32], cols: usize, dropout: Dropout, out: &mut Vec<f32>) {
-    out.clear();
-    out.extend_from_slice(values);
-    drop_in_parallel(out, cols, dropout);
+    out.resize(values.len(), 0.0);
+    out.par_chunks_mut(BLOCK * cols)
+        .zip(values.par_chunks(BLOCK * cols))
+        .enumerate()
+        .for_each(|(i, (out, values))| {
+            out.copy_from_slice(values);
+            dropout.apply(out, i * BLOCK * cols);
+        });
 }
 
 /// A copy passed through the activation.
@@ -524,8 +534,11 @@ fn activated(values: &[f32], activation: Activation, out: &mut Vec<f32>) {
     out.par_chunks_mut(1 << 15)
         .zip(values.par_chunks(1 << 15))
         .for_each(|(out, values)| {
-            out.copy_from_slice(values);
-            activate(out, activation);
+            // A part at a time, which is still in the first cache after it is copied.
+            for (out, values) in out.chunks_mut(1 << 11).zip(values.chunks(1 << 11)) {
+                out.copy_from_slice(values);
+                activate(out, activation);
+            }
         });
 }
 
@@ -558,7 +571,9 @@ mod tests {
         let weights = tiny(20, 9);
         let (mut scratch, mut tape) = (Scratch::default(), Tape::default());
         for wanted in [Wanted::All, Wanted::First] {
-            let want = weights.forward(packed(), wanted, &mut scratch).to_vec();
+            let want = weights
+                .forward(&weights.laid_out(0..2), packed(), wanted, &mut scratch)
+                .to_vec();
             let out = weights.train_forward(Input::Tokens(packed()), wanted, dropouts(0.0), &mut tape);
             assert!(out.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-5));
         }
@@ -605,9 +620,8 @@ mod tests {
             let mut weights = tiny(20, 9);
             let dropouts = dropouts(probability);
             let mut scratch = Scratch::default();
-            let beneath = weights
-                .forward_beneath(packed(), frozen.unwrap_or(0), &mut scratch)
-                .to_vec();
+            let layers = weights.laid_out(0..frozen.unwrap_or(0));
+            let beneath = weights.forward(&layers, packed(), Wanted::All, &mut scratch).to_vec();
             let input = frozen.map_or(Input::Tokens(packed()), |frozen| Input::Hidden {
                 vectors: &beneath,
                 starts: &STARTS,
