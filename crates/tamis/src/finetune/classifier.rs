@@ -169,8 +169,8 @@ impl Classifier {
         // Weights, gradient and two moments; a table's moments are kept for the rows in use, here all.
         let tables = if frozen.is_none() { 3 * table } else { table };
         let numbers = tables + layer * (layers + 3 * trained);
-        // Kept by layer, then the passing buffers.
-        let kept = tokens * (trained * (6 * shape.hidden + inner) + 5 * shape.hidden + inner);
+        // Kept by layer, then the passing buffers and what a product lays out.
+        let kept = tokens * (trained * (6 * shape.hidden + inner) + 5 * shape.hidden + 3 * inner);
         4 * (numbers + kept)
     }
 }

@@ -64,11 +64,11 @@ impl Panels {
         assert_eq!(matrix.len(), depth * columns, "panels of {depth} x {columns}");
         let width = Arch::new().dispatch(Width);
         (self.depth, self.columns, self.width) = (depth, columns, width);
-        let count = columns.div_ceil(width) * width * depth;
-        if self.numbers.len() < count {
-            self.numbers.resize(count, 0.0);
+        let length = columns.div_ceil(width) * width * depth;
+        if self.numbers.len() < length {
+            self.numbers.resize(length, 0.0);
         }
-        self.numbers[..count]
+        self.numbers[..length]
             .par_chunks_mut(width * depth)
             .enumerate()
             .for_each(|(i, panel)| {
@@ -114,6 +114,9 @@ impl Panels {
             x.len(),
             out.len()
         );
+        if let Begin::Row(row) = begin {
+            assert_eq!(row.len(), self.columns, "a row to begin with");
+        }
         Arch::new().dispatch(Product {
             panels: self,
             rows: &rows,
