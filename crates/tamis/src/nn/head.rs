@@ -55,20 +55,18 @@ impl Head {
     pub fn forward<'t>(&self, input: &[f32], dropout: Dropout, tape: &'t mut HeadTape) -> &'t [f32] {
         tape.input.clear();
         tape.input.extend_from_slice(input);
-        self.dense.whole().apply(input, &mut tape.dense, &mut tape.workspace);
+        self.dense.whole().apply(input, &mut tape.dense);
         tape.features.clear();
         tape.features.extend_from_slice(&tape.dense);
         activate(&mut tape.features, self.activation);
         dropout.apply(&mut tape.features, 0);
-        self.scores
-            .whole()
-            .apply(&tape.features, &mut tape.scores, &mut tape.workspace);
+        self.scores.whole().apply(&tape.features, &mut tape.scores);
         &tape.scores
     }
 
     /// What the scores are read from: the dense layer's output behind its activation, shape `(sequences, hidden)`.
     pub fn features<'t>(&self, input: &[f32], tape: &'t mut HeadTape) -> &'t [f32] {
-        self.dense.whole().apply(input, &mut tape.features, &mut tape.workspace);
+        self.dense.whole().apply(input, &mut tape.features);
         activate(&mut tape.features, self.activation);
         &tape.features
     }

@@ -103,8 +103,14 @@ impl Part<'_> {
         }
     }
 
-    /// `out = x Wᵀ + b`, row by row, on all threads.
-    pub fn apply(self, x: &[f32], out: &mut Vec<f32>, workspace: &mut Workspace) {
+    /// `out = x Wᵀ + b`, row by row, on one thread.
+    pub fn apply(self, x: &[f32], out: &mut Vec<f32>) {
+        out.resize(x.len() / self.inputs * self.bias.len(), 0.0);
+        self.laid_out().apply(x, out);
+    }
+
+    /// The same on all threads.
+    pub fn apply_in_parallel(self, x: &[f32], out: &mut Vec<f32>, workspace: &mut Workspace) {
         let (inputs, outputs) = (self.inputs, self.bias.len());
         workspace.panels.lay(self.weight, (inputs, outputs), Layout::Transposed);
         // What is there is written over: no clearing, which would fill all of it with zeros first.
@@ -181,9 +187,9 @@ mod tests {
             bias: vec![1.0, 0.0, -1.0],
         };
         let (mut out, mut workspace) = (Vec::new(), Workspace::default());
-        map.whole().apply(&[1.0, 1.0, 0.0, 1.0], &mut out, &mut workspace);
+        map.whole().apply(&[1.0, 1.0, 0.0, 1.0], &mut out);
         assert_eq!(out, [4.0, 7.0, 10.0, 3.0, 4.0, 5.0]);
-        map.part(1..3).apply(&[1.0, 1.0], &mut out, &mut workspace);
+        map.part(1..3).apply_in_parallel(&[1.0, 1.0], &mut out, &mut workspace);
         assert_eq!(out, [7.0, 10.0]);
         map.part(1..3).laid_out().apply(&[0.0, 1.0], &mut out);
         assert_eq!(out, [4.0, 5.0]);

@@ -43,60 +43,47 @@ pub enum Begin<'a> {
 }
 
 impl Panels {
-    /// Lays out `matrix`, which, read in its layout, has shape `(depth, columns)`.
+    /// Lays out `matrix`, which, read in its layout, has shape `(depth, columns)`, on one thread.
     ///
     /// # Panics
     ///
     /// If it has not so many numbers, or none.
     pub fn new(matrix: &[f32], shape: (usize, usize), layout: Layout) -> Self {
         let mut panels = Self::default();
-        panels.lay(matrix, shape, layout);
+        let (length, panel) = panels.resize(matrix, shape);
+        for (i, numbers) in panels.numbers[..length].chunks_mut(panel).enumerate() {
+            fill(numbers, i, matrix, shape, layout);
+        }
         panels
     }
 
-    /// The same in the room of other panels.
+    /// The same on all threads, in the room of other panels.
     ///
     /// # Panics
     ///
     /// As [`Panels::new`].
-    pub fn lay(&mut self, matrix: &[f32], (depth, columns): (usize, usize), layout: Layout) {
-        assert!(depth * columns > 0, "panels of {depth} x {columns}");
-        assert_eq!(matrix.len(), depth * columns, "panels of {depth} x {columns}");
+    pub fn lay(&mut self, matrix: &[f32], shape: (usize, usize), layout: Layout) {
+        let (length, panel) = self.resize(matrix, shape);
+        self.numbers[..length]
+            .par_chunks_mut(panel)
+            .enumerate()
+            .for_each(|(i, numbers)| fill(numbers, i, matrix, shape, layout));
+    }
+
+    /// Makes room for a matrix: the numbers of all panels and of one.
+    fn resize(&mut self, matrix: &[f32], (depth, columns): (usize, usize)) -> (usize, usize) {
+        assert!(
+            depth * columns > 0 && matrix.len() == depth * columns,
+            "panels of {depth} x {columns}: {} numbers",
+            matrix.len()
+        );
         let width = Arch::new().dispatch(Width);
         (self.depth, self.columns, self.width) = (depth, columns, width);
         let length = columns.div_ceil(width) * width * depth;
         if self.numbers.len() < length {
             self.numbers.resize(length, 0.0);
         }
-        self.numbers[..length]
-            .par_chunks_mut(width * depth)
-            .enumerate()
-            .for_each(|(i, panel)| {
-                let first = i * width;
-                let count = width.min(columns - first);
-                match layout {
-                    Layout::Plain => {
-                        for (to, from) in panel.chunks_exact_mut(width).zip(matrix.chunks_exact(columns)) {
-                            to[..count].copy_from_slice(&from[first..first + count]);
-                            to[count..].fill(0.0);
-                        }
-                    }
-                    Layout::Transposed => {
-                        let rows = &matrix[first * depth..(first + count) * depth];
-                        // A few steps of the depth at a time, so that what is read and what is written stay in the cache.
-                        for (block, panel) in panel.chunks_mut(16 * width).enumerate() {
-                            for (j, row) in rows.chunks_exact(depth).enumerate() {
-                                for (to, x) in panel.chunks_exact_mut(width).zip(&row[16 * block..]) {
-                                    to[j] = *x;
-                                }
-                            }
-                            for to in panel.chunks_exact_mut(width) {
-                                to[count..].fill(0.0);
-                            }
-                        }
-                    }
-                }
-            });
+        (length, width * depth)
     }
 
     /// `out = begin + x b`, on one thread: `x` of shape `(rows, depth)`, `out` of shape `(rows, columns)`, both row-major.
@@ -138,6 +125,35 @@ impl Panels {
         out.par_chunks_mut(rows * self.columns)
             .zip(x.par_chunks(rows * self.depth))
             .for_each(|(out, x)| self.multiply(x, begin, out));
+    }
+}
+
+/// Fills panel `i` of a matrix.
+fn fill(panel: &mut [f32], i: usize, matrix: &[f32], (depth, columns): (usize, usize), layout: Layout) {
+    let width = panel.len() / depth;
+    let first = i * width;
+    let count = width.min(columns - first);
+    match layout {
+        Layout::Plain => {
+            for (to, from) in panel.chunks_exact_mut(width).zip(matrix.chunks_exact(columns)) {
+                to[..count].copy_from_slice(&from[first..first + count]);
+                to[count..].fill(0.0);
+            }
+        }
+        Layout::Transposed => {
+            let rows = &matrix[first * depth..(first + count) * depth];
+            // A few steps of the depth at a time, so that what is read and what is written stay in the cache.
+            for (block, panel) in panel.chunks_mut(16 * width).enumerate() {
+                for (j, row) in rows.chunks_exact(depth).enumerate() {
+                    for (to, x) in panel.chunks_exact_mut(width).zip(&row[16 * block..]) {
+                        to[j] = *x;
+                    }
+                }
+                for to in panel.chunks_exact_mut(width) {
+                    to[count..].fill(0.0);
+                }
+            }
+        }
     }
 }
 

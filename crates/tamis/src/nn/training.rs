@@ -303,14 +303,14 @@ impl EncoderWeights {
             layer
                 .attention
                 .part(hidden..3 * hidden)
-                .apply(output, &mut kept.keys_values, workspace);
+                .apply_in_parallel(output, &mut kept.keys_values, workspace);
             if first_only {
                 keep_first(output, starts, hidden);
             }
             layer
                 .attention
                 .part(0..hidden)
-                .apply(output, &mut kept.query, workspace);
+                .apply_in_parallel(output, &mut kept.query, workspace);
             kept.context.resize(kept.query.len(), 0.0);
             let (heads, dropout) = (self.shape.attention(), dropouts.attention.at(l as u64));
             let rows = row_starts(starts, first_only);
@@ -329,15 +329,18 @@ impl EncoderWeights {
                 });
             let site = |half: u64| dropouts.hidden.at(1 + 2 * l as u64 + half);
             let normal = &mut kept.attended.normal;
-            layer.attention_out.whole().apply(&kept.context, normal, workspace);
+            layer
+                .attention_out
+                .whole()
+                .apply_in_parallel(&kept.context, normal, workspace);
             drop_in_parallel(normal, hidden, site(0));
             kept.attended.add_and_normalise(output, hidden, epsilon);
             let norm = &layer.attention_norm;
             kept.attended.output(&norm.gain, &norm.shift, b);
-            layer.inner.whole().apply(b, &mut kept.inner, workspace);
+            layer.inner.whole().apply_in_parallel(b, &mut kept.inner, workspace);
             activated(&kept.inner, self.shape.activation, wide);
             let normal = &mut kept.out.normal;
-            layer.outer.whole().apply(wide, normal, workspace);
+            layer.outer.whole().apply_in_parallel(wide, normal, workspace);
             drop_in_parallel(normal, hidden, site(1));
             kept.out.add_and_normalise(b, hidden, epsilon);
             let norm = &layer.out_norm;
