@@ -104,41 +104,31 @@ impl Trainer {
     ) -> Result<f64> {
         assert_eq!(self.settings.freeze, beneath.map(Beneath::layers), "what is frozen");
         // From a thread of the pool, which takes part in all of a step's loops: one outside would wake another for each.
-        rayon::scope(|_| self.step_of_pool(model, data, examples, rate, dropout, beneath))
-    }
-
-    fn step_of_pool(
-        &mut self,
-        model: &mut Classifier,
-        data: &Encoded,
-        examples: &[u32],
-        rate: f32,
-        dropout: Seed,
-        beneath: Option<&Beneath>,
-    ) -> Result<f64> {
-        let weight = 1.0 / examples.len() as f32;
-        let mut loss = 0.0;
-        for (part, rows) in data.parts(examples, self.settings.pass_tokens).into_iter().enumerate() {
-            let vectors = beneath.map(|beneath| (beneath.vectors(&model.encoder, data, rows), beneath.layers()));
-            let vectors = vectors.as_ref().map(|(vectors, layers)| (vectors.as_slice(), *layers));
-            loss += self.pass(model, &data.batch(rows), vectors, weight, dropout.index(part as u64));
-        }
-        let loss = loss * f64::from(weight);
-        let norm = self.gradient_norm();
-        if !(loss.is_finite() && norm.is_finite()) {
-            let (what, found) = if loss.is_finite() {
-                ("gradient", norm)
-            } else {
-                ("loss", loss)
-            };
-            self.clear_gradient();
-            return Err(Error::NotFinite {
-                place: format!("the {what} at step {} of the fine-tune", self.optimiser.steps() + 1),
-                found: found.to_string(),
-            });
-        }
-        self.update(model, rate, (self.settings.clip / (norm as f32 + 1e-6)).min(1.0));
-        Ok(loss)
+        rayon::scope(|_| {
+            let weight = 1.0 / examples.len() as f32;
+            let mut loss = 0.0;
+            for (part, rows) in data.parts(examples, self.settings.pass_tokens).into_iter().enumerate() {
+                let vectors = beneath.map(|beneath| (beneath.vectors(&model.encoder, data, rows), beneath.layers()));
+                let vectors = vectors.as_ref().map(|(vectors, layers)| (vectors.as_slice(), *layers));
+                loss += self.pass(model, &data.batch(rows), vectors, weight, dropout.index(part as u64));
+            }
+            let loss = loss * f64::from(weight);
+            let norm = self.gradient_norm();
+            if !(loss.is_finite() && norm.is_finite()) {
+                let (what, found) = if loss.is_finite() {
+                    ("gradient", norm)
+                } else {
+                    ("loss", loss)
+                };
+                self.clear_gradient();
+                return Err(Error::NotFinite {
+                    place: format!("the {what} at step {} of the fine-tune", self.optimiser.steps() + 1),
+                    found: found.to_string(),
+                });
+            }
+            self.update(model, rate, (self.settings.clip / (norm as f32 + 1e-6)).min(1.0));
+            Ok(loss)
+        })
     }
 
     /// Forward and backward over one part of a batch; returns the sum of its rows' losses.
