@@ -79,11 +79,16 @@ impl Panels {
         );
         let width = Arch::new().dispatch(Width);
         (self.depth, self.columns, self.width) = (depth, columns, width);
-        let length = columns.div_ceil(width) * width * depth;
+        let length = self.length();
         if self.numbers.len() < length {
             self.numbers.resize(length, 0.0);
         }
         (length, width * depth)
+    }
+
+    /// The numbers of all panels.
+    fn length(&self) -> usize {
+        self.columns.div_ceil(self.width) * self.width * self.depth
     }
 
     /// `out = begin + x b`, on one thread: `x` of shape `(rows, depth)`, `out` of shape `(rows, columns)`, both row-major.
@@ -206,7 +211,7 @@ impl Product<'_> {
         let Panels {
             depth, columns, width, ..
         } = *self.panels;
-        let numbers = &self.panels.numbers[..columns.div_ceil(width) * width * depth];
+        let numbers = &self.panels.numbers[..self.panels.length()];
         let add = matches!(self.begin, Begin::There);
         let zeros = [0.0; MOST_WIDTH];
         let group = (GROUP / (width * depth)).max(1);
@@ -282,21 +287,23 @@ fn tile_of<S: Simd, const ROWS: usize, const VECTORS: usize>(
     let rows_steps: [&[[f32; STEPS]]; ROWS] = std::array::from_fn(|r| &rows[r].as_chunks().0[..steps.len()]);
     for (i, step) in steps.iter().enumerate() {
         for k in 0..STEPS {
-            for r in 0..ROWS {
-                let left = simd.splat_f32s(rows_steps[r][i][k]);
-                for v in 0..VECTORS {
-                    sums[r][v] = simd.mul_add_f32s(left, step[k][v], sums[r][v]);
-                }
-            }
+            add_step(
+                simd,
+                &mut sums,
+                &step[k],
+                #[inline(always)]
+                |r| rows_steps[r][i][k],
+            );
         }
     }
     for (i, right) in rest.iter().enumerate() {
-        for r in 0..ROWS {
-            let left = simd.splat_f32s(rows[r][steps.len() * STEPS + i]);
-            for v in 0..VECTORS {
-                sums[r][v] = simd.mul_add_f32s(left, right[v], sums[r][v]);
-            }
-        }
+        add_step(
+            simd,
+            &mut sums,
+            right,
+            #[inline(always)]
+            |r| rows[r][steps.len() * STEPS + i],
+        );
     }
 
     for r in 0..ROWS {
@@ -307,6 +314,22 @@ fn tile_of<S: Simd, const ROWS: usize, const VECTORS: usize>(
             } else {
                 sums[r][v]
             };
+        }
+    }
+}
+
+/// One step of the depth: each row's number there times a row of the panel.
+#[inline(always)]
+fn add_step<S: Simd, const ROWS: usize, const VECTORS: usize>(
+    simd: S,
+    sums: &mut [[S::f32s; VECTORS]; ROWS],
+    right: &[S::f32s; VECTORS],
+    left: impl Fn(usize) -> f32,
+) {
+    for (r, sums) in sums.iter_mut().enumerate() {
+        let left = simd.splat_f32s(left(r));
+        for (sum, right) in sums.iter_mut().zip(right) {
+            *sum = simd.mul_add_f32s(left, *right, *sum);
         }
     }
 }
