@@ -2,7 +2,7 @@
 
 use super::{
     dropout::Dropout,
-    elementwise::{Activation, activate, activate_backward},
+    elementwise::{Activation, activate, activate_with_slope},
     linear::{Linear, Workspace},
     panels::Begin,
 };
@@ -86,7 +86,8 @@ impl Head {
         let scores = self.scores.whole();
         scores.backward(upstream, Begin::Zero, &mut down, workspace);
         dropout.apply(&mut down, 0);
-        activate_backward(&mut down, &tape.dense, self.activation);
+        activate_with_slope(&mut tape.dense, &mut tape.features, self.activation);
+        down.iter_mut().zip(&tape.dense).for_each(|(u, slope)| *u *= slope);
         gradient.dense.add_gradient(0, &tape.input, &down, hidden, workspace);
         let mut d_input = vec![0.0; tape.input.len()];
         self.dense.whole().backward(&down, Begin::Zero, &mut d_input, workspace);

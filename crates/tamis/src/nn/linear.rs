@@ -2,12 +2,10 @@
 //!
 //! How work is shared out between threads changes no bit: see [`Panels`].
 
-use rayon::prelude::*;
-
 use super::{
-    elementwise::total,
     panels::{Begin, Panels},
     product::Layout,
+    tiles::Tiles,
 };
 use crate::Matrix;
 
@@ -65,16 +63,13 @@ impl Linear {
     ) {
         let inputs = self.weight.cols();
         let rows = x.len() / inputs;
-        let transposed = transpose(upstream, outputs, &mut workspace.transposed);
+        let bias = &mut self.bias[first..first + outputs];
+        workspace.tiles.lay(upstream, outputs, bias);
         workspace.panels.lay(x, (rows, inputs), Layout::Plain);
         let gradient = &mut self.weight.as_mut_slice()[first * inputs..(first + outputs) * inputs];
         workspace
             .panels
-            .multiply_in_parallel(transposed, Begin::There, gradient);
-        let bias = &mut self.bias[first..first + outputs];
-        (bias.par_iter_mut().zip(transposed.par_chunks_exact(rows)))
-            .with_min_len(64)
-            .for_each(|(sum, upstream)| *sum += total(upstream));
+            .multiply_columns_in_parallel(&workspace.tiles, Begin::There, gradient);
     }
 }
 
@@ -90,7 +85,7 @@ pub struct Part<'a> {
 #[derive(Debug, Default)]
 pub struct Workspace {
     panels: Panels,
-    transposed: Vec<f32>,
+    tiles: Tiles,
 }
 
 impl Part<'_> {
@@ -152,27 +147,6 @@ impl LaidOut {
     pub fn apply(&self, x: &[f32], out: &mut [f32]) {
         self.weight.multiply(x, Begin::Row(&self.bias), out);
     }
-}
-
-/// `rows`, of length `cols` each, with rows and columns exchanged; in `room`, which is made larger where it is too small.
-fn transpose<'r>(rows: &[f32], cols: usize, room: &'r mut Vec<f32>) -> &'r [f32] {
-    // A line of the cache: what is read of a row at a time.
-    const LINE: usize = 16;
-    let count = rows.len() / cols;
-    if room.len() < rows.len() {
-        room.resize(rows.len(), 0.0);
-    }
-    let out = &mut room[..rows.len()];
-    out.par_chunks_mut(LINE * count).enumerate().for_each(|(i, out)| {
-        for (block, rows) in rows.chunks(LINE * cols).enumerate() {
-            for (j, out) in out.chunks_exact_mut(count).enumerate() {
-                for (to, row) in out[LINE * block..].iter_mut().zip(rows.chunks_exact(cols)) {
-                    *to = row[LINE * i + j];
-                }
-            }
-        }
-    });
-    out
 }
 
 #[cfg(test)]

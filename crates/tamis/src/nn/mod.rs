@@ -12,4 +12,5 @@ pub mod mlp;
 pub mod norm;
 pub mod panels;
 pub mod product;
+pub mod tiles;
 pub mod training;

@@ -11,13 +11,14 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::product::Layout;
+use super::{
+    product::Layout,
+    tiles::{TILE, Tiles},
+};
 
 /// Numbers of the panels that all rows pass before the next ones come: 768 KiB. Measured: with fewer, rows come from too far too often;
 /// with more, panels do.
 const GROUP: usize = 196_608;
-/// Rows that pass a panel together.
-const TILE_ROWS: usize = 6;
 /// Steps of the depth that are written out, so that addresses are worked out once for them.
 const STEPS: usize = 4;
 
@@ -98,23 +99,8 @@ impl Panels {
     /// If the shapes do not fit.
     pub fn multiply(&self, x: &[f32], begin: Begin<'_>, out: &mut [f32]) {
         let rows: Vec<&[f32]> = x.chunks_exact(self.depth).collect();
-        assert!(
-            rows.len() * self.depth == x.len() && rows.len() * self.columns == out.len(),
-            "product with {} x {}: {} numbers -> {}",
-            self.depth,
-            self.columns,
-            x.len(),
-            out.len()
-        );
-        if let Begin::Row(row) = begin {
-            assert_eq!(row.len(), self.columns, "a row to begin with");
-        }
-        Arch::new().dispatch(Product {
-            panels: self,
-            rows: &rows,
-            begin,
-            out,
-        });
+        assert_eq!(x.len(), rows.len() * self.depth, "rows of length {}", self.depth);
+        self.run(Left::Rows(&rows), rows.len(), begin, out);
     }
 
     /// The same on all threads.
@@ -123,14 +109,53 @@ impl Panels {
     ///
     /// As [`Panels::multiply`].
     pub fn multiply_in_parallel(&self, x: &[f32], begin: Begin<'_>, out: &mut [f32]) {
-        // Two shares a thread, so that one which is held up hands some on.
-        let shares = 2 * rayon::current_num_threads();
-        let rows = (x.len() / self.depth).div_ceil(shares).max(1);
-        let rows = rows.next_multiple_of(TILE_ROWS);
+        let rows = share(x.len() / self.depth);
         out.par_chunks_mut(rows * self.columns)
             .zip(x.par_chunks(rows * self.depth))
             .for_each(|(out, x)| self.multiply(x, begin, out));
     }
+
+    /// The same with the columns in `tiles` in place of rows: `out = begin + uᵀ b`, `u` being what was laid out in tiles.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes do not fit.
+    pub fn multiply_columns_in_parallel(&self, tiles: &Tiles, begin: Begin<'_>, out: &mut [f32]) {
+        let shapes = (tiles.depth(), tiles.columns() * self.columns);
+        assert_eq!(shapes, (self.depth, out.len()), "columns of length {}", self.depth);
+        let columns = share(tiles.columns());
+        out.par_chunks_mut(columns * self.columns)
+            .enumerate()
+            .for_each(|(i, out)| {
+                let left = Left::Tiles(tiles.from(i * columns));
+                self.run(left, out.len() / self.columns, begin, out);
+            });
+    }
+
+    fn run(&self, left: Left<'_>, rows: usize, begin: Begin<'_>, out: &mut [f32]) {
+        assert_eq!(
+            rows * self.columns,
+            out.len(),
+            "{rows} products with {} x {}",
+            self.depth,
+            self.columns
+        );
+        if let Begin::Row(row) = begin {
+            assert_eq!(row.len(), self.columns, "a row to begin with");
+        }
+        Arch::new().dispatch(Product {
+            panels: self,
+            left,
+            begin,
+            out,
+        });
+    }
+}
+
+/// How many of so many rows one thread takes at a time: two shares a thread, so that one which is held up hands some on.
+fn share(rows: usize) -> usize {
+    let rows = rows.div_ceil(2 * rayon::current_num_threads()).max(1);
+    rows.next_multiple_of(TILE)
 }
 
 /// Fills panel `i` of a matrix.
@@ -183,11 +208,19 @@ const fn vectors<S: Simd>() -> usize {
     if S::REGISTER_COUNT >= 32 { MOST_VECTORS } else { 2 }
 }
 
+/// The left side of a product.
+#[derive(Clone, Copy)]
+enum Left<'a> {
+    /// Row by row: slices of their own, and not a stride, so that each has an address of its own in the loop.
+    Rows(&'a [&'a [f32]]),
+    /// Columns in tiles, the first of them the first row.
+    Tiles(&'a [f32]),
+}
+
 /// Rows and panels.
 struct Product<'a> {
     panels: &'a Panels,
-    /// Slices of their own, and not a stride, so that each has an address of its own in the loop.
-    rows: &'a [&'a [f32]],
+    left: Left<'a>,
     begin: Begin<'a>,
     out: &'a mut [f32],
 }
@@ -216,25 +249,26 @@ impl Product<'_> {
         let zeros = [0.0; MOST_WIDTH];
         let group = (GROUP / (width * depth)).max(1);
         for (i, panels) in numbers.chunks(group * width * depth).enumerate() {
-            for (rows, out) in (self.rows.chunks(TILE_ROWS)).zip(self.out.chunks_mut(TILE_ROWS * columns)) {
+            for (t, out) in self.out.chunks_mut(TILE * columns).enumerate() {
                 for (j, panel) in panels.chunks_exact(width * depth).enumerate() {
                     let first = (i * group + j) * width;
                     let count = width.min(columns - first);
-                    let out = &mut out[first..];
+                    let rows = out.len() / columns;
                     let begin = match self.begin {
                         Begin::Row(row) => &row[first..],
                         Begin::Zero | Begin::There => &zeros,
                     };
                     if count == width {
-                        tile::<S, VECTORS>(simd, rows, panel, begin, add, out, columns);
+                        let out = &mut out[first..];
+                        self.left.tile::<S, VECTORS>(simd, t, rows, panel, begin, add, out, columns);
                         continue;
                     }
                     // The last panel is wider than what is left.
-                    let (mut wide_begin, mut wide_out) = (zeros, [0.0; TILE_ROWS * MOST_WIDTH]);
+                    let (mut wide_begin, mut wide_out) = (zeros, [0.0; TILE * MOST_WIDTH]);
                     wide_begin[..count].copy_from_slice(&begin[..count]);
-                    tile::<S, VECTORS>(simd, rows, panel, &wide_begin, false, &mut wide_out, width);
+                    self.left.tile::<S, VECTORS>(simd, t, rows, panel, &wide_begin, false, &mut wide_out, width);
                     for (out, wide) in out.chunks_mut(columns).zip(wide_out.chunks_exact(width)) {
-                        for (out, x) in out[..count].iter_mut().zip(wide) {
+                        for (out, x) in out[first..][..count].iter_mut().zip(wide) {
                             *out = if add { *out + x } else { *x };
                         }
                     }
@@ -243,35 +277,119 @@ impl Product<'_> {
         }
     }
 }
-
-/// At most six rows and one panel, each row's sums from those in `begin` on: the result in place of the first columns of rows that are
-/// `stride` apart, or added to them.
-#[inline(always)]
-fn tile<S: Simd, const VECTORS: usize>(
-    simd: S,
-    rows: &[&[f32]],
-    panel: &[f32],
-    begin: &[f32],
-    add: bool,
-    out: &mut [f32],
-    stride: usize,
-) {
-    match rows.len() {
-        1 => tile_of::<S, 1, VECTORS>(simd, rows, panel, begin, add, out, stride),
-        2 => tile_of::<S, 2, VECTORS>(simd, rows, panel, begin, add, out, stride),
-        3 => tile_of::<S, 3, VECTORS>(simd, rows, panel, begin, add, out, stride),
-        4 => tile_of::<S, 4, VECTORS>(simd, rows, panel, begin, add, out, stride),
-        5 => tile_of::<S, 5, VECTORS>(simd, rows, panel, begin, add, out, stride),
-        _ => tile_of::<S, TILE_ROWS, VECTORS>(simd, rows, panel, begin, add, out, stride),
+impl Left<'_> {
+    /// At most six rows, from row `6 t` on, and one panel, each row's sums from those in `begin` on: the result in place of the first
+    /// columns of the rows of `out`, which are `stride` apart, or added to them.
+    #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "a kernel's operands")]
+    fn tile<S: Simd, const VECTORS: usize>(
+        self,
+        simd: S,
+        t: usize,
+        count: usize,
+        panel: &[f32],
+        begin: &[f32],
+        add: bool,
+        out: &mut [f32],
+        stride: usize,
+    ) {
+        let depth = panel.len() / (VECTORS * S::F32_LANES);
+        match self {
+            Self::Rows(rows) => {
+                let rows = &rows[TILE * t..][..count];
+                match count {
+                    1 => tile_of::<S, 1, VECTORS>(simd, Rows::<1>::new(rows, depth), panel, begin, add, out, stride),
+                    2 => tile_of::<S, 2, VECTORS>(simd, Rows::<2>::new(rows, depth), panel, begin, add, out, stride),
+                    3 => tile_of::<S, 3, VECTORS>(simd, Rows::<3>::new(rows, depth), panel, begin, add, out, stride),
+                    4 => tile_of::<S, 4, VECTORS>(simd, Rows::<4>::new(rows, depth), panel, begin, add, out, stride),
+                    5 => tile_of::<S, 5, VECTORS>(simd, Rows::<5>::new(rows, depth), panel, begin, add, out, stride),
+                    _ => tile_of::<S, TILE, VECTORS>(simd, Rows::<TILE>::new(rows, depth), panel, begin, add, out, stride),
+                }
+            }
+            Self::Tiles(tiles) => {
+                let tile = Tile::new(&tiles[t * TILE * depth..][..TILE * depth]);
+                match count {
+                    1 => tile_of::<S, 1, VECTORS>(simd, tile, panel, begin, add, out, stride),
+                    2 => tile_of::<S, 2, VECTORS>(simd, tile, panel, begin, add, out, stride),
+                    3 => tile_of::<S, 3, VECTORS>(simd, tile, panel, begin, add, out, stride),
+                    4 => tile_of::<S, 4, VECTORS>(simd, tile, panel, begin, add, out, stride),
+                    5 => tile_of::<S, 5, VECTORS>(simd, tile, panel, begin, add, out, stride),
+                    _ => tile_of::<S, TILE, VECTORS>(simd, tile, panel, begin, add, out, stride),
+                }
+            }
+        }
     }
 }
 
-/// The same for a known number of rows. Loops count to what is known when this is compiled and index arrays, and nothing branches before
-/// them: only so are the sums kept in registers.
+/// Some rows' numbers by steps of the depth.
+trait Numbers: Copy {
+    /// Row `r`'s at step `k` of the `i`th [`STEPS`].
+    fn at(self, i: usize, k: usize, r: usize) -> f32;
+    /// Row `r`'s at the `i`th of the steps behind them.
+    fn behind(self, i: usize, r: usize) -> f32;
+}
+
+#[derive(Clone, Copy)]
+struct Rows<'a, const ROWS: usize> {
+    steps: [&'a [[f32; STEPS]]; ROWS],
+    rest: [&'a [f32]; ROWS],
+}
+
+impl<'a, const ROWS: usize> Rows<'a, ROWS> {
+    #[inline(always)]
+    fn new(rows: &[&'a [f32]], depth: usize) -> Self {
+        let rows: [&[f32]; ROWS] = std::array::from_fn(|r| &rows[r][..depth]);
+        Self {
+            steps: std::array::from_fn(|r| rows[r].as_chunks().0),
+            rest: std::array::from_fn(|r| rows[r].as_chunks::<STEPS>().1),
+        }
+    }
+}
+
+impl<const ROWS: usize> Numbers for Rows<'_, ROWS> {
+    #[inline(always)]
+    fn at(self, i: usize, k: usize, r: usize) -> f32 {
+        self.steps[r][i][k]
+    }
+
+    #[inline(always)]
+    fn behind(self, i: usize, r: usize) -> f32 {
+        self.rest[r][i]
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Tile<'a> {
+    steps: &'a [[[f32; TILE]; STEPS]],
+    rest: &'a [[f32; TILE]],
+}
+
+impl<'a> Tile<'a> {
+    #[inline(always)]
+    fn new(tile: &'a [f32]) -> Self {
+        let (steps, rest) = tile.as_chunks().0.as_chunks();
+        Self { steps, rest }
+    }
+}
+
+impl Numbers for Tile<'_> {
+    #[inline(always)]
+    fn at(self, i: usize, k: usize, r: usize) -> f32 {
+        self.steps[i][k][r]
+    }
+
+    #[inline(always)]
+    fn behind(self, i: usize, r: usize) -> f32 {
+        self.rest[i][r]
+    }
+}
+
+/// [`Left::tile`] for a known number of rows. Loops count to what is known when this is compiled and index arrays, and nothing branches
+/// before them: only so are the sums kept in registers.
 #[inline(always)]
 fn tile_of<S: Simd, const ROWS: usize, const VECTORS: usize>(
     simd: S,
-    rows: &[&[f32]],
+    left: impl Numbers,
     panel: &[f32],
     begin: &[f32],
     add: bool,
@@ -283,8 +401,6 @@ fn tile_of<S: Simd, const ROWS: usize, const VECTORS: usize>(
 
     let panel = S::as_simd_f32s(panel).0.as_chunks::<VECTORS>().0;
     let (steps, rest) = panel.as_chunks::<STEPS>();
-    let rows: [&[f32]; ROWS] = std::array::from_fn(|r| &rows[r][..panel.len()]);
-    let rows_steps: [&[[f32; STEPS]]; ROWS] = std::array::from_fn(|r| &rows[r].as_chunks().0[..steps.len()]);
     for (i, step) in steps.iter().enumerate() {
         for k in 0..STEPS {
             add_step(
@@ -292,7 +408,7 @@ fn tile_of<S: Simd, const ROWS: usize, const VECTORS: usize>(
                 &mut sums,
                 &step[k],
                 #[inline(always)]
-                |r| rows_steps[r][i][k],
+                |r| left.at(i, k, r),
             );
         }
     }
@@ -302,7 +418,7 @@ fn tile_of<S: Simd, const ROWS: usize, const VECTORS: usize>(
             &mut sums,
             right,
             #[inline(always)]
-            |r| rows[r][steps.len() * STEPS + i],
+            |r| left.behind(i, r),
         );
     }
 
@@ -380,6 +496,22 @@ mod tests {
     }
 
     #[test]
+    fn columns_agree_with_the_general_product() {
+        for (m, k, n) in [(1, 1, 1), (7, 3, 2), (50, 18, 65), (12, 90, 128)] {
+            let (u, b) = (numbers(k * m, 0.1), numbers(k * n, 0.7));
+            let mut tiles = Tiles::default();
+            tiles.lay(&u, m, &mut vec![0.0; m]);
+            let mut want = numbers(m * n, 0.9);
+            let mut out = want.clone();
+            product(&mut want, (m, k, n), &u, Layout::Transposed, &b, Layout::Plain, 1.0);
+            Panels::new(&b, (k, n), Layout::Plain).multiply_columns_in_parallel(&tiles, Begin::There, &mut out);
+            for (i, (out, want)) in out.iter().zip(&want).enumerate() {
+                assert!((out - want).abs() < 1e-5, "({m}, {k}, {n}), number {i}: {out} {want}");
+            }
+        }
+    }
+
+    #[test]
     fn a_row_has_the_same_bits_alone_and_among_others_on_any_number_of_threads() {
         let (m, k, n) = (211, 37, 130);
         let (x, b) = (numbers(m * k, 0.1), numbers(k * n, 0.7));
@@ -403,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "product with 3 x 2: 4 numbers -> 2")]
+    #[should_panic(expected = "rows of length 3")]
     fn rows_that_do_not_fit_are_refused() {
         Panels::new(&[0.0; 6], (3, 2), Layout::Plain).multiply(&[0.0; 4], Begin::Zero, &mut [0.0; 2]);
     }

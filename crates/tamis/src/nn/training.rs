@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::{
     attention::Room,
     dropout::Dropout,
-    elementwise::{Activation, activate, activate_backward},
+    elementwise::{Activation, activate, activate_with_slope},
     encoder::{EncoderWeights, Layer, Norm, Packed, Wanted, keep_first},
     linear::Workspace,
     norm::{BLOCK, Normed},
@@ -391,13 +391,13 @@ impl EncoderWeights {
             kept.out
                 .backward(down, &norm.0.gain, &mut norm.1.gain, &mut norm.1.shift);
             dropped(down, hidden, site(1), a);
-            activated(&kept.inner, self.shape.activation, wide);
+            activated_with_slope(&mut kept.inner, self.shape.activation, wide);
             grown.outer.add_gradient(0, wide, a, hidden, workspace);
             layer.outer.whole().backward(a, Begin::Zero, wide, workspace);
             let inner = layer.inner.bias.len();
             wide.par_chunks_mut(BLOCK * inner)
                 .zip(kept.inner.par_chunks(BLOCK * inner))
-                .for_each(|(upstream, input)| activate_backward(upstream, input, self.shape.activation));
+                .for_each(|(upstream, slope)| upstream.iter_mut().zip(slope).for_each(|(u, slope)| *u *= slope));
             let norm = (&layer.attention_norm, &mut grown.attention_norm);
             kept.attended.output(&norm.0.gain, &norm.0.shift, b);
             grown.inner.add_gradient(0, b, wide, inner, workspace);
@@ -543,6 +543,14 @@ fn activated(values: &[f32], activation: Activation, out: &mut Vec<f32>) {
                 activate(out, activation);
             }
         });
+}
+
+/// The activation of every number in `out`, its slope in the number's place.
+fn activated_with_slope(values: &mut [f32], activation: Activation, out: &mut Vec<f32>) {
+    out.resize(values.len(), 0.0);
+    out.par_chunks_mut(1 << 15)
+        .zip(values.par_chunks_mut(1 << 15))
+        .for_each(|(out, values)| activate_with_slope(values, out, activation));
 }
 
 #[cfg(test)]
