@@ -18,7 +18,7 @@ use super::{Purse, ranked::Ranked, sample};
 use crate::{
     Error, Matrix, Monitor, Result,
     budget::Limit,
-    nn::product::{View, multiply},
+    nn::product::{Layout, product},
     seed::Seed,
 };
 
@@ -198,8 +198,8 @@ impl<'a> Represented<'a> {
             .zip(&self.panels)
             .for_each(|(out, panel)| {
                 let width = out.len() / m;
-                let panel = View::new(panel, dim, width);
-                multiply(out, View::new(block.as_slice(), m, dim), panel, 0.0);
+                let shape = (m, dim, width);
+                product(out, shape, block.as_slice(), Layout::Plain, panel, Layout::Plain, 0.0);
             });
         let excess = |i: usize| {
             let mut excess = Excess::new();

@@ -150,34 +150,31 @@ impl AdamW {
         for (i, &row) in table.rows.iter().enumerate() {
             gradient_at[self.slots[row as usize] as usize - 1] = i as u32;
         }
+        // The others only decay.
+        if keep != 1.0 {
+            let rows = table.values.par_chunks_exact_mut(cols).zip(&self.slots);
+            rows.with_min_len(256)
+                .filter(|(_, slot)| **slot == 0)
+                .for_each(|(values, _)| values.iter_mut().for_each(|p| *p *= keep));
+        }
+        let mut moving: Vec<&mut [f32]> = Vec::new();
+        moving.resize_with(gradient_at.len(), Default::default);
+        for (values, &slot) in table.values.chunks_exact_mut(cols).zip(&self.slots) {
+            if slot > 0 {
+                moving[slot as usize - 1] = values;
+            }
+        }
         let zeros = vec![0.0; cols];
-        let mut moments: Vec<Option<(&mut [f32], &mut [f32])>> = self
-            .table_mean
-            .chunks_exact_mut(cols)
-            .zip(self.table_square.chunks_exact_mut(cols))
-            .map(Some)
-            .collect();
-        let rows: Vec<_> = table
-            .values
-            .chunks_exact_mut(cols)
-            .zip(&self.slots)
-            .map(|(values, &slot)| {
-                let moments = (slot > 0).then(|| moments[slot as usize - 1].take()).flatten();
-                (values, slot, moments)
-            })
-            .collect();
-        rows.into_par_iter()
-            .with_min_len(256)
-            .for_each(|(values, slot, moments)| match moments {
-                Some((m, s)) => {
-                    let gradient = match gradient_at[slot as usize - 1] {
-                        u32::MAX => &zeros,
-                        at => &table.gradient[at as usize * cols..(at as usize + 1) * cols],
-                    };
-                    factors.apply(values, gradient, m, s, keep);
-                }
-                None if keep != 1.0 => values.iter_mut().for_each(|p| *p *= keep),
-                None => {}
+        let means = self.table_mean.par_chunks_exact_mut(cols);
+        let moments = means.zip(self.table_square.par_chunks_exact_mut(cols));
+        (moving.into_par_iter().zip(&gradient_at).zip(moments))
+            .with_min_len(64)
+            .for_each(|((values, &at), (m, s))| {
+                let gradient = match at {
+                    u32::MAX => &zeros,
+                    at => &table.gradient[at as usize * cols..(at as usize + 1) * cols],
+                };
+                factors.apply(values, gradient, m, s, keep);
             });
     }
 

@@ -3,10 +3,12 @@
 //! Source: Vaswani et al. 2017, section 3.2. The shares are not kept for the backward pass but made again from queries and
 //! keys, so memory grows with the length of a sequence and not with its square.
 
+use std::ops::Range;
+
 use super::{
     dropout::Dropout,
     elementwise::{softmax_rows, softmax_rows_backward},
-    product::{View, multiply},
+    product::{View, ViewMut, multiply},
 };
 
 /// How a token's vector is divided between heads.
@@ -21,17 +23,19 @@ pub struct Heads {
 /// Buffers for one head of one sequence, used again by the next.
 #[derive(Debug, Default)]
 pub struct Room {
-    query: Vec<f32>,
-    key: Vec<f32>,
-    value: Vec<f32>,
-    /// Shape `(queries, keys)`.
+    /// Shape `(queries, keys)`, as are the others.
     shares: Vec<f32>,
-    out: Vec<f32>,
     // Of the backward pass.
     dropped: Vec<f32>,
-    d_out: Vec<f32>,
     d_shares: Vec<f32>,
-    part: Vec<f32>,
+}
+
+/// One head's part of a sequence's queries, keys and values, read in place.
+#[derive(Clone, Copy)]
+struct Head<'a> {
+    queries: View<'a>,
+    keys: View<'a>,
+    values: View<'a>,
 }
 
 impl Heads {
@@ -43,24 +47,38 @@ impl Heads {
         1.0 / (self.width() as f32).sqrt()
     }
 
+    /// A head's columns of a token's vector.
+    fn columns(self, head: usize) -> Range<usize> {
+        head * self.width()..(head + 1) * self.width()
+    }
+
+    /// The same of a token's value, behind its key.
+    fn value_columns(self, head: usize) -> Range<usize> {
+        self.hidden + head * self.width()..self.hidden + (head + 1) * self.width()
+    }
+
+    fn head<'a>(self, head: usize, queries: &'a [f32], keys_values: &'a [f32]) -> Head<'a> {
+        let keys_values = View::new(keys_values, keys_values.len() / (2 * self.hidden), 2 * self.hidden);
+        Head {
+            queries: View::new(queries, queries.len() / self.hidden, self.hidden).columns(self.columns(head)),
+            keys: keys_values.columns(self.columns(head)),
+            values: keys_values.columns(self.value_columns(head)),
+        }
+    }
+
     /// What each query sees.
     ///
     /// `queries` has shape `(queries, hidden)`, `keys_values` `(keys, 2 * hidden)` with each token's key before its value, `out`
     /// `(queries, hidden)`.
     pub fn attend(self, queries: &[f32], keys_values: &[f32], out: &mut [f32], dropout: Dropout, room: &mut Room) {
-        let (hidden, width) = (self.hidden, self.width());
+        let hidden = self.hidden;
         let (rows, keys) = (queries.len() / hidden, keys_values.len() / (2 * hidden));
-        room.out.resize(rows * width, 0.0);
-        for head in 0..self.count {
-            let first = head * width;
-            self.shares(queries, keys_values, head, room);
-            dropout.at(head as u64).apply(&mut room.shares, 0);
-            gather(keys_values, 2 * hidden, hidden + first, width, &mut room.value);
-            let (shares, values) = (View::new(&room.shares, rows, keys), View::new(&room.value, keys, width));
-            multiply(&mut room.out, shares, values, 0.0);
-            for (row, out) in out.chunks_exact_mut(hidden).zip(room.out.chunks_exact(width)) {
-                row[first..first + width].copy_from_slice(out);
-            }
+        for index in 0..self.count {
+            let head = self.head(index, queries, keys_values);
+            self.shares(head, rows, keys, &mut room.shares);
+            dropout.at(index as u64).apply(&mut room.shares, 0);
+            let out = ViewMut::columns(out, rows, hidden, self.columns(index));
+            multiply(out, View::new(&room.shares, rows, keys), head.values, 0.0);
         }
     }
 
@@ -74,67 +92,41 @@ impl Heads {
         dropout: Dropout,
         room: &mut Room,
     ) {
-        let (hidden, width) = (self.hidden, self.width());
+        let hidden = self.hidden;
         let (rows, keys) = (queries.len() / hidden, keys_values.len() / (2 * hidden));
-        for head in 0..self.count {
-            let first = head * width;
-            let dropout = dropout.at(head as u64);
-            self.shares(queries, keys_values, head, room);
-            gather(keys_values, 2 * hidden, hidden + first, width, &mut room.value);
-            gather(upstream, hidden, first, width, &mut room.d_out);
+        for index in 0..self.count {
+            let head = self.head(index, queries, keys_values);
+            let dropout = dropout.at(index as u64);
+            self.shares(head, rows, keys, &mut room.shares);
             room.dropped.clear();
             room.dropped.extend_from_slice(&room.shares);
             dropout.apply(&mut room.dropped, 0);
-            room.part.resize(keys.max(rows) * width, 0.0);
 
             // dV = Pᵀ dO
-            let d_out = View::new(&room.d_out, rows, width);
-            let part = &mut room.part[..keys * width];
-            multiply(part, View::new(&room.dropped, rows, keys).transposed(), d_out, 0.0);
-            scatter(part, width, d_keys_values, 2 * hidden, hidden + first);
+            let d_out = View::new(upstream, rows, hidden).columns(self.columns(index));
+            let d_values = ViewMut::columns(d_keys_values, keys, 2 * hidden, self.value_columns(index));
+            multiply(d_values, View::new(&room.dropped, rows, keys).transposed(), d_out, 0.0);
             // dP = dO Vᵀ, then through dropout and softmax
             room.d_shares.resize(rows * keys, 0.0);
-            let values = View::new(&room.value, keys, width);
-            multiply(&mut room.d_shares, d_out, values.transposed(), 0.0);
+            let d_shares = ViewMut::new(&mut room.d_shares, rows, keys);
+            multiply(d_shares, d_out, head.values.transposed(), 0.0);
             dropout.apply(&mut room.d_shares, 0);
             softmax_rows_backward(&mut room.d_shares, &room.shares, keys, self.scale());
             // dQ = dS K, dK = dSᵀ Q
             let d_shares = View::new(&room.d_shares, rows, keys);
-            let part = &mut room.part[..rows * width];
-            multiply(part, d_shares, View::new(&room.key, keys, width), 0.0);
-            scatter(part, width, d_queries, hidden, first);
-            let part = &mut room.part[..keys * width];
-            multiply(part, d_shares.transposed(), View::new(&room.query, rows, width), 0.0);
-            scatter(part, width, d_keys_values, 2 * hidden, first);
+            let d_queries = ViewMut::columns(d_queries, rows, hidden, self.columns(index));
+            multiply(d_queries, d_shares, head.keys, 0.0);
+            let d_keys = ViewMut::columns(d_keys_values, keys, 2 * hidden, self.columns(index));
+            multiply(d_keys, d_shares.transposed(), head.queries, 0.0);
         }
     }
 
-    /// Gathers a head's queries and keys and computes its shares, before dropout.
-    fn shares(self, queries: &[f32], keys_values: &[f32], head: usize, room: &mut Room) {
-        let (hidden, width) = (self.hidden, self.width());
-        let (rows, keys) = (queries.len() / hidden, keys_values.len() / (2 * hidden));
-        let first = head * width;
-        gather(queries, hidden, first, width, &mut room.query);
-        gather(keys_values, 2 * hidden, first, width, &mut room.key);
-        room.shares.resize(rows * keys, 0.0);
-        let (queries, keys_view) = (View::new(&room.query, rows, width), View::new(&room.key, keys, width));
-        multiply(&mut room.shares, queries, keys_view.transposed(), 0.0);
-        softmax_rows(&mut room.shares, keys, self.scale());
-    }
-}
-
-/// Columns `first..first + width` of rows of length `stride`.
-fn gather(rows: &[f32], stride: usize, first: usize, width: usize, out: &mut Vec<f32>) {
-    out.clear();
-    for row in rows.chunks_exact(stride) {
-        out.extend_from_slice(&row[first..first + width]);
-    }
-}
-
-/// Writes `part` to the columns from `first` on of rows of length `stride`.
-fn scatter(part: &[f32], width: usize, rows: &mut [f32], stride: usize, first: usize) {
-    for (row, part) in rows.chunks_exact_mut(stride).zip(part.chunks_exact(width)) {
-        row[first..first + width].copy_from_slice(part);
+    /// A head's shares, shape `(queries, keys)`, before dropout.
+    fn shares(self, head: Head<'_>, rows: usize, keys: usize, shares: &mut Vec<f32>) {
+        shares.resize(rows * keys, 0.0);
+        let out = ViewMut::new(shares, rows, keys);
+        multiply(out, head.queries, head.keys.transposed(), 0.0);
+        softmax_rows(shares, keys, self.scale());
     }
 }
 

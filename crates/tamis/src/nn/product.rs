@@ -78,6 +78,42 @@ impl<'a> View<'a> {
     }
 }
 
+/// A matrix to be written, rows of which may be parts of longer ones.
+#[derive(Debug)]
+pub struct ViewMut<'a> {
+    data: &'a mut [f32],
+    rows: usize,
+    cols: usize,
+    stride: usize,
+}
+
+impl<'a> ViewMut<'a> {
+    /// The columns of a range of `data`, which has shape `(rows, cols)`, row-major.
+    ///
+    /// # Panics
+    ///
+    /// If `data` does not hold exactly so many numbers or there are no such columns.
+    pub fn columns(data: &'a mut [f32], rows: usize, cols: usize, range: std::ops::Range<usize>) -> Self {
+        assert_eq!(data.len(), rows * cols, "a view of {rows} x {cols}");
+        assert!(range.start <= range.end && range.end <= cols, "columns {range:?} of {cols}");
+        Self {
+            data: data.get_mut(range.start..).unwrap_or_default(),
+            rows,
+            cols: range.len(),
+            stride: cols,
+        }
+    }
+
+    /// All of `data` as `(rows, cols)`, row-major.
+    ///
+    /// # Panics
+    ///
+    /// If `data` does not hold exactly so many numbers.
+    pub fn new(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
+        Self::columns(data, rows, cols, 0..cols)
+    }
+}
+
 /// `out = keep * out + a b`, where `out` has shape `(m, n)`, `a` read as `(m, k)` and `b` read as `(k, n)`, all row-major.
 ///
 /// # Panics
@@ -96,34 +132,36 @@ pub fn product(
         Layout::Plain => View::new(data, rows, cols),
         Layout::Transposed => View::new(data, cols, rows).transposed(),
     };
+    let out = ViewMut::new(out, m, n);
     multiply(out, view(a, m, k, a_layout), view(b, k, n, b_layout), keep);
 }
 
-/// `out = keep * out + a b`, where `out` is row-major of shape `(a rows, b cols)`.
+/// `out = keep * out + a b`, where `out` has shape `(a rows, b cols)`.
 ///
 /// # Panics
 ///
 /// If the shapes do not fit.
-pub fn multiply(out: &mut [f32], a: View<'_>, b: View<'_>, keep: f32) {
+pub fn multiply(out: ViewMut<'_>, a: View<'_>, b: View<'_>, keep: f32) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     assert!(
-        b.rows == k && out.len() == m * n && a.is_inside() && b.is_inside(),
-        "product ({m}, {k}) x ({}, {n}): slices of {} x {} -> {}",
+        b.rows == k && (out.rows, out.cols) == (m, n) && a.is_inside() && b.is_inside(),
+        "product ({m}, {k}) x ({}, {n}): slices of {} x {} -> ({}, {})",
         b.rows,
         a.data.len(),
         b.data.len(),
-        out.len()
+        out.rows,
+        out.cols
     );
-    // SAFETY: the assertion above proves that every index reached through these strides lies inside its slice, and
-    // `out` is borrowed mutably, so it aliases neither operand.
+    // SAFETY: the assertion above proves that every index reached through these strides lies inside its slice, as does what a view to be
+    // written is made of; `out` is borrowed mutably, so it aliases neither operand.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            out.as_mut_ptr(),
+            out.data.as_mut_ptr(),
             1,
-            n as isize,
+            out.stride as isize,
             keep != 0.0,
             a.data.as_ptr(),
             a.col_stride as isize,
@@ -165,8 +203,13 @@ mod tests {
         // the last two columns of b, read from its transpose too
         for b in [View::new(&b, 2, 3), View::new(&b_t, 3, 2).transposed()] {
             let mut out = [0.0; 6];
-            multiply(&mut out, View::new(&a, 3, 2), b.columns(1..3), 0.0);
+            multiply(ViewMut::new(&mut out, 3, 2), View::new(&a, 3, 2), b.columns(1..3), 0.0);
             assert_eq!(out, [2.0, 4.0, 4.0, 10.0, 6.0, 16.0]);
+            // into the middle of longer rows
+            let mut out = [7.0; 12];
+            let middle = ViewMut::columns(&mut out, 3, 4, 1..3);
+            multiply(middle, View::new(&a, 3, 2), b.columns(1..3), 0.0);
+            assert_eq!(out, [7.0, 2.0, 4.0, 7.0, 7.0, 4.0, 10.0, 7.0, 7.0, 6.0, 16.0, 7.0]);
         }
     }
 
@@ -174,6 +217,7 @@ mod tests {
     #[should_panic(expected = "product (2, 3) x (2, 3)")]
     fn shapes_that_do_not_fit_are_refused() {
         let numbers = [0.0; 6];
-        multiply(&mut [0.0; 6], View::new(&numbers, 2, 3), View::new(&numbers, 2, 3), 0.0);
+        let mut out = [0.0; 6];
+        multiply(ViewMut::new(&mut out, 2, 3), View::new(&numbers, 2, 3), View::new(&numbers, 2, 3), 0.0);
     }
 }
