@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::{
     dropout::Dropout,
-    elementwise::{softmax_rows, softmax_rows_backward},
+    elementwise::{LANES, softmax_columns, softmax_columns_backward},
     product::{View, ViewMut, multiply},
 };
 
@@ -23,7 +23,7 @@ pub struct Heads {
 /// Buffers for one head of one sequence, used again by the next.
 #[derive(Debug, Default)]
 pub struct Room {
-    /// Shape `(queries, keys)`, as are the others.
+    /// A row a key, a column a query, as many columns as fill the lanes; so are the others.
     shares: Vec<f32>,
     // Of the backward pass.
     dropped: Vec<f32>,
@@ -78,7 +78,7 @@ impl Heads {
             self.shares(head, rows, keys, &mut room.shares);
             dropout.at(index as u64).apply(&mut room.shares, 0);
             let out = ViewMut::columns(out, rows, hidden, self.columns(index));
-            multiply(out, View::new(&room.shares, rows, keys), head.values, 0.0);
+            multiply(out, by_key(&room.shares, rows, keys).transposed(), head.values, 0.0);
         }
     }
 
@@ -105,29 +105,40 @@ impl Heads {
             // dV = Pᵀ dO
             let d_out = View::new(upstream, rows, hidden).columns(self.columns(index));
             let d_values = ViewMut::columns(d_keys_values, keys, 2 * hidden, self.value_columns(index));
-            multiply(d_values, View::new(&room.dropped, rows, keys).transposed(), d_out, 0.0);
-            // dP = dO Vᵀ, then through dropout and softmax
-            room.d_shares.resize(rows * keys, 0.0);
-            let d_shares = ViewMut::new(&mut room.d_shares, rows, keys);
-            multiply(d_shares, d_out, head.values.transposed(), 0.0);
+            multiply(d_values, by_key(&room.dropped, rows, keys), d_out, 0.0);
+            // dPᵀ = V dOᵀ, then through dropout and softmax
+            products(&mut room.d_shares, head.values, d_out, rows, keys);
             dropout.apply(&mut room.d_shares, 0);
-            softmax_rows_backward(&mut room.d_shares, &room.shares, keys, self.scale());
+            let lanes = rows.next_multiple_of(LANES);
+            softmax_columns_backward(&mut room.d_shares, &room.shares, lanes, self.scale());
             // dQ = dS K, dK = dSᵀ Q
-            let d_shares = View::new(&room.d_shares, rows, keys);
+            let d_shares = by_key(&room.d_shares, rows, keys);
             let d_queries = ViewMut::columns(d_queries, rows, hidden, self.columns(index));
-            multiply(d_queries, d_shares, head.keys, 0.0);
+            multiply(d_queries, d_shares.transposed(), head.keys, 0.0);
             let d_keys = ViewMut::columns(d_keys_values, keys, 2 * hidden, self.columns(index));
-            multiply(d_keys, d_shares.transposed(), head.queries, 0.0);
+            multiply(d_keys, d_shares, head.queries, 0.0);
         }
     }
 
-    /// A head's shares, shape `(queries, keys)`, before dropout.
+    /// A head's shares, before dropout.
     fn shares(self, head: Head<'_>, rows: usize, keys: usize, shares: &mut Vec<f32>) {
-        shares.resize(rows * keys, 0.0);
-        let out = ViewMut::new(shares, rows, keys);
-        multiply(out, head.queries, head.keys.transposed(), 0.0);
-        softmax_rows(shares, keys, self.scale());
+        products(shares, head.keys, head.queries, rows, keys);
+        softmax_columns(shares, rows.next_multiple_of(LANES), self.scale());
     }
+}
+
+/// The product of every row of `keys` with every one of `queries`, and zeros in what is left of the lanes.
+fn products(out: &mut Vec<f32>, keys: View<'_>, queries: View<'_>, rows: usize, count: usize) {
+    let lanes = rows.next_multiple_of(LANES);
+    out.clear();
+    out.resize(count * lanes, 0.0);
+    let out = ViewMut::columns(out, count, lanes, 0..rows);
+    multiply(out, keys, queries.transposed(), 0.0);
+}
+
+/// Shares as they lie in [`Room`], without what only fills the lanes: shape `(keys, queries)`.
+fn by_key(shares: &[f32], rows: usize, keys: usize) -> View<'_> {
+    View::new(shares, keys, rows.next_multiple_of(LANES)).columns(0..rows)
 }
 
 #[cfg(test)]

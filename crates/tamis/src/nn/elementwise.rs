@@ -71,19 +71,45 @@ pub fn exponentials(values: &mut [f32]) {
     );
 }
 
-/// Softmax of each row of length `cols`, of the values times `scale`.
-pub fn softmax_rows(values: &mut [f32], cols: usize, scale: f32) {
+/// Softmax of one row.
+pub fn softmax(row: &mut [f32]) {
+    let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    row.iter_mut().for_each(|x| *x = exp(*x - highest));
+    let share = 1.0 / row.iter().sum::<f32>();
+    row.iter_mut().for_each(|x| *x *= share);
+}
+
+/// Softmax of each column of rows of length `cols`, of the values times `scale`. Columns and not rows, so that all lanes of a vector do
+/// the same however few rows there are.
+///
+/// # Panics
+///
+/// If `cols` is not a multiple of [`LANES`].
+pub fn softmax_columns(values: &mut [f32], cols: usize, scale: f32) {
+    let blocks = blocks(cols);
     wide(
         #[inline(always)]
         || {
-            for row in values.chunks_exact_mut(cols.max(1)) {
-                let highest = reduce(row, f32::NEG_INFINITY, f32::max);
-                for x in row.iter_mut() {
-                    *x = exp((*x - highest) * scale);
+            let chunks = values.as_chunks_mut::<LANES>().0;
+            for block in 0..blocks {
+                let mut highest = [f32::NEG_INFINITY; LANES];
+                for row in chunks.chunks_exact(blocks) {
+                    for (highest, x) in highest.iter_mut().zip(&row[block]) {
+                        *highest = if *x > *highest { *x } else { *highest };
+                    }
                 }
-                let share = 1.0 / reduce(row, 0.0, |sum, x| sum + x);
-                for x in row.iter_mut() {
-                    *x *= share;
+                let mut sums = [0.0; LANES];
+                for row in chunks.chunks_exact_mut(blocks) {
+                    for ((x, sum), highest) in row[block].iter_mut().zip(&mut sums).zip(&highest) {
+                        *x = exp((*x - highest) * scale);
+                        *sum += *x;
+                    }
+                }
+                let shares = sums.map(|sum| 1.0 / sum);
+                for row in chunks.chunks_exact_mut(blocks) {
+                    for (x, share) in row[block].iter_mut().zip(&shares) {
+                        *x *= share;
+                    }
                 }
             }
         },
@@ -141,50 +167,78 @@ pub fn activate_with_slope(input: &mut [f32], out: &mut [f32], activation: Activ
     );
 }
 
-/// The derivative by the logits of `softmax_rows(logits, cols, scale)`, in place of `upstream`, the derivative by the `shares`
-/// that it gave. Rows have length `cols`.
-pub fn softmax_rows_backward(upstream: &mut [f32], shares: &[f32], cols: usize, scale: f32) {
+/// The derivative by the logits of `softmax_columns(logits, cols, scale)`, in place of `upstream`, the derivative by the `shares` that it
+/// gave.
+///
+/// # Panics
+///
+/// As [`softmax_columns`].
+pub fn softmax_columns_backward(upstream: &mut [f32], shares: &[f32], cols: usize, scale: f32) {
+    let blocks = blocks(cols);
     wide(
         #[inline(always)]
         || {
-            let cols = cols.max(1);
-            for (u, p) in upstream.chunks_exact_mut(cols).zip(shares.chunks_exact(cols)) {
-                let mut lanes = [0.0; 16];
-                for (u, p) in u.chunks(16).zip(p.chunks(16)) {
-                    for ((lane, u), p) in lanes.iter_mut().zip(u).zip(p) {
-                        *lane += u * p;
+            let (upstream, shares) = (upstream.as_chunks_mut::<LANES>().0, shares.as_chunks::<LANES>().0);
+            for block in 0..blocks {
+                let mut means = [0.0; LANES];
+                for (u, p) in upstream.chunks_exact(blocks).zip(shares.chunks_exact(blocks)) {
+                    let (u, p) = (u[block], p[block]);
+                    for i in 0..LANES {
+                        means[i] += u[i] * p[i];
                     }
                 }
-                let mean: f32 = lanes.into_iter().sum();
-                for (u, p) in u.iter_mut().zip(p) {
-                    *u = scale * p * (*u - mean);
+                for (u, p) in upstream.chunks_exact_mut(blocks).zip(shares.chunks_exact(blocks)) {
+                    let (given, p) = (u[block], p[block]);
+                    u[block] = std::array::from_fn(
+                        #[inline(always)]
+                        |i| scale * p[i] * (given[i] - means[i]),
+                    );
                 }
             }
         },
     );
 }
 
-/// Folds a row in sixteen lanes, always in the same order.
+/// Numbers that are worked on side by side, in the same order on every machine.
+pub const LANES: usize = 16;
+
+fn blocks(cols: usize) -> usize {
+    assert_eq!(cols % LANES, 0, "columns in lanes");
+    cols / LANES
+}
+
+/// The sum of a term of every number of a row.
 #[inline(always)]
-pub(super) fn reduce(row: &[f32], start: f32, fold: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [start; 16];
-    let chunks = row.chunks_exact(16);
-    let rest = chunks.remainder();
+pub(super) fn sum(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    let mut sums = [0.0; LANES];
     for chunk in chunks {
-        for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane = fold(*lane, x);
+        for (sum, x) in sums.iter_mut().zip(chunk) {
+            *sum += term(*x);
         }
     }
-    for (lane, &x) in lanes.iter_mut().zip(rest) {
-        *lane = fold(*lane, x);
+    for (sum, x) in sums.iter_mut().zip(rest) {
+        *sum += term(*x);
     }
-    // `fold(a, b)` of two lanes would square `b` in a sum of squares, so lanes are joined by what all folds here share:
-    // sums add, maxima compare.
-    if start == f32::NEG_INFINITY {
-        lanes.into_iter().fold(start, f32::max)
-    } else {
-        lanes.into_iter().sum()
+    // Halves with halves: few steps that wait for each other.
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            sums[i] += sums[i + half];
+        }
     }
+    sums[0]
+}
+
+/// A polynomial, its coefficients from the highest power down.
+#[inline(always)]
+fn horner<const TERMS: usize>(x: f32, coefficients: [f32; TERMS]) -> f32 {
+    coefficients
+        .into_iter()
+        .reduce(
+            #[inline(always)]
+            |sum, next| sum.mul_add(x, next),
+        )
+        .unwrap_or(0.0)
 }
 
 /// e^x by range reduction to [-ln 2 / 2, ln 2 / 2] and the Taylor polynomial of degree 6 there; relative error below 3e-7.
@@ -193,11 +247,11 @@ pub(super) fn exp(x: f32) -> f32 {
     // Adding and taking away 1.5 x 2^23 rounds to the nearest whole number in a way that vectorises.
     const ROUND: f32 = 12_582_912.0;
     let x = x.clamp(-87.0, 88.0);
-    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+    let rounded = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = rounded - ROUND;
     // ln 2 in two parts, the first exact in few bits, so that the subtraction loses nothing
-    let r = (x - n * 0.693_359_4) + n * 2.121_944_4e-4;
-    let p = 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0))))));
+    let r = n.mul_add(2.121_944_4e-4, n.mul_add(-0.693_359_4, x));
+    let p = horner(r, [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0]);
     // n stands in the last bits of `rounded`; a cast of n itself would be checked, number by number
     let power = rounded.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
     p * f32::from_bits(power)
@@ -212,9 +266,9 @@ fn erf(x: f32) -> f32 {
 /// The same, given e^(-x²).
 #[inline(always)]
 fn erf_of(x: f32, power: f32) -> f32 {
-    let t = 1.0 / (1.0 + 0.327_591_1 * x.abs());
-    let p = t * (0.254_829_6 + t * (-0.284_496_74 + t * (1.421_413_7 + t * (-1.453_152 + t * 1.061_405_4))));
-    (1.0 - p * power).copysign(x)
+    let t = 1.0 / x.abs().mul_add(0.327_591_1, 1.0);
+    let p = t * horner(t, [1.061_405_4, -1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6]);
+    (-p).mul_add(power, 1.0).copysign(x)
 }
 
 #[inline(always)]
@@ -271,17 +325,24 @@ mod tests {
 
     #[test]
     fn a_softmax_worked_by_hand() {
-        // logits ln 1, ln 3 at scale 1
-        let mut row = [0.0, 3f32.ln(), 0.0, 3f32.ln()];
-        softmax_rows(&mut row, 2, 1.0);
-        for (x, want) in row.iter().zip([0.25, 0.75, 0.25, 0.75]) {
-            assert!((x - want).abs() < 1e-6);
+        let want = [0.25, 0.75];
+        let mut row = [0.0, 3f32.ln()];
+        softmax(&mut row);
+        assert!(row.iter().zip(want).all(|(x, want)| (x - want).abs() < 1e-6), "{row:?}");
+        // Logits 0 and ln 3 at scale 1 / 2 in every column of 32, up to a shift of its own.
+        let cols = 2 * LANES;
+        let mut shares: Vec<f32> = (0..2 * cols)
+            .map(|i| (i % cols) as f32 + if i < cols { 0.0 } else { 2.0 * 3f32.ln() })
+            .collect();
+        softmax_columns(&mut shares, cols, 0.5);
+        for (i, x) in shares.iter().enumerate() {
+            assert!((x - want[i / cols]).abs() < 1e-6, "{i}: {x}");
         }
         // dL/dp = (1, 0): dL/dz = scale p (u - Σ u p) = 2 (.25 x .75, .75 x -.25)
-        let mut upstream = [1.0, 0.0, 1.0, 0.0];
-        softmax_rows_backward(&mut upstream, &row, 2, 2.0);
-        for (u, want) in upstream.iter().zip([0.375, -0.375, 0.375, -0.375]) {
-            assert!((u - want).abs() < 1e-6, "{u}");
+        let mut upstream = [vec![1.0; cols], vec![0.0; cols]].concat();
+        softmax_columns_backward(&mut upstream, &shares, cols, 2.0);
+        for (i, u) in upstream.iter().enumerate() {
+            assert!((u - [0.375, -0.375][i / cols]).abs() < 1e-6, "{i}: {u}");
         }
     }
 

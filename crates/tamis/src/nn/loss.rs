@@ -45,8 +45,7 @@ pub fn cross_entropy(
 /// Softmax within each group, in place.
 pub fn softmax_groups(scores: &mut [f32], groups: &[usize]) {
     for range in groups.windows(2) {
-        let group = &mut scores[range[0]..range[1]];
-        super::elementwise::softmax_rows(group, range[1] - range[0], 1.0);
+        super::elementwise::softmax(&mut scores[range[0]..range[1]]);
     }
 }
 

@@ -4,7 +4,7 @@
 
 use rayon::prelude::*;
 
-use super::elementwise::{reduce, wide};
+use super::elementwise::{sum, wide};
 
 /// Rows whose parts of a gradient are summed before they join the others': fixed, so that threads change no bit.
 pub(super) const BLOCK: usize = 64;
@@ -19,11 +19,11 @@ pub fn add_and_norm(values: &mut [f32], residual: &[f32], gain: &[f32], shift: &
                 for (x, r) in row.iter_mut().zip(residual) {
                     *x += r;
                 }
-                let mean = reduce(row, 0.0, |sum, x| sum + x) / cols as f32;
+                let mean = sum(row, |x| x) / cols as f32;
                 for x in row.iter_mut() {
                     *x -= mean;
                 }
-                let variance = reduce(row, 0.0, |sum, x| sum + x * x) / cols as f32;
+                let variance = sum(row, |x| x * x) / cols as f32;
                 let scale = 1.0 / (variance + epsilon).sqrt();
                 for ((x, gain), shift) in row.iter_mut().zip(gain).zip(shift) {
                     *x = *x * scale * gain + shift;
@@ -61,11 +61,11 @@ impl Normed {
                         for (x, r) in row.iter_mut().zip(residual) {
                             *x += r;
                         }
-                        let mean = reduce(row, 0.0, |sum, x| sum + x) / cols as f32;
+                        let mean = sum(row, |x| x) / cols as f32;
                         for x in row.iter_mut() {
                             *x -= mean;
                         }
-                        let variance = reduce(row, 0.0, |sum, x| sum + x * x) / cols as f32;
+                        let variance = sum(row, |x| x * x) / cols as f32;
                         *scale = 1.0 / (variance + epsilon).sqrt();
                         for x in row.iter_mut() {
                             *x *= *scale;

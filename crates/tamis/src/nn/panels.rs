@@ -260,13 +260,15 @@ impl Product<'_> {
                     };
                     if count == width {
                         let out = &mut out[first..];
-                        self.left.tile::<S, VECTORS>(simd, t, rows, panel, begin, add, out, columns);
+                        self.left
+                            .tile::<S, VECTORS>(simd, t, rows, panel, begin, add, out, columns);
                         continue;
                     }
                     // The last panel is wider than what is left.
                     let (mut wide_begin, mut wide_out) = (zeros, [0.0; TILE * MOST_WIDTH]);
                     wide_begin[..count].copy_from_slice(&begin[..count]);
-                    self.left.tile::<S, VECTORS>(simd, t, rows, panel, &wide_begin, false, &mut wide_out, width);
+                    self.left
+                        .tile::<S, VECTORS>(simd, t, rows, panel, &wide_begin, false, &mut wide_out, width);
                     for (out, wide) in out.chunks_mut(columns).zip(wide_out.chunks_exact(width)) {
                         for (out, x) in out[first..][..count].iter_mut().zip(wide) {
                             *out = if add { *out + x } else { *x };
@@ -303,7 +305,15 @@ impl Left<'_> {
                     3 => tile_of::<S, 3, VECTORS>(simd, Rows::<3>::new(rows, depth), panel, begin, add, out, stride),
                     4 => tile_of::<S, 4, VECTORS>(simd, Rows::<4>::new(rows, depth), panel, begin, add, out, stride),
                     5 => tile_of::<S, 5, VECTORS>(simd, Rows::<5>::new(rows, depth), panel, begin, add, out, stride),
-                    _ => tile_of::<S, TILE, VECTORS>(simd, Rows::<TILE>::new(rows, depth), panel, begin, add, out, stride),
+                    _ => tile_of::<S, TILE, VECTORS>(
+                        simd,
+                        Rows::<TILE>::new(rows, depth),
+                        panel,
+                        begin,
+                        add,
+                        out,
+                        stride,
+                    ),
                 }
             }
             Self::Tiles(tiles) => {

@@ -95,7 +95,10 @@ impl<'a> ViewMut<'a> {
     /// If `data` does not hold exactly so many numbers or there are no such columns.
     pub fn columns(data: &'a mut [f32], rows: usize, cols: usize, range: std::ops::Range<usize>) -> Self {
         assert_eq!(data.len(), rows * cols, "a view of {rows} x {cols}");
-        assert!(range.start <= range.end && range.end <= cols, "columns {range:?} of {cols}");
+        assert!(
+            range.start <= range.end && range.end <= cols,
+            "columns {range:?} of {cols}"
+        );
         Self {
             data: data.get_mut(range.start..).unwrap_or_default(),
             rows,
@@ -218,6 +221,11 @@ mod tests {
     fn shapes_that_do_not_fit_are_refused() {
         let numbers = [0.0; 6];
         let mut out = [0.0; 6];
-        multiply(ViewMut::new(&mut out, 2, 3), View::new(&numbers, 2, 3), View::new(&numbers, 2, 3), 0.0);
+        multiply(
+            ViewMut::new(&mut out, 2, 3),
+            View::new(&numbers, 2, 3),
+            View::new(&numbers, 2, 3),
+            0.0,
+        );
     }
 }

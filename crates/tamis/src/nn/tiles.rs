@@ -98,7 +98,10 @@ mod tests {
         // Rows (0 1 .. 7), (10 11 .. 17), in room that other tiles have left full.
         let mut tiles = Tiles::default();
         tiles.lay(&[9.0; 60], 20, &mut [0.0; 20]);
-        let matrix: Vec<f32> = [0.0, 10.0].iter().flat_map(|x| (0..8).map(move |i| x + i as f32)).collect();
+        let matrix: Vec<f32> = [0.0, 10.0]
+            .iter()
+            .flat_map(|x| (0..8).map(move |i| x + i as f32))
+            .collect();
         let mut sums = [1.0; 8];
         tiles.lay(&matrix, 8, &mut sums);
         assert_eq!(
