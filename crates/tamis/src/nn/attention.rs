@@ -77,8 +77,13 @@ impl Heads {
             let head = self.head(index, queries, keys_values);
             self.shares(head, rows, keys, &mut room.shares);
             dropout.at(index as u64).apply(&mut room.shares, 0);
-            let out = ViewMut::columns(out, rows, hidden, self.columns(index));
-            multiply(out, by_key(&room.shares, rows, keys).transposed(), head.values, 0.0);
+            let mut out = ViewMut::columns(out, rows, hidden, self.columns(index));
+            multiply(
+                &mut out,
+                by_key(&room.shares, rows, keys).transposed(),
+                head.values,
+                0.0,
+            );
         }
     }
 
@@ -104,8 +109,8 @@ impl Heads {
 
             // dV = Pᵀ dO
             let d_out = View::new(upstream, rows, hidden).columns(self.columns(index));
-            let d_values = ViewMut::columns(d_keys_values, keys, 2 * hidden, self.value_columns(index));
-            multiply(d_values, by_key(&room.dropped, rows, keys), d_out, 0.0);
+            let mut d_values = ViewMut::columns(d_keys_values, keys, 2 * hidden, self.value_columns(index));
+            multiply(&mut d_values, by_key(&room.dropped, rows, keys), d_out, 0.0);
             // dPᵀ = V dOᵀ, then through dropout and softmax
             products(&mut room.d_shares, head.values, d_out, rows, keys);
             dropout.apply(&mut room.d_shares, 0);
@@ -113,10 +118,10 @@ impl Heads {
             softmax_columns_backward(&mut room.d_shares, &room.shares, lanes, self.scale());
             // dQ = dS K, dK = dSᵀ Q
             let d_shares = by_key(&room.d_shares, rows, keys);
-            let d_queries = ViewMut::columns(d_queries, rows, hidden, self.columns(index));
-            multiply(d_queries, d_shares.transposed(), head.keys, 0.0);
-            let d_keys = ViewMut::columns(d_keys_values, keys, 2 * hidden, self.columns(index));
-            multiply(d_keys, d_shares, head.queries, 0.0);
+            let mut d_queries = ViewMut::columns(d_queries, rows, hidden, self.columns(index));
+            multiply(&mut d_queries, d_shares.transposed(), head.keys, 0.0);
+            let mut d_keys = ViewMut::columns(d_keys_values, keys, 2 * hidden, self.columns(index));
+            multiply(&mut d_keys, d_shares, head.queries, 0.0);
         }
     }
 
@@ -132,8 +137,8 @@ fn products(out: &mut Vec<f32>, keys: View<'_>, queries: View<'_>, rows: usize, 
     let lanes = rows.next_multiple_of(LANES);
     out.clear();
     out.resize(count * lanes, 0.0);
-    let out = ViewMut::columns(out, count, lanes, 0..rows);
-    multiply(out, keys, queries.transposed(), 0.0);
+    let mut out = ViewMut::columns(out, count, lanes, 0..rows);
+    multiply(&mut out, keys, queries.transposed(), 0.0);
 }
 
 /// Shares as they lie in [`Room`], without what only fills the lanes: shape `(keys, queries)`.

@@ -412,11 +412,11 @@ fn tile_of<S: Simd, const ROWS: usize, const VECTORS: usize>(
     let panel = S::as_simd_f32s(panel).0.as_chunks::<VECTORS>().0;
     let (steps, rest) = panel.as_chunks::<STEPS>();
     for (i, step) in steps.iter().enumerate() {
-        for k in 0..STEPS {
+        for (k, right) in step.iter().enumerate() {
             add_step(
                 simd,
                 &mut sums,
-                &step[k],
+                right,
                 #[inline(always)]
                 |r| left.at(i, k, r),
             );

@@ -135,8 +135,8 @@ pub fn product(
         Layout::Plain => View::new(data, rows, cols),
         Layout::Transposed => View::new(data, cols, rows).transposed(),
     };
-    let out = ViewMut::new(out, m, n);
-    multiply(out, view(a, m, k, a_layout), view(b, k, n, b_layout), keep);
+    let mut out = ViewMut::new(out, m, n);
+    multiply(&mut out, view(a, m, k, a_layout), view(b, k, n, b_layout), keep);
 }
 
 /// `out = keep * out + a b`, where `out` has shape `(a rows, b cols)`.
@@ -144,7 +144,7 @@ pub fn product(
 /// # Panics
 ///
 /// If the shapes do not fit.
-pub fn multiply(out: ViewMut<'_>, a: View<'_>, b: View<'_>, keep: f32) {
+pub fn multiply(out: &mut ViewMut<'_>, a: View<'_>, b: View<'_>, keep: f32) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     assert!(
         b.rows == k && (out.rows, out.cols) == (m, n) && a.is_inside() && b.is_inside(),
@@ -206,12 +206,17 @@ mod tests {
         // the last two columns of b, read from its transpose too
         for b in [View::new(&b, 2, 3), View::new(&b_t, 3, 2).transposed()] {
             let mut out = [0.0; 6];
-            multiply(ViewMut::new(&mut out, 3, 2), View::new(&a, 3, 2), b.columns(1..3), 0.0);
+            multiply(
+                &mut ViewMut::new(&mut out, 3, 2),
+                View::new(&a, 3, 2),
+                b.columns(1..3),
+                0.0,
+            );
             assert_eq!(out, [2.0, 4.0, 4.0, 10.0, 6.0, 16.0]);
             // into the middle of longer rows
             let mut out = [7.0; 12];
-            let middle = ViewMut::columns(&mut out, 3, 4, 1..3);
-            multiply(middle, View::new(&a, 3, 2), b.columns(1..3), 0.0);
+            let mut middle = ViewMut::columns(&mut out, 3, 4, 1..3);
+            multiply(&mut middle, View::new(&a, 3, 2), b.columns(1..3), 0.0);
             assert_eq!(out, [7.0, 2.0, 4.0, 7.0, 7.0, 4.0, 10.0, 7.0, 7.0, 6.0, 16.0, 7.0]);
         }
     }
@@ -222,7 +227,7 @@ mod tests {
         let numbers = [0.0; 6];
         let mut out = [0.0; 6];
         multiply(
-            ViewMut::new(&mut out, 2, 3),
+            &mut ViewMut::new(&mut out, 2, 3),
             View::new(&numbers, 2, 3),
             View::new(&numbers, 2, 3),
             0.0,

@@ -79,12 +79,11 @@ impl Tiles {
 fn fill<'a>(tile: &mut [[f32; TILE]], first: usize, rows: impl Iterator<Item = &'a [f32]>) {
     for (to, row) in tile.iter_mut().zip(rows) {
         let row = &row[first..];
-        match row.first_chunk() {
-            Some(numbers) => *to = *numbers,
-            None => {
-                *to = [0.0; TILE];
-                to[..row.len()].copy_from_slice(row);
-            }
+        if let Some(numbers) = row.first_chunk() {
+            *to = *numbers;
+        } else {
+            *to = [0.0; TILE];
+            to[..row.len()].copy_from_slice(row);
         }
     }
 }
