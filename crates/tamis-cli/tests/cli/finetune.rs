@@ -167,6 +167,12 @@ fn frozen_layers_and_select_by_fine_tuning_work_together() {
         record["scores"]["finetuned"]["finalists"].as_array().map(Vec::len),
         Some(2)
     );
+    // A run that was killed between two fine-tunes goes on with what is left of them, to the same end.
+    assert_eq!(forget_answers(&fixture, "staged", 3), 4);
+    succeeds(fixture.select("staged", &two_stages));
+    let again: Value = serde_json::from_str(&fixture.read("staged/selection.json")).expect("JSON");
+    assert_eq!(again["scores"]["finetuned"], record["scores"]["finetuned"]);
+    assert_eq!(answers(&fixture, "staged"), (4, 3));
     let stages: Vec<&str> = record["stages"]
         .as_array()
         .expect("stages")
@@ -183,40 +189,43 @@ fn the_proxy_is_checked_against_the_target() {
         "tamis.toml",
         "[finetune.train]\nepochs = 1\nrate = 0.003\nmax_length = 32\n",
     );
-    let mut command = fixture.tamis();
-    command.args([
-        "check",
-        "proxy",
-        "--config",
-        "tamis.toml",
-        "--out",
-        "check",
-        "--states",
-        "1",
-        "--model",
-        TINY,
-    ]);
-    command.args([
-        "--train",
-        "train.jsonl",
-        "--validation",
-        "validation.jsonl",
-        "--test",
-        "test.jsonl",
-    ]);
-    command.args([
-        "--budget",
-        "10%",
-        "--chunk",
-        "8",
-        "--clusters",
-        "12",
-        "--max-evaluations",
-        "100",
-        "--adapt",
-        "10%",
-    ]);
-    let said = succeeds(command);
+    let check = || {
+        let mut command = fixture.tamis();
+        command.args([
+            "check",
+            "proxy",
+            "--config",
+            "tamis.toml",
+            "--out",
+            "check",
+            "--states",
+            "1",
+            "--model",
+            TINY,
+        ]);
+        command.args([
+            "--train",
+            "train.jsonl",
+            "--validation",
+            "validation.jsonl",
+            "--test",
+            "test.jsonl",
+        ]);
+        command.args([
+            "--budget",
+            "10%",
+            "--chunk",
+            "8",
+            "--clusters",
+            "12",
+            "--max-evaluations",
+            "100",
+            "--adapt",
+            "10%",
+        ]);
+        command
+    };
+    let said = succeeds(check());
     assert!(
         said.contains("probe, adapted features") && said.contains("Spearman"),
         "{said}"
@@ -234,6 +243,39 @@ fn the_proxy_is_checked_against_the_target() {
         costs["everything_seconds"].as_f64() > costs["train_seconds"].as_f64(),
         "{costs}"
     );
+    // Killed with 20 fine-tunes done, it goes on with the others, to the same scores.
+    let all = forget_answers(&fixture, "check", 20);
+    succeeds(check());
+    let again: Value = serde_json::from_str(&fixture.read("check/check_proxy.json")).expect("JSON");
+    assert_eq!(again["states"], record["states"]);
+    assert_eq!(again["telling"], record["telling"]);
+    assert_eq!(answers(&fixture, "check"), (all, 20));
+}
+
+/// Takes all answers of fine-tuned models but some from a run's ledger, as if it had been killed before them, and gives those left a
+/// cost that no run measures. Returns how many there were.
+fn forget_answers(fixture: &Fixture, run: &str, left: u32) -> u32 {
+    let ledger = rusqlite::Connection::open(fixture.path(&format!("{run}/ledger.sqlite"))).expect("opens");
+    let all = ledger
+        .query_row("SELECT COUNT(*) FROM answers", [], |row| row.get(0))
+        .expect("counts");
+    let keys = "SELECT key FROM answers ORDER BY key LIMIT ?";
+    ledger
+        .execute(&format!("DELETE FROM answers WHERE key NOT IN ({keys})"), [left])
+        .expect("deletes");
+    ledger
+        .execute("UPDATE answers SET seconds = 12345.0", [])
+        .expect("updates");
+    all
+}
+
+/// How many answers a run's ledger has, and how many of them still have that cost.
+fn answers(fixture: &Fixture, run: &str) -> (u32, u32) {
+    let ledger = rusqlite::Connection::open(fixture.path(&format!("{run}/ledger.sqlite"))).expect("opens");
+    let query = "SELECT COUNT(*), COUNT(*) FILTER (WHERE seconds = 12345.0) FROM answers";
+    ledger
+        .query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .expect("counts")
 }
 
 #[test]

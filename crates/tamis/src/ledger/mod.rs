@@ -1,11 +1,11 @@
 //! Every proxy score paid for, on disk, so that a killed run pays for nothing twice.
 //!
-//! A SQLite database of four tables: `scores` (key, value, seconds), `failures` (key, reason, seconds), `moments` (scope,
-//! evaluations, seconds) and `meta` (name, value). Keys are content: proxy, settings, data, state and seed; a key stands either
+//! A SQLite database of five tables: `scores` (key, value, seconds), `failures` (key, reason, seconds), `moments` (scope,
+//! evaluations, seconds), `answers` (key, numbers, seconds) and `meta` (name, value). Keys are content: proxy, settings, data, state and seed; a key stands either
 //! among the scores or among the failures. A database that lacks one of the tables gets it when it is opened. Scores are looked up
 //! in memory and written in groups: a group is committed as soon as its scores together cost [`AT_RISK_SECONDS`]. So a score that
 //! costs a millisecond shares its commit with many others, one that costs minutes is on disk before it is used, and a kill never
-//! loses more than about a second of paid work.
+//! loses more than about a second of paid work. An answer, which is what one fine-tuned model said, is on disk before it is used.
 
 use std::{
     collections::HashMap,
@@ -60,6 +60,7 @@ impl Ledger {
                 "CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, value REAL NOT NULL, seconds REAL NOT NULL) WITHOUT ROWID;
                  CREATE TABLE IF NOT EXISTS failures (key BLOB PRIMARY KEY, reason TEXT NOT NULL, seconds REAL NOT NULL) WITHOUT ROWID;
                  CREATE TABLE IF NOT EXISTS moments (scope TEXT, evaluations INTEGER, seconds REAL NOT NULL, PRIMARY KEY (scope, evaluations)) WITHOUT ROWID;
+                 CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, numbers BLOB NOT NULL, seconds REAL NOT NULL) WITHOUT ROWID;
                  CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;",
             )
             .map_err(failed)?;
@@ -190,7 +191,41 @@ impl Ledger {
         Ok(())
     }
 
-    /// All proxy seconds on disk, those of failures as well.
+    /// The answer under this key, if it has been paid for: numbers, and the seconds that they cost.
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be read.
+    pub fn answer(&self, key: &Key) -> Result<Option<(Vec<f64>, f64)>> {
+        let query = "SELECT numbers, seconds FROM answers WHERE key = ?";
+        let row = |row: &rusqlite::Row<'_>| {
+            let bytes: Vec<u8> = row.get(0)?;
+            let numbers = bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
+            Ok((numbers.collect(), row.get(1)?))
+        };
+        self.connection
+            .query_row(query, [key], row)
+            .optional()
+            .map_err(|source| failure(&self.path, source))
+    }
+
+    /// Files an answer and what it cost, at once.
+    ///
+    /// # Errors
+    ///
+    /// If the database refuses, for example because the disk is full.
+    pub fn record_answer(&mut self, key: &Key, numbers: &[f64], seconds: f64) -> Result<()> {
+        let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        self.connection
+            .execute(
+                "INSERT OR REPLACE INTO answers (key, numbers, seconds) VALUES (?, ?, ?)",
+                params![key, bytes, seconds],
+            )
+            .map(|_| ())
+            .map_err(|source| failure(&self.path, source))
+    }
+
+    /// All proxy seconds on disk, those of failures and answers as well.
     ///
     /// # Errors
     ///
@@ -198,7 +233,8 @@ impl Ledger {
     pub fn paid_seconds(&self) -> Result<f64> {
         self.connection
             .query_row(
-                "SELECT COALESCE(SUM(seconds), 0.0) FROM (SELECT seconds FROM scores UNION ALL SELECT seconds FROM failures)",
+                "SELECT COALESCE(SUM(seconds), 0.0) FROM (SELECT seconds FROM scores UNION ALL SELECT seconds FROM failures
+                 UNION ALL SELECT seconds FROM answers)",
                 [],
                 |row| row.get(0),
             )
@@ -270,6 +306,25 @@ mod tests {
         assert_eq!(ledger.get(&[2; 16]), None);
         assert_eq!(ledger.meta("data").expect("reads").as_deref(), Some("abc"));
         assert!((ledger.paid_seconds().expect("sums") - 0.001).abs() < 1e-12);
+    }
+
+    #[test]
+    fn an_answer_is_there_after_a_restart_to_the_last_bit() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ledger.sqlite");
+        let numbers = [0.1 + 0.2, -0.0, f64::MIN_POSITIVE];
+        let mut ledger = Ledger::open(&path).expect("opens");
+        ledger.record_answer(&[1; 16], &numbers, 40.0).expect("records");
+        drop(ledger);
+        let ledger = Ledger::open(&path).expect("opens again");
+        let (again, seconds) = ledger.answer(&[1; 16]).expect("reads").expect("is there");
+        assert_eq!(
+            again.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
+            numbers.map(f64::to_bits)
+        );
+        assert_eq!(seconds, 40.0);
+        assert_eq!(ledger.answer(&[2; 16]).expect("reads"), None);
+        assert_eq!(ledger.paid_seconds().expect("sums"), 40.0);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::{
     target::{Target, adapt_rows, trained_on_each},
 };
 use crate::{
-    Error, Matrix, Monitor, Result, Silent,
+    Error, Fingerprint, Matrix, Monitor, Result, Silent,
     budget::Budget,
     check::agreement::Agreement,
     data::{Dataset, RowId},
@@ -230,9 +230,13 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
     let seed = select.seed.derive("proxy");
     let mut selections: Vec<(&[RowId], Seed)> = states.iter().map(|(_, rows)| (rows.as_slice(), seed)).collect();
     let count = Some(states.len() as u64);
+    let asked = Fingerprint::of(metrics.iter().map(Metric::to_string));
     for (name, proxy) in &dear {
         let scored = stages.run("rung", count, || {
-            trained_on_each(proxy, &selections, monitor, &|model| proxy.scores(model, &metrics))
+            let known = (&mut ledger, &asked);
+            trained_on_each(proxy, &selections, known, monitor, &|model| {
+                proxy.scores(model, &metrics)
+            })
         })?;
         let (scores, seconds) = with_mean_seconds(scored);
         push(&mut rungs, name, &metrics, seconds, &scores);
@@ -241,21 +245,33 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
     // The first selection is a random one; it is trained on with other seeds as well.
     let again = (0..settings.repeats as u64).map(|i| (states[0].1.as_slice(), seed.derive("repeats").index(i)));
     selections.extend(again);
+    let judged: Vec<u8> = judge_rows.iter().flat_map(|row| row.to_le_bytes()).collect();
+    let asked = Fingerprint::of([asked.as_ref(), &judged]);
     let mut scored = stages.run("target", Some(selections.len() as u64), || {
-        trained_on_each(&whole, &selections, monitor, &|model| {
+        let known = (&mut ledger, &asked);
+        // The scores on the reward fold, the seconds of predicting the judged rows, and the probabilities there.
+        trained_on_each(&whole, &selections, known, monitor, &|model| {
             let began = Instant::now();
             let probabilities = model.predict(judge_data, &judge_rows, None, &Silent)?;
-            let on_fold = whole.scores(model, &metrics)?;
-            Ok((probabilities, on_fold, began.elapsed().as_secs_f64()))
+            let seconds = began.elapsed().as_secs_f64();
+            let mut numbers = whole.scores(model, &metrics)?;
+            numbers.push(seconds);
+            numbers.extend(probabilities.as_slice().iter().copied().map(f64::from));
+            Ok(numbers)
         })
     })?;
+    let predicted_of = |numbers: &[f64]| {
+        let probabilities = numbers[metrics.len() + 1..].iter().map(|&p| p as f32).collect();
+        Matrix::from_vec(probabilities, judge_rows.len(), judge_data.answers())
+    };
     let repeats = scored.split_off(states.len());
-    let (scores, target_seconds) = with_mean_seconds(scored);
-    let scoring = scores.iter().map(|(_, _, seconds)| seconds).sum::<f64>() / states.len() as f64;
-    let (predicted, on_fold): (Vec<Matrix>, Vec<Vec<f64>>) = scores
-        .into_iter()
-        .map(|(probabilities, on_fold, _)| (probabilities, on_fold))
-        .unzip();
+    let (numbers, target_seconds) = with_mean_seconds(scored);
+    let scoring = numbers.iter().map(|numbers| numbers[metrics.len()]).sum::<f64>() / states.len() as f64;
+    let predicted: Vec<Matrix> = numbers.iter().map(|numbers| predicted_of(numbers)).collect();
+    let on_fold: Vec<Vec<f64>> = numbers
+        .iter()
+        .map(|numbers| numbers[..metrics.len()].to_vec())
+        .collect();
     let targets = judge_data.targets_of(&judge_rows);
     let truth: Vec<f64> = predicted
         .iter()
@@ -269,11 +285,8 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
         train_seconds,
         everything_seconds: train_seconds * dataset.pool.len() as f64 / size.max(1) as f64,
     };
-    let repeats: Vec<&Matrix> = predicted
-        .iter()
-        .take(1)
-        .chain(repeats.iter().map(|((repeat, _, _), _)| repeat))
-        .collect();
+    let repeats: Vec<Matrix> = repeats.iter().map(|(numbers, _)| predicted_of(numbers)).collect();
+    let repeats: Vec<&Matrix> = predicted.iter().take(1).chain(&repeats).collect();
     let telling = Telling::of(&predicted, &repeats, &targets, report, select.seed.derive("telling"));
 
     let seed = select.seed.derive("bootstrap");

@@ -100,7 +100,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         Some(target) => {
             let few = &rows[..judged];
             let both = (&dataset, &folds);
-            let (best, finetuned) = target::judge(target, settings, both, few, (&tokens, limit), monitor)?;
+            let (best, finetuned) = target::judge(target, settings, both, few, (&tokens, limit), &mut ledger, monitor)?;
             Ok((best, Some(finetuned)))
         }
     })?;

@@ -1,6 +1,10 @@
 //! What `select` needs of a model that can be fine-tuned: adapted features for the probe, the dear proxy, the dear judge.
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use rayon::prelude::*;
 
@@ -18,9 +22,13 @@ use crate::{
     embed::Embedded,
     finetune::{Classifier, Encoded, Trainer, encode, fit},
     folds::Folds,
+    ledger::{Key, Ledger},
     metric::Metric,
     model::classifier::{Request, load},
-    proxy::finetune::{FinetuneProxy, FinetuneProxySettings},
+    proxy::{
+        Proxy,
+        finetune::{FinetuneProxy, FinetuneProxySettings},
+    },
     seed::Seed,
 };
 
@@ -234,25 +242,49 @@ impl Target {
     }
 }
 
-/// What `score` says of the proxy's model, trained on each of these selections from the base, each with its seed, and the seconds of
-/// each on its core.
-/// Advances `monitor` by one a selection.
-pub(super) fn trained_on_each<T: Send>(
+/// What `answer` says of the proxy's model, trained on each of these selections from the base, each with its seed, and the seconds of
+/// each on its core. What the ledger has under `question`, which tells what is answered, is not paid for again. Advances `monitor` by
+/// one a selection.
+pub(super) fn trained_on_each(
     proxy: &FinetuneProxy,
     selections: &[(&[RowId], Seed)],
+    (ledger, question): (&mut Ledger, &Fingerprint),
     monitor: &dyn Monitor,
-    score: &(dyn Fn(&Classifier) -> Result<T> + Sync),
-) -> Result<Vec<(T, f64)>> {
+    answer: &(dyn Fn(&Classifier) -> Result<Vec<f64>> + Sync),
+) -> Result<Vec<(Vec<f64>, f64)>> {
+    let ledger = Mutex::new(ledger);
+    let lock = || ledger.lock().unwrap_or_else(PoisonError::into_inner);
     selections
         .par_iter()
         .with_max_len(1)
         .map(|&(rows, seed)| {
-            let began = Instant::now();
-            let scored = score(&proxy.cold(rows, seed, monitor)?)?;
+            let key = answer_key(proxy, question, rows, seed);
+            let known = lock().answer(&key)?;
+            let answered = if let Some(answered) = known {
+                answered
+            } else {
+                let began = Instant::now();
+                let numbers = answer(&proxy.cold(rows, seed, monitor)?)?;
+                let seconds = began.elapsed().as_secs_f64();
+                lock().record_answer(&key, &numbers, seconds)?;
+                (numbers, seconds)
+            };
             monitor.advance(1);
-            Ok((scored, began.elapsed().as_secs_f64()))
+            Ok(answered)
         })
         .collect()
+}
+
+fn answer_key(proxy: &FinetuneProxy, question: &Fingerprint, rows: &[RowId], seed: Seed) -> Key {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(proxy.fingerprint().as_ref()).update(question.as_ref());
+    hasher.update(&seed.0.to_le_bytes());
+    for row in rows {
+        hasher.update(&row.to_le_bytes());
+    }
+    let mut key = [0; 16];
+    key.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    key
 }
 
 /// Which finalist does best on the confirm fold when the target is fine-tuned on it, beside as many random selections. Advances
@@ -263,6 +295,7 @@ pub(super) fn judge(
     (dataset, folds): (&Dataset, &Folds),
     finalists: &[Vec<RowId>],
     (tokens, limit): (&[u32], Limit),
+    ledger: &mut Ledger,
     monitor: &dyn Monitor,
 ) -> Result<(usize, Finetuned)> {
     let metrics = [settings.reward_metric(), settings.report_metric()];
@@ -275,10 +308,14 @@ pub(super) fn judge(
     let seed = settings.seed.derive("proxy");
     let all = finalists.iter().chain(&random);
     let selections: Vec<(&[RowId], Seed)> = all.map(|rows| (rows.as_slice(), seed)).collect();
-    let scores: Vec<Vec<f64>> = trained_on_each(&proxy, &selections, monitor, &|model| proxy.scores(model, &metrics))?
-        .into_iter()
-        .map(|(scores, _)| scores)
-        .collect();
+    let question = Fingerprint::of(metrics.map(|metric| metric.to_string()));
+    let known = (ledger, &question);
+    let scores: Vec<Vec<f64>> = trained_on_each(&proxy, &selections, known, monitor, &|model| {
+        proxy.scores(model, &metrics)
+    })?
+    .into_iter()
+    .map(|(scores, _)| scores)
+    .collect();
     let (chosen, random) = scores.split_at(finalists.len());
     let best = (0..chosen.len())
         .max_by(|&a, &b| chosen[a][0].total_cmp(&chosen[b][0]).then(b.cmp(&a)))
