@@ -75,15 +75,11 @@ impl Heads {
         let (rows, keys) = (queries.len() / hidden, keys_values.len() / (2 * hidden));
         for index in 0..self.count {
             let head = self.head(index, queries, keys_values);
-            self.shares(head, rows, keys, &mut room.shares);
+            self.shares(head, &mut room.shares);
             dropout.at(index as u64).apply(&mut room.shares, 0);
+            let shares = by_key(&room.shares, rows, keys);
             let mut out = ViewMut::columns(out, rows, hidden, self.columns(index));
-            multiply(
-                &mut out,
-                by_key(&room.shares, rows, keys).transposed(),
-                head.values,
-                0.0,
-            );
+            multiply(&mut out, shares.transposed(), head.values, 0.0);
         }
     }
 
@@ -102,7 +98,7 @@ impl Heads {
         for index in 0..self.count {
             let head = self.head(index, queries, keys_values);
             let dropout = dropout.at(index as u64);
-            self.shares(head, rows, keys, &mut room.shares);
+            self.shares(head, &mut room.shares);
             room.dropped.clear();
             room.dropped.extend_from_slice(&room.shares);
             dropout.apply(&mut room.dropped, 0);
@@ -112,7 +108,7 @@ impl Heads {
             let mut d_values = ViewMut::columns(d_keys_values, keys, 2 * hidden, self.value_columns(index));
             multiply(&mut d_values, by_key(&room.dropped, rows, keys), d_out, 0.0);
             // dPᵀ = V dOᵀ, then through dropout and softmax
-            products(&mut room.d_shares, head.values, d_out, rows, keys);
+            products(&mut room.d_shares, head.values, d_out);
             dropout.apply(&mut room.d_shares, 0);
             let lanes = rows.next_multiple_of(LANES);
             softmax_columns_backward(&mut room.d_shares, &room.shares, lanes, self.scale());
@@ -126,18 +122,18 @@ impl Heads {
     }
 
     /// A head's shares, before dropout.
-    fn shares(self, head: Head<'_>, rows: usize, keys: usize, shares: &mut Vec<f32>) {
-        products(shares, head.keys, head.queries, rows, keys);
-        softmax_columns(shares, rows.next_multiple_of(LANES), self.scale());
+    fn shares(self, head: Head<'_>, shares: &mut Vec<f32>) {
+        products(shares, head.keys, head.queries);
+        softmax_columns(shares, head.queries.rows().next_multiple_of(LANES), self.scale());
     }
 }
 
-/// The product of every row of `keys` with every one of `queries`, and zeros in what is left of the lanes.
-fn products(out: &mut Vec<f32>, keys: View<'_>, queries: View<'_>, rows: usize, count: usize) {
-    let lanes = rows.next_multiple_of(LANES);
+/// The product of every row of `keys` with every one of `queries`, as shares lie in [`Room`], and zeros in what is left of the lanes.
+fn products(out: &mut Vec<f32>, keys: View<'_>, queries: View<'_>) {
+    let lanes = queries.rows().next_multiple_of(LANES);
     out.clear();
-    out.resize(count * lanes, 0.0);
-    let mut out = ViewMut::columns(out, count, lanes, 0..rows);
+    out.resize(keys.rows() * lanes, 0.0);
+    let mut out = ViewMut::columns(out, keys.rows(), lanes, 0..queries.rows());
     multiply(&mut out, keys, queries.transposed(), 0.0);
 }
 
@@ -155,7 +151,7 @@ mod tests {
         let heads = Heads { hidden: 6, count: 2 };
         let numbers =
             |count: usize, shift: f32| -> Vec<f32> { (0..count).map(|i| (i as f32 * 1.3 + shift).sin()).collect() };
-        for (rows, keys, probability) in [(4, 4, 0.0), (1, 5, 0.0), (3, 3, 0.3)] {
+        for (rows, keys, probability) in [(4, 4, 0.0), (1, 5, 0.0), (3, 3, 0.3), (19, 17, 0.2)] {
             let dropout = Dropout::new(probability, 11);
             let (queries, keys_values) = (numbers(rows * 6, 0.1), numbers(keys * 12, 0.7));
             let upstream = numbers(rows * 6, 2.0);

@@ -182,6 +182,7 @@ pub fn softmax_columns_backward(upstream: &mut [f32], shares: &[f32], cols: usiz
             for block in 0..blocks {
                 let mut means = [0.0; LANES];
                 for (u, p) in upstream.chunks_exact(blocks).zip(shares.chunks_exact(blocks)) {
+                    // Copies: what may lie in the same place as what is written is not read side by side.
                     let (u, p) = (u[block], p[block]);
                     for i in 0..LANES {
                         means[i] += u[i] * p[i];

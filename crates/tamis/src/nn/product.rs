@@ -59,6 +59,11 @@ impl<'a> View<'a> {
         }
     }
 
+    /// How many rows it has.
+    pub fn rows(self) -> usize {
+        self.rows
+    }
+
     /// Rows and columns exchanged.
     pub fn transposed(self) -> Self {
         Self {
