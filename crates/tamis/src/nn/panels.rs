@@ -2,6 +2,7 @@
 //!
 //! The matrix is cut into panels of as many columns as the machine's registers hold sums of for six rows, and a panel's numbers lie in
 //! the order in which they are read. Some panels stay in the second cache while all rows pass them, six at a time, which are in the first.
+//! Rows are read as they lie; where they are the columns of a matrix, they are laid out in tiles before ([`Tiles`]).
 //! Every number of the result is one chain of fused multiplications and additions in the order of the depth: it has the same bits
 //! whatever rows are beside it and however they are shared out between threads.
 //!
@@ -279,6 +280,25 @@ impl Product<'_> {
         }
     }
 }
+/// Runs an expression with a count, at most that of a tile, as a constant.
+macro_rules! for_known {
+    ($count:expr, $constant:ident => $run:expr) => {
+        for_known!($count, $constant => $run, 1 2 3 4 5)
+    };
+    ($count:expr, $constant:ident => $run:expr, $($known:literal)*) => {
+        match $count {
+            $($known => {
+                const $constant: usize = $known;
+                $run
+            })*
+            _ => {
+                const $constant: usize = TILE;
+                $run
+            }
+        }
+    };
+}
+
 impl Left<'_> {
     /// At most six rows, from row `6 t` on, and one panel, each row's sums from those in `begin` on: the result in place of the first
     /// columns of the rows of `out`, which are `stride` apart, or added to them.
@@ -299,33 +319,14 @@ impl Left<'_> {
         match self {
             Self::Rows(rows) => {
                 let rows = &rows[TILE * t..][..count];
-                match count {
-                    1 => tile_of::<S, 1, VECTORS>(simd, Rows::<1>::new(rows, depth), panel, begin, add, out, stride),
-                    2 => tile_of::<S, 2, VECTORS>(simd, Rows::<2>::new(rows, depth), panel, begin, add, out, stride),
-                    3 => tile_of::<S, 3, VECTORS>(simd, Rows::<3>::new(rows, depth), panel, begin, add, out, stride),
-                    4 => tile_of::<S, 4, VECTORS>(simd, Rows::<4>::new(rows, depth), panel, begin, add, out, stride),
-                    5 => tile_of::<S, 5, VECTORS>(simd, Rows::<5>::new(rows, depth), panel, begin, add, out, stride),
-                    _ => tile_of::<S, TILE, VECTORS>(
-                        simd,
-                        Rows::<TILE>::new(rows, depth),
-                        panel,
-                        begin,
-                        add,
-                        out,
-                        stride,
-                    ),
-                }
+                for_known!(count, ROWS => {
+                    let rows = Rows::<ROWS>::new(rows, depth);
+                    tile_of::<S, ROWS, VECTORS>(simd, rows, panel, begin, add, out, stride);
+                });
             }
             Self::Tiles(tiles) => {
                 let tile = Tile::new(&tiles[t * TILE * depth..][..TILE * depth]);
-                match count {
-                    1 => tile_of::<S, 1, VECTORS>(simd, tile, panel, begin, add, out, stride),
-                    2 => tile_of::<S, 2, VECTORS>(simd, tile, panel, begin, add, out, stride),
-                    3 => tile_of::<S, 3, VECTORS>(simd, tile, panel, begin, add, out, stride),
-                    4 => tile_of::<S, 4, VECTORS>(simd, tile, panel, begin, add, out, stride),
-                    5 => tile_of::<S, 5, VECTORS>(simd, tile, panel, begin, add, out, stride),
-                    _ => tile_of::<S, TILE, VECTORS>(simd, tile, panel, begin, add, out, stride),
-                }
+                for_known!(count, ROWS => tile_of::<S, ROWS, VECTORS>(simd, tile, panel, begin, add, out, stride));
             }
         }
     }
