@@ -71,7 +71,7 @@ impl Head {
         &tape.features
     }
 
-    /// The derivative by `input` from that by the scores; adds those by the parameters to `gradient`.
+    /// The derivative by `input` from that by the scores, once a forward pass; adds those by the parameters to `gradient`.
     ///
     /// # Panics
     ///

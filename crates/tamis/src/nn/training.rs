@@ -211,7 +211,7 @@ struct LayerTape {
     /// Shape `(rows, hidden)`.
     context: Vec<f32>,
     attended: Normed,
-    /// The activation's input, shape `(rows, inner)`.
+    /// The activation's input, shape `(rows, inner)`; the backward pass puts its slope there.
     inner: Vec<f32>,
     out: Normed,
 }
@@ -349,7 +349,7 @@ impl EncoderWeights {
         output
     }
 
-    /// The training pass backward: adds the gradient of a loss to `gradient`, given its derivative by what
+    /// The training pass backward, once a forward pass: adds the gradient of a loss to `gradient`, given its derivative by what
     /// [`EncoderWeights::train_forward`] returned, with the same dropouts.
     ///
     /// # Panics
