@@ -36,6 +36,13 @@ impl AsRef<[u8]> for Fingerprint {
     }
 }
 
+/// The first 128 bits of a hash, for keys that are kept by the million.
+pub(crate) fn first_half(hash: blake3::Hash) -> [u8; 16] {
+    let mut half = [0; 16];
+    half.copy_from_slice(&hash.as_bytes()[..16]);
+    half
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -190,10 +190,8 @@ fn the_proxy_is_checked_against_the_target() {
         "[finetune.train]\nepochs = 1\nrate = 0.003\nmax_length = 32\n",
     );
     let check = || {
-        let mut command = fixture.tamis();
+        let mut command = fixture.on_files(&["check", "proxy"]);
         command.args([
-            "check",
-            "proxy",
             "--config",
             "tamis.toml",
             "--out",
@@ -202,14 +200,6 @@ fn the_proxy_is_checked_against_the_target() {
             "1",
             "--model",
             TINY,
-        ]);
-        command.args([
-            "--train",
-            "train.jsonl",
-            "--validation",
-            "validation.jsonl",
-            "--test",
-            "test.jsonl",
         ]);
         command.args([
             "--budget",

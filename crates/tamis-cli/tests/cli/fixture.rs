@@ -52,11 +52,10 @@ impl Fixture {
         command
     }
 
-    /// `tamis select` on the three files, into `out`, with more arguments.
-    pub(crate) fn select(&self, out: &str, more: &[&str]) -> Command {
+    /// A subcommand on the three files.
+    pub(crate) fn on_files(&self, subcommand: &[&str]) -> Command {
         let mut command = self.tamis();
-        command.args([
-            "select",
+        command.args(subcommand).args([
             "--train",
             "train.jsonl",
             "--validation",
@@ -64,6 +63,12 @@ impl Fixture {
             "--test",
             "test.jsonl",
         ]);
+        command
+    }
+
+    /// `tamis select` on the three files, into `out`, with more arguments.
+    pub(crate) fn select(&self, out: &str, more: &[&str]) -> Command {
+        let mut command = self.on_files(&["select"]);
         for (flag, value) in [
             ("--budget", "10%"),
             ("--chunk", "8"),

@@ -13,7 +13,7 @@ use super::{
     fields::{Reading, Target, check_names},
     source::{Record, csv_reader, kind_of, parquet_reader, read_records},
 };
-use crate::{Error, Fingerprint, Monitor, Place, Result};
+use crate::{Error, Fingerprint, Monitor, Place, Result, fingerprint::first_half};
 
 /// In how many first records of a file a task is looked for.
 const PROBED_RECORDS: usize = 100;
@@ -309,9 +309,7 @@ fn identity(input: &Input) -> [u8; 16] {
             .update(&(text.len() as u64).to_le_bytes())
             .update(text.as_bytes());
     }
-    let mut identity = [0; 16];
-    identity.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-    identity
+    first_half(hasher.finalize())
 }
 
 /// The pool, the number of duplicates in it, and the leaks.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::Embedder;
-use crate::{Error, Fingerprint, Matrix, Monitor, Result};
+use crate::{Error, Fingerprint, Matrix, Monitor, Result, fingerprint::first_half};
 
 /// Texts a block holds: a few seconds of an encoder's work.
 const BLOCK: usize = 1024;
@@ -132,12 +132,6 @@ fn hash_of(text: &str) -> TextHash {
 
 fn checksum(block: &[u8]) -> Checksum {
     first_half(blake3::hash(block))
-}
-
-fn first_half(hash: blake3::Hash) -> [u8; 16] {
-    let mut half = [0; 16];
-    half.copy_from_slice(&hash.as_bytes()[..16]);
-    half
 }
 
 /// Reads all whole blocks; returns where the last one ends.

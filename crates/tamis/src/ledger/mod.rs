@@ -1,11 +1,12 @@
 //! Every proxy score paid for, on disk, so that a killed run pays for nothing twice.
 //!
 //! A SQLite database of five tables: `scores` (key, value, seconds), `failures` (key, reason, seconds), `moments` (scope,
-//! evaluations, seconds), `answers` (key, numbers, seconds) and `meta` (name, value). Keys are content: proxy, settings, data, state and seed; a key stands either
-//! among the scores or among the failures. A database that lacks one of the tables gets it when it is opened. Scores are looked up
-//! in memory and written in groups: a group is committed as soon as its scores together cost [`AT_RISK_SECONDS`]. So a score that
-//! costs a millisecond shares its commit with many others, one that costs minutes is on disk before it is used, and a kill never
-//! loses more than about a second of paid work. An answer, which is what one fine-tuned model said, is on disk before it is used.
+//! evaluations, seconds), `answers` (key, numbers, seconds) and `meta` (name, value). Keys are content: proxy, settings, data,
+//! state and seed; a key stands either among the scores or among the failures. A database that lacks one of the tables gets it
+//! when it is opened. Scores are looked up in memory and written in groups: a group is committed as soon as its scores together
+//! cost [`AT_RISK_SECONDS`]. So a score that costs a millisecond shares its commit with many others, one that costs minutes is on
+//! disk before it is used, and a kill never loses more than about a second of paid work. An answer, which is what one fine-tuned
+//! model said, is on disk before it is used.
 
 use std::{
     collections::HashMap,

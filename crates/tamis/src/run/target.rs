@@ -21,6 +21,7 @@ use crate::{
     data::{Dataset, RowId, Split},
     embed::Embedded,
     finetune::{Classifier, Encoded, Trainer, encode, fit},
+    fingerprint::first_half,
     folds::Folds,
     ledger::{Key, Ledger},
     metric::Metric,
@@ -282,9 +283,7 @@ fn answer_key(proxy: &FinetuneProxy, question: &Fingerprint, rows: &[RowId], see
     for row in rows {
         hasher.update(&row.to_le_bytes());
     }
-    let mut key = [0; 16];
-    key.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-    key
+    first_half(hasher.finalize())
 }
 
 /// Which finalist does best on the confirm fold when the target is fine-tuned on it, beside as many random selections. Advances

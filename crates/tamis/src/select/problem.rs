@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     Error, Fingerprint, Matrix, Monitor, Result,
+    fingerprint::first_half,
     ledger::{Key, Ledger},
     mdp::{Action, Environment, Observation, Shape, Step, Walk},
     pool::{Pool, State},
@@ -595,9 +596,7 @@ impl<'a> Problem<'a> {
                 hasher.update(&range.end.to_le_bytes());
             }
         }
-        let mut key = [0; 16];
-        key.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-        key
+        first_half(hasher.finalize())
     }
 
     fn observe(&mut self) -> Result<Observation> {
