@@ -40,8 +40,16 @@ CASES = {
     "netflix": (["app_reviews_stars"], "app_reviews_stars", ("source", "netflix"), "accuracy"),
 }
 # Cases of one pool share the targets that were trained on random rows and on everything: those of the case named here, scored on
-# the test rows of both.
-BASES = {"anli": "nli", "mmlu": "questions", "netflix": "reviews"}
+# the test rows of all of them.
+BASES = {
+    "anli": "nli",
+    "mmlu": "questions",
+    "threads": "reviews",
+    "netflix": "reviews",
+    "edos2023": "hate",
+    "hateval2019_en": "hate",
+    "davidson2017": "hate",
+}
 
 
 def lines_of(path):
@@ -77,8 +85,11 @@ def folder_of(arguments, name):
 
 def files_of(arguments, name):
     folder = folder_of(arguments, name)
-    tests = [folder_of(arguments, other) / "test.jsonl" for other in tests_of(name)]
-    return ["--train", folder / "train.jsonl", "--validation", folder / "validation.jsonl", "--test", *tests]
+    return ["--train", folder / "train.jsonl", "--validation", folder / "validation.jsonl"]
+
+
+def test_files_of(arguments, names):
+    return ["--test", *(folder_of(arguments, name) / "test.jsonl" for name in names)]
 
 
 def run(arguments, *command):
@@ -96,8 +107,8 @@ def work(arguments, key):
 
 def fine_tuned(arguments, name, seed, folder, *what, epochs=None):
     out = folder / "target"
-    run(arguments, "finetune", *files_of(arguments, name), "--model", arguments.model, "--epochs", epochs or arguments.epochs,
-        "--max-length", arguments.max_length, "--seed", seed, "--threads", 1, "--out", out, *what)
+    run(arguments, "finetune", *files_of(arguments, name), *test_files_of(arguments, tests_of(name)), "--model", arguments.model,
+        "--epochs", epochs or arguments.epochs, "--max-length", arguments.max_length, "--seed", seed, "--threads", 1, "--out", out, *what)
     record = json.loads((out / "metrics.json").read_text())
     shutil.rmtree(folder)
     metric = "macro_f1" if CASES[name][3] == "macro-f1" else "accuracy"
@@ -117,7 +128,7 @@ def selected(arguments, name, seed, folder, extra):
 
 
 def embedding(arguments, name, seed, folder):
-    """The seconds of embedding all three files, which fills the cache of this case."""
+    """The seconds of embedding training and validation rows, which fills the cache of this case."""
     shutil.rmtree(arguments.out / "cache" / name, ignore_errors=True)
     return {"seconds": selected(arguments, name, seed, folder, ["--agent", "random", "--max-evaluations", "10"])["embed"]}
 
@@ -134,9 +145,9 @@ def ladder(arguments, name):
     out = arguments.out / "ladder" / name
     config = arguments.out / "ladder.toml"
     config.write_text(f"[finetune.train]\nepochs = {arguments.epochs}\nmax_length = {arguments.max_length}\n", encoding="utf-8")
-    run(arguments, "check", "proxy", *files_of(arguments, name), "--config", config, "--embedder", arguments.model, "--metric",
-        CASES[name][3], "--budget", arguments.budget, "--adapt", "5%", "--states", "3", "--target-rows", arguments.judge_rows,
-        "--max-evaluations", "1000", "--out", out)
+    run(arguments, "check", "proxy", *files_of(arguments, name), *test_files_of(arguments, [name, *arguments.also]), "--config", config,
+        "--embedder", arguments.model, "--metric", CASES[name][3], "--budget", arguments.budget, "--adapt", "5%", "--states", "3",
+        "--target-rows", arguments.judge_rows, "--max-evaluations", "1000", "--out", out)
     record = json.loads((out / "check_proxy.json").read_text())
     print(f"### {name}: {len(record['states'])} selections of {record['rows']} rows, the target's {record['metric']} on "
           f"{record['target_rows']} test rows\n")
@@ -164,7 +175,7 @@ def main():
     parser.add_argument("--judge-rows", type=int, default=4000)
     parser.add_argument("--budget", default="1000")
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--everything-epochs", type=int, default=2)
+    parser.add_argument("--everything-epochs", type=int, help="those of the choice by default; 0 leaves it out")
     parser.add_argument("--max-length", type=int, default=64)
     parser.add_argument("--random-seeds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3)
@@ -172,6 +183,8 @@ def main():
     parser.add_argument("--tamis", type=pathlib.Path, help="the binary; the release build by default")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many cells run side by side")
     parser.add_argument("--ladder", action="store_true")
+    parser.add_argument("--also", action="append", default=[], choices=CASES,
+                        help="with --ladder: a case whose test rows judge too")
     arguments = parser.parse_args()
     arguments.tamis = arguments.tamis or program()
     arguments.model = arguments.model.resolve()
@@ -199,15 +212,15 @@ def main():
             continue
         base = BASES.get(name, name)
         # Written here, before several cells would do it at once.
-        for case in {name, base}:
-            files_of(arguments, case)
+        for case in {name, *tests_of(base)}:
+            folder_of(arguments, case)
         embed = cell(f"{name}/embedding/0", embedding)["seconds"]
         with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
             rows = {}
             # The longest begins first.
-            if arguments.everything_epochs:
-                epochs = arguments.everything_epochs
-                rows["everything"] = [pool.submit(cell, f"{base}/everything/0", fine_tuned, epochs=epochs)]
+            epochs = arguments.epochs if arguments.everything_epochs is None else arguments.everything_epochs
+            if epochs:
+                rows["everything"] = [pool.submit(cell, f"{base}/everything, {epochs} epochs/0", fine_tuned, epochs=epochs)]
             rows["random rows"] = [pool.submit(cell, f"{base}/random/{seed}", fine_tuned, "--sample", arguments.budget)
                                    for seed in range(arguments.random_seeds)]
             for way, flags in ways.items():

@@ -1,4 +1,5 @@
-//! Progress on the terminal: a bar for each long stage; plain lines where standard error is not a terminal.
+//! Progress on the terminal: a bar for each long stage. Where standard error is not a terminal (Slurm, CI, a file): a line when a stage
+//! ends, and every half minute while it lasts.
 
 use std::{
     io::IsTerminal,
@@ -9,13 +10,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tamis::Monitor;
 
 use crate::output;
 
 /// Set by Ctrl-C. A second Ctrl-C ends the process at once.
 static STOP: AtomicBool = AtomicBool::new(false);
+
+/// How often a stage is heard of where there is no bar to look at.
+const EVERY: Duration = Duration::from_secs(30);
 
 pub(crate) struct Progress {
     terminal: bool,
@@ -25,7 +29,27 @@ pub(crate) struct Progress {
 struct Stage {
     name: String,
     began: Instant,
+    /// When it last said a line.
+    said: Instant,
     bar: ProgressBar,
+}
+
+impl Stage {
+    /// How far it is, as one line.
+    fn line(&self) -> String {
+        let (bar, name) = (&self.bar, &self.name);
+        let done = bar.position();
+        let mut line = match bar.length() {
+            Some(total) => format!("{name:9} {done} of {total}, {} left", HumanDuration(bar.eta())),
+            None => format!("{name:9} {} so far", HumanDuration(self.began.elapsed())),
+        };
+        let note = bar.message();
+        if !note.is_empty() {
+            line.push_str(", ");
+            line.push_str(&note);
+        }
+        line
+    }
 }
 
 impl Progress {
@@ -56,25 +80,35 @@ impl Progress {
 
 impl Monitor for Progress {
     fn begin(&self, name: &str, total: Option<u64>) {
-        let bar = match (self.terminal, total) {
-            (false, _) => ProgressBar::hidden(),
-            (true, Some(total)) => {
-                ProgressBar::new(total).with_style(style("{prefix:9} {wide_bar} {pos}/{len} {eta:>4} {msg}"))
-            }
-            (true, None) => ProgressBar::new_spinner().with_style(style("{prefix:9} {spinner} {elapsed} {msg}")),
+        let (target, template) = match (self.terminal, total) {
+            (false, _) => (ProgressDrawTarget::hidden(), ""),
+            (true, Some(_)) => (
+                ProgressDrawTarget::stderr(),
+                "{prefix:9} {wide_bar} {pos}/{len} {eta:>4} {msg}",
+            ),
+            (true, None) => (ProgressDrawTarget::stderr(), "{prefix:9} {spinner} {elapsed} {msg}"),
         };
+        let bar = ProgressBar::with_draw_target(total, target).with_style(style(template));
         bar.set_prefix(name.to_owned());
-        bar.enable_steady_tick(Duration::from_millis(200));
+        if self.terminal {
+            bar.enable_steady_tick(Duration::from_millis(200));
+        }
+        let now = Instant::now();
         *self.stage() = Some(Stage {
             name: name.to_owned(),
-            began: Instant::now(),
+            began: now,
+            said: now,
             bar,
         });
     }
 
     fn advance(&self, steps: u64) {
-        if let Some(stage) = &*self.stage() {
+        if let Some(stage) = &mut *self.stage() {
             stage.bar.inc(steps);
+            if !self.terminal && stage.said.elapsed() >= EVERY {
+                stage.said = Instant::now();
+                output::say(&output::plain(&stage.line()));
+            }
         }
     }
 
@@ -85,7 +119,7 @@ impl Monitor for Progress {
     }
 
     fn end(&self) {
-        if let Some(Stage { name, began, bar }) = self.stage().take() {
+        if let Some(Stage { name, began, bar, .. }) = self.stage().take() {
             bar.finish_and_clear();
             let seconds = began.elapsed().as_secs_f64();
             if seconds >= 0.05 {
@@ -101,4 +135,25 @@ impl Monitor for Progress {
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_how_far_a_stage_is() {
+        let now = Instant::now();
+        let stage = |total| Stage {
+            name: "targets".to_owned(),
+            began: now,
+            said: now,
+            bar: ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden()),
+        };
+        let counted = stage(Some(22));
+        counted.bar.set_position(22);
+        counted.bar.set_message("best .61");
+        assert_eq!(counted.line(), "targets   22 of 22, 0 seconds left, best .61");
+        assert_eq!(stage(None).line(), "targets   0 seconds so far");
+    }
 }
