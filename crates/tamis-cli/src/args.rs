@@ -119,6 +119,10 @@ pub(crate) struct SelectArgs {
     /// representative) [default: auto]
     #[arg(long, help_heading = "Search")]
     order: Option<String>,
+    /// The share of the pool (with macro-f1, of each label) that is taken last: rows whose label a probe trained on the other rows
+    /// finds least probable [default: 0.2, but 0 where validation rows differ from the pool]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true, help_heading = "Search")]
+    doubtful: Option<f64>,
     /// What is measured: accuracy, macro-f1 or log-loss [default: accuracy]
     #[arg(long, help_heading = "Search")]
     metric: Option<String>,
@@ -208,6 +212,7 @@ impl SelectArgs {
         );
         settings.cache = self.cache.or(settings.cache);
         settings.clusters = self.clusters.or(settings.clusters);
+        settings.doubtful = self.doubtful.or(settings.doubtful);
         settings.max_time = self.max_time.or(settings.max_time);
         Ok(settings)
     }

@@ -19,7 +19,7 @@ pub(crate) struct StudyArgs {
     #[command(flatten)]
     select: SelectArgs,
     /// The methods to compare, with commas between them: everything, random, stratified, longest, shortest, frequency (DSIR),
-    /// k-centre, facility-location, similarity (RDS+), relevance, hardest, easiest, median (by a probe's loss), cluster-greedy,
+    /// k-centre, facility-location, similarity (RDS+), relevance, undoubted, hardest, easiest, median (by a probe's loss), cluster-greedy,
     /// random-search, and the agents and searches of --agent [default: all but exhaustive]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "Study")]
     methods: Vec<String>,

@@ -97,6 +97,13 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::R
             data.separability
         )?;
     }
+    if data.doubted > 0 {
+        writeln!(
+            text,
+            "\nOf the pool's {} rows {} were taken last: a probe trained on the other rows doubts their labels",
+            data.pool, data.doubted
+        )?;
+    }
     writeln!(
         text,
         "\nRead: {} training rows; {} repeat another, {} also stand in validation or test, {} were bad",

@@ -54,6 +54,7 @@ fn main() -> Result<()> {
         targets: &dataset.train.targets(),
         fold_vectors: &embedded[1].vectors,
         fold_texts: &|row| dataset.validation.examples[row].input.texts(),
+        doubted: &vec![false; tokens.len()],
         // The rules of loss sort by it; what a probe costs is not their matter.
         losses: &|| Ok(tokens.iter().map(|&t| t as f32).collect()),
     };

@@ -24,6 +24,7 @@ fn settings_that_mean_nothing_are_named() {
         &["--reward", "firm"],
         &["--leaks", "maybe"],
         &["--max-bad", "2"],
+        &["--doubtful", "1"],
         &["--max-evaluations", "0"],
         &["--max-evaluations", "5"],
         &["--max-time", "-1"],

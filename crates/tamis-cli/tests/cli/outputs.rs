@@ -167,11 +167,15 @@ fn what_auto_means_depends_on_whether_validation_rows_are_of_the_pools_kind() {
     let (summary, record) = run("alike.npy", "alike", &[]);
     assert_eq!(decided(&record), representative);
     assert!(!summary.contains("differ from the pool"), "{summary}");
+    // A fifth of 480 rows is taken last.
+    assert_eq!(record["data"]["doubted"], 96);
+    assert!(summary.contains("480 rows 96 were taken last"), "{summary}");
 
     std::fs::write(fixture.path("other.npy"), npy(&vectors(true))).expect("writes");
     let (summary, record) = run("other.npy", "other", &[]);
     assert_eq!(decided(&record), relevant);
     assert!(summary.contains("differ from the pool (AUC 0.8"), "{summary}");
+    assert_eq!(record["data"]["doubted"], 0);
     // With a single cluster there is nothing to decide: the rows most like those of validation are taken.
     let (_, record) = run("other.npy", "one", &["--clusters", "1"]);
     let rows = record["rows"].as_array().expect("rows");

@@ -32,6 +32,8 @@ pub struct View<'a> {
     pub fold_vectors: &'a Matrix,
     /// The texts of a row of the reward fold.
     pub fold_texts: &'a (dyn Fn(usize) -> Vec<&'a str> + Sync),
+    /// Whether the label of each row of the pool is doubted, shape `(rows,)`.
+    pub doubted: &'a [bool],
     /// The loss of each row of the pool under a probe that was trained on all of them, shape `(rows,)`; made when it is asked for.
     pub losses: &'a dyn Fn() -> Result<Vec<f32>>,
 }
@@ -55,6 +57,8 @@ pub enum Heuristic {
     Similarity,
     /// The rows that a linear classifier takes for rows of the reward fold.
     Relevance,
+    /// Random rows, but for those whose label is doubted: [`crate::proxy::doubt`].
+    Undoubted,
     /// The rows with the highest loss.
     Hardest,
     /// The rows with the lowest loss.
@@ -65,7 +69,7 @@ pub enum Heuristic {
 
 impl Heuristic {
     /// Every rule with its name on the command line.
-    pub const NAMES: [(Self, &'static str); 11] = [
+    pub const NAMES: [(Self, &'static str); 12] = [
         (Self::Stratified, "stratified"),
         (Self::Longest, "longest"),
         (Self::Shortest, "shortest"),
@@ -74,6 +78,7 @@ impl Heuristic {
         (Self::FacilityLocation, "facility-location"),
         (Self::Similarity, "similarity"),
         (Self::Relevance, "relevance"),
+        (Self::Undoubted, "undoubted"),
         (Self::Hardest, "hardest"),
         (Self::Easiest, "easiest"),
         (Self::Median, "median"),
@@ -95,6 +100,7 @@ impl Heuristic {
             Self::FacilityLocation => facility_location::spend(&mut purse, view.vectors, seed, monitor)?,
             Self::Similarity => similarity::spend(&mut purse, view, limit, seed, monitor)?,
             Self::Relevance => purse.spend(relevance::order(view.vectors, view.fold_vectors, seed)?),
+            Self::Undoubted => purse.spend(order::undoubted(view.doubted, seed)),
             Self::Hardest => purse.spend(order::hardest(&(view.losses)()?)),
             Self::Easiest => purse.spend(order::easiest(&(view.losses)()?)),
             Self::Median => purse.spend(order::median(&(view.losses)()?)),
@@ -168,6 +174,7 @@ mod tests {
         pub(super) texts: Vec<&'static str>,
         pub(super) tokens: Vec<u32>,
         pub(super) targets: Vec<u32>,
+        pub(super) doubted: Vec<bool>,
         pub(super) fold_vectors: Matrix,
         pub(super) fold_texts: Vec<&'static str>,
     }
@@ -194,6 +201,7 @@ mod tests {
                 fold_vectors,
                 tokens: below(9).iter().map(|tokens| tokens + 1).collect(),
                 targets: below(3),
+                doubted: below(5).iter().map(|&x| x == 0).collect(),
                 texts: below(4).iter().map(|&text| TEXTS[text as usize]).collect(),
                 fold_texts: TEXTS.into_iter().cycle().take(fold_rows).collect(),
             }
@@ -206,6 +214,7 @@ mod tests {
                 texts: &|row| vec![self.texts[row]],
                 tokens: &self.tokens,
                 targets: &self.targets,
+                doubted: &self.doubted,
                 fold_vectors: &self.fold_vectors,
                 fold_texts: &|row| vec![self.fold_texts[row]],
                 losses: &|| Ok(self.tokens.iter().map(|&tokens| tokens as f32).collect()),

@@ -1,4 +1,4 @@
-//! Rules that sort the rows by one number: their length, or their loss under a probe trained on all of them.
+//! Rules that sort the rows by one number: their length, their loss under a probe trained on all of them, or whether they are doubted.
 //!
 //! Sources: Zhao et al., arXiv 2402.04833 (the longest rows); Pleiss et al. 2020 and Sorscher et al. 2022 (hard, easy and middling
 //! rows). We differ in two ways:
@@ -22,6 +22,13 @@ pub(super) fn longest(tokens: &[u32], seed: Seed) -> Vec<u32> {
 pub(super) fn shortest(tokens: &[u32], seed: Seed) -> Vec<u32> {
     let mut order = shuffled(tokens.len(), seed);
     order.sort_by_key(|&row| tokens[row as usize]);
+    order
+}
+
+/// Rows that are not doubted in random order, then the others likewise.
+pub(super) fn undoubted(doubted: &[bool], seed: Seed) -> Vec<u32> {
+    let mut order = shuffled(doubted.len(), seed);
+    order.sort_by_key(|&row| doubted[row as usize]);
     order
 }
 
@@ -69,6 +76,18 @@ mod tests {
             assert_eq!((shortest[0], shortest[5]), (3, 1));
         }
         assert_ne!(longest(&tokens, Seed(1)), longest(&tokens, Seed(2)));
+    }
+
+    #[test]
+    fn doubted_rows_come_last_and_each_part_is_drawn() {
+        let doubted = [true, false, false, true, false, false];
+        for seed in 0..20 {
+            let mut order = undoubted(&doubted, Seed(seed));
+            order[..4].sort_unstable();
+            order[4..].sort_unstable();
+            assert_eq!(order, [1, 2, 4, 5, 0, 3]);
+        }
+        assert_ne!(undoubted(&doubted, Seed(1)), undoubted(&doubted, Seed(2)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a reward is made of: a cheap model, trained on the rows taken so far, and its score on a validation fold.
 
 pub mod design;
+pub mod doubt;
 pub mod finetune;
 pub mod probe;
 pub mod ridge;

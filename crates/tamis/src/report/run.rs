@@ -476,6 +476,7 @@ mod tests {
                 leaks: Default::default(),
                 rejects: 0,
                 separability: 0.5,
+                doubted: 0,
             },
             stages: vec![StageRecord {
                 name: "select".into(),

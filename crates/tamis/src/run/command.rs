@@ -9,7 +9,7 @@ use crate::Result;
 const SILENT: [&str; 2] = ["gram_memory", "frozen_memory"];
 
 /// Settings and their flags, in the order in which they are typed.
-const FLAGS: [(&str, &str); 32] = [
+const FLAGS: [(&str, &str); 33] = [
     ("data.train", "--train"),
     ("data.validation", "--validation"),
     ("data.test", "--test"),
@@ -30,6 +30,7 @@ const FLAGS: [(&str, &str); 32] = [
     ("network", "--network"),
     ("chunk", "--chunk"),
     ("order", "--order"),
+    ("doubtful", "--doubtful"),
     ("metric", "--metric"),
     ("reward", "--reward"),
     ("proxy", "--proxy"),

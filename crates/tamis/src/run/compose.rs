@@ -46,6 +46,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         statistics,
         pool,
         separability,
+        doubted,
     } = prepare(settings, (&dataset, &folds), &mut stages, monitor)?;
     let (given, settings) = (settings, &resolved);
     let (target, adapted) = target_and_features(settings, &dataset, &tokens, &mut stages, monitor)?;
@@ -175,6 +176,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
             leaks: dataset.leaks,
             rejects: dataset.rejects.len() as u64,
             separability,
+            doubted,
         },
         stages: stages.into_records(),
         command: command(given)?,

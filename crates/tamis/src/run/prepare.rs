@@ -15,7 +15,7 @@ use crate::{
     Error, Matrix, Monitor, Result,
     budget::Limit,
     cluster::{self, ClusterStatistics, Clusters, KMeansSettings},
-    data::{self, Dataset, Split},
+    data::{self, Dataset, RowId, Split},
     embed::Embedded,
     folds::Folds,
     heuristic::{facility_location, relevance},
@@ -23,6 +23,7 @@ use crate::{
     pool::{self, Grain, Pool, RowOrder},
     proxy::{
         design::{self, Design, Projection},
+        doubt::{most_doubted, unseen_losses},
         probe::{Probe, ProbeSettings},
         ridge::Model,
         tune::{Tuning, tune},
@@ -71,6 +72,8 @@ pub(super) struct Grouped {
     pub(super) clusters: Clusters,
     /// The AUC with which rows of the reward fold are told from the pool.
     pub(super) separability: f64,
+    /// Whether a row of the pool is taken last because its answer is doubted, shape `(rows of the pool,)`.
+    pub(super) doubted: Vec<bool>,
     /// Each cluster's rows, as places in the pool, in the order in which they are taken.
     members: Vec<Vec<u32>>,
 }
@@ -78,15 +81,19 @@ pub(super) struct Grouped {
 /// How many rows of a cluster are put in representative order at most; those behind them follow at random.
 const MOST_ORDERED: usize = 1000;
 
-/// The rows of each cluster in the order in which they are taken, which is never `auto`.
+/// The rows of each cluster in the order in which they are taken, which is never `auto`; doubted ones last.
 fn ordered(
     order: RowOrder,
     (pool, fold): (&Matrix, &Matrix),
-    clusters: &Clusters,
+    (clusters, doubted): (&Clusters, &[bool]),
     seed: Seed,
     monitor: &dyn Monitor,
 ) -> Result<Vec<Vec<u32>>> {
-    let mut members = pool::members(&clusters.assignment, clusters.centroids.rows(), seed);
+    let all = pool::members(&clusters.assignment, clusters.centroids.rows(), seed);
+    let (mut members, last): (Vec<Vec<u32>>, Vec<Vec<u32>>) = all
+        .into_iter()
+        .map(|members| members.into_iter().partition(|&i| !doubted[i as usize]))
+        .unzip();
     match order {
         RowOrder::Random => {}
         RowOrder::Relevant => {
@@ -104,7 +111,36 @@ fn ordered(
             Ok::<(), Error>(())
         })?,
     }
+    for (members, last) in members.iter_mut().zip(last) {
+        members.extend(last);
+    }
     Ok(members)
+}
+
+/// Which rows of the pool are taken last because their answers are doubted, shape `(rows of the pool,)`.
+fn doubted(
+    settings: &SelectSettings,
+    (dataset, folds): (&Dataset, &Folds),
+    embedded: &[Embedded],
+    stages: &mut Stages<'_>,
+    monitor: &dyn Monitor,
+) -> Result<Vec<bool>> {
+    let share = settings.doubtful.unwrap_or(0.0);
+    if share == 0.0 {
+        return Ok(vec![false; dataset.pool.len()]);
+    }
+    stages.run("doubt", None, || {
+        let designs = Designs::make(settings, (dataset, folds), Features::Embedded(embedded))?;
+        let tuning = designs.tuning(dataset, dataset.pool.len(), settings.seed, monitor)?;
+        let (train, seed) = (&designs.train, settings.seed.derive("doubt"));
+        let losses = unseen_losses(train, &dataset.pool, &tuning, seed, monitor)?;
+        // Macro-F1 counts every label alike; the others count rows, of which the rare labels' are doubted most. Of a question the answer's
+        // letter is no label.
+        let by_label = settings.metric == MetricKind::MacroF1 && train.outputs > 1;
+        let group = |&row: &RowId| if by_label { train.targets[row as usize] } else { 0 };
+        let groups: Vec<u32> = dataset.pool.iter().map(group).collect();
+        Ok(most_doubted(&losses, &groups, share))
+    })
 }
 
 /// Embeds, where vectors and the price of rows are not known yet, and clusters.
@@ -128,12 +164,13 @@ pub(super) fn group(
         cluster::k_means(&views, &k_means, settings.seed.derive("k-means"), monitor)
     })?;
     let fold_views = vectors::one_each_of(&embedded[1], &folds.reward);
-    let (separability, settings, members) = stages.run("order", None, || {
-        let seed = settings.seed.derive("pool");
-        let separability = relevance::separability(&views, &fold_views, seed)?;
-        let settings = settings.resolved(separability, (views.rows(), fold_views.rows()));
-        let members = ordered(settings.order, (&views, &fold_views), &clusters, seed, monitor)?;
-        Ok((separability, settings, members))
+    let seed = settings.seed.derive("pool");
+    let separability = stages.run("compare", None, || relevance::separability(&views, &fold_views, seed))?;
+    let settings = settings.resolved(separability, (views.rows(), fold_views.rows()));
+    let doubted = doubted(&settings, (dataset, folds), &embedded, stages, monitor)?;
+    let members = stages.run("order", None, || {
+        let both = (&clusters, doubted.as_slice());
+        ordered(settings.order, (&views, &fold_views), both, seed, monitor)
     })?;
     Ok(Grouped {
         settings,
@@ -143,6 +180,7 @@ pub(super) fn group(
         fold_views,
         clusters,
         separability,
+        doubted,
         members,
     })
 }
@@ -168,6 +206,8 @@ pub(super) struct Prepared {
     pub(super) pool: Pool,
     /// As in [`Grouped`].
     pub(super) separability: f64,
+    /// How many rows are taken last because their answers are doubted.
+    pub(super) doubted: u64,
 }
 
 /// Embeds, clusters and cuts into chunks.
@@ -187,6 +227,7 @@ pub(super) fn prepare(
         views,
         clusters,
         separability,
+        doubted,
         ..
     } = grouped;
     let statistics = stages.run("describe", None, || {
@@ -201,6 +242,7 @@ pub(super) fn prepare(
         statistics,
         pool,
         separability,
+        doubted: doubted.iter().filter(|&&doubted| doubted).count() as u64,
     })
 }
 
@@ -228,26 +270,28 @@ impl Designs {
         features: Features<'_>,
         stages: &mut Stages<'_>,
     ) -> Result<Self> {
-        stages.run("design", None, || {
-            let (kind, labels) = (dataset.task.kind, dataset.task.labels.len());
-            let (projection, embedded) = match features {
-                Features::Embedded(embedded) => {
-                    let seed = settings.seed.derive("projection");
-                    (
-                        Projection::fit(&embedded[0], kind, labels, design::WIDTH, seed)?,
-                        embedded,
-                    )
-                }
-                Features::Adapted(embedded) => (Projection::fit_adapted(&embedded[0], kind, labels)?, embedded),
-            };
-            let design = |embedded: &Embedded, split: &Split| projection.apply(embedded, &split.targets());
-            let validation = design(&embedded[1], &dataset.validation);
-            Ok(Self {
-                train: Arc::new(design(&embedded[0], &dataset.train)),
-                reward: Arc::new(validation.select(&folds.reward)),
-                confirm: validation.select(&folds.confirm),
-                test: dataset.test.as_ref().map(|test| design(&embedded[2], test)),
-            })
+        stages.run("design", None, || Self::make(settings, (dataset, folds), features))
+    }
+
+    fn make(settings: &SelectSettings, (dataset, folds): (&Dataset, &Folds), features: Features<'_>) -> Result<Self> {
+        let (kind, labels) = (dataset.task.kind, dataset.task.labels.len());
+        let (projection, embedded) = match features {
+            Features::Embedded(embedded) => {
+                let seed = settings.seed.derive("projection");
+                (
+                    Projection::fit(&embedded[0], kind, labels, design::WIDTH, seed)?,
+                    embedded,
+                )
+            }
+            Features::Adapted(embedded) => (Projection::fit_adapted(&embedded[0], kind, labels)?, embedded),
+        };
+        let design = |embedded: &Embedded, split: &Split| projection.apply(embedded, &split.targets());
+        let validation = design(&embedded[1], &dataset.validation);
+        Ok(Self {
+            train: Arc::new(design(&embedded[0], &dataset.train)),
+            reward: Arc::new(validation.select(&folds.reward)),
+            confirm: validation.select(&folds.confirm),
+            test: dataset.test.as_ref().map(|test| design(&embedded[2], test)),
         })
     }
 

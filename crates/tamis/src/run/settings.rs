@@ -29,6 +29,11 @@ pub struct SelectSettings {
     /// In which order the rows of a cluster are taken. Default: relevant ones first where validation rows differ from the pool, else
     /// representative ones.
     pub order: RowOrder,
+    /// Which share of the pool, of each label where the metric is macro-F1, is taken last: the rows whose answer a probe that was trained
+    /// on the others finds least probable. Default (none): 0.2, but 0 where validation rows differ from the pool, whose labels then
+    /// say little of theirs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub doubtful: Option<f64>,
     /// `lexical`, the folder or hub id of a sentence encoder, or a .npy or .safetensors file. Default: `lexical`.
     pub embedder: String,
     /// How many clusters. Default (none): the square root of half the rows, within bounds.
@@ -143,6 +148,7 @@ impl Default for SelectSettings {
             budget: Budget::Percent(5.0),
             chunk: Grain::Auto,
             order: RowOrder::default(),
+            doubtful: None,
             embedder: "lexical".into(),
             clusters: None,
             agent: Method::default(),
@@ -182,6 +188,9 @@ const STANDARD_ERRORS: f64 = 3.0;
 /// pool: 0.52 from 20,000 rows, 0.58 from 5,000, 0.67 from 2,000, 0.86 from 500.
 const LEAST_FITTED: usize = 10_000;
 
+/// The share of the pool that is taken last where nothing else is set.
+const DOUBTFUL: f64 = 0.2;
+
 impl SelectSettings {
     /// The same with each `auto` decided, by the [separability](crate::heuristic::relevance::separability) of so many rows of the pool and
     /// of the reward fold.
@@ -200,9 +209,11 @@ impl SelectSettings {
             RewardKind::Auto => RewardKind::Soft,
             reward => reward,
         };
+        let doubtful = if told_apart { 0.0 } else { DOUBTFUL };
         Self {
             order,
             reward,
+            doubtful: self.doubtful.or(Some(doubtful)),
             ..self.clone()
         }
     }
@@ -259,6 +270,15 @@ impl SelectSettings {
                 "--max-time",
                 "a number of seconds above 0",
                 seconds.to_string(),
+            ));
+        }
+        if let Some(share) = self.doubtful
+            && !(0.0..1.0).contains(&share)
+        {
+            return Err(Error::setting(
+                "--doubtful",
+                "a share from 0 to below 1",
+                share.to_string(),
             ));
         }
         if self.clusters == Some(0) {
@@ -323,11 +343,11 @@ mod tests {
         let given = SelectSettings::default();
         let of = |separability, fold| {
             let resolved = given.resolved(separability, (10_000, fold));
-            (resolved.order, resolved.reward)
+            (resolved.order, resolved.reward, resolved.doubtful)
         };
         let (alike, apart) = (
-            (RowOrder::Representative, RewardKind::Soft),
-            (RowOrder::Relevant, RewardKind::LogLoss),
+            (RowOrder::Representative, RewardKind::Soft, Some(0.2)),
+            (RowOrder::Relevant, RewardKind::LogLoss, Some(0.0)),
         );
         assert_eq!([of(0.64, 1000), of(0.66, 1000)], [alike, apart]);
         // Three standard errors of 30 rows are 3 / sqrt(360) = 0.158.
@@ -353,6 +373,7 @@ mod tests {
         let told = SelectSettings {
             order: RowOrder::Random,
             reward: RewardKind::Auc,
+            doubtful: Some(0.1),
             ..given
         };
         assert_eq!(told.resolved(0.9, (10_000, 1000)), told);

@@ -210,6 +210,7 @@ fn choose(study: &StudySettings, ground: &Ground<'_>, job: &Job, monitor: &dyn M
             let chosen = by_rule(*rule, ground, plot.limit, seed, monitor)?;
             let prepare = match rule {
                 Heuristic::Stratified | Heuristic::Longest | Heuristic::Shortest | Heuristic::Frequency => 0.0,
+                Heuristic::Undoubted => prepared.embed + prepared.doubt,
                 Heuristic::KCentre | Heuristic::FacilityLocation | Heuristic::Similarity | Heuristic::Relevance => {
                     prepared.embed
                 }
@@ -265,6 +266,7 @@ fn by_rule(rule: Heuristic, ground: &Ground<'_>, limit: Limit, seed: Seed, monit
         targets: &targets,
         fold_vectors: &ground.grouped.fold_views,
         fold_texts: &|i| validation.examples[ground.folds.reward[i] as usize].input.texts(),
+        doubted: &ground.grouped.doubted,
         losses: &losses,
     };
     rule.choose(&view, limit, seed, monitor)

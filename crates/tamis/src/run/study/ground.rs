@@ -58,6 +58,8 @@ impl Columns {
 pub(super) struct Prepared {
     pub(super) embed: f64,
     pub(super) cluster: f64,
+    /// Which rows are doubted.
+    pub(super) doubt: f64,
     /// Features and tuning of the probe.
     pub(super) probe: f64,
     /// What this seed spent on all of it.
@@ -66,7 +68,7 @@ pub(super) struct Prepared {
 
 impl Prepared {
     pub(super) fn total(&self) -> f64 {
-        self.embed + self.cluster + self.probe
+        self.embed + self.cluster + self.doubt + self.probe
     }
 }
 
@@ -162,12 +164,14 @@ impl<'a> Ground<'a> {
         let after = stages.seconds();
         let of = |name: &str| after.get(name).unwrap_or(&0.0) - began.get(name).unwrap_or(&0.0);
         let total = after.values().sum::<f64>() - began.values().sum::<f64>();
-        let cluster = of("cluster") + of("order");
+        let cluster = of("cluster") + of("compare") + of("order");
+        let doubt = of("doubt");
         let prepared = Prepared {
             // Every method needs the vectors, also where an earlier seed made them.
             embed: embed.unwrap_or(of("embed")),
             cluster,
-            probe: total - of("embed") - cluster,
+            doubt,
+            probe: total - of("embed") - cluster - doubt,
             spent: total,
         };
         Ok(Self {
