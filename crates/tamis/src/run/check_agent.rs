@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     describe, folder,
     judge::limit_of,
-    prepare::{Features, Tuned, read},
+    prepare::{Designs, Features, Tuned, read},
     record::{StageRecord, VERSION},
     settings::SelectSettings,
     stages::Stages,
@@ -192,15 +192,8 @@ pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Resu
     let mut ledger = folder::open(select, &dataset.fingerprint)?;
     let (embedded, tokens) = vectors::embed(select, &dataset, &mut stages, monitor)?;
     let limit = limit_of(select.budget, &tokens)?;
-    let features = Features::Embedded(&embedded);
-    let tuned = Tuned::new(
-        select,
-        (&dataset, &folds),
-        features,
-        (&tokens, limit),
-        &mut stages,
-        monitor,
-    )?;
+    let designs = Designs::new(select, (&dataset, &folds), Features::Embedded(&embedded), &mut stages)?;
+    let tuned = Tuned::new(select, &dataset, designs, (&tokens, limit), &mut stages, monitor)?;
     let views = vectors::one_each(&embedded[0]).gather(&dataset.pool);
     let fold_views = vectors::one_each_of(&embedded[1], &folds.reward);
     let separability = relevance::separability(&views, &fold_views, select.seed.derive("pool"))?;

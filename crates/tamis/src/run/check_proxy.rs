@@ -13,7 +13,7 @@ use super::{
     compose::search,
     describe, folder,
     judge::random_rows,
-    prepare::{Features, Prepared, Tuned, prepare, read},
+    prepare::{Designs, Features, Prepared, Tuned, prepare, read},
     proxy_verdict::{Costs, RANDOM, Telling, chosen_by, verdict},
     record::{StageRecord, VERSION},
     settings::{ProxyKind, RewardKind, SelectSettings},
@@ -145,21 +145,14 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
     }
     let target = Target::load(&select, &dataset)?;
     let mut ledger = folder::open(&select, &dataset.fingerprint)?;
-    let prepared = prepare(&select, (&dataset, &folds), &mut stages, monitor)?;
+    let (prepared, frozen) = prepare(&select, (&dataset, &folds), &mut stages, monitor)?;
     let (tokens, limit) = (prepared.tokens.as_slice(), prepared.limit);
     let both = (&dataset, &folds);
-    let frozen = Features::Embedded(&prepared.embedded);
-    let frozen = Tuned::new(&select, both, frozen, (tokens, limit), &mut stages, monitor)?;
+    let frozen = Tuned::new(&select, &dataset, frozen, (tokens, limit), &mut stages, monitor)?;
     let rows = adapt_rows(&select, &dataset, tokens)?.unwrap_or_default();
     let adapted_features = target.adapted_features(&select, &rows, &mut stages, monitor)?;
-    let adapted = Tuned::new(
-        &select,
-        both,
-        Features::Adapted(&adapted_features),
-        (tokens, limit),
-        &mut stages,
-        monitor,
-    )?;
+    let adapted = Designs::new(&select, both, Features::Adapted(&adapted_features), &mut stages)?;
+    let adapted = Tuned::new(&select, &dataset, adapted, (tokens, limit), &mut stages, monitor)?;
     let probes = [(FROZEN, &frozen), (ADAPTED, &adapted)];
 
     // The selections: drawn ones, and what the search makes of each reward.

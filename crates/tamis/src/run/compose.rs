@@ -7,7 +7,7 @@ use super::{
     curves, describe, folder,
     judge::{Judge, tokens_of},
     map::map,
-    prepare::{Features, Prepared, Tuned, prepare, read},
+    prepare::{Designs, Features, Prepared, Tuned, prepare, read},
     record::{BudgetRecord, ChosenRow, DataRecord, SelectionRecord, VERSION},
     settings::{ProxyKind, SelectSettings},
     stages::Stages,
@@ -37,6 +37,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
     let seed = settings.seed;
     let mut ledger = folder::open(settings, &dataset.fingerprint)?;
     data::write_rejects(&dataset.rejects, &settings.out)?;
+    let (prepared, designs) = prepare(settings, (&dataset, &folds), &mut stages, monitor)?;
     let Prepared {
         settings: resolved,
         embedded,
@@ -47,20 +48,14 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         pool,
         separability,
         doubted,
-    } = prepare(settings, (&dataset, &folds), &mut stages, monitor)?;
+    } = prepared;
     let (given, settings) = (settings, &resolved);
     let (target, adapted) = target_and_features(settings, &dataset, &tokens, &mut stages, monitor)?;
-    let features = adapted
-        .as_deref()
-        .map_or(Features::Embedded(&embedded), Features::Adapted);
-    let tuned = Tuned::new(
-        settings,
-        (&dataset, &folds),
-        features,
-        (&tokens, limit),
-        &mut stages,
-        monitor,
-    )?;
+    let designs = match &adapted {
+        Some(adapted) => Designs::new(settings, (&dataset, &folds), Features::Adapted(adapted), &mut stages)?,
+        None => designs,
+    };
+    let tuned = Tuned::new(settings, &dataset, designs, (&tokens, limit), &mut stages, monitor)?;
     let (designs, tuning, tuning_everything) = (&tuned.designs, &tuned.at_budget, &tuned.at_everything);
     let probe = tuned.probe(settings.reward_metric(), settings)?;
 

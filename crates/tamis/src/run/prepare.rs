@@ -120,8 +120,8 @@ fn ordered(
 /// Which rows of the pool are taken last because their answers are doubted, shape `(rows of the pool,)`.
 fn doubted(
     settings: &SelectSettings,
-    (dataset, folds): (&Dataset, &Folds),
-    embedded: &[Embedded],
+    dataset: &Dataset,
+    designs: &Designs,
     stages: &mut Stages<'_>,
     monitor: &dyn Monitor,
 ) -> Result<Vec<bool>> {
@@ -130,7 +130,6 @@ fn doubted(
         return Ok(vec![false; dataset.pool.len()]);
     }
     stages.run("doubt", None, || {
-        let designs = Designs::make(settings, (dataset, folds), Features::Embedded(embedded))?;
         let tuning = designs.tuning(dataset, dataset.pool.len(), settings.seed, monitor)?;
         let (train, seed) = (&designs.train, settings.seed.derive("doubt"));
         let losses = unseen_losses(train, &dataset.pool, &tuning, seed, monitor)?;
@@ -143,14 +142,14 @@ fn doubted(
     })
 }
 
-/// Embeds, where vectors and the price of rows are not known yet, and clusters.
+/// Embeds, where vectors and the price of rows are not known yet, and clusters; with it the probe's features of the embedder's vectors.
 pub(super) fn group(
     settings: &SelectSettings,
     (dataset, folds): (&Dataset, &Folds),
     known: Option<(Vec<Embedded>, Vec<u32>)>,
     stages: &mut Stages<'_>,
     monitor: &dyn Monitor,
-) -> Result<Grouped> {
+) -> Result<(Grouped, Designs)> {
     let (embedded, tokens) = match known {
         Some(known) => known,
         None => vectors::embed(settings, dataset, stages, monitor)?,
@@ -167,12 +166,13 @@ pub(super) fn group(
     let seed = settings.seed.derive("pool");
     let separability = stages.run("compare", None, || relevance::separability(&views, &fold_views, seed))?;
     let settings = settings.resolved(separability, (views.rows(), fold_views.rows()));
-    let doubted = doubted(&settings, (dataset, folds), &embedded, stages, monitor)?;
+    let designs = Designs::new(&settings, (dataset, folds), Features::Embedded(&embedded), stages)?;
+    let doubted = doubted(&settings, dataset, &designs, stages, monitor)?;
     let members = stages.run("order", None, || {
         let both = (&clusters, doubted.as_slice());
         ordered(settings.order, (&views, &fold_views), both, seed, monitor)
     })?;
-    Ok(Grouped {
+    let grouped = Grouped {
         settings,
         embedded,
         tokens,
@@ -182,7 +182,8 @@ pub(super) fn group(
         separability,
         doubted,
         members,
-    })
+    };
+    Ok((grouped, designs))
 }
 
 impl Grouped {
@@ -210,14 +211,14 @@ pub(super) struct Prepared {
     pub(super) doubted: u64,
 }
 
-/// Embeds, clusters and cuts into chunks.
+/// Embeds, clusters and cuts into chunks; with it the probe's features of the embedder's vectors.
 pub(super) fn prepare(
     settings: &SelectSettings,
     (dataset, folds): (&Dataset, &Folds),
     stages: &mut Stages<'_>,
     monitor: &dyn Monitor,
-) -> Result<Prepared> {
-    let grouped = group(settings, (dataset, folds), None, stages, monitor)?;
+) -> Result<(Prepared, Designs)> {
+    let (grouped, designs) = group(settings, (dataset, folds), None, stages, monitor)?;
     let limit = limit_of(settings.budget, &grouped.tokens)?;
     let pool = grouped.pool(dataset, settings.chunk, limit);
     let Grouped {
@@ -233,7 +234,7 @@ pub(super) fn prepare(
     let statistics = stages.run("describe", None, || {
         Ok(describe::statistics(dataset, &clusters, &views))
     })?;
-    Ok(Prepared {
+    let prepared = Prepared {
         settings,
         embedded,
         tokens,
@@ -243,7 +244,8 @@ pub(super) fn prepare(
         pool,
         separability,
         doubted: doubted.iter().filter(|&&doubted| doubted).count() as u64,
-    })
+    };
+    Ok((prepared, designs))
 }
 
 /// Where the probe's features come from.
@@ -270,28 +272,26 @@ impl Designs {
         features: Features<'_>,
         stages: &mut Stages<'_>,
     ) -> Result<Self> {
-        stages.run("design", None, || Self::make(settings, (dataset, folds), features))
-    }
-
-    fn make(settings: &SelectSettings, (dataset, folds): (&Dataset, &Folds), features: Features<'_>) -> Result<Self> {
-        let (kind, labels) = (dataset.task.kind, dataset.task.labels.len());
-        let (projection, embedded) = match features {
-            Features::Embedded(embedded) => {
-                let seed = settings.seed.derive("projection");
-                (
-                    Projection::fit(&embedded[0], kind, labels, design::WIDTH, seed)?,
-                    embedded,
-                )
-            }
-            Features::Adapted(embedded) => (Projection::fit_adapted(&embedded[0], kind, labels)?, embedded),
-        };
-        let design = |embedded: &Embedded, split: &Split| projection.apply(embedded, &split.targets());
-        let validation = design(&embedded[1], &dataset.validation);
-        Ok(Self {
-            train: Arc::new(design(&embedded[0], &dataset.train)),
-            reward: Arc::new(validation.select(&folds.reward)),
-            confirm: validation.select(&folds.confirm),
-            test: dataset.test.as_ref().map(|test| design(&embedded[2], test)),
+        stages.run("design", None, || {
+            let (kind, labels) = (dataset.task.kind, dataset.task.labels.len());
+            let (projection, embedded) = match features {
+                Features::Embedded(embedded) => {
+                    let seed = settings.seed.derive("projection");
+                    (
+                        Projection::fit(&embedded[0], kind, labels, design::WIDTH, seed)?,
+                        embedded,
+                    )
+                }
+                Features::Adapted(embedded) => (Projection::fit_adapted(&embedded[0], kind, labels)?, embedded),
+            };
+            let design = |embedded: &Embedded, split: &Split| projection.apply(embedded, &split.targets());
+            let validation = design(&embedded[1], &dataset.validation);
+            Ok(Self {
+                train: Arc::new(design(&embedded[0], &dataset.train)),
+                reward: Arc::new(validation.select(&folds.reward)),
+                confirm: validation.select(&folds.confirm),
+                test: dataset.test.as_ref().map(|test| design(&embedded[2], test)),
+            })
         })
     }
 
@@ -342,14 +342,13 @@ pub(super) struct Tuned {
 impl Tuned {
     pub(super) fn new(
         settings: &SelectSettings,
-        (dataset, folds): (&Dataset, &Folds),
-        features: Features<'_>,
+        dataset: &Dataset,
+        designs: Designs,
         (tokens, limit): (&[u32], Limit),
         stages: &mut Stages<'_>,
         monitor: &dyn Monitor,
     ) -> Result<Self> {
         let seed = settings.seed;
-        let designs = Designs::new(settings, (dataset, folds), features, stages)?;
         let budget_rows = random_rows(&dataset.pool, tokens, limit, seed.derive("size")).len();
         let (at_budget, at_everything) = stages.run("tune", None, || {
             let at = |size| designs.tuning(dataset, size, seed, monitor);

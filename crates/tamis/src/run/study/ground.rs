@@ -122,14 +122,14 @@ impl<'a> Ground<'a> {
             }
             _ => (None, None),
         };
-        let grouped = group(&settings, (dataset, &folds), known, stages, monitor)?;
+        let (grouped, designs) = group(&settings, (dataset, &folds), known, stages, monitor)?;
         let settings = grouped.settings.clone();
         let (tokens, embedded) = (grouped.tokens.as_slice(), grouped.embedded.as_slice());
         let (target, adapted) = target_and_features(&settings, dataset, tokens, stages, monitor)?;
-        let features = adapted
-            .as_deref()
-            .map_or(Features::Embedded(embedded), Features::Adapted);
-        let designs = Designs::new(&settings, (dataset, &folds), features, stages)?;
+        let designs = match &adapted {
+            Some(adapted) => Designs::new(&settings, (dataset, &folds), Features::Adapted(adapted), stages)?,
+            None => designs,
+        };
         let judged = std::iter::once(designs.confirm.clone())
             .chain(
                 tests
