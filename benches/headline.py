@@ -118,13 +118,16 @@ def fine_tuned(arguments, name, seed, folder, *what, epochs=None):
 
 
 def selected(arguments, name, seed, folder, extra):
-    """Selects into the folder; the seconds of its stages."""
+    """Selects into the folder; the seconds of its stages, some of which run twice."""
     config = folder / "select.toml"
     config.write_text(f"[finetune.train]\nepochs = {arguments.epochs}\nmax_length = {arguments.max_length}\n", encoding="utf-8")
     out = folder / "choice"
     run(arguments, "select", *files_of(arguments, name), "--config", config, "--embedder", arguments.model, "--metric", CASES[name][3],
         "--budget", arguments.budget, "--seed", seed, "--threads", 1, "--out", out, "--cache", arguments.out / "cache" / name, *extra)
-    return {stage["name"]: stage["seconds"] for stage in json.loads((out / "selection.json").read_text())["stages"]}
+    seconds = {}
+    for stage in json.loads((out / "selection.json").read_text())["stages"]:
+        seconds[stage["name"]] = seconds.get(stage["name"], 0.0) + stage["seconds"]
+    return seconds
 
 
 def embedding(arguments, name, seed, folder):

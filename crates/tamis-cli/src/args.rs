@@ -120,7 +120,8 @@ pub(crate) struct SelectArgs {
     #[arg(long, help_heading = "Search")]
     order: Option<String>,
     /// The share of the pool (with macro-f1, of each label) that is taken last: rows whose label a probe trained on the other rows
-    /// finds least probable [default: 0.2, but 0 where validation rows differ from the pool]
+    /// finds least probable [default: 0.2, or as many as that probe gets wrong if they are fewer; 0 where validation rows
+    /// differ from the pool]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true, help_heading = "Search")]
     doubtful: Option<f64>,
     /// What is measured: accuracy, macro-f1 or log-loss [default: accuracy]
@@ -147,7 +148,8 @@ pub(crate) struct SelectArgs {
     /// [default: the embedder]
     #[arg(long, value_name = "NAME|DIR", help_heading = "Fine-tuning")]
     model: Option<String>,
-    /// Adapt the probe's features: fine-tune the encoder on this much of the pool, drawn at random, and read its features
+    /// Adapt the probe's features: fine-tune the encoder on this much of the pool, random rows that are not doubted, read its
+    /// features, and doubt rows anew by them
     #[arg(long, value_name = "BUDGET", help_heading = "Fine-tuning")]
     adapt: Option<String>,
     /// What chooses among the best states: probe, or finetune, which trains the target on each [default: the proxy]

@@ -180,6 +180,9 @@ fn frozen_layers_and_select_by_fine_tuning_work_together() {
         .filter_map(|stage| stage["name"].as_str())
         .collect();
     assert!(stages.contains(&"adapt") && stages.contains(&"features"), "{stages:?}");
+    // By the embedder's vectors before, by the adapted features after.
+    let doubts = stages.iter().filter(|&&stage| stage == "doubt").count();
+    assert_eq!(doubts, 2, "{stages:?}");
 }
 
 #[test]

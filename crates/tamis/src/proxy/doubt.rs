@@ -21,19 +21,26 @@ use crate::{
 /// Each row is judged by a probe that has seen all but one in so many.
 const PARTS: usize = 5;
 
-/// The loss of each of these rows under a probe that was trained on the others, shape `(rows.len(),)`: the negative log probability of its
-/// target; higher is more doubted. Rows are parted at random.
+/// What probes make of rows that they have not seen.
+pub struct Unseen {
+    /// The negative log probability of each row's target, shape `(rows,)`; higher is more doubted.
+    pub losses: Vec<f32>,
+    /// The share of rows whose target is not the most probable answer.
+    pub mistaken: f64,
+}
+
+/// Judges each of these rows by a probe that was trained on the others; rows are parted at random.
 ///
 /// # Errors
 ///
 /// If the features cannot be factored, or the user asked to stop.
-pub fn unseen_losses(
+pub fn judge_unseen(
     train: &Design,
     rows: &[RowId],
     tuning: &Tuning,
     seed: Seed,
     monitor: &dyn Monitor,
-) -> Result<Vec<f32>> {
+) -> Result<Unseen> {
     let mut places: Vec<u32> = (0..rows.len() as u32).collect();
     places.shuffle(&mut seed.rng());
     let parts: Vec<&[u32]> = places.chunks(rows.len().div_ceil(PARTS).max(1)).collect();
@@ -43,7 +50,7 @@ pub fn unseen_losses(
         .map(|part| Moments::of(train, &rows_of(part), &mut Scratch::new(train.width())))
         .collect();
     let temperature = tuning.temperature_for(Metric::soft(MetricKind::LogLoss));
-    let judged: Vec<Vec<f32>> = parts
+    let judged: Vec<(Vec<f32>, f64)> = parts
         .par_iter()
         .enumerate()
         .map(|(judged, part)| {
@@ -60,14 +67,17 @@ pub fn unseen_losses(
             others.factor(tuning.ridge, &mut scratch)?;
             let part = train.select(&rows_of(part));
             let probabilities = others.model(&mut scratch).probabilities(&part, temperature);
-            Ok(row_losses(&probabilities, &part.targets).collect())
+            let right = Metric::hard(MetricKind::Accuracy).score(&probabilities, &part.targets);
+            let mistaken = (1.0 - right) * part.targets.len() as f64;
+            Ok((row_losses(&probabilities, &part.targets).collect(), mistaken))
         })
         .collect::<Result<_>>()?;
+    let mistaken = judged.iter().map(|(_, mistaken)| mistaken).sum::<f64>() / rows.len().max(1) as f64;
     let mut losses = vec![0.0; rows.len()];
-    for (&place, loss) in places.iter().zip(judged.into_iter().flatten()) {
+    for (&place, loss) in places.iter().zip(judged.into_iter().flat_map(|(losses, _)| losses)) {
         losses[place as usize] = loss;
     }
-    Ok(losses)
+    Ok(Unseen { losses, mistaken })
 }
 
 /// Which rows are doubted: of each group this share of its rows, rounded down, those with the highest losses; shape `(rows,)`. Of equal
@@ -125,8 +135,8 @@ mod tests {
             design.targets[row] = (design.targets[row] + 1) % 3;
         }
         let rows: Vec<RowId> = (0..400).collect();
-        let losses = unseen_losses(&design, &rows, &tuning(), Seed(1), &Silent).expect("judges");
-        let doubted = most_doubted(&losses, &vec![0; 400], 0.1);
+        let unseen = judge_unseen(&design, &rows, &tuning(), Seed(1), &Silent).expect("judges");
+        let doubted = most_doubted(&unseen.losses, &vec![0; 400], 0.1);
         let found = (0..400).filter(|&row| wrong(row) && doubted[row]).count();
         assert!(found >= 16, "{found} of 20 wrong labels");
     }
@@ -137,30 +147,35 @@ mod tests {
         // Not every example is in the pool, and their order is not that of the pool.
         let rows: Vec<RowId> = (5..45).rev().collect();
         let seed = Seed(2);
-        let losses = unseen_losses(&design, &rows, &tuning(), seed, &Silent).expect("judges");
+        let Unseen { losses, mistaken } = judge_unseen(&design, &rows, &tuning(), seed, &Silent).expect("judges");
         let mut places: Vec<u32> = (0..40).collect();
         places.shuffle(&mut seed.rng());
-        let (part, others) = places.split_at(8);
         let rows_of = |places: &[u32]| -> Vec<RowId> { places.iter().map(|&place| rows[place as usize]).collect() };
-        let model = Model::fit(&design, &rows_of(others), 1.0).expect("fits");
-        let judged = design.select(&rows_of(part));
-        let p = model.probabilities(&judged, 0.3);
-        for (i, &place) in part.iter().enumerate() {
-            let loss = -p.row(i)[judged.targets[i] as usize].ln();
-            assert!((losses[place as usize] - loss).abs() < 1e-4, "{place}");
+        let mut wrong = 0;
+        for part in places.chunks(8) {
+            let others: Vec<u32> = places.iter().copied().filter(|place| !part.contains(place)).collect();
+            let model = Model::fit(&design, &rows_of(&others), 1.0).expect("fits");
+            let judged = design.select(&rows_of(part));
+            let p = model.probabilities(&judged, 0.3);
+            for (i, &place) in part.iter().enumerate() {
+                let own = p.row(i)[judged.targets[i] as usize];
+                assert!((losses[place as usize] + own.ln()).abs() < 1e-4, "{place}");
+                wrong += usize::from(p.row(i).iter().any(|&other| other > own));
+            }
         }
+        assert!(
+            (mistaken - wrong as f64 / 40.0).abs() < 1e-9,
+            "{mistaken}: {wrong} of 40"
+        );
     }
 
     #[test]
     fn a_stop_is_heard_and_no_rows_are_no_error() {
         let design = random_design(10, 3, 1);
         let rows: Vec<RowId> = (0..10).collect();
-        let stopped = unseen_losses(&design, &rows, &tuning(), Seed(0), &Stop);
+        let stopped = judge_unseen(&design, &rows, &tuning(), Seed(0), &Stop);
         assert!(matches!(stopped, Err(Error::Interrupted)));
-        assert!(
-            unseen_losses(&design, &[], &tuning(), Seed(0), &Silent)
-                .expect("judges")
-                .is_empty()
-        );
+        let none = judge_unseen(&design, &[], &tuning(), Seed(0), &Silent).expect("judges");
+        assert!(none.losses.is_empty() && none.mistaken == 0.0);
     }
 }

@@ -138,18 +138,24 @@ pub struct Rung {
 pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Result<CheckProxyRecord> {
     let mut stages = Stages::new(monitor);
     let mut select = settings.select.clone();
-    select.adapt = Some(select.adapt.unwrap_or(Budget::Percent(5.0)));
+    let adapt = select.adapt.unwrap_or(Budget::Percent(5.0));
+    select.adapt = Some(adapt);
     let (dataset, folds) = read(&select, &mut stages, monitor)?;
     if settings.states == 0 {
         return Err(Error::setting("--states", "a number above 0", "0"));
     }
     let target = Target::load(&select, &dataset)?;
     let mut ledger = folder::open(&select, &dataset.fingerprint)?;
-    let (prepared, frozen) = prepare(&select, (&dataset, &folds), &mut stages, monitor)?;
+    // Selections are made of what the embedder says; adapted features are a rung of their own.
+    let embedder = SelectSettings {
+        adapt: None,
+        ..select.clone()
+    };
+    let (prepared, frozen) = prepare(&embedder, (&dataset, &folds), &mut stages, monitor)?;
     let (tokens, limit) = (prepared.tokens.as_slice(), prepared.limit);
     let both = (&dataset, &folds);
     let frozen = Tuned::new(&select, &dataset, frozen, (tokens, limit), &mut stages, monitor)?;
-    let rows = adapt_rows(&select, &dataset, tokens)?.unwrap_or_default();
+    let rows = adapt_rows(adapt, (&dataset.pool, tokens), &prepared.doubted, select.seed)?;
     let adapted_features = target.adapted_features(&select, &rows, &mut stages, monitor)?;
     let adapted = Designs::new(&select, both, Features::Adapted(&adapted_features), &mut stages)?;
     let adapted = Tuned::new(&select, &dataset, adapted, (tokens, limit), &mut stages, monitor)?;

@@ -7,11 +7,11 @@ use super::{
     curves, describe, folder,
     judge::{Judge, tokens_of},
     map::map,
-    prepare::{Designs, Features, Prepared, Tuned, prepare, read},
+    prepare::{Prepared, Tuned, prepare, read},
     record::{BudgetRecord, ChosenRow, DataRecord, SelectionRecord, VERSION},
     settings::{ProxyKind, SelectSettings},
     stages::Stages,
-    target::{self, dear_proxy, target_and_features},
+    target::{self, dear_proxy},
 };
 use crate::{
     Error, Monitor, Result,
@@ -48,13 +48,9 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         pool,
         separability,
         doubted,
+        target,
     } = prepared;
     let (given, settings) = (settings, &resolved);
-    let (target, adapted) = target_and_features(settings, &dataset, &tokens, &mut stages, monitor)?;
-    let designs = match &adapted {
-        Some(adapted) => Designs::new(settings, (&dataset, &folds), Features::Adapted(adapted), &mut stages)?,
-        None => designs,
-    };
     let tuned = Tuned::new(settings, &dataset, designs, (&tokens, limit), &mut stages, monitor)?;
     let (designs, tuning, tuning_everything) = (&tuned.designs, &tuned.at_budget, &tuned.at_everything);
     let probe = tuned.probe(settings.reward_metric(), settings)?;
@@ -171,7 +167,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
             leaks: dataset.leaks,
             rejects: dataset.rejects.len() as u64,
             separability,
-            doubted,
+            doubted: doubted.iter().filter(|&&doubted| doubted).count() as u64,
         },
         stages: stages.into_records(),
         command: command(given)?,

@@ -9,6 +9,7 @@ use super::{
     judge::{limit_of, random_rows},
     settings::SelectSettings,
     stages::Stages,
+    target::{Target, adapt_rows},
     vectors,
 };
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     pool::{self, Grain, Pool, RowOrder},
     proxy::{
         design::{self, Design, Projection},
-        doubt::{most_doubted, unseen_losses},
+        doubt::{judge_unseen, most_doubted},
         probe::{Probe, ProbeSettings},
         ridge::Model,
         tune::{Tuning, tune},
@@ -74,12 +75,18 @@ pub(super) struct Grouped {
     pub(super) separability: f64,
     /// Whether a row of the pool is taken last because its answer is doubted, shape `(rows of the pool,)`.
     pub(super) doubted: Vec<bool>,
+    /// Where anything in the run is fine-tuned.
+    pub(super) target: Option<Target>,
     /// Each cluster's rows, as places in the pool, in the order in which they are taken.
     members: Vec<Vec<u32>>,
 }
 
 /// How many rows of a cluster are put in representative order at most; those behind them follow at random.
 const MOST_ORDERED: usize = 1000;
+
+/// The largest share of the pool that is doubted unless the settings say so: what a probe that gets many rows wrong says of them counts for
+/// less.
+const MOST_DOUBTED: f64 = 0.2;
 
 /// The rows of each cluster in the order in which they are taken, which is never `auto`; doubted ones last.
 fn ordered(
@@ -117,7 +124,8 @@ fn ordered(
     Ok(members)
 }
 
-/// Which rows of the pool are taken last because their answers are doubted, shape `(rows of the pool,)`.
+/// Which rows of the pool are taken last because their answers are doubted, shape `(rows of the pool,)`: as many as the settings say,
+/// else as many as the probe gets wrong, a fifth at most.
 fn doubted(
     settings: &SelectSettings,
     dataset: &Dataset,
@@ -125,24 +133,25 @@ fn doubted(
     stages: &mut Stages<'_>,
     monitor: &dyn Monitor,
 ) -> Result<Vec<bool>> {
-    let share = settings.doubtful.unwrap_or(0.0);
-    if share == 0.0 {
+    if settings.doubtful == Some(0.0) {
         return Ok(vec![false; dataset.pool.len()]);
     }
     stages.run("doubt", None, || {
         let tuning = designs.tuning(dataset, dataset.pool.len(), settings.seed, monitor)?;
         let (train, seed) = (&designs.train, settings.seed.derive("doubt"));
-        let losses = unseen_losses(train, &dataset.pool, &tuning, seed, monitor)?;
+        let unseen = judge_unseen(train, &dataset.pool, &tuning, seed, monitor)?;
+        let share = settings.doubtful.unwrap_or(unseen.mistaken.min(MOST_DOUBTED));
         // Macro-F1 counts every label alike; the others count rows, of which the rare labels' are doubted most. Of a question the answer's
         // letter is no label.
         let by_label = settings.metric == MetricKind::MacroF1 && train.outputs > 1;
         let group = |&row: &RowId| if by_label { train.targets[row as usize] } else { 0 };
         let groups: Vec<u32> = dataset.pool.iter().map(group).collect();
-        Ok(most_doubted(&losses, &groups, share))
+        Ok(most_doubted(&unseen.losses, &groups, share))
     })
 }
 
-/// Embeds, where vectors and the price of rows are not known yet, and clusters; with it the probe's features of the embedder's vectors.
+/// Embeds, where vectors and the price of rows are not known yet, clusters, and puts rows in order; with it the probe's features, which
+/// are adapted ones where the settings say so.
 pub(super) fn group(
     settings: &SelectSettings,
     (dataset, folds): (&Dataset, &Folds),
@@ -167,7 +176,19 @@ pub(super) fn group(
     let separability = stages.run("compare", None, || relevance::separability(&views, &fold_views, seed))?;
     let settings = settings.resolved(separability, (views.rows(), fold_views.rows()));
     let designs = Designs::new(&settings, (dataset, folds), Features::Embedded(&embedded), stages)?;
-    let doubted = doubted(&settings, dataset, &designs, stages, monitor)?;
+    let doubt = |designs: &Designs, stages: &mut Stages<'_>| doubted(&settings, dataset, designs, stages, monitor);
+    let doubted = doubt(&designs, stages)?;
+    let target = Target::of(&settings, dataset, stages)?;
+    let (designs, doubted) = match (&target, settings.adapt) {
+        (Some(target), Some(share)) => {
+            let rows = adapt_rows(share, (&dataset.pool, &tokens), &doubted, settings.seed)?;
+            let features = target.adapted_features(&settings, &rows, stages, monitor)?;
+            let designs = Designs::new(&settings, (dataset, folds), Features::Adapted(&features), stages)?;
+            let doubted = doubt(&designs, stages)?;
+            (designs, doubted)
+        }
+        _ => (designs, doubted),
+    };
     let members = stages.run("order", None, || {
         let both = (&clusters, doubted.as_slice());
         ordered(settings.order, (&views, &fold_views), both, seed, monitor)
@@ -181,6 +202,7 @@ pub(super) fn group(
         clusters,
         separability,
         doubted,
+        target,
         members,
     };
     Ok((grouped, designs))
@@ -207,11 +229,13 @@ pub(super) struct Prepared {
     pub(super) pool: Pool,
     /// As in [`Grouped`].
     pub(super) separability: f64,
-    /// How many rows are taken last because their answers are doubted.
-    pub(super) doubted: u64,
+    /// As in [`Grouped`].
+    pub(super) doubted: Vec<bool>,
+    /// As in [`Grouped`].
+    pub(super) target: Option<Target>,
 }
 
-/// Embeds, clusters and cuts into chunks; with it the probe's features of the embedder's vectors.
+/// Embeds, clusters, puts rows in order and cuts them into chunks; with it the probe's features.
 pub(super) fn prepare(
     settings: &SelectSettings,
     (dataset, folds): (&Dataset, &Folds),
@@ -229,6 +253,7 @@ pub(super) fn prepare(
         clusters,
         separability,
         doubted,
+        target,
         ..
     } = grouped;
     let statistics = stages.run("describe", None, || {
@@ -243,7 +268,8 @@ pub(super) fn prepare(
         statistics,
         pool,
         separability,
-        doubted: doubted.iter().filter(|&&doubted| doubted).count() as u64,
+        doubted,
+        target,
     };
     Ok((prepared, designs))
 }

@@ -30,8 +30,8 @@ pub struct SelectSettings {
     /// representative ones.
     pub order: RowOrder,
     /// Which share of the pool, of each label where the metric is macro-F1, is taken last: the rows whose answer a probe that was trained
-    /// on the others finds least probable. Default (none): 0.2, but 0 where validation rows differ from the pool, whose labels then
-    /// say little of theirs.
+    /// on the others finds least probable. Default (none): 0.2, or as many as that probe gets wrong if they are fewer; 0 where validation
+    /// rows differ from the pool, whose labels then say little of theirs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub doubtful: Option<f64>,
     /// `lexical`, the folder or hub id of a sentence encoder, or a .npy or .safetensors file. Default: `lexical`.
@@ -50,8 +50,8 @@ pub struct SelectSettings {
     pub reward: RewardKind,
     /// What is trained at every state. Default: the probe.
     pub proxy: ProxyKind,
-    /// How much of the pool the probe's features are adapted on: a model is fine-tuned on as many random rows, and the probe reads
-    /// its features instead of the embedder's. Default (none): the embedder's features.
+    /// How much of the pool the probe's features are adapted on: a model is fine-tuned on as many random rows that are not doubted, and
+    /// the probe reads its features instead of the embedder's; by them rows are doubted anew. Default (none): the embedder's features.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapt: Option<Budget>,
     /// The encoder that is fine-tuned: by the dear proxy, the dear judge, and to adapt features. Default (none): the embedder.
@@ -188,9 +188,6 @@ const STANDARD_ERRORS: f64 = 3.0;
 /// pool: 0.52 from 20,000 rows, 0.58 from 5,000, 0.67 from 2,000, 0.86 from 500.
 const LEAST_FITTED: usize = 10_000;
 
-/// The share of the pool that is taken last where nothing else is set.
-const DOUBTFUL: f64 = 0.2;
-
 impl SelectSettings {
     /// The same with each `auto` decided, by the [separability](crate::heuristic::relevance::separability) of so many rows of the pool and
     /// of the reward fold.
@@ -209,11 +206,10 @@ impl SelectSettings {
             RewardKind::Auto => RewardKind::Soft,
             reward => reward,
         };
-        let doubtful = if told_apart { 0.0 } else { DOUBTFUL };
         Self {
             order,
             reward,
-            doubtful: self.doubtful.or(Some(doubtful)),
+            doubtful: self.doubtful.or(told_apart.then_some(0.0)),
             ..self.clone()
         }
     }
@@ -346,7 +342,7 @@ mod tests {
             (resolved.order, resolved.reward, resolved.doubtful)
         };
         let (alike, apart) = (
-            (RowOrder::Representative, RewardKind::Soft, Some(0.2)),
+            (RowOrder::Representative, RewardKind::Soft, None),
             (RowOrder::Relevant, RewardKind::LogLoss, Some(0.0)),
         );
         assert_eq!([of(0.64, 1000), of(0.66, 1000)], [alike, apart]);

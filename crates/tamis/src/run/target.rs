@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Error, Fingerprint, Monitor, Result,
-    budget::Limit,
+    budget::{Budget, Limit},
     data::{Dataset, RowId, Split},
     embed::Embedded,
     finetune::{Classifier, Encoded, Trainer, encode, fit},
@@ -42,25 +42,6 @@ pub(super) struct Target {
     test: Option<Encoded>,
 }
 
-/// The target, where anything in the run is fine-tuned, and its adapted features, where the probe reads them.
-pub(super) fn target_and_features(
-    settings: &SelectSettings,
-    dataset: &Dataset,
-    tokens: &[u32],
-    stages: &mut Stages<'_>,
-    monitor: &dyn Monitor,
-) -> Result<(Option<Target>, Option<Vec<Embedded>>)> {
-    if !settings.finetunes() {
-        return Ok((None, None));
-    }
-    let target = stages.run("tokenize", None, || Target::load(settings, dataset))?;
-    let adapted = match adapt_rows(settings, dataset, tokens)? {
-        Some(rows) => Some(target.adapted_features(settings, &rows, stages, monitor)?),
-        None => None,
-    };
-    Ok((Some(target), adapted))
-}
-
 /// The dear proxy on the reward fold, where the settings reward by fine-tuning.
 pub(super) fn dear_proxy(
     target: Option<&Target>,
@@ -74,6 +55,12 @@ pub(super) fn dear_proxy(
 }
 
 impl Target {
+    /// The target, where anything in the run is fine-tuned.
+    pub(super) fn of(settings: &SelectSettings, dataset: &Dataset, stages: &mut Stages<'_>) -> Result<Option<Self>> {
+        let load = || stages.run("tokenize", None, || Self::load(settings, dataset));
+        settings.finetunes().then(load).transpose()
+    }
+
     /// Loads the model and tokenizes the data.
     pub(super) fn load(settings: &SelectSettings, dataset: &Dataset) -> Result<Self> {
         let name = settings.model.as_deref().unwrap_or(&settings.embedder);
@@ -331,10 +318,41 @@ pub(super) fn judge(
     ))
 }
 
-/// The rows on which the features are adapted.
-pub(super) fn adapt_rows(settings: &SelectSettings, dataset: &Dataset, tokens: &[u32]) -> Result<Option<Vec<RowId>>> {
-    let Some(share) = settings.adapt else { return Ok(None) };
+/// The rows on which the features are adapted: so much of the pool, drawn from what is not doubted.
+pub(super) fn adapt_rows(
+    share: Budget,
+    (pool, tokens): (&[RowId], &[u32]),
+    doubted: &[bool],
+    seed: Seed,
+) -> Result<Vec<RowId>> {
     let limit = limit_of(share, tokens)?;
-    let seed: Seed = settings.seed.derive("adapt rows");
-    Ok(Some(random_rows(&dataset.pool, tokens, limit, seed)))
+    let (rows, tokens): (Vec<RowId>, Vec<u32>) = (0..doubted.len())
+        .filter(|&i| !doubted[i])
+        .map(|i| (pool[i], tokens[i]))
+        .unzip();
+    Ok(random_rows(&rows, &tokens, limit, seed.derive("adapt rows")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_are_adapted_on_rows_that_are_not_doubted_and_cost_a_share_of_the_whole_pool() {
+        let pool = [2, 3, 5, 7, 11, 13];
+        let doubted = [false, true, false, false, true, false];
+        let tokens = [4, 1, 4, 4, 1, 4];
+        for seed in 0..5 {
+            let rows = |budget| adapt_rows(budget, (&pool, &tokens), &doubted, Seed(seed)).expect("rows");
+            // Half of six rows are three, of the four that are left.
+            let half = rows(Budget::Percent(50.0));
+            assert!(
+                half.len() == 3 && half.iter().all(|row| [2, 5, 7, 13].contains(row)),
+                "{half:?}"
+            );
+            assert_eq!(rows(Budget::Tokens(9)).len(), 2);
+            // No more than there are.
+            assert_eq!(rows(Budget::Percent(100.0)), [2, 5, 7, 13]);
+        }
+    }
 }

@@ -210,11 +210,13 @@ fn choose(study: &StudySettings, ground: &Ground<'_>, job: &Job, monitor: &dyn M
             let chosen = by_rule(*rule, ground, plot.limit, seed, monitor)?;
             let prepare = match rule {
                 Heuristic::Stratified | Heuristic::Longest | Heuristic::Shortest | Heuristic::Frequency => 0.0,
-                Heuristic::Undoubted => prepared.embed + prepared.doubt,
+                Heuristic::Undoubted => prepared.embed + prepared.adapt + prepared.doubt,
                 Heuristic::KCentre | Heuristic::FacilityLocation | Heuristic::Similarity | Heuristic::Relevance => {
                     prepared.embed
                 }
-                Heuristic::Hardest | Heuristic::Easiest | Heuristic::Median => prepared.embed + prepared.probe,
+                Heuristic::Hardest | Heuristic::Easiest | Heuristic::Median => {
+                    prepared.embed + prepared.adapt + prepared.probe
+                }
             };
             let rows = chosen.into_iter().map(|i| ground.dataset.pool[i as usize]).collect();
             Ok(free(vec![rows], prepare))
@@ -286,7 +288,7 @@ fn searched(
     let memory = settings.gram_memory / ground.workers;
     let probe = ground.designs.probe(tuning, settings.reward_metric(), memory)?;
     let data = &ground.dataset.fingerprint;
-    let dear = dear_proxy(ground.target.as_ref(), settings, &ground.folds, data);
+    let dear = dear_proxy(ground.grouped.target.as_ref(), settings, &ground.folds, data);
     let path = job.ledger(study);
     make_folder_of(&path)?;
     let mut ledger = Ledger::open(&path)?;
@@ -328,7 +330,7 @@ fn judge(
 ) -> Result<Vec<Vec<f64>>> {
     let settings = &ground.settings;
     let report = settings.report_metric();
-    if let (ProxyKind::Finetune, Some(target)) = (settings.judge(), &ground.target) {
+    if let (ProxyKind::Finetune, Some(target)) = (settings.judge(), &ground.grouped.target) {
         let proxy = target.rung(
             &ground.folds.confirm,
             settings,

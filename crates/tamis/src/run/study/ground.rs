@@ -11,10 +11,9 @@ use crate::{
     run::{
         describe,
         judge::{limit_of, random_rows},
-        prepare::{Designs, Features, Grouped, group},
+        prepare::{Designs, Grouped, group},
         settings::{ProxyKind, SelectSettings},
         stages::Stages,
-        target::{Target, target_and_features},
     },
     select::FeatureContext,
 };
@@ -60,6 +59,8 @@ pub(super) struct Prepared {
     pub(super) cluster: f64,
     /// Which rows are doubted.
     pub(super) doubt: f64,
+    /// A fine-tune on a few rows, and the features that it makes.
+    pub(super) adapt: f64,
     /// Features and tuning of the probe.
     pub(super) probe: f64,
     /// What this seed spent on all of it.
@@ -68,7 +69,7 @@ pub(super) struct Prepared {
 
 impl Prepared {
     pub(super) fn total(&self) -> f64 {
-        self.embed + self.cluster + self.doubt + self.probe
+        self.embed + self.cluster + self.doubt + self.adapt + self.probe
     }
 }
 
@@ -96,7 +97,6 @@ pub(super) struct Ground<'a> {
     pub(super) tests: &'a [Vec<u32>],
     pub(super) plots: Vec<Plot>,
     pub(super) at_everything: Tuning,
-    pub(super) target: Option<Target>,
     /// How many cells share the memory.
     pub(super) workers: u64,
     pub(super) prepared: Prepared,
@@ -125,11 +125,6 @@ impl<'a> Ground<'a> {
         let (grouped, designs) = group(&settings, (dataset, &folds), known, stages, monitor)?;
         let settings = grouped.settings.clone();
         let (tokens, embedded) = (grouped.tokens.as_slice(), grouped.embedded.as_slice());
-        let (target, adapted) = target_and_features(&settings, dataset, tokens, stages, monitor)?;
-        let designs = match &adapted {
-            Some(adapted) => Designs::new(&settings, (dataset, &folds), Features::Adapted(adapted), stages)?,
-            None => designs,
-        };
         let judged = std::iter::once(designs.confirm.clone())
             .chain(
                 tests
@@ -165,13 +160,14 @@ impl<'a> Ground<'a> {
         let of = |name: &str| after.get(name).unwrap_or(&0.0) - began.get(name).unwrap_or(&0.0);
         let total = after.values().sum::<f64>() - began.values().sum::<f64>();
         let cluster = of("cluster") + of("compare") + of("order");
-        let doubt = of("doubt");
+        let (doubt, adapt) = (of("doubt"), of("adapt") + of("features"));
         let prepared = Prepared {
             // Every method needs the vectors, also where an earlier seed made them.
             embed: embed.unwrap_or(of("embed")),
             cluster,
             doubt,
-            probe: total - of("embed") - cluster - doubt,
+            adapt,
+            probe: total - of("embed") - cluster - doubt - adapt,
             spent: total,
         };
         Ok(Self {
@@ -184,7 +180,6 @@ impl<'a> Ground<'a> {
             tests,
             plots,
             at_everything,
-            target,
             workers: rayon::current_num_threads() as u64,
             prepared,
         })
