@@ -272,6 +272,31 @@ fn answers(fixture: &Fixture, run: &str) -> (u32, u32) {
 }
 
 #[test]
+fn a_wrong_model_is_told_before_hours_may_go_into_vectors() {
+    let fixture = Fixture::new();
+    let embedded = || exists(&fixture, "cache/tamis");
+    let adapt = |model| {
+        [
+            "--embedder",
+            TINY,
+            "--adapt",
+            "10%",
+            "--config",
+            "tamis.toml",
+            "--model",
+            model,
+        ]
+    };
+    fixture.write("tamis.toml", "[finetune.train]\nepochs = 1\nmax_length = 32\n");
+    std::fs::create_dir(fixture.path("alien")).expect("a folder");
+    fixture.write("alien/config.json", r#"{"model_type": "mamba", "hidden_size": 8}"#);
+    let said = complains(&fixture, fixture.select("wrong", &adapt("alien")), 2);
+    assert!(said.contains("mamba") && !embedded(), "{said}");
+    succeeds(fixture.select("right", &adapt(TINY)));
+    assert!(embedded());
+}
+
+#[test]
 fn what_cannot_be_fine_tuned_says_why() {
     let fixture = Fixture::new();
     std::fs::create_dir(fixture.path("alien")).expect("a folder");

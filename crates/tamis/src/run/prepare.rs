@@ -159,6 +159,8 @@ pub(super) fn group(
     stages: &mut Stages<'_>,
     monitor: &dyn Monitor,
 ) -> Result<(Grouped, Designs)> {
+    // Before hours may go into vectors: what is wrong with the model is said now.
+    let target = Target::of(settings, dataset, stages)?;
     let (embedded, tokens) = match known {
         Some(known) => known,
         None => vectors::embed(settings, dataset, stages, monitor)?,
@@ -178,7 +180,6 @@ pub(super) fn group(
     let designs = Designs::new(&settings, (dataset, folds), Features::Embedded(&embedded), stages)?;
     let doubt = |designs: &Designs, stages: &mut Stages<'_>| doubted(&settings, dataset, designs, stages, monitor);
     let doubted = doubt(&designs, stages)?;
-    let target = Target::of(&settings, dataset, stages)?;
     let (designs, doubted) = match (&target, settings.adapt) {
         (Some(target), Some(share)) => {
             let rows = adapt_rows(share, (&dataset.pool, &tokens), &doubted, settings.seed)?;
