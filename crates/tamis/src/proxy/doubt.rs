@@ -1,7 +1,7 @@
 //! Doubt: how improbable a row's own answer is to a probe that was trained on other rows. Mislabelled rows are doubted most.
 //!
 //! Source: Northcutt, Jiang & Chuang 2021 (out-of-sample probabilities find label errors). We differ in one way: what is doubted is a
-//! fixed share of the rows, of each label where labels count alike, and not those below a threshold that is estimated for each label.
+//! given share of the rows, of each label where labels count alike, and not those below a threshold that is estimated for each label.
 
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
