@@ -117,23 +117,33 @@ def fine_tuned(arguments, name, seed, folder, *what, epochs=None):
     return {"scores": scores, "seconds": record["train_seconds"]}
 
 
+def dtype_of(flags):
+    """The flag that says in which numbers texts are embedded, and its value, or nothing."""
+    return flags[flags.index("--embed-dtype"):][:2] if "--embed-dtype" in flags else []
+
+
+def cache_of(arguments, name, flags):
+    return arguments.out / "cache" / "-".join([name, *dtype_of(flags)[1:]])
+
+
 def selected(arguments, name, seed, folder, extra):
     """Selects into the folder; the seconds of its stages, some of which run twice."""
     config = folder / "select.toml"
     config.write_text(f"[finetune.train]\nepochs = {arguments.epochs}\nmax_length = {arguments.max_length}\n", encoding="utf-8")
     out = folder / "choice"
     run(arguments, "select", *files_of(arguments, name), "--config", config, "--embedder", arguments.model, "--metric", CASES[name][3],
-        "--budget", arguments.budget, "--seed", seed, "--threads", 1, "--out", out, "--cache", arguments.out / "cache" / name, *extra)
+        "--budget", arguments.budget, "--seed", seed, "--threads", 1, "--out", out, "--cache", cache_of(arguments, name, extra), *extra)
     seconds = {}
     for stage in json.loads((out / "selection.json").read_text())["stages"]:
         seconds[stage["name"]] = seconds.get(stage["name"], 0.0) + stage["seconds"]
     return seconds
 
 
-def embedding(arguments, name, seed, folder):
-    """The seconds of embedding training and validation rows, which fills the cache of this case."""
-    shutil.rmtree(arguments.out / "cache" / name, ignore_errors=True)
-    return {"seconds": selected(arguments, name, seed, folder, ["--agent", "random", "--max-evaluations", "10"])["embed"]}
+def embedding(arguments, name, seed, folder, flags):
+    """The seconds of embedding training and validation rows, which fills the cache of ways with such flags."""
+    shutil.rmtree(cache_of(arguments, name, flags), ignore_errors=True)
+    once = ["--agent", "random", "--max-evaluations", "10", *dtype_of(flags)]
+    return {"seconds": selected(arguments, name, seed, folder, once)["embed"]}
 
 
 def chosen(arguments, name, seed, folder, extra, embed):
@@ -192,7 +202,7 @@ def main():
     arguments.tamis = arguments.tamis or program()
     arguments.model = arguments.model.resolve()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    ways = dict(way.split("=", 1) for way in arguments.way or ["`tamis select`="])
+    ways = {way: flags.split() for way, flags in (way.split("=", 1) for way in arguments.way or ["`tamis select`="])}
     path = arguments.out / "cells.json"
     cells = json.loads(path.read_text()) if path.exists() else {}
 
@@ -217,7 +227,8 @@ def main():
         # Written here, before several cells would do it at once.
         for case in {name, *tests_of(base)}:
             folder_of(arguments, case)
-        embed = cell(f"{name}/embedding/0", embedding)["seconds"]
+        embed = {way: cell(f"{name}/{' '.join(['embedding', *dtype_of(flags)])}/0", embedding, flags)["seconds"]
+                 for way, flags in ways.items()}
         with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
             rows = {}
             # The longest begins first.
@@ -227,7 +238,7 @@ def main():
             rows["random rows"] = [pool.submit(cell, f"{base}/random/{seed}", fine_tuned, "--sample", arguments.budget)
                                    for seed in range(arguments.random_seeds)]
             for way, flags in ways.items():
-                rows[way] = [pool.submit(cell, f"{name}/{way}/{seed}", chosen, flags.split(), embed) for seed in range(arguments.seeds)]
+                rows[way] = [pool.submit(cell, f"{name}/{way}/{seed}", chosen, flags, embed[way]) for seed in range(arguments.seeds)]
             rows = {label: [entry.result() for entry in entries] for label, entries in rows.items()}
         for test in tests_of(name):
             table(arguments, name, test, rows)

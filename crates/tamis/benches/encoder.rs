@@ -1,4 +1,5 @@
-//! Sentences a second with a real encoder, on all cores, tokenization included.
+//! Sentences a second with a real encoder, on all cores, tokenization included; and the cosines of its vectors in eight bits to those in
+//! 32, the least and their mean.
 //!
 //! `TAMIS_MINILM` names the folder of all-MiniLM-L6-v2 and `TAMIS_BENCH_TEXTS` a file of texts, one a line; without either
 //! there is nothing to measure.
@@ -7,6 +8,7 @@ use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_
 use tamis::{
     Silent,
     embed::{Embedder, encoder::Encoder},
+    nn::encoder::Dtype,
 };
 
 fn embed(criterion: &mut Criterion) {
@@ -14,15 +16,27 @@ fn embed(criterion: &mut Criterion) {
         println!("encoder: skipped, TAMIS_MINILM or TAMIS_BENCH_TEXTS is not set");
         return;
     };
-    let encoder = Encoder::load(&model.to_string_lossy()).expect("loads");
     let texts = std::fs::read_to_string(texts).expect("reads");
     let texts: Vec<&str> = texts.lines().collect();
     let mut group = criterion.benchmark_group("encoder");
     group.sample_size(10).sampling_mode(SamplingMode::Flat);
     group.throughput(Throughput::Elements(texts.len() as u64));
-    group.bench_function("all-MiniLM-L6-v2", |bencher| {
-        bencher.iter(|| encoder.embed(&texts, &Silent).expect("embeds"));
-    });
+    let mut vectors = Vec::new();
+    for (name, dtype) in [("float32", Dtype::Float32), ("int8", Dtype::Int8)] {
+        let encoder = Encoder::load(&model.to_string_lossy(), dtype).expect("loads");
+        vectors.push(encoder.embed(&texts, &Silent).expect("embeds"));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| encoder.embed(&texts, &Silent).expect("embeds"));
+        });
+    }
+    // Of unit vectors.
+    let pairs = vectors[0].iter_rows().zip(vectors[1].iter_rows());
+    let cosines: Vec<f32> = pairs.map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum()).collect();
+    let least = cosines.iter().copied().fold(1.0, f32::min);
+    println!(
+        "cosines {least:.5} {:.5}",
+        cosines.iter().sum::<f32>() / cosines.len() as f32
+    );
 }
 
 criterion_group!(benches, embed);

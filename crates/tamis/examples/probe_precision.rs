@@ -18,6 +18,7 @@ use tamis::{
         lexical::{Lexical, LexicalSettings},
     },
     metric::{Metric, MetricKind},
+    nn::encoder::Dtype,
     proxy::{
         design::{Design, Projection, WIDTH},
         ridge::Model,
@@ -50,7 +51,7 @@ fn main() -> Result<()> {
             Seed(0),
             &Silent,
         )?),
-        Some(folder) => Box::new(Encoder::load(folder)?),
+        Some(folder) => Box::new(Encoder::load(folder, Dtype::Float32)?),
     };
     let embedded = |texts: &[&str]| -> Result<Embedded> {
         let starts = (0..=texts.len() as u32).collect();

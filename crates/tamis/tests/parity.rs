@@ -12,7 +12,7 @@ use tamis::{
     model::classifier::{Classifier, HeadKind, Loaded, Request, load},
     nn::{
         dropout::Dropout,
-        encoder::{Packed, Scratch, Wanted},
+        encoder::{Dtype, Packed, Scratch, Wanted},
         head::HeadTape,
     },
     seed::Seed,
@@ -30,7 +30,7 @@ fn vectors_agree_with_sentence_transformers() {
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     assert_eq!(texts.len(), 200);
 
-    let encoder = Encoder::load(&model.to_string_lossy()).expect("loads");
+    let encoder = Encoder::load(&model.to_string_lossy(), Dtype::Float32).expect("loads");
     let ours = encoder.embed(&texts, &Silent).expect("embeds");
     let recorded = std::fs::read(oracle.join("minilm.npy")).expect("reads");
     let numbers = &recorded[recorded.len() - 4 * 200 * 384..];
@@ -39,14 +39,28 @@ fn vectors_agree_with_sentence_transformers() {
         .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
         .collect();
 
-    let mut least = 1.0f64;
-    for ((a, b), text) in ours.iter_rows().zip(theirs.chunks_exact(384)).zip(&texts) {
+    let cosine = |a: &[f32], b: &[f32]| {
         let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>();
-        let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
-        assert!(cosine >= 0.99999, "{cosine} for {text:?}");
-        least = least.min(cosine);
+        dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+    };
+    for ((a, b), text) in ours.iter_rows().zip(theirs.chunks_exact(384)).zip(&texts) {
+        assert!(cosine(a, b) >= 0.99999, "{} for {text:?}", cosine(a, b));
     }
-    println!("least cosine {least:.8}");
+
+    let eight_bits = Encoder::load(&model.to_string_lossy(), Dtype::Int8).expect("loads");
+    assert_ne!(eight_bits.fingerprint(), encoder.fingerprint());
+    let near = eight_bits.embed(&texts, &Silent).expect("embeds");
+    let cosines: Vec<f64> = near
+        .iter_rows()
+        .zip(ours.iter_rows())
+        .map(|(a, b)| cosine(a, b))
+        .collect();
+    let (least, mean) = (
+        cosines.iter().copied().fold(1.0, f64::min),
+        cosines.iter().sum::<f64>() / 200.0,
+    );
+    println!("in eight bits: least cosine {least:.5}, mean {mean:.5}");
+    assert!(least > 0.97 && mean > 0.99, "least {least}, mean {mean}");
 
     // A vector does not depend on the texts beside it, so a run that was killed while it embedded ends with the same ones.
     for i in [0, 14, 57, 199] {
@@ -58,7 +72,7 @@ fn vectors_agree_with_sentence_transformers() {
 /// The scores of a packed batch, one row a sequence.
 fn scores(model: &Loaded, packed: Packed<'_>) -> Vec<f32> {
     let mut scratch = Scratch::default();
-    let layers = model.encoder.laid_out(0..model.encoder.layers.len());
+    let layers = model.encoder.laid_out(0..model.encoder.layers.len(), Dtype::Float32);
     let firsts = model.encoder.forward(&layers, packed, Wanted::First, &mut scratch);
     let mut tape = HeadTape::default();
     model.head.forward(firsts, Dropout::new(0.0, 0), &mut tape).to_vec()

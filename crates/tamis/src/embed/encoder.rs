@@ -17,7 +17,7 @@ use crate::{
         tensors::read_encoder,
         tokenizer::TextTokenizer,
     },
-    nn::encoder::{EncoderWeights, LaidLayers, Packed, Scratch, Wanted},
+    nn::encoder::{Dtype, EncoderWeights, LaidLayers, Packed, Scratch, Wanted},
 };
 
 /// Tokens of a packed batch, at least. Measured: with more, less of a batch is in the cache; with fewer, panels are read for too few rows.
@@ -48,13 +48,13 @@ enum Pooling {
 }
 
 impl Encoder {
-    /// Loads a model from a folder or, by its id, from the Hugging Face hub.
+    /// Loads a model from a folder or, by its id, from the Hugging Face hub, to be run in these numbers.
     ///
     /// # Errors
     ///
     /// If a file is missing or broken, the architecture or pooling is not one of those above, or the tokenizer has tokens
     /// that the model does not know.
-    pub fn load(name: &str) -> Result<Self> {
+    pub fn load(name: &str, dtype: Dtype) -> Result<Self> {
         let files = ModelFiles::locate(
             name,
             "--embedder",
@@ -87,13 +87,17 @@ impl Encoder {
             })
             .unwrap_or_default();
         let fingerprint = Fingerprint::of([
-            "encoder 1".as_bytes(),
+            match dtype {
+                Dtype::Float32 => "encoder 1",
+                Dtype::Int8 => "encoder 1 int8",
+            }
+            .as_bytes(),
             &serde_json::to_vec(&config.raw).unwrap_or_default(),
             blake3::hash(&bytes).as_bytes(),
             blake3::hash(&tokenizer_bytes).as_bytes(),
             format!("{longest} {pooling:?} {prompt}").as_bytes(),
         ]);
-        let layers = weights.laid_out(0..weights.layers.len());
+        let layers = weights.laid_out(0..weights.layers.len(), dtype);
         weights.layers.clear();
         Ok(Self {
             weights,

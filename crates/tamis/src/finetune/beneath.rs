@@ -8,7 +8,7 @@ use std::{
 use rayon::prelude::*;
 
 use super::encoded::Encoded;
-use crate::nn::encoder::{EncoderWeights, LaidLayers, Scratch, Wanted};
+use crate::nn::encoder::{Dtype, EncoderWeights, LaidLayers, Scratch, Wanted};
 
 /// Tokens of a batch that one thread runs through the frozen layers at a time.
 const BATCH_TOKENS: usize = 1024;
@@ -50,7 +50,9 @@ impl Beneath {
         let missing: Vec<u32> = (examples.iter().zip(&found))
             .filter_map(|(&example, found)| found.is_none().then_some(example))
             .collect();
-        let layers = self.laid_out.get_or_init(|| encoder.laid_out(0..self.layers));
+        let layers = self
+            .laid_out
+            .get_or_init(|| encoder.laid_out(0..self.layers, Dtype::Float32));
         let computed: Vec<Vec<Vectors>> = data
             .parts(&missing, BATCH_TOKENS)
             .into_par_iter()

@@ -12,7 +12,7 @@ use crate::{
     model::config::DropoutShares,
     nn::{
         dropout::Dropout,
-        encoder::{EncoderWeights, Scratch, Wanted},
+        encoder::{Dtype, EncoderWeights, Scratch, Wanted},
         head::{Head, HeadTape},
         loss::softmax_groups,
     },
@@ -126,7 +126,10 @@ impl Classifier {
         let mut order: Vec<usize> = (0..examples.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(data.tokens_of(examples[i])));
         let sorted: Vec<u32> = order.iter().map(|&i| examples[i]).collect();
-        let layers = (self.encoder).laid_out(beneath.map_or(0, Beneath::layers)..self.encoder.layers.len());
+        let layers = (self.encoder).laid_out(
+            beneath.map_or(0, Beneath::layers)..self.encoder.layers.len(),
+            Dtype::Float32,
+        );
         let made: Vec<Vec<Vec<f32>>> = data
             .parts(&sorted, BATCH_TOKENS)
             .into_par_iter()

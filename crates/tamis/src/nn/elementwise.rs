@@ -221,7 +221,13 @@ pub(super) fn sum(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     for (sum, x) in sums.iter_mut().zip(rest) {
         *sum += term(*x);
     }
-    // Halves with halves: few steps that wait for each other.
+    total(sums)
+}
+
+/// The sum of lanes, halves with halves: few steps that wait for each other. Not inlined: the loop before it is then compiled for whole
+/// lanes, and not for what is left of them here.
+#[inline(never)]
+fn total(mut sums: [f32; LANES]) -> f32 {
     for half in [8, 4, 2, 1] {
         for i in 0..half {
             sums[i] += sums[i + half];

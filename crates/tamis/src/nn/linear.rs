@@ -88,7 +88,22 @@ pub struct Workspace {
     tiles: Tiles,
 }
 
-impl Part<'_> {
+impl<'a> Part<'a> {
+    /// Shape `(outputs, inputs)`, row-major.
+    pub(super) fn weight(self) -> &'a [f32] {
+        self.weight
+    }
+
+    /// Shape `(outputs,)`.
+    pub(super) fn bias(self) -> &'a [f32] {
+        self.bias
+    }
+
+    /// How many inputs it has.
+    pub(super) fn inputs(self) -> usize {
+        self.inputs
+    }
+
     /// The map laid out for many forward passes.
     pub fn laid_out(self) -> LaidOut {
         let shape = (self.inputs, self.bias.len());

@@ -6,6 +6,7 @@ pub mod dropout;
 pub mod elementwise;
 pub mod encoder;
 pub mod head;
+pub mod int8;
 pub mod linear;
 pub mod loss;
 pub mod mlp;

@@ -556,7 +556,7 @@ fn activated_with_slope(values: &mut [f32], activation: Activation, out: &mut Ve
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::encoder::{Scratch, tests::tiny};
+    use crate::nn::encoder::{Dtype, Scratch, tests::tiny};
 
     const TOKENS: [u32; 9] = [1, 7, 7, 19, 3, 4, 0, 2, 11];
     const TYPES: [u8; 9] = [0, 0, 1, 1, 1, 0, 0, 0, 1];
@@ -583,7 +583,7 @@ mod tests {
         let (mut scratch, mut tape) = (Scratch::default(), Tape::default());
         for wanted in [Wanted::All, Wanted::First] {
             let want = weights
-                .forward(&weights.laid_out(0..2), packed(), wanted, &mut scratch)
+                .forward(&weights.laid_out(0..2, Dtype::Float32), packed(), wanted, &mut scratch)
                 .to_vec();
             let out = weights.train_forward(Input::Tokens(packed()), wanted, dropouts(0.0), &mut tape);
             assert!(out.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-5));
@@ -631,7 +631,7 @@ mod tests {
             let mut weights = tiny(20, 9);
             let dropouts = dropouts(probability);
             let mut scratch = Scratch::default();
-            let layers = weights.laid_out(0..frozen.unwrap_or(0));
+            let layers = weights.laid_out(0..frozen.unwrap_or(0), Dtype::Float32);
             let beneath = weights.forward(&layers, packed(), Wanted::All, &mut scratch).to_vec();
             let input = frozen.map_or(Input::Tokens(packed()), |frozen| Input::Hidden {
                 vectors: &beneath,

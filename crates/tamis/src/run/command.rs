@@ -9,7 +9,7 @@ use crate::Result;
 const SILENT: [&str; 2] = ["gram_memory", "frozen_memory"];
 
 /// Settings and their flags, in the order in which they are typed.
-const FLAGS: [(&str, &str); 33] = [
+const FLAGS: [(&str, &str); 34] = [
     ("data.train", "--train"),
     ("data.validation", "--validation"),
     ("data.test", "--test"),
@@ -23,6 +23,7 @@ const FLAGS: [(&str, &str); 33] = [
     ("data.leaks", "--leaks"),
     ("data.max_bad", "--max-bad"),
     ("embedder", "--embedder"),
+    ("embed_dtype", "--embed-dtype"),
     ("cache", "--cache"),
     ("clusters", "--clusters"),
     ("agent", "--agent"),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::vectors;
 use crate::{
     Error, Result,
     agent::{dqn::DqnSettings, dyna_dqn::DynaDqnSettings, ppo::PpoSettings},
@@ -12,6 +13,7 @@ use crate::{
     data::DataSettings,
     embed::lexical::LexicalSettings,
     metric::{Metric, MetricKind},
+    nn::encoder::Dtype,
     pool::{Grain, RowOrder},
     proxy::finetune::FinetuneProxySettings,
     seed::Seed,
@@ -36,6 +38,8 @@ pub struct SelectSettings {
     pub doubtful: Option<f64>,
     /// `lexical`, the folder or hub id of a sentence encoder, or a .npy or .safetensors file. Default: `lexical`.
     pub embedder: String,
+    /// The numbers in which a sentence encoder multiplies. Default: `float32`.
+    pub embed_dtype: Dtype,
     /// How many clusters. Default (none): the square root of half the rows, within bounds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clusters: Option<usize>,
@@ -150,6 +154,7 @@ impl Default for SelectSettings {
             order: RowOrder::default(),
             doubtful: None,
             embedder: "lexical".into(),
+            embed_dtype: Dtype::default(),
             clusters: None,
             agent: Method::default(),
             reward_model: RewardModelKind::default(),
@@ -277,6 +282,14 @@ impl SelectSettings {
                 share.to_string(),
             ));
         }
+        if self.embed_dtype == Dtype::Int8 && !vectors::is_encoder(&self.embedder) {
+            return Err(Error::setting(
+                "--embed-dtype",
+                "float32 where no sentence encoder embeds",
+                format!("`int8` beside `--embedder {}`", self.embedder),
+            )
+            .with_hint("name an encoder: `--embedder sentence-transformers/all-MiniLM-L6-v2`, or its folder"));
+        }
         if self.clusters == Some(0) {
             return Err(Error::setting("--clusters", "a number above 0", "0"));
         }
@@ -290,6 +303,18 @@ impl SelectSettings {
         self.dyna_dqn.check()?;
         self.ppo.check()?;
         self.climb_disc.check()
+    }
+}
+
+impl std::str::FromStr for Dtype {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "float32" => Ok(Self::Float32),
+            "int8" => Ok(Self::Int8),
+            _ => Err(Error::setting("--embed-dtype", "float32 or int8", format!("`{text}`"))),
+        }
     }
 }
 

@@ -17,6 +17,20 @@ use crate::{
     },
 };
 
+/// Whether this names a sentence encoder, and not the lexical embedder or a file of vectors.
+pub(super) fn is_encoder(embedder: &str) -> bool {
+    embedder != "lexical" && !is_file(embedder)
+}
+
+/// Whether this names a file of vectors.
+fn is_file(embedder: &str) -> bool {
+    let extension = Path::new(embedder).extension();
+    matches!(
+        extension.and_then(|extension| extension.to_str()),
+        Some("npy" | "safetensors")
+    )
+}
+
 /// Vectors of train, validation and test, and what each row of the pool costs in tokens.
 pub(super) fn embed(
     settings: &SelectSettings,
@@ -37,8 +51,7 @@ pub(super) fn embed(
             .map(|&row| tokens_of(&dataset.train.examples[row as usize]))
             .collect()
     };
-    let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
-    if matches!(extension, Some("npy" | "safetensors")) {
+    if is_file(name) {
         let embedded = stages.run("embed", None, || precomputed::load(Path::new(name), &splits))?;
         return Ok((embedded, tokens(&lexical::count_tokens)));
     }
@@ -54,19 +67,19 @@ pub(super) fn embed(
         .collect();
     let total = texts.iter().map(|texts| texts.len() as u64).sum();
     stages.run("embed", Some(total), || {
-        let embedder: Box<dyn Embedder> = if name == "lexical" {
+        let embedder: Box<dyn Embedder> = if is_encoder(name) {
+            let encoder = Encoder::load(name, settings.embed_dtype)?;
+            match settings.cache.clone().or_else(cache_folder) {
+                Some(folder) => Box::new(Cached::new(encoder, &folder)?),
+                None => Box::new(encoder),
+            }
+        } else {
             Box::new(Lexical::fit(
                 &settings.lexical,
                 &texts[0],
                 settings.seed.derive("lexical"),
                 monitor,
             )?)
-        } else {
-            let encoder = Encoder::load(name)?;
-            match settings.cache.clone().or_else(cache_folder) {
-                Some(folder) => Box::new(Cached::new(encoder, &folder)?),
-                None => Box::new(encoder),
-            }
         };
         let embedded = splits
             .iter()
