@@ -123,9 +123,9 @@ pub(crate) struct SelectArgs {
     /// representative) [default: auto]
     #[arg(long, help_heading = "Search")]
     order: Option<String>,
-    /// The share of the pool (with macro-f1, of each label) that is taken last: rows whose label a probe trained on the other rows
-    /// finds least probable [default: 0.2, or as many as that probe gets wrong if they are fewer; 0 where validation rows
-    /// differ from the pool]
+    /// The share of the pool (with macro-f1, of each label) that is taken last: rows whose label a probe finds least probable that
+    /// was trained on the other rows, or on validation rows where they differ from the pool [default: 0.2, or as many as
+    /// that probe gets wrong if they are fewer]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true, help_heading = "Search")]
     doubtful: Option<f64>,
     /// What is measured: accuracy, macro-f1 or log-loss [default: accuracy]

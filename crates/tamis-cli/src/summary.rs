@@ -100,7 +100,7 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::R
     if data.doubted > 0 {
         writeln!(
             text,
-            "\nOf the pool's {} rows {} were taken last: a probe trained on the other rows doubts their labels",
+            "\nOf the pool's {} rows {} were taken last: a probe trained on other rows doubts their labels",
             data.pool, data.doubted
         )?;
     }

@@ -163,7 +163,7 @@ pub struct DataRecord {
     pub rejects: u64,
     /// How well reward rows are told from the pool by their vectors: the AUC, 0.5 where they are alike.
     pub separability: f64,
-    /// Rows of the pool that were taken last because a probe trained on the others doubts their answers.
+    /// Rows of the pool that were taken last because a probe trained on others doubts their answers.
     #[serde(default)]
     pub doubted: u64,
 }

@@ -1,4 +1,5 @@
-//! Doubt: how improbable a row's own answer is to a probe that was trained on other rows. Mislabelled rows are doubted most.
+//! Doubt: how improbable a row's own answer is to a probe that was trained on other rows. Mislabelled rows are doubted most, and where
+//! that probe was trained on validation rows, those whose labels follow another policy than theirs.
 //!
 //! Source: Northcutt, Jiang & Chuang 2021 (out-of-sample probabilities find label errors). We differ in one way: what is doubted is a
 //! given share of the rows, of each label where labels count alike, and not those below a threshold that is estimated for each label.
@@ -8,7 +9,7 @@ use rayon::prelude::*;
 
 use super::{
     design::Design,
-    ridge::{Moments, Scratch},
+    ridge::{Model, Moments, Scratch},
     tune::Tuning,
 };
 use crate::{
@@ -80,6 +81,23 @@ pub fn judge_unseen(
     Ok(Unseen { losses, mistaken })
 }
 
+/// Judges each of these rows by a probe that was trained on other examples alone, such as validation rows, which `tuning` is for.
+///
+/// # Errors
+///
+/// If the features cannot be factored.
+pub fn judge_by(others: &Design, train: &Design, rows: &[RowId], tuning: &Tuning) -> Result<Unseen> {
+    let all: Vec<RowId> = (0..others.targets.len() as RowId).collect();
+    let model = Model::fit(others, &all, tuning.ridge)?;
+    let judged = train.select(rows);
+    let probabilities = model.probabilities(&judged, tuning.temperature_for(Metric::soft(MetricKind::LogLoss)));
+    let right = Metric::hard(MetricKind::Accuracy).score(&probabilities, &judged.targets);
+    Ok(Unseen {
+        losses: row_losses(&probabilities, &judged.targets).collect(),
+        mistaken: 1.0 - right,
+    })
+}
+
 /// Which rows are doubted: of each group this share of its rows, rounded down, those with the highest losses; shape `(rows,)`. Of equal
 /// losses the later row is doubted.
 pub fn most_doubted(losses: &[f32], groups: &[u32], share: f64) -> Vec<bool> {
@@ -104,7 +122,7 @@ pub fn most_doubted(losses: &[f32], groups: &[u32], share: f64) -> Vec<bool> {
 #[cfg(test)]
 mod tests {
     use super::{super::ridge::tests::random_design, *};
-    use crate::{Silent, monitor::Stop, proxy::ridge::Model};
+    use crate::{Silent, monitor::Stop};
 
     fn tuning() -> Tuning {
         Tuning {
@@ -167,6 +185,34 @@ mod tests {
             (mistaken - wrong as f64 / 40.0).abs() < 1e-9,
             "{mistaken}: {wrong} of 40"
         );
+    }
+
+    #[test]
+    fn rows_whose_labels_follow_another_policy_than_the_others_are_doubted() {
+        // What the others call 2, a third of the rows call 1.
+        let others = random_design(300, 6, 4);
+        let mut design = random_design(600, 6, 5);
+        let differs = |row: usize, target: u32| row.is_multiple_of(3) && target == 2;
+        let of_another: Vec<usize> = (0..600).filter(|&row| differs(row, design.targets[row])).collect();
+        for &row in &of_another {
+            design.targets[row] = 1;
+        }
+        // Not every example is in the pool, and their order is not that of the pool.
+        let rows: Vec<RowId> = (0..600).rev().filter(|row| row % 5 > 0).collect();
+        let unseen = judge_by(&others, &design, &rows, &tuning()).expect("judges");
+        let model = Model::fit(&others, &(0..300).collect::<Vec<_>>(), 1.0).expect("fits");
+        let p = model.probabilities(&design, 0.3);
+        let (mut wrong, mut found) = (0, 0);
+        let doubted = most_doubted(&unseen.losses, &[0; 480], 0.15);
+        for (i, &row) in rows.iter().enumerate() {
+            let (p, target) = (p.row(row as usize), design.targets[row as usize] as usize);
+            assert!((unseen.losses[i] + p[target].ln()).abs() < 1e-4, "{row}");
+            wrong += usize::from(p.iter().any(|&other| other > p[target]));
+            found += usize::from(doubted[i] && of_another.contains(&(row as usize)));
+        }
+        assert!((unseen.mistaken - wrong as f64 / 480.0).abs() < 1e-9);
+        let there = of_another.iter().filter(|&&row| row % 5 > 0).count();
+        assert!(found * 4 >= there * 3, "{found} of {there}");
     }
 
     #[test]

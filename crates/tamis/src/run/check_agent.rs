@@ -197,7 +197,7 @@ pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Resu
     let views = vectors::one_each(&embedded[0]).gather(&dataset.pool);
     let fold_views = vectors::one_each_of(&embedded[1], &folds.reward);
     let separability = relevance::separability(&views, &fold_views, select.seed.derive("pool"))?;
-    let select = &select.resolved(separability, (views.rows(), fold_views.rows()));
+    let select = &select.resolved(select.told_apart(separability, (views.rows(), fold_views.rows())));
     let probe = tuned.probe(select.reward_metric(), select)?;
     let rows = match limit {
         Limit::Rows(rows) => rows,

@@ -24,7 +24,7 @@ use crate::{
     pool::{self, Grain, Pool, RowOrder},
     proxy::{
         design::{self, Design, Projection},
-        doubt::{judge_unseen, most_doubted},
+        doubt::{judge_by, judge_unseen, most_doubted},
         probe::{Probe, ProbeSettings},
         ridge::Model,
         tune::{Tuning, tune},
@@ -125,10 +125,11 @@ fn ordered(
 }
 
 /// Which rows of the pool are taken last because their answers are doubted, shape `(rows of the pool,)`: as many as the settings say,
-/// else as many as the probe gets wrong, a fifth at most.
+/// else as many as the probe gets wrong, a fifth at most. The probe was trained on other rows of the pool, or, where validation rows are
+/// told apart from it, on those: the pool's labels may follow another policy.
 fn doubted(
     settings: &SelectSettings,
-    dataset: &Dataset,
+    (dataset, told_apart): (&Dataset, bool),
     designs: &Designs,
     stages: &mut Stages<'_>,
     monitor: &dyn Monitor,
@@ -137,9 +138,15 @@ fn doubted(
         return Ok(vec![false; dataset.pool.len()]);
     }
     stages.run("doubt", None, || {
-        let tuning = designs.tuning(dataset, dataset.pool.len(), settings.seed, monitor)?;
-        let (train, seed) = (&designs.train, settings.seed.derive("doubt"));
-        let unseen = judge_unseen(train, &dataset.pool, &tuning, seed, monitor)?;
+        let (train, seed) = (&designs.train, settings.seed);
+        let tuning = |rows| designs.tuning(dataset, rows, seed, monitor);
+        let unseen = if told_apart {
+            let fold = &designs.reward;
+            judge_by(fold, train, &dataset.pool, &tuning(fold.targets.len())?)?
+        } else {
+            let tuning = tuning(dataset.pool.len())?;
+            judge_unseen(train, &dataset.pool, &tuning, seed.derive("doubt"), monitor)?
+        };
         let share = settings.doubtful.unwrap_or(unseen.mistaken.min(MOST_DOUBTED));
         // Macro-F1 counts every label alike; the others count rows, of which the rare labels' are doubted most. Of a question the answer's
         // letter is no label.
@@ -176,9 +183,12 @@ pub(super) fn group(
     let fold_views = vectors::one_each_of(&embedded[1], &folds.reward);
     let seed = settings.seed.derive("pool");
     let separability = stages.run("compare", None, || relevance::separability(&views, &fold_views, seed))?;
-    let settings = settings.resolved(separability, (views.rows(), fold_views.rows()));
+    let told_apart = settings.told_apart(separability, (views.rows(), fold_views.rows()));
+    let settings = settings.resolved(told_apart);
     let designs = Designs::new(&settings, (dataset, folds), Features::Embedded(&embedded), stages)?;
-    let doubt = |designs: &Designs, stages: &mut Stages<'_>| doubted(&settings, dataset, designs, stages, monitor);
+    let doubt = |designs: &Designs, stages: &mut Stages<'_>| {
+        doubted(&settings, (dataset, told_apart), designs, stages, monitor)
+    };
     let doubted = doubt(&designs, stages)?;
     let (designs, doubted) = match (&target, settings.adapt) {
         (Some(target), Some(share)) => {

@@ -32,8 +32,8 @@ pub struct SelectSettings {
     /// representative ones.
     pub order: RowOrder,
     /// Which share of the pool, of each label where the metric is macro-F1, is taken last: the rows whose answer a probe that was trained
-    /// on the others finds least probable. Default (none): 0.2, or as many as that probe gets wrong if they are fewer; 0 where validation
-    /// rows differ from the pool, whose labels then say little of theirs.
+    /// on the others, or on validation rows where they differ from the pool, finds least probable. Default (none): 0.2, or as many as that
+    /// probe gets wrong if they are fewer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub doubtful: Option<f64>,
     /// `lexical`, the folder or hub id of a sentence encoder, or a .npy or .safetensors file. Default: `lexical`.
@@ -194,13 +194,17 @@ const STANDARD_ERRORS: f64 = 3.0;
 const LEAST_FITTED: usize = 10_000;
 
 impl SelectSettings {
-    /// The same with each `auto` decided, by the [separability](crate::heuristic::relevance::separability) of so many rows of the pool and
-    /// of the reward fold.
-    pub(super) fn resolved(&self, separability: f64, (pool, fold): (usize, usize)) -> Self {
+    /// Whether validation rows count as other than the pool, by the [separability](crate::heuristic::relevance::separability) of so many
+    /// rows of the pool and of the reward fold.
+    pub(super) fn told_apart(&self, separability: f64, (pool, fold): (usize, usize)) -> bool {
         // Of an AUC by chance, against many more rows.
         let standard_error = (12.0 * fold as f64).sqrt().recip();
-        let told_apart = separability >= TOLD_APART.max(0.5 + STANDARD_ERRORS * standard_error)
-            && (self.embedder != "lexical" || pool >= LEAST_FITTED);
+        separability >= TOLD_APART.max(0.5 + STANDARD_ERRORS * standard_error)
+            && (self.embedder != "lexical" || pool >= LEAST_FITTED)
+    }
+
+    /// The same with each `auto` decided.
+    pub(super) fn resolved(&self, told_apart: bool) -> Self {
         let order = match self.order {
             RowOrder::Auto if told_apart => RowOrder::Relevant,
             RowOrder::Auto => RowOrder::Representative,
@@ -214,7 +218,6 @@ impl SelectSettings {
         Self {
             order,
             reward,
-            doubtful: self.doubtful.or(told_apart.then_some(0.0)),
             ..self.clone()
         }
     }
@@ -362,17 +365,10 @@ mod tests {
     #[test]
     fn auto_is_decided_by_separability_and_the_size_of_the_fold_and_nothing_else_changes() {
         let given = SelectSettings::default();
-        let of = |separability, fold| {
-            let resolved = given.resolved(separability, (10_000, fold));
-            (resolved.order, resolved.reward, resolved.doubtful)
-        };
-        let (alike, apart) = (
-            (RowOrder::Representative, RewardKind::Soft, None),
-            (RowOrder::Relevant, RewardKind::LogLoss, Some(0.0)),
-        );
-        assert_eq!([of(0.64, 1000), of(0.66, 1000)], [alike, apart]);
+        let told_apart = |separability, fold| given.told_apart(separability, (10_000, fold));
+        assert_eq!([told_apart(0.64, 1000), told_apart(0.66, 1000)], [false, true]);
         // Three standard errors of 30 rows are 3 / sqrt(360) = 0.158.
-        assert_eq!([of(0.656, 30), of(0.66, 30)], [alike, apart]);
+        assert_eq!([told_apart(0.656, 30), told_apart(0.66, 30)], [false, true]);
 
         // Lexical vectors of few rows tell nothing; those of a model do.
         let few = |embedder: &str| {
@@ -381,22 +377,27 @@ mod tests {
                 embedder,
                 ..given.clone()
             };
-            given.resolved(0.9, (9_999, 1000)).order
+            given.told_apart(0.9, (9_999, 1000))
         };
-        assert_eq!(few("lexical"), RowOrder::Representative);
-        assert_eq!(few("a model"), RowOrder::Relevant);
+        assert!(!few("lexical") && few("a model"));
 
+        let of = |told_apart| {
+            let resolved = given.resolved(told_apart);
+            (resolved.order, resolved.reward)
+        };
+        assert_eq!(of(false), (RowOrder::Representative, RewardKind::Soft));
+        assert_eq!(of(true), (RowOrder::Relevant, RewardKind::LogLoss));
         let dear = SelectSettings {
             proxy: ProxyKind::Finetune,
             ..given.clone()
         };
-        assert_eq!(dear.resolved(0.9, (10_000, 1000)).reward, RewardKind::Soft);
+        assert_eq!(dear.resolved(true).reward, RewardKind::Soft);
         let told = SelectSettings {
             order: RowOrder::Random,
             reward: RewardKind::Auc,
             doubtful: Some(0.1),
             ..given
         };
-        assert_eq!(told.resolved(0.9, (10_000, 1000)), told);
+        assert_eq!(told.resolved(true), told);
     }
 }
