@@ -1,4 +1,5 @@
-//! Affine maps of many rows in eight bits: a quarter of the time where the machine multiplies bytes, for a hundredth of precision.
+//! Affine maps of many rows in eight bits: a quarter of the time where the machine multiplies bytes, for an error of
+//! about a hundredth.
 //!
 //! A map's weights are rounded once, each output's to whole steps from minus to plus its largest; its inputs are rounded as they come,
 //! each row's to 256 steps from its lowest to its highest. Source: Jacob et al. 2018, section 2, with a range for every row, as Zafrir et
@@ -189,9 +190,9 @@ impl ByteRows {
                     let (low, high) = ends(row);
                     let scale = (high - low) / 255.0;
                     *range = (low, scale);
-                    let steps = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+                    let per_number = if scale > 0.0 { 1.0 / scale } else { 0.0 };
                     for (byte, x) in bytes.iter_mut().zip(row) {
-                        *byte = (x - low).mul_add(steps, ROUND).to_bits() as u8;
+                        *byte = (x - low).mul_add(per_number, ROUND).to_bits() as u8;
                     }
                     bytes[cols..].fill(0);
                 }
