@@ -30,6 +30,18 @@ pub struct Unseen {
     pub mistaken: f64,
 }
 
+impl Unseen {
+    /// What a model makes of all of these examples, which it has not seen.
+    fn of(model: &Model, judged: &Design, tuning: &Tuning) -> Self {
+        let temperature = tuning.temperature_for(Metric::soft(MetricKind::LogLoss));
+        let probabilities = model.probabilities(judged, temperature);
+        Self {
+            losses: row_losses(&probabilities, &judged.targets).collect(),
+            mistaken: 1.0 - Metric::hard(MetricKind::Accuracy).score(&probabilities, &judged.targets),
+        }
+    }
+}
+
 /// Judges each of these rows by a probe that was trained on the others; rows are parted at random.
 ///
 /// # Errors
@@ -50,8 +62,7 @@ pub fn judge_unseen(
         .par_iter()
         .map(|part| Moments::of(train, &rows_of(part), &mut Scratch::new(train.width())))
         .collect();
-    let temperature = tuning.temperature_for(Metric::soft(MetricKind::LogLoss));
-    let judged: Vec<(Vec<f32>, f64)> = parts
+    let judged: Vec<Unseen> = parts
         .par_iter()
         .enumerate()
         .map(|(judged, part)| {
@@ -67,15 +78,13 @@ pub fn judge_unseen(
             let mut scratch = Scratch::new(train.width());
             others.factor(tuning.ridge, &mut scratch)?;
             let part = train.select(&rows_of(part));
-            let probabilities = others.model(&mut scratch).probabilities(&part, temperature);
-            let right = Metric::hard(MetricKind::Accuracy).score(&probabilities, &part.targets);
-            let mistaken = (1.0 - right) * part.targets.len() as f64;
-            Ok((row_losses(&probabilities, &part.targets).collect(), mistaken))
+            Ok(Unseen::of(&others.model(&mut scratch), &part, tuning))
         })
         .collect::<Result<_>>()?;
-    let mistaken = judged.iter().map(|(_, mistaken)| mistaken).sum::<f64>() / rows.len().max(1) as f64;
+    let mistaken = judged.iter().map(|part| part.mistaken * part.losses.len() as f64);
+    let mistaken = mistaken.sum::<f64>() / rows.len().max(1) as f64;
     let mut losses = vec![0.0; rows.len()];
-    for (&place, loss) in places.iter().zip(judged.into_iter().flat_map(|(losses, _)| losses)) {
+    for (&place, loss) in places.iter().zip(judged.into_iter().flat_map(|part| part.losses)) {
         losses[place as usize] = loss;
     }
     Ok(Unseen { losses, mistaken })
@@ -89,13 +98,7 @@ pub fn judge_unseen(
 pub fn judge_by(others: &Design, train: &Design, rows: &[RowId], tuning: &Tuning) -> Result<Unseen> {
     let all: Vec<RowId> = (0..others.targets.len() as RowId).collect();
     let model = Model::fit(others, &all, tuning.ridge)?;
-    let judged = train.select(rows);
-    let probabilities = model.probabilities(&judged, tuning.temperature_for(Metric::soft(MetricKind::LogLoss)));
-    let right = Metric::hard(MetricKind::Accuracy).score(&probabilities, &judged.targets);
-    Ok(Unseen {
-        losses: row_losses(&probabilities, &judged.targets).collect(),
-        mistaken: 1.0 - right,
-    })
+    Ok(Unseen::of(&model, &train.select(rows), tuning))
 }
 
 /// Which rows are doubted: of each group this share of its rows, rounded down, those with the highest losses; shape `(rows,)`. Of equal

@@ -1,7 +1,6 @@
 //! What `select` needs of a model that can be fine-tuned: adapted features for the probe, the dear proxy, the dear judge.
 
 use std::{
-    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -14,6 +13,7 @@ use super::{
     record::Finetuned,
     settings::{ProxyKind, SelectSettings},
     stages::Stages,
+    vectors,
 };
 use crate::{
     Error, Fingerprint, Monitor, Result,
@@ -64,8 +64,7 @@ impl Target {
     /// Loads the model and tokenizes the data.
     pub(super) fn load(settings: &SelectSettings, dataset: &Dataset) -> Result<Self> {
         let name = settings.model.as_deref().unwrap_or(&settings.embedder);
-        let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
-        if name == "lexical" || matches!(extension, Some("npy" | "safetensors")) {
+        if !vectors::is_encoder(name) {
             return Err(
                 Error::setting("--model", "the encoder that is to be fine-tuned", format!("`{name}`")).with_hint(
                     "name a BERT-family encoder, a folder or hub id: `--model sentence-transformers/all-MiniLM-L6-v2`",
