@@ -1,5 +1,7 @@
 //! How long work tells the outside how far it is, and hears that it should stop. The library itself never prints.
 
+use crate::{Error, Result};
+
 /// Told of progress; asked whether to stop.
 pub trait Monitor: Sync {
     /// A stage begins; `total` is how many steps it has, if that is known.
@@ -10,8 +12,21 @@ pub trait Monitor: Sync {
     fn note(&self, text: &str);
     /// The present stage is over.
     fn end(&self);
-    /// Whether the user asked to stop; long loops look here and return [`Error::Interrupted`](crate::Error::Interrupted).
+    /// Whether the user asked to stop.
     fn cancelled(&self) -> bool;
+
+    /// Where long loops end if the user asked to stop.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Interrupted`] if so.
+    fn proceed(&self) -> Result<()> {
+        if self.cancelled() {
+            Err(Error::Interrupted)
+        } else {
+            Ok(())
+        }
+    }
 }
 
 /// A monitor that says nothing and never stops anything.

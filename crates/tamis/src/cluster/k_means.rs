@@ -121,9 +121,7 @@ pub fn k_means(points: &Matrix, settings: &KMeansSettings, seed: Seed, monitor: 
     }
     let mut before = f64::INFINITY;
     loop {
-        if monitor.cancelled() {
-            return Err(Error::Interrupted);
-        }
+        monitor.proceed()?;
         let nearest = assign(points, &centroids);
         let inertia = nearest.iter().map(|&(_, distance)| f64::from(distance)).sum::<f64>();
         iterations += 1;
@@ -354,9 +352,7 @@ fn mini_batches(
         .div_ceil(settings.batch.max(1))
         .min(1000);
     for round in 0..rounds {
-        if monitor.cancelled() {
-            return Err(Error::Interrupted);
-        }
+        monitor.proceed()?;
         let mut rng = seed.index(round as u64).rng();
         let mut rows: Vec<u32> = index::sample(&mut rng, points.rows(), settings.batch.min(points.rows()))
             .into_iter()

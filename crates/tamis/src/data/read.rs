@@ -173,9 +173,7 @@ impl Reader<'_> {
     }
 
     fn block(&mut self, block: Vec<Record>, path: &PathBuf, file: u32, rows: &mut Vec<Row>) -> Result<()> {
-        if self.monitor.cancelled() {
-            return Err(Error::Interrupted);
-        }
+        self.monitor.proceed()?;
         if self.reading.is_none() {
             self.reading = self.detect(&block, path)?;
         }

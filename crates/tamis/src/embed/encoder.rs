@@ -168,9 +168,7 @@ impl Encoder {
         let embedded: Vec<Vec<f32>> = batches
             .par_iter()
             .map_init(Scratch::default, |scratch, batch| {
-                if monitor.cancelled() {
-                    return Err(Error::Interrupted);
-                }
+                monitor.proceed()?;
                 let tokens_packed: Vec<u32> = batch.iter().flat_map(|&i| &tokens[i]).copied().collect();
                 let mut starts = vec![0];
                 for &i in *batch {

@@ -117,9 +117,7 @@ impl Lexical {
             .iter()
             .map(|&d| ((1.0 + sample.len() as f32) / (1.0 + d as f32)).ln() + 1.0)
             .collect();
-        if monitor.cancelled() {
-            return Err(Error::Interrupted);
-        }
+        monitor.proceed()?;
         let rows = Sparse::new(counts.iter().map(|counts| weigh(counts, &idf)));
         let basis = right_singular_vectors(&rows, settings, seed.derive("range"), monitor)?;
         let described = format!("lexical 1 {settings:?} {}", seed.0);
@@ -145,9 +143,7 @@ impl Embedder for Lexical {
         let dim = self.dim();
         let mut out = Matrix::zeros(texts.len(), dim);
         for (texts, out) in texts.chunks(BLOCK).zip(out.as_mut_slice().chunks_mut(BLOCK * dim)) {
-            if monitor.cancelled() {
-                return Err(Error::Interrupted);
-            }
+            monitor.proceed()?;
             texts
                 .par_iter()
                 .zip(out.par_chunks_mut(dim))
@@ -331,9 +327,7 @@ fn right_singular_vectors(
         .for_each(|x| *x = rng.random::<f32>() * 2.0 - 1.0);
     let mut range = orthonormal(&rows.times(&omega));
     for _ in 0..settings.iterations {
-        if monitor.cancelled() {
-            return Err(Error::Interrupted);
-        }
+        monitor.proceed()?;
         range = orthonormal(&rows.times(&columns.times(&range)));
     }
     // A = U S Vᵀ; with Bᵀ = Aᵀ Q, shape (buckets, wide), and B Bᵀ = W S² Wᵀ, V = Bᵀ W S⁻¹.

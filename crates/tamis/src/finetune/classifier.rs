@@ -136,9 +136,7 @@ impl Classifier {
             .map_init(
                 || (Scratch::default(), HeadTape::default()),
                 |(scratch, tape), part| {
-                    if monitor.cancelled() {
-                        return Err(Error::Interrupted);
-                    }
+                    monitor.proceed()?;
                     let batch = data.batch(part);
                     let firsts = if let Some(beneath) = beneath {
                         let hidden = beneath.vectors(&self.encoder, data, part);

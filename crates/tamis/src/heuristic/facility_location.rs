@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 use super::{Purse, ranked::Ranked, sample};
 use crate::{
-    Error, Matrix, Monitor, Result,
+    Matrix, Monitor, Result,
     budget::Limit,
     nn::product::{Layout, product},
     seed::Seed,
@@ -59,9 +59,7 @@ pub(super) fn spend(purse: &mut Purse<'_>, vectors: &Matrix, seed: Seed, monitor
     let represented = represented(vectors.rows(), seed);
     let mut greedy = Greedy::new(Represented::new(vectors, &represented), monitor)?;
     while !purse.is_empty() {
-        if monitor.cancelled() {
-            return Err(Error::Interrupted);
-        }
+        monitor.proceed()?;
         let Some(best) = greedy.best() else { break };
         if !purse.take(best) {
             break;
@@ -98,9 +96,7 @@ impl<'a> Greedy<'a> {
         let rows: Vec<u32> = (0..all.vectors.rows() as u32).collect();
         let mut bounds = Vec::with_capacity(rows.len());
         for rows in rows.chunks(BLOCK) {
-            if monitor.cancelled() {
-                return Err(Error::Interrupted);
-            }
+            monitor.proceed()?;
             let excesses = all.excesses(rows);
             bounds.extend(rows.iter().zip(excesses).map(|(&row, excess)| all.gain(row, &excess)));
         }

@@ -32,9 +32,7 @@ pub(super) fn spend(purse: &mut Purse<'_>, view: &View<'_>, limit: Limit, monito
         .collect::<Vec<_>>()
         .into();
     while purse.take(centres[centres.len() - 1]) && !purse.is_empty() {
-        if monitor.cancelled() {
-            return Err(Error::Interrupted);
-        }
+        monitor.proceed()?;
         let Some(farthest) = farthest(vectors, &centres, &mut bounds) else {
             break;
         };

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::{Purse, View, expected_picks, ranked::Ranked, shuffled};
 use crate::{
-    Error, Matrix, Monitor, Result,
+    Matrix, Monitor, Result,
     budget::Limit,
     nn::product::{Layout, product},
     seed::Seed,
@@ -76,9 +76,7 @@ fn most_similar(
             let mut lists: Vec<List> = queries.iter().map(|_| List::new(listed)).collect();
             let mut dots = vec![0.0; queries.len() * BLOCK];
             for (first, block) in (0..).step_by(BLOCK).zip(pool.as_slice().chunks(BLOCK * dim)) {
-                if monitor.cancelled() {
-                    return Err(Error::Interrupted);
-                }
+                monitor.proceed()?;
                 let rows = block.len() / dim;
                 let dots = &mut dots[..queries.len() * rows];
                 let shape = (queries.len(), dim, rows);

@@ -13,7 +13,7 @@ use super::{
     tune::Tuning,
 };
 use crate::{
-    Error, Monitor, Result,
+    Monitor, Result,
     data::RowId,
     metric::{Metric, MetricKind, row_losses},
     seed::Seed,
@@ -66,9 +66,7 @@ pub fn judge_unseen(
         .par_iter()
         .enumerate()
         .map(|(judged, part)| {
-            if monitor.cancelled() {
-                return Err(Error::Interrupted);
-            }
+            monitor.proceed()?;
             let mut others = Moments::empty(train.width(), train.outputs);
             for (i, moments) in moments.iter().enumerate() {
                 if i != judged {
@@ -125,7 +123,7 @@ pub fn most_doubted(losses: &[f32], groups: &[u32], share: f64) -> Vec<bool> {
 #[cfg(test)]
 mod tests {
     use super::{super::ridge::tests::random_design, *};
-    use crate::{Silent, monitor::Stop};
+    use crate::{Error, Silent, monitor::Stop};
 
     fn tuning() -> Tuning {
         Tuning {

@@ -122,13 +122,7 @@ impl FinetuneProxy {
             (&self.train, rows),
             beneath,
             seed,
-            &mut |_, _, _| {
-                if monitor.cancelled() {
-                    Err(Error::Interrupted)
-                } else {
-                    Ok(())
-                }
-            },
+            &mut |_, _, _| monitor.proceed(),
         )
     }
 

@@ -91,9 +91,7 @@ pub fn tune(
     let moments: Vec<Moments> = (0..subsets)
         .into_par_iter()
         .map(|subset| {
-            if monitor.cancelled() {
-                return Err(Error::Interrupted);
-            }
+            monitor.proceed()?;
             let mut scratch = Scratch::new(train.width());
             let moments = if size >= rows.len() {
                 Moments::of(train, rows, &mut scratch)
@@ -112,9 +110,7 @@ pub fn tune(
     let tried: Vec<(f64, f64, f64)> = RELATIVE_RIDGES
         .into_par_iter()
         .map(|relative| {
-            if monitor.cancelled() {
-                return Err(Error::Interrupted);
-            }
+            monitor.proceed()?;
             let ridge = relative * unit;
             let (temperature, log_loss) = best_temperature(&moments, ridge, fold)?;
             Ok((ridge, temperature, log_loss))

@@ -132,11 +132,7 @@ impl Target {
             seed,
             &mut |_, _, _| {
                 monitor.advance(1);
-                if monitor.cancelled() {
-                    Err(Error::Interrupted)
-                } else {
-                    Ok(())
-                }
+                monitor.proceed()
             },
         )?;
         Ok(model)

@@ -115,9 +115,7 @@ impl<'p> Modelled<'p> {
 
     /// Predicted scores of the states at the ends of these paths.
     fn predicted(&mut self, paths: &[Path]) -> Result<Vec<f64>> {
-        if self.problem.monitor().cancelled() {
-            return Err(Error::Interrupted);
-        }
+        self.problem.monitor().proceed()?;
         let pool = self.problem.pool();
         let states: Vec<State> = paths.iter().map(|path| reached(pool, path)).collect();
         let mut new: Vec<usize> = Vec::new();

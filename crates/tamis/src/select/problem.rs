@@ -439,9 +439,7 @@ impl<'a> Problem<'a> {
         start: Start,
         pay: &(dyn Fn(&mut dyn ProxyRun, usize) -> Result<f64> + Sync),
     ) -> Result<Vec<f64>> {
-        if self.monitor.cancelled() {
-            return Err(Error::Interrupted);
-        }
+        self.monitor.proceed()?;
         let (before, mut told) = (self.evaluations(), 0);
         let mut unpaid: Vec<usize> = Vec::new();
         let mut failed: Vec<Key> = Vec::new();
@@ -508,9 +506,7 @@ impl<'a> Problem<'a> {
                 if self.dear {
                     self.monitor.advance(wave.len() as u64);
                     told += wave.len() as u64;
-                    if self.monitor.cancelled() {
-                        return Err(Error::Interrupted);
-                    }
+                    self.monitor.proceed()?;
                 }
             }
             if self.limits.seconds.is_some() && self.clock.began.elapsed().as_secs_f64() > self.clock.noted + 1.0 {

@@ -409,11 +409,7 @@ fn run(
     });
     monitor.end();
     outcome?;
-    if monitor.cancelled() {
-        Err(Error::Interrupted)
-    } else {
-        Ok(())
-    }
+    monitor.proceed()
 }
 
 /// Where the record of a study is.
