@@ -77,7 +77,7 @@ def folder_of(arguments, name):
             if only:
                 rows = [line for line in rows if json.loads(line).get(only[0]) == only[1]]
             shuffled.shuffle(rows)
-            splits[split] = rows[: arguments.judge_rows]
+            splits[split] = rows[: arguments.validation_rows if split == "validation" else arguments.judge_rows]
         for split, rows in splits.items():
             (folder / f"{split}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return folder
@@ -105,9 +105,9 @@ def work(arguments, key):
     return folder
 
 
-def fine_tuned(arguments, name, seed, folder, *what, epochs=None):
+def fine_tuned(arguments, name, seed, folder, *what, epochs=None, files=None):
     out = folder / "target"
-    run(arguments, "finetune", *files_of(arguments, name), *test_files_of(arguments, tests_of(name)), "--model", arguments.model,
+    run(arguments, "finetune", *(files or files_of(arguments, name)), *test_files_of(arguments, tests_of(name)), "--model", arguments.model,
         "--epochs", epochs or arguments.epochs, "--max-length", arguments.max_length, "--seed", seed, "--threads", 1, "--out", out, *what)
     record = json.loads((out / "metrics.json").read_text())
     shutil.rmtree(folder)
@@ -139,6 +139,25 @@ def selected(arguments, name, seed, folder, extra):
     return seconds
 
 
+def of_source(arguments, name, seed, folder):
+    """Fine-tunes on random rows of the pool that are of the task's source."""
+    field, source = CASES[name][2]
+    rows = folder / "source.jsonl"
+    of_it = [line for line in lines_of(folder_of(arguments, name) / "train.jsonl") if json.loads(line).get(field) == source]
+    rows.write_text("\n".join(of_it) + "\n", encoding="utf-8")
+    return fine_tuned(arguments, name, seed, folder, "--sample", arguments.budget,
+                      files=["--train", rows, "--validation", folder_of(arguments, name) / "validation.jsonl"])
+
+
+def alone(arguments, name, seed, folder):
+    """Fine-tunes on the validation rows alone."""
+    config = folder / "alone.toml"
+    config.write_text('data.leaks = "keep"\n', encoding="utf-8")
+    rows = folder_of(arguments, name) / "validation.jsonl"
+    return fine_tuned(arguments, name, seed, folder, "--config", config, epochs=arguments.alone_epochs,
+                      files=["--train", rows, "--validation", rows])
+
+
 def embedding(arguments, name, seed, folder, flags):
     """The seconds of embedding training and validation rows, which fills the cache of ways with such flags."""
     shutil.rmtree(cache_of(arguments, name, flags), ignore_errors=True)
@@ -146,10 +165,10 @@ def embedding(arguments, name, seed, folder, flags):
     return {"seconds": selected(arguments, name, seed, folder, once)["embed"]}
 
 
-def chosen(arguments, name, seed, folder, extra, embed):
+def chosen(arguments, name, seed, folder, extra, embed, *too):
     """Selects, then fine-tunes on the choice; its seconds count the embedding, as if there were no cache."""
     stages = selected(arguments, name, seed, folder, extra)
-    cell = fine_tuned(arguments, name, seed, folder, "--selection", folder / "choice")
+    cell = fine_tuned(arguments, name, seed, folder, "--selection", folder / "choice", *too)
     return {**cell, "seconds": cell["seconds"] + embed + sum(stages.values()) - stages["embed"]}
 
 
@@ -186,6 +205,11 @@ def main():
     parser.add_argument("--case", action="append", choices=CASES)
     parser.add_argument("--rows", type=int, default=20000)
     parser.add_argument("--judge-rows", type=int, default=4000)
+    parser.add_argument("--validation-rows", type=int, default=4000)
+    parser.add_argument("--own", action="store_true",
+                        help="beside each line one whose target was trained on the validation rows, too; one on those alone; and, for the "
+                             "task of one source, one on as many rows of the pool that are known to be of it")
+    parser.add_argument("--alone-epochs", type=int, default=8, help="those of the target that is trained on the validation rows alone")
     parser.add_argument("--budget", default="1000")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--everything-epochs", type=int, help="those of the choice by default; 0 leaves it out")
@@ -239,6 +263,20 @@ def main():
                                    for seed in range(arguments.random_seeds)]
             for way, flags in ways.items():
                 rows[way] = [pool.submit(cell, f"{name}/{way}/{seed}", chosen, flags, embed[way]) for seed in range(arguments.seeds)]
+            if arguments.own:
+                too = "--with-validation"
+                rows["validation rows alone"] = [pool.submit(cell, f"{name}/alone, {arguments.alone_epochs} epochs/{seed}", alone)
+                                                 for seed in range(arguments.seeds)]
+                if CASES[name][2]:
+                    rows["rows of the source"] = [pool.submit(cell, f"{name}/source/{seed}", of_source)
+                                                  for seed in range(arguments.seeds)]
+                rows["random rows and validation rows"] = [
+                    pool.submit(cell, f"{name}/random and validation/{seed}", fine_tuned, "--sample", arguments.budget, too)
+                    for seed in range(arguments.seeds)]
+                for way, flags in ways.items():
+                    rows[f"{way} and validation rows"] = [
+                        pool.submit(cell, f"{name}/{way} and validation/{seed}", chosen, flags, embed[way], too)
+                        for seed in range(arguments.seeds)]
             rows = {label: [entry.result() for entry in entries] for label, entries in rows.items()}
         for test in tests_of(name):
             table(arguments, name, test, rows)

@@ -33,6 +33,9 @@ pub(crate) struct FinetuneArgs {
     /// Train on this much of the rows, drawn at random: the control of a selection (`5%`, `1000` or "200k tokens")
     #[arg(long, value_name = "BUDGET", conflicts_with = "selection")]
     sample: Option<String>,
+    /// Train on the validation rows, too; then only test rows judge the target
+    #[arg(long)]
+    with_validation: bool,
     /// The model to start from: a folder or hub id of a BERT, MiniLM, RoBERTa or DistilBERT encoder
     #[arg(long, value_name = "NAME|DIR")]
     model: Option<String>,
@@ -95,6 +98,7 @@ impl FinetuneArgs {
             self.task,
         )?;
         args::read_some(&mut settings.sample, self.sample)?;
+        settings.with_validation |= self.with_validation;
         set(&mut settings.model, self.model);
         if settings.model.is_empty() {
             return Err(Error::setting("--model", "a model's folder or hub id", "nothing").with_hint(
@@ -146,12 +150,20 @@ fn summary(record: &FinetuneRecord, settings: &FinetuneSettings) -> String {
         "macro-F1",
         "log loss"
     );
-    text += &line("validation", &record.validation);
+    let validation = if settings.with_validation {
+        "validation*"
+    } else {
+        "validation"
+    };
+    text += &line(validation, &record.validation);
     if let Some(test) = &record.test {
         text += &line("test", test);
     }
     for (file, scores) in &record.tests {
         text += &line(file, scores);
+    }
+    if settings.with_validation {
+        text += "\n* Trained on: what they score here says nothing.\n";
     }
     if record.truncated > 0 {
         text += &format!(

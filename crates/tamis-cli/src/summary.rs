@@ -39,18 +39,19 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::R
     }
     writeln!(
         text,
-        "\n  {:32} {:>8}   {:>17}   {:>10}",
-        "the probe's scores", "chosen", "random rows", "everything"
+        "\n  {:32} {:>8}   {:>17}   {:>10}   {:>15}",
+        "the probe's scores", "chosen", "random rows", "everything", "validation rows"
     )?;
     let mut line = |fold: &str, scored: &Scored| {
         writeln!(
             text,
-            "  {:32} {:>8.4}   {:.4} (sd {:.4})   {:>10.4}",
+            "  {:32} {:>8.4}   {:.4} (sd {:.4})   {:>10.4}   {:>15}",
             format!("{fold}, {}", scored.metric),
             scored.chosen,
             scored.random_mean,
             scored.random_sd,
-            scored.everything
+            scored.everything,
+            scored.validation.map_or(String::new(), |score| format!("{score:.4}"))
         )
     };
     line("reward fold", &record.scores.reward)?;
@@ -59,6 +60,9 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::R
         line("test", test)?;
     }
     writeln!(text, "  {}", record.verdict())?;
+    if let Some(hint) = record.validation_teaches_more() {
+        writeln!(text, "  {hint}")?;
+    }
     if let Some(finetuned) = &record.scores.finetuned {
         let random = finetuned.random.iter().sum::<f64>() / finetuned.random.len().max(1) as f64;
         writeln!(

@@ -112,6 +112,9 @@ pub struct Scored {
     pub random_sd: f64,
     /// Of training on the whole pool.
     pub everything: f64,
+    /// Of training on the validation rows themselves, those outside of the fold that is scored; none in records of earlier versions.
+    #[serde(default)]
+    pub validation: Option<f64>,
 }
 
 /// A label's share.
@@ -265,12 +268,17 @@ pub struct MapRows {
 }
 
 impl SelectionRecord {
-    /// One sentence on whether the choice is better than chance, by the fold that nobody searched on.
-    pub fn verdict(&self) -> String {
-        let (name, scored) = match &self.scores.test {
+    /// The scores on the fold that nobody searched on, and its name.
+    fn unseen(&self) -> (&'static str, &Scored) {
+        match &self.scores.test {
             Some(test) => ("the test rows", test),
             None => ("the confirm fold", &self.scores.confirm),
-        };
+        }
+    }
+
+    /// One sentence on whether the choice is better than chance, by the fold that nobody searched on.
+    pub fn verdict(&self) -> String {
+        let (name, scored) = self.unseen();
         let gain = scored.chosen - scored.random_mean;
         let spread = scored.spread();
         if spread >= 2.0 {
@@ -282,6 +290,20 @@ impl SelectionRecord {
                 "On {name} the choice is no better than random rows ({gain:+.4}, {spread:+.1} standard deviations)."
             )
         }
+    }
+
+    /// A hint where the validation rows alone teach the probe more than the choice does, by the fold that nobody searched on.
+    pub fn validation_teaches_more(&self) -> Option<String> {
+        let (_, scored) = self.unseen();
+        let rows = match self.scores.test {
+            Some(_) => format!("{} validation rows", self.data.reward_fold + self.data.confirm_fold),
+            None => format!("{} validation rows of the reward fold", self.data.reward_fold),
+        };
+        let own = scored.validation.filter(|&own| own > scored.chosen)?;
+        Some(format!(
+            "The {rows} alone make {own:.4} there, more than the choice: if they need not stay unseen, train on both, \
+             `tamis finetune --with-validation`."
+        ))
     }
 }
 

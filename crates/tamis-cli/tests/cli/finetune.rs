@@ -70,6 +70,20 @@ fn the_target_is_trained_on_a_selection_and_written_as_transformers_reads_it() {
 }
 
 #[test]
+fn with_validation_rows_the_target_is_that_of_a_file_that_holds_both() {
+    let fixture = Fixture::new();
+    let both = fixture.read("train.jsonl") + &fixture.read("validation.jsonl");
+    fixture.write("both.jsonl", &both);
+    fixture.write("keep.toml", "data.leaks = \"keep\"\n");
+    let said = succeeds(finetune(&fixture, "flag", &["--with-validation", "--epochs", "1"]));
+    assert!(said.contains("* Trained on"), "{said}");
+    let file = ["--config", "keep.toml", "--train", "both.jsonl", "--epochs", "1"];
+    succeeds(finetune(&fixture, "file", &file));
+    let model = |out: &str| std::fs::read(fixture.path(&format!("{out}/model.safetensors"))).expect("reads");
+    assert!(model("flag") == model("file"), "another model");
+}
+
+#[test]
 fn several_test_files_are_scored_together_and_each_alone() {
     let fixture = Fixture::new();
     let text = fixture.read("test.jsonl");

@@ -51,6 +51,36 @@ fn the_chosen_rows_are_the_users_own_in_their_order() {
 }
 
 #[test]
+fn what_validation_rows_teach_has_nothing_to_do_with_training_labels() {
+    let fixture = Fixture::new();
+    let scores = |out: &str| -> Value {
+        succeeds(fixture.select(out, &["--metric", "log-loss"]));
+        let record: Value = serde_json::from_str(&fixture.read(&format!("{out}/selection.json"))).expect("JSON");
+        record["scores"].clone()
+    };
+    let right = scores("right");
+    // Every label stands for another.
+    let (names, others) = (["refund", "login", "delivery"], ["login", "delivery", "refund"]);
+    let label = |name: &str| format!("\"label\":\"{name}\"");
+    let train = fixture.read("train.jsonl").replace("\"label\": ", "\"label\":");
+    let marked = names.iter().zip(&others).fold(train, |text, (name, other)| {
+        text.replace(&label(name), &label(&format!("#{other}")))
+    });
+    fixture.write("train.jsonl", &marked.replace("\"#", "\""));
+    let wrong = scores("wrong");
+    for fold in ["reward", "confirm", "test"] {
+        let of = |scores: &Value, what: &str| scores[fold][what].as_f64().expect("a number");
+        assert_eq!(of(&right, "validation"), of(&wrong, "validation"), "{fold}");
+        assert!(of(&right, "everything") > of(&wrong, "everything") + 0.5, "{fold}");
+    }
+    // Both halves of the validation rows teach more than one.
+    assert!(
+        right["test"]["validation"].as_f64() > right["confirm"]["validation"].as_f64(),
+        "{right}"
+    );
+}
+
+#[test]
 fn learning_curves_stand_in_one_pair_of_files_however_often_the_run_is_started() {
     let fixture = Fixture::new();
     let points = |agent: &str| -> Vec<Value> {

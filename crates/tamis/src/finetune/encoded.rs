@@ -49,6 +49,23 @@ impl Encoded {
         self.targets.push(target);
     }
 
+    /// Adds the examples of another split of the same data. What was cut there is not counted again.
+    ///
+    /// # Panics
+    ///
+    /// If their sequences have another number of scores.
+    pub fn append(&mut self, more: &Self) {
+        assert_eq!(self.outputs, more.outputs, "splits of one task");
+        let (tokens, sequences) = (self.tokens.len(), self.sequences.len() - 1);
+        self.tokens.extend(&more.tokens);
+        self.types.extend(&more.types);
+        self.sequences
+            .extend(more.sequences[1..].iter().map(|end| tokens + end));
+        self.examples
+            .extend(more.examples[1..].iter().map(|end| sequences + end));
+        self.targets.extend(&more.targets);
+    }
+
     /// How many examples there are.
     pub fn len(&self) -> usize {
         self.targets.len()
@@ -195,6 +212,21 @@ mod tests {
         assert_eq!(batch.targets, [2, 1]);
         assert_eq!(encoded.parts(&[0, 1, 0], 7), [&[0u32, 1][..], &[0]]);
         assert_eq!(encoded.parts(&[1, 1], 1), [&[1u32][..], &[1]]);
+    }
+
+    #[test]
+    fn a_split_that_is_appended_reads_as_if_its_examples_had_been_pushed() {
+        let sequence = |tokens: &[u32]| (tokens.to_vec(), vec![1; tokens.len()]);
+        let (mut first, mut second, mut both) = (Encoded::new(1), Encoded::new(1), Encoded::new(1));
+        for encoded in [&mut first, &mut both] {
+            encoded.push([sequence(&[1, 2]), sequence(&[3])], 1);
+        }
+        for encoded in [&mut second, &mut both] {
+            encoded.push([sequence(&[4]), sequence(&[5, 6])], 0);
+            encoded.push([sequence(&[7, 8, 9])], 0);
+        }
+        first.append(&second);
+        assert_eq!(first, both);
     }
 
     #[test]

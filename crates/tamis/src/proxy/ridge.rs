@@ -372,8 +372,17 @@ impl Model {
     pub fn fit(train: &Design, rows: &[RowId], ridge: f64) -> Result<Self> {
         let mut scratch = Scratch::new(train.width());
         let moments = Moments::of(train, rows, &mut scratch);
-        moments.factor(ridge, &mut scratch)?;
-        Ok(moments.model(&mut scratch))
+        Self::of(&moments, ridge, &mut scratch)
+    }
+
+    /// Trains on the examples that these moments are of.
+    ///
+    /// # Errors
+    ///
+    /// As [`Moments::factor`].
+    pub fn of(moments: &Moments, ridge: f64, scratch: &mut Scratch) -> Result<Self> {
+        moments.factor(ridge, scratch)?;
+        Ok(moments.model(scratch))
     }
 
     /// Scores of a design's items, shape `(items, outputs)`, before any softmax.
@@ -415,14 +424,17 @@ pub fn train_and_score(
     metrics: &[Metric],
 ) -> Result<Vec<Vec<f64>>> {
     let model = Model::fit(train, rows, ridge)?;
-    let score = |fold: &&Design| {
-        let probabilities = model.probabilities(fold, temperature);
-        metrics
-            .iter()
-            .map(|metric| metric.score(&probabilities, &fold.targets))
-            .collect()
-    };
+    let score = |fold: &&Design| score(&model, temperature, fold, metrics);
     Ok(folds.iter().map(score).collect())
+}
+
+/// A model's score on a fold by every metric; higher is better.
+pub fn score(model: &Model, temperature: f64, fold: &Design, metrics: &[Metric]) -> Vec<f64> {
+    let probabilities = model.probabilities(fold, temperature);
+    metrics
+        .iter()
+        .map(|metric| metric.score(&probabilities, &fold.targets))
+        .collect()
 }
 
 /// `sum += more`, element by element.

@@ -57,6 +57,7 @@ struct ScoreRow {
     random: String,
     sd: String,
     everything: String,
+    validation: Option<String>,
     gain: String,
     spread: String,
     better: &'static str,
@@ -208,6 +209,7 @@ impl ScoreRow {
             random: score(random_mean),
             sd: score(random_sd),
             everything: score(everything),
+            validation: scored.validation.map(score),
             gain: difference(chosen - random_mean),
             spread: format!("{:+.1}", scored.spread()).replace('-', "\u{2212}"),
             better: match scored.spread() {
@@ -430,6 +432,7 @@ mod tests {
             random_mean: 0.5,
             random_sd: 0.01,
             everything: 0.6,
+            validation: Some(0.58),
         }
     }
 
@@ -549,6 +552,22 @@ mod tests {
         );
         // On the test rows it is 0.07 below everything, which is more than two standard deviations of 0.01.
         assert_eq!(page.below_everything.as_deref(), Some("0.0700"));
+        // On them 200 validation rows make 0.58, the choice 0.53; without a test file it is the reward fold's on the confirm fold.
+        let hint = record.validation_teaches_more().expect("a hint");
+        assert!(
+            hint.starts_with("The 200 validation rows alone make 0.5800 there"),
+            "{hint}"
+        );
+        let mut untested = record.clone();
+        untested.scores.test = None;
+        untested.scores.confirm.chosen = 0.57;
+        let hint = untested.validation_teaches_more().expect("a hint");
+        assert!(
+            hint.starts_with("The 100 validation rows of the reward fold alone make 0.5800 there"),
+            "{hint}"
+        );
+        untested.scores.confirm.chosen = 0.58;
+        assert_eq!(untested.validation_teaches_more(), None);
         assert_eq!(page.scores[0].spread, "+3.0");
         // 5% of the rows save 57 s of a minute; 90 s are paid for by two of them, and by one of anything longer.
         let after: Vec<&str> = page.pays.iter().map(|row| row.after.as_str()).collect();

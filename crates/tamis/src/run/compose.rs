@@ -99,7 +99,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
     let path = &finalists[best].1;
     let mut chosen = rows[best].clone();
     chosen.sort_unstable();
-    let mut scores = stages.run("score", Some(12), || {
+    let mut scores = stages.run("score", Some(13), || {
         judge.scores(
             &chosen,
             &dataset.pool,

@@ -45,6 +45,9 @@ pub struct FinetuneSettings {
     /// How much of the pool is trained on, drawn at random: the control of a selection. Default (none): all of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample: Option<Budget>,
+    /// Whether the validation rows are trained on, too. Default: false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub with_validation: bool,
     /// The folder or hub id of a BERT-family model.
     pub model: String,
     /// Whether a head that the model has is replaced by a new one.
@@ -67,6 +70,7 @@ impl Default for FinetuneSettings {
             data: DataSettings::default(),
             selection: None,
             sample: None,
+            with_validation: false,
             model: String::new(),
             new_head: false,
             train: TrainSettings::default(),
@@ -99,7 +103,7 @@ pub struct FinetuneRecord {
     pub max_length: usize,
     /// Losses and scores by epoch; those that this start of the run trained to the end.
     pub epochs: Vec<EpochRecord>,
-    /// On all validation rows, at the end.
+    /// On all validation rows, at the end; where the settings say that they were trained on, too, it flatters.
     pub validation: TargetScores,
     /// On the test rows, at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -214,9 +218,13 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
             dataset.test.as_ref().map(of).transpose()?,
         ))
     })?;
-    let (train, validation, test) = encoded;
+    let (mut train, validation, test) = encoded;
+    let own = train.len() as RowId;
+    if settings.with_validation {
+        train.append(&validation);
+    }
     check_memory(&model, &train, &settings.train)?;
-    let rows = match (&settings.selection, settings.sample) {
+    let mut rows = match (&settings.selection, settings.sample) {
         (Some(run), _) => chosen_rows(run, &dataset)?,
         (None, Some(sample)) => {
             let tokens: Vec<u32> = dataset.pool.iter().map(|&row| train.tokens_of(row) as u32).collect();
@@ -229,6 +237,7 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
         }
         (None, None) => dataset.pool.clone(),
     };
+    rows.extend(own..train.len() as RowId);
 
     let what_matters = folder::without(settings, &["out", "frozen_memory"])?;
     folder::claim(&settings.out, &what_matters)?;

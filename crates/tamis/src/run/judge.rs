@@ -14,7 +14,11 @@ use crate::{
     check::power::mean_and_sd,
     data::RowId,
     metric::Metric,
-    proxy::{design::Design, ridge::train_and_score, tune::Tuning},
+    proxy::{
+        design::Design,
+        ridge::{Model, Moments, Scratch, score, train_and_score},
+        tune::{Tuning, tune},
+    },
     seed::Seed,
 };
 
@@ -79,7 +83,8 @@ impl<'a> Judge<'a> {
             .collect()
     }
 
-    /// The choice, ten random selections and the whole pool, on every fold.
+    /// The choice, ten random selections, the whole pool, and the validation rows outside of the fold, on every fold. Advances `monitor`
+    /// by one a training.
     pub(super) fn scores(
         &self,
         chosen: &[RowId],
@@ -93,17 +98,18 @@ impl<'a> Judge<'a> {
             .flatten()
             .collect();
         let metrics = [self.reward_metric, self.report_metric];
-        let score = |rows: &[RowId], tuning: (f64, f64)| {
+        let trained = |rows: &[RowId], tuning: (f64, f64)| {
             let scores = train_and_score(self.train, rows, tuning, &folds, &metrics);
             monitor.advance(1);
             scores
         };
-        let choice = score(chosen, self.at_budget)?;
+        let choice = trained(chosen, self.at_budget)?;
         let random: Vec<Vec<Vec<f64>>> = (0..RANDOM_CONTROLS)
             .into_par_iter()
-            .map(|i| score(&random_rows(pool, tokens, limit, seed.index(i)), self.at_budget))
+            .map(|i| trained(&random_rows(pool, tokens, limit, seed.index(i)), self.at_budget))
             .collect::<Result<_>>()?;
-        let everything = score(pool, self.at_everything)?;
+        let everything = trained(pool, self.at_everything)?;
+        let validation = self.of_validation_rows(&folds, &metrics, seed, monitor)?;
         let scored = |fold: usize, metric: usize| {
             let values: Vec<f64> = random.iter().map(|scores| scores[fold][metric]).collect();
             let (random_mean, random_sd) = mean_and_sd(&values);
@@ -113,6 +119,7 @@ impl<'a> Judge<'a> {
                 random_mean,
                 random_sd,
                 everything: everything[fold][metric],
+                validation: Some(validation[fold][metric]),
             }
         };
         Ok(Scores {
@@ -122,6 +129,35 @@ impl<'a> Judge<'a> {
             test: self.test.map(|_| scored(2, 1)),
             finetuned: None,
         })
+    }
+
+    /// What the probe learns from the validation rows themselves: each fold is scored by one that was trained on those outside of it,
+    /// `result[fold][metric]`. Its strength and temperature are what the reward fold likes best of one that was trained on the confirm
+    /// fold.
+    fn of_validation_rows(
+        &self,
+        folds: &[&Design],
+        metrics: &[Metric],
+        seed: Seed,
+        monitor: &dyn Monitor,
+    ) -> Result<Vec<Vec<f64>>> {
+        let all = |fold: &Design| -> Vec<RowId> { (0..fold.targets.len() as RowId).collect() };
+        let rows = all(self.confirm);
+        let tuning = tune(self.confirm, &rows, rows.len(), self.reward, seed, monitor)?;
+        let temperature = tuning.temperature_for(self.reward_metric);
+        let mut scratch = Scratch::new(self.train.width());
+        let reward = Moments::of(self.reward, &all(self.reward), &mut scratch);
+        let confirm = Moments::of(self.confirm, &rows, &mut scratch);
+        let mut both = reward.clone();
+        both.add(&confirm);
+        folds
+            .iter()
+            .zip([&confirm, &reward, &both])
+            .map(|(fold, others)| {
+                let model = Model::of(others, tuning.ridge, &mut scratch)?;
+                Ok(score(&model, temperature, fold, metrics))
+            })
+            .collect()
     }
 }
 
