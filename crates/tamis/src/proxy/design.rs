@@ -27,7 +27,7 @@ use rayon::prelude::*;
 
 use crate::{
     Error, Fingerprint, Matrix, Result,
-    data::TaskKind,
+    data::{RowId, TaskKind},
     embed::Embedded,
     nn::product::{Layout, product},
     seed::Seed,
@@ -424,6 +424,11 @@ impl Design {
     /// The number of examples.
     pub fn examples(&self) -> usize {
         self.targets.len()
+    }
+
+    /// The numbers of all examples.
+    pub fn all(&self) -> Vec<RowId> {
+        (0..self.examples() as RowId).collect()
     }
 
     /// The number of features.

@@ -74,9 +74,8 @@ pub fn judge_unseen(
                 }
             }
             let mut scratch = Scratch::new(train.width());
-            others.factor(tuning.ridge, &mut scratch)?;
-            let part = train.select(&rows_of(part));
-            Ok(Unseen::of(&others.model(&mut scratch), &part, tuning))
+            let model = Model::of(&others, tuning.ridge, &mut scratch)?;
+            Ok(Unseen::of(&model, &train.select(&rows_of(part)), tuning))
         })
         .collect::<Result<_>>()?;
     let mistaken = judged.iter().map(|part| part.mistaken * part.losses.len() as f64);
@@ -94,8 +93,7 @@ pub fn judge_unseen(
 ///
 /// If the features cannot be factored.
 pub fn judge_by(others: &Design, train: &Design, rows: &[RowId], tuning: &Tuning) -> Result<Unseen> {
-    let all: Vec<RowId> = (0..others.targets.len() as RowId).collect();
-    let model = Model::fit(others, &all, tuning.ridge)?;
+    let model = Model::fit(others, &others.all(), tuning.ridge)?;
     Ok(Unseen::of(&model, &train.select(rows), tuning))
 }
 

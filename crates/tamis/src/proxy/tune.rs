@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::{
     design::{Design, sample},
-    ridge::{Moments, Scratch},
+    ridge::{Model, Moments, Scratch},
 };
 use crate::{
     Error, Monitor, Result,
@@ -134,8 +134,7 @@ fn best_temperature(moments: &[Moments], ridge: f64, fold: &Design) -> Result<(f
     let mut scratch = Scratch::new(fold.width());
     let mut scores = Vec::new();
     for moments in moments {
-        moments.factor(ridge, &mut scratch)?;
-        scores.push(moments.model(&mut scratch).scores(fold));
+        scores.push(Model::of(moments, ridge, &mut scratch)?.scores(fold));
     }
     let metric = Metric::soft(MetricKind::LogLoss);
     let loss = |temperature: f64| {

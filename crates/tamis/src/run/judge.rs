@@ -141,12 +141,11 @@ impl<'a> Judge<'a> {
         seed: Seed,
         monitor: &dyn Monitor,
     ) -> Result<Vec<Vec<f64>>> {
-        let all = |fold: &Design| -> Vec<RowId> { (0..fold.targets.len() as RowId).collect() };
-        let rows = all(self.confirm);
+        let rows = self.confirm.all();
         let tuning = tune(self.confirm, &rows, rows.len(), self.reward, seed, monitor)?;
         let temperature = tuning.temperature_for(self.reward_metric);
         let mut scratch = Scratch::new(self.train.width());
-        let reward = Moments::of(self.reward, &all(self.reward), &mut scratch);
+        let reward = Moments::of(self.reward, &self.reward.all(), &mut scratch);
         let confirm = Moments::of(self.confirm, &rows, &mut scratch);
         let mut both = reward.clone();
         both.add(&confirm);
