@@ -114,7 +114,8 @@ def fine_tuned(arguments, name, seed, folder, *what, epochs=None, files=None):
     metric = "macro_f1" if CASES[name][3] == "macro-f1" else "accuracy"
     by_file = record.get("tests") or {f"{name}/test": record["test"]}
     scores = {test: by_file[f"{test}/test"][metric] for test in tests_of(name)}
-    return {"scores": scores, "seconds": record["train_seconds"]}
+    tuned = {test: by_file[f"{test}/test"].get(f"tuned_{metric}") for test in tests_of(name)}
+    return {"scores": scores, "tuned": tuned, "seconds": record["train_seconds"]}
 
 
 def dtype_of(flags):
@@ -265,6 +266,9 @@ def main():
                 rows[way] = [pool.submit(cell, f"{name}/{way}/{seed}", chosen, flags, embed[way]) for seed in range(arguments.seeds)]
             if arguments.own:
                 too = "--with-validation"
+                if epochs:
+                    rows["everything and validation rows"] = [
+                        pool.submit(cell, f"{name}/everything and validation, {epochs} epochs/0", fine_tuned, too, epochs=epochs)]
                 rows["validation rows alone"] = [pool.submit(cell, f"{name}/alone, {arguments.alone_epochs} epochs/{seed}", alone)
                                                  for seed in range(arguments.seeds)]
                 if CASES[name][2]:
@@ -285,16 +289,27 @@ def main():
 def table(arguments, name, test, rows):
     """The scores on the test rows of one case, and the seconds."""
     print(f"### {name}, {CASES[name][3]} on the test rows of {test}, {arguments.budget} of {arguments.rows} rows\n")
-    print("| trained on | test | above random rows | core-seconds in all |\n|---|---|---|---|")
-    base = [entry["scores"][test] for entry in rows["random rows"]]
-    spread = statistics.stdev(base) if len(base) > 1 else 0.0
+    print("| trained on | test | above random rows | label biases tuned | above random rows | core-seconds in all |\n|---|---|---|---|---|---|")
+
+    def scores_of(entries, kind):
+        return [entry.get(kind, {}).get(test) for entry in entries]
+
     for label, entries in rows.items():
-        scores = [entry["scores"][test] for entry in entries]
-        sd = f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
-        gain = statistics.mean(scores) - statistics.mean(base)
-        above = f"{gain:+.4f}" + (f" ({gain / spread:+.1f} sd)" if spread and label != "random rows" else "")
-        print(f"| {label} | {statistics.mean(scores):.4f}{sd} | {above} | {statistics.mean(e['seconds'] for e in entries):.0f} |")
+        columns = []
+        for kind in ["scores", "tuned"]:
+            scores, random_rows = scores_of(entries, kind), scores_of(rows["random rows"], kind)
+            columns += two_columns(scores, random_rows, label) if None not in scores + random_rows else ["", ""]
+        print(f"| {label} | {' | '.join(columns)} | {statistics.mean(e['seconds'] for e in entries):.0f} |")
     print(flush=True)
+
+
+def two_columns(scores, random_rows, label):
+    """A line's mean and spread, and its difference to random rows, in their standard deviations, too."""
+    sd = f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
+    gain = statistics.mean(scores) - statistics.mean(random_rows)
+    spread = statistics.stdev(random_rows) if len(random_rows) > 1 else 0.0
+    above = f"{gain:+.4f}" + (f" ({gain / spread:+.1f} sd)" if spread and label != "random rows" else "")
+    return [f"{statistics.mean(scores):.4f}{sd}", above]
 
 
 if __name__ == "__main__":

@@ -76,11 +76,34 @@ fn with_validation_rows_the_target_is_that_of_a_file_that_holds_both() {
     fixture.write("both.jsonl", &both);
     fixture.write("keep.toml", "data.leaks = \"keep\"\n");
     let said = succeeds(finetune(&fixture, "flag", &["--with-validation", "--epochs", "1"]));
-    assert!(said.contains("* Trained on"), "{said}");
+    assert!(said.contains("* Trained on") && !said.contains("tuned"), "{said}");
+    let metrics: Value = serde_json::from_str(&fixture.read("flag/metrics.json")).expect("JSON");
+    assert!(metrics["test"]["tuned_macro_f1"].is_null() && metrics["label_biases"].is_null());
     let file = ["--config", "keep.toml", "--train", "both.jsonl", "--epochs", "1"];
     succeeds(finetune(&fixture, "file", &file));
     let model = |out: &str| std::fs::read(fixture.path(&format!("{out}/model.safetensors"))).expect("reads");
     assert!(model("flag") == model("file"), "another model");
+}
+
+#[test]
+fn label_biases_are_those_that_suit_the_validation_rows() {
+    let fixture = Fixture::new();
+    // Test rows that are the validation rows: there tuned biases cannot lose, and after one epoch they gain.
+    fixture.write("same.jsonl", &fixture.read("validation.jsonl"));
+    fixture.write("keep.toml", "data.leaks = \"keep\"\n");
+    let files = ["--train", "train.jsonl", "--validation", "validation.jsonl"];
+    let same = ["--config", "keep.toml", "--test", "same.jsonl", "--epochs", "1"];
+    let said = succeeds(finetune(&fixture, "target", &[&files[..], &same[..]].concat()));
+    assert!(said.contains("\n  test, tuned*"), "{said}");
+    let metrics: Value = serde_json::from_str(&fixture.read("target/metrics.json")).expect("JSON");
+    for metric in ["accuracy", "macro_f1"] {
+        let of = |name: &str| metrics["test"][name].as_f64().expect("a number");
+        let (as_is, tuned) = (of(metric), of(&format!("tuned_{metric}")));
+        assert!(tuned > as_is + 0.01, "{metric}: {as_is}, tuned {tuned}");
+        let labels = metrics["label_biases"][metric].as_object().expect("an object");
+        assert!(labels["refund"].is_f64() && labels.values().any(|bias| bias.as_f64() != Some(0.0)));
+    }
+    assert!(metrics["validation"]["tuned_accuracy"].is_null());
 }
 
 #[test]

@@ -22,13 +22,18 @@
 //!   (`metric/scaling.rs`).
 //!
 //! The last two are unchanged if every p_c is multiplied by a factor of its class and the rows are normalised again.
+//!
+//! Those are for rows that are scored and fitted at once. [`LabelBiases`] are tuned on some rows and applied to others.
 
 mod auc;
+mod biases;
 mod scaling;
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+
+pub use biases::LabelBiases;
 
 use crate::{Error, Matrix, Result};
 

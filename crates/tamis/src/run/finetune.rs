@@ -19,7 +19,7 @@ use crate::{
     budget::{Budget, Limit},
     data::{self, DataSettings, Dataset, RowId, Split, TaskKind},
     finetune::{Beneath, Classifier, Encoded, TrainSettings, Trainer, checkpoint, encode, fit},
-    metric::{Metric, MetricKind},
+    metric::{LabelBiases, Metric, MetricKind},
     model::{
         classifier::{self as model_files, HeadKind, Loaded, Request},
         config::Config,
@@ -111,6 +111,9 @@ pub struct FinetuneRecord {
     /// On each test file alone, by the end of its path, where there are several.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tests: BTreeMap<String, TargetScores>,
+    /// The label biases behind `tuned_accuracy` and `tuned_macro_f1`, which are the metrics' names here: what is added to each label's logit.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub label_biases: BTreeMap<String, BTreeMap<String, f64>>,
     /// Seconds of training steps, over all starts of the run.
     pub train_seconds: f64,
     /// Rows trained on a second.
@@ -143,7 +146,19 @@ pub struct TargetScores {
     pub macro_f1: f64,
     /// The mean negative log probability of the right answer; lower is better.
     pub log_loss: f64,
+    /// The accuracy with the label biases that are best for it on the validation rows; none of those rows themselves, where they were
+    /// trained on, and of questions, whose answers' letters are no labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuned_accuracy: Option<f64>,
+    /// Macro-F1 likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuned_macro_f1: Option<f64>,
 }
+
+/// What label biases are tuned for.
+const TUNED: [MetricKind; 2] = [MetricKind::Accuracy, MetricKind::MacroF1];
+/// Those that are best for each of them.
+type Biases = [LabelBiases; TUNED.len()];
 
 impl TargetScores {
     /// Of a model on these examples.
@@ -159,16 +174,22 @@ impl TargetScores {
         monitor: &dyn Monitor,
     ) -> Result<Self> {
         let probabilities = model.predict(data, examples, beneath, monitor)?;
-        Ok(Self::of_predictions(&probabilities, &data.targets_of(examples)))
+        Ok(Self::of_predictions(&probabilities, &data.targets_of(examples), None))
     }
 
     /// Of a model's probabilities, shape `(examples, answers)`.
-    fn of_predictions(probabilities: &Matrix, targets: &[u32]) -> Self {
+    fn of_predictions(probabilities: &Matrix, targets: &[u32], biases: Option<&Biases>) -> Self {
         let score = |kind| Metric::hard(kind).score(probabilities, targets);
+        let tuned = |kind: usize| {
+            let biased = biases?[kind].apply(probabilities);
+            Some(Metric::hard(TUNED[kind]).score(&biased, targets))
+        };
         Self {
             accuracy: score(MetricKind::Accuracy),
             macro_f1: score(MetricKind::MacroF1),
             log_loss: -score(MetricKind::LogLoss),
+            tuned_accuracy: tuned(0),
+            tuned_macro_f1: tuned(1),
         }
     }
 }
@@ -323,26 +344,28 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
         )
     })?;
     let total = (validation.len() + test.as_ref().map_or(0, Encoded::len)) as u64;
-    let (on_validation, on_test, on_tests) = stages.run("evaluate", Some(total), || {
-        let on_validation = TargetScores::of(
-            &model,
-            &validation,
-            &validation.all(),
-            beneath_validation.as_ref(),
-            monitor,
-        )?;
+    let (biases, on_validation, on_test, on_tests) = stages.run("evaluate", Some(total), || {
+        let probabilities = model.predict(&validation, &validation.all(), beneath_validation.as_ref(), monitor)?;
+        let targets = validation.targets();
+        let on_validation = TargetScores::of_predictions(&probabilities, targets, None);
+        // Rows that were trained on would have them tuned to what is known by heart.
+        let biases = (!settings.with_validation && dataset.task.kind != TaskKind::Choice)
+            .then(|| TUNED.map(|kind| LabelBiases::tune(kind, &probabilities, targets)));
         let (Some(test), Some(split)) = (&test, &dataset.test) else {
-            return Ok((on_validation, None, BTreeMap::new()));
+            return Ok((biases, on_validation, None, BTreeMap::new()));
         };
         let probabilities = model.predict(test, &test.all(), beneath_test.as_ref(), monitor)?;
-        let on = |rows: &[u32]| TargetScores::of_predictions(&probabilities.gather(rows), &test.targets_of(rows));
+        let score = |probabilities: &Matrix, targets: &[u32]| {
+            TargetScores::of_predictions(probabilities, targets, biases.as_ref())
+        };
+        let on = |rows: &[u32]| score(&probabilities.gather(rows), &test.targets_of(rows));
         let files = split.by_file();
         let on_tests = match files.as_slice() {
             [_] => BTreeMap::new(),
             several => several.iter().map(|(name, rows)| (name.clone(), on(rows))).collect(),
         };
-        let on_test = TargetScores::of_predictions(&probabilities, test.targets());
-        Ok((on_validation, Some(on_test), on_tests))
+        let on_test = score(&probabilities, test.targets());
+        Ok((biases, on_validation, Some(on_test), on_tests))
     })?;
     let tokens: usize = rows.iter().map(|&row| train.tokens_of(row)).sum();
     let per_second = |count: usize| count as f64 * f64::from(settings.train.epochs) / seconds.max(1e-9);
@@ -359,6 +382,7 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
         validation: on_validation,
         test: on_test,
         tests: on_tests,
+        label_biases: biases.map_or_else(BTreeMap::new, |biases| by_label(&biases, &dataset.task.labels)),
         train_seconds: seconds,
         rows_per_second: per_second(rows.len()),
         tokens_per_second: per_second(tokens),
@@ -371,6 +395,13 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path, "remove")(error)),
         _ => Ok(record),
     }
+}
+
+/// Each metric's biases by label.
+fn by_label(biases: &Biases, labels: &[String]) -> BTreeMap<String, BTreeMap<String, f64>> {
+    let of = |biases: &LabelBiases| labels.iter().cloned().zip(biases.as_slice().iter().copied()).collect();
+    let named = |(kind, biases): (&MetricKind, &LabelBiases)| (Metric::hard(*kind).to_string(), of(biases));
+    TUNED.iter().zip(biases).map(named).collect()
 }
 
 /// What the head of a model for this data scores.
