@@ -110,8 +110,7 @@ impl Heads {
             // dPᵀ = V dOᵀ, then through dropout and softmax
             products(&mut room.d_shares, head.values, d_out);
             dropout.apply(&mut room.d_shares, 0);
-            let lanes = rows.next_multiple_of(LANES);
-            softmax_columns_backward(&mut room.d_shares, &room.shares, lanes, self.scale());
+            softmax_columns_backward(&mut room.d_shares, &room.shares, lanes(rows), self.scale());
             // dQ = dS K, dK = dSᵀ Q
             let d_shares = by_key(&room.d_shares, rows, keys);
             let mut d_queries = ViewMut::columns(d_queries, rows, hidden, self.columns(index));
@@ -124,13 +123,18 @@ impl Heads {
     /// A head's shares, before dropout.
     fn shares(self, head: Head<'_>, shares: &mut Vec<f32>) {
         products(shares, head.keys, head.queries);
-        softmax_columns(shares, head.queries.rows().next_multiple_of(LANES), self.scale());
+        softmax_columns(shares, lanes(head.queries.rows()), self.scale());
     }
+}
+
+/// The length of a row of shares: so many queries, and what fills up the last lanes.
+fn lanes(queries: usize) -> usize {
+    queries.next_multiple_of(LANES)
 }
 
 /// The product of every row of `keys` with every one of `queries`, as shares lie in [`Room`], and zeros in what is left of the lanes.
 fn products(out: &mut Vec<f32>, keys: View<'_>, queries: View<'_>) {
-    let lanes = queries.rows().next_multiple_of(LANES);
+    let lanes = lanes(queries.rows());
     out.clear();
     out.resize(keys.rows() * lanes, 0.0);
     let mut out = ViewMut::columns(out, keys.rows(), lanes, 0..queries.rows());
@@ -139,7 +143,7 @@ fn products(out: &mut Vec<f32>, keys: View<'_>, queries: View<'_>) {
 
 /// Shares as they lie in [`Room`], without what only fills the lanes: shape `(keys, queries)`.
 fn by_key(shares: &[f32], rows: usize, keys: usize) -> View<'_> {
-    View::new(shares, keys, rows.next_multiple_of(LANES)).columns(0..rows)
+    View::new(shares, keys, lanes(rows)).columns(0..rows)
 }
 
 #[cfg(test)]

@@ -6,6 +6,6 @@ mod table;
 mod verdict;
 
 pub use record::{CellRecord, Failure, Family, MethodRecord, Seconds, StudyRecord, VERSION, break_even};
-pub use statistics::{Gain, Summary, holm, p_value};
+pub use statistics::{Gain, Summary, holm, p_number, p_value};
 pub use table::{EVERYTHING, RANDOM, WHOLE, table};
 pub use verdict::verdict;

@@ -64,11 +64,13 @@ impl Summary {
 
 /// A p-value with as many digits as it deserves: `p = 0.012`, `p < 0.001`.
 pub fn p_value(p: f64) -> String {
-    if p < 0.001 {
-        "p < 0.001".into()
-    } else {
-        format!("p = {p:.3}")
-    }
+    let equal = if p < 0.001 { "" } else { "= " };
+    format!("p {equal}{}", p_number(p))
+}
+
+/// The same in a column of its own: `0.012`, `< 0.001`.
+pub fn p_number(p: f64) -> String {
+    if p < 0.001 { "< 0.001".into() } else { format!("{p:.3}") }
 }
 
 impl Gain {

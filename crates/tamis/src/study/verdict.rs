@@ -31,40 +31,137 @@ pub fn verdict(record: &StudyRecord) -> Vec<String> {
 
 fn of_budget(record: &StudyRecord, budget: &str) -> Option<String> {
     let column = record.main_column();
-    let name = &record.columns[column];
+    let lines = record.at(budget).filter(|line| line.scores.len() > column).collect();
+    let told = Told { lines, column };
     let rows = budget.chars().all(|c| c.is_ascii_digit());
     let at = format!("At {budget}{}", if rows { " rows" } else { "" });
-    let lines: Vec<&MethodRecord> = record.at(budget).filter(|line| line.scores.len() > column).collect();
-    let named = |name: &str| lines.iter().copied().find(|line| line.method == name);
-    let best = |families: &[Family]| {
-        let among = lines.iter().copied().filter(|line| families.contains(&line.family));
-        among.max_by(|a, b| a.scores[CONFIRM].mean.total_cmp(&b.scores[CONFIRM].mean))
-    };
-    let score = |line: &MethodRecord| line.scores[column].mean;
     let failed: usize = record.at(budget).map(|line| line.failed.len()).sum();
     let failures = match failed {
         0 => String::new(),
         1 => " 1 cell failed.".into(),
         _ => format!(" {failed} cells failed."),
     };
-    let Some(random) = named(RANDOM) else {
+    let Some(random) = told.named(RANDOM) else {
         return Some(format!(
             "{at} there are no scores of `{RANDOM}` to compare with: name it among the `--methods`.{failures}"
         ));
     };
-    let Some(chosen) = best(&PICKED) else {
+    let Some(chosen) = told.best(&PICKED) else {
         return (failed > 0).then(|| format!("{at} no method but the controls has scores.{failures}"));
     };
-
+    let (gain, p) = gain_of(chosen, column);
     let mut text = format!(
         "{at}, `{}` is the best method on the confirm fold; on {} it makes {:.4}, random rows {:.4}",
         chosen.method,
-        if column == CONFIRM { "these rows" } else { name },
-        score(chosen),
-        score(random)
+        if column == CONFIRM {
+            "these rows"
+        } else {
+            &record.columns[column]
+        },
+        told.score(chosen),
+        told.score(random)
     );
-    let (gain, p) = gain_of(chosen, column);
-    text += &match p {
+    text += &gained(gain, p, column);
+    text += &told.beside_everything(chosen, p.is_some());
+    if p.is_some() {
+        text += &told.beside_simpler();
+    }
+    let sure = gain > 0.0 && p.is_none_or(|p| p < 0.05);
+    let pays = record.pays_after(chosen).filter(|_| sure);
+    if let Some(n) = pays {
+        let s = if n == 1 { "" } else { "s" };
+        text += &format!(
+            " Choosing with `{}` pays for itself after {n} fine-tune{s}.",
+            chosen.method
+        );
+    }
+    Some(text + &failures)
+}
+
+/// What there is to tell of one budget: its lines, and the column that they are judged by.
+struct Told<'a> {
+    lines: Vec<&'a MethodRecord>,
+    column: usize,
+}
+
+impl<'a> Told<'a> {
+    fn named(&self, name: &str) -> Option<&'a MethodRecord> {
+        self.lines.iter().copied().find(|line| line.method == name)
+    }
+
+    /// The best of these families on the confirm fold.
+    fn best(&self, families: &[Family]) -> Option<&'a MethodRecord> {
+        let among = self
+            .lines
+            .iter()
+            .copied()
+            .filter(|line| families.contains(&line.family));
+        among.max_by(|a, b| a.scores[CONFIRM].mean.total_cmp(&b.scores[CONFIRM].mean))
+    }
+
+    fn score(&self, line: &MethodRecord) -> f64 {
+        line.scores[self.column].mean
+    }
+
+    /// How far one line is ahead of another, and the larger spread of their seeds.
+    fn ahead(&self, line: &MethodRecord, other: &MethodRecord) -> (f64, f64) {
+        let sd = |line: &MethodRecord| line.scores[self.column].sd;
+        (self.score(line) - self.score(other), sd(line).max(sd(other)))
+    }
+
+    /// What everything makes, where it was trained on, and, where there are several seeds, what that says.
+    fn beside_everything(&self, chosen: &MethodRecord, several: bool) -> String {
+        let Some(everything) = self.named(EVERYTHING) else {
+            return String::new();
+        };
+        let (less, spread) = self.ahead(everything, chosen);
+        let says = match several {
+            false => "",
+            true if less > spread => ", which is more",
+            true if less < -spread => ", which is less",
+            true => ", within the seeds' spread",
+        };
+        format!(" Training on everything makes {:.4}{says}.", self.score(everything))
+    }
+
+    /// Whether a rule would do, or a search that learns nothing, where there are agents to compare with.
+    fn beside_simpler(&self) -> String {
+        let (Some(simple), Some(learned)) = (self.best(&[Family::Heuristic]), self.best(&[Family::Agent])) else {
+            return String::new();
+        };
+        let took = learned.seconds.prepare + learned.seconds.choose;
+        let (ahead, spread) = self.ahead(learned, simple);
+        if ahead <= spread {
+            return format!(
+                " A simpler rule would do: `{}` makes {:.4}, the best agent `{}` {:.4} in {took:.0} s.",
+                simple.method,
+                self.score(simple),
+                learned.method,
+                self.score(learned)
+            );
+        }
+        let search = self.best(&[Family::Search]);
+        let also = search.filter(|search| self.score(learned) - self.score(search) <= spread);
+        let also = also.map_or(String::new(), |search| {
+            format!(
+                "; `{}`, which learns nothing, makes {:.4}",
+                search.method,
+                self.score(search)
+            )
+        });
+        format!(
+            " The best agent, `{}`, makes {:.4} in {took:.0} s and beats the best rule without scores, `{}` ({:.4}){also}.",
+            learned.method,
+            self.score(learned),
+            simple.method,
+            self.score(simple)
+        )
+    }
+}
+
+/// What a gain over random rows says.
+fn gained(gain: f64, p: Option<f64>, column: usize) -> String {
+    match p {
         None => "; one seed tells nothing of chance.".to_owned(),
         Some(p) if p >= 0.05 => format!(": no difference that chance would not explain ({}).", tested(p, column)),
         Some(p) if gain > 0.0 => format!(
@@ -72,60 +169,7 @@ fn of_budget(record: &StudyRecord, budget: &str) -> Option<String> {
             tested(p, column)
         ),
         Some(p) => format!(": it LOSES {:.4} ({}); take random rows.", -gain, tested(p, column)),
-    };
-    if let Some(everything) = named(EVERYTHING) {
-        let less = score(everything) - score(chosen);
-        let spread = chosen.scores[column].sd.max(everything.scores[column].sd);
-        text += &format!(" Training on everything makes {:.4}", score(everything));
-        text += match p {
-            None => ".",
-            Some(_) if less > spread => ", which is more.",
-            Some(_) if less < -spread => ", which is less.",
-            Some(_) => ", within the seeds' spread.",
-        };
     }
-    if let (Some(simple), Some(learned), Some(_)) = (best(&[Family::Heuristic]), best(&[Family::Agent]), p) {
-        let ahead = score(learned) - score(simple);
-        let spread = learned.scores[column].sd.max(simple.scores[column].sd);
-        let took = learned.seconds.prepare + learned.seconds.choose;
-        text += &if ahead > spread {
-            let also = best(&[Family::Search]).filter(|search| score(learned) - score(search) <= spread);
-            let also = also.map_or(String::new(), |search| {
-                format!(
-                    "; `{}`, which learns nothing, makes {:.4}",
-                    search.method,
-                    score(search)
-                )
-            });
-            format!(
-                " The best agent, `{}`, makes {:.4} in {took:.0} s and beats the best rule without scores, `{}` ({:.4}){also}.",
-                learned.method,
-                score(learned),
-                simple.method,
-                score(simple)
-            )
-        } else {
-            format!(
-                " A simpler rule would do: `{}` makes {:.4}, the best agent `{}` {:.4} in {took:.0} s.",
-                simple.method,
-                score(simple),
-                learned.method,
-                score(learned)
-            )
-        };
-    }
-    let pays = record
-        .pays_after(chosen)
-        .filter(|_| gain > 0.0 && p.is_none_or(|p| p < 0.05));
-    if let Some(n) = pays {
-        let often = if n == 1 {
-            "1 fine-tune".to_owned()
-        } else {
-            format!("{n} fine-tunes")
-        };
-        text += &format!(" Choosing with `{}` pays for itself after {often}.", chosen.method);
-    }
-    Some(text + &failures)
 }
 
 /// The gain over random rows and its p-value: the adjusted one where the same rows have picked the method.

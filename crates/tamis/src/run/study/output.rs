@@ -4,7 +4,7 @@ use std::{io::Write, path::Path};
 
 use crate::{
     Error, Result,
-    study::{Gain, MethodRecord, StudyRecord, p_value},
+    study::{Gain, MethodRecord, StudyRecord, p_number},
     write::write_whole,
 };
 
@@ -147,7 +147,7 @@ fn row(line: &MethodRecord, columns: usize, judged: usize) -> String {
             adjusted,
         } = gain;
         let p = match (p, adjusted) {
-            (Some(p), Some(adjusted)) => format!("{} ({})", number(*p), number(*adjusted)),
+            (Some(p), Some(adjusted)) => format!("{} ({})", p_number(*p), p_number(*adjusted)),
             _ => String::new(),
         };
         let interval = interval(*low, *high, |value| format!("{value:+.4}"));
@@ -167,9 +167,4 @@ fn interval(low: f64, high: f64, shown: impl Fn(f64) -> String) -> String {
     } else {
         String::new()
     }
-}
-
-/// A p-value in a column of its own.
-fn number(p: f64) -> String {
-    p_value(p).trim_start_matches("p ").trim_start_matches("= ").to_owned()
 }
