@@ -162,8 +162,12 @@ fn summary(record: &FinetuneRecord, settings: &FinetuneSettings) -> String {
     for (file, scores) in &record.tests {
         text += &line(file, scores);
     }
-    let tuned = record.test.map(|test| (test.tuned_accuracy, test.tuned_macro_f1));
-    if let Some((Some(accuracy), Some(macro_f1))) = tuned {
+    if let Some(TargetScores {
+        tuned_accuracy: Some(accuracy),
+        tuned_macro_f1: Some(macro_f1),
+        ..
+    }) = record.test
+    {
         text += &format!("  {:width$} {accuracy:>10.4} {macro_f1:>10.4}\n", "test, tuned*");
         text += "\n* With what, added to each label's logit, is best for either on the validation rows: `label_biases` of metrics.json.\n";
     }

@@ -11,7 +11,7 @@
 //! at no other values, so one walk along these thresholds finds the best `b_c` exactly. Labels take turns until none gains, which for two
 //! labels is the optimum after one turn, for more a local one. Source: Lipton, Elkan & Narayanaswamy, arXiv 1402.1892 (thresholds for F1).
 
-use super::{LEAST_PROBABILITY, MetricKind, check};
+use super::{Counts, MetricKind, check, ln};
 use crate::Matrix;
 
 /// The most turns that each label takes; two or three are the rule.
@@ -78,10 +78,6 @@ impl LabelBiases {
     pub fn as_slice(&self) -> &[f64] {
         &self.0
     }
-}
-
-fn ln(p: f32) -> f64 {
-    f64::from(p).max(LEAST_PROBABILITY).ln()
 }
 
 /// Rows of `ln p + b`, at the biases of the moment.
@@ -173,10 +169,7 @@ impl<'a> Biased<'a> {
 /// A hard score that follows single answers.
 struct Tally {
     kind: MetricKind,
-    /// By label: how often it is given, how often rightly, and how often it is the target.
-    given: Vec<f64>,
-    right: Vec<f64>,
-    present: Vec<f64>,
+    counts: Counts,
     /// The sum over the labels that are a target of the F1 score.
     f1: f64,
     hits: f64,
@@ -196,9 +189,11 @@ impl Tally {
         Self {
             kind,
             most: most as f64,
-            given: vec![0.0; labels],
-            right: vec![0.0; labels],
-            present,
+            counts: Counts {
+                right: vec![0.0; labels],
+                predicted: vec![0.0; labels],
+                present,
+            },
             f1: 0.0,
             hits: 0.0,
         }
@@ -208,15 +203,15 @@ impl Tally {
     fn give(&mut self, label: usize, target: usize, by: f64) {
         let hit = if label == target { by } else { 0.0 };
         self.f1 -= self.f1_of(label);
-        self.given[label] += by;
-        self.right[label] += hit;
+        self.counts.predicted[label] += by;
+        self.counts.right[label] += hit;
         self.f1 += self.f1_of(label);
         self.hits += hit;
     }
 
     fn f1_of(&self, label: usize) -> f64 {
-        if self.present[label] > 0.0 {
-            2.0 * self.right[label] / (self.given[label] + self.present[label])
+        if self.counts.present[label] > 0.0 {
+            self.counts.f1(label)
         } else {
             0.0
         }

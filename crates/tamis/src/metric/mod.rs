@@ -205,7 +205,12 @@ fn score_as_given(kind: MetricKind, soft: bool, probabilities: &Matrix, targets:
 /// If the lengths differ or a target is out of range.
 pub fn row_losses<'a>(probabilities: &'a Matrix, targets: &'a [u32]) -> impl Iterator<Item = f32> + 'a {
     check(probabilities, targets);
-    rows(probabilities, targets).map(|(row, y)| -f64::from(row[y]).max(LEAST_PROBABILITY).ln() as f32)
+    rows(probabilities, targets).map(|(row, y)| -ln(row[y]) as f32)
+}
+
+/// The natural logarithm of a probability, which counts with at least [`LEAST_PROBABILITY`].
+fn ln(p: f32) -> f64 {
+    f64::from(p).max(LEAST_PROBABILITY).ln()
 }
 
 fn check(probabilities: &Matrix, targets: &[u32]) {
@@ -256,10 +261,15 @@ impl Counts {
         self.present.iter().filter(|&&n| n > 0.0).count()
     }
 
+    /// The F1 score of a class that is present.
+    fn f1(&self, c: usize) -> f64 {
+        2.0 * self.right[c] / (self.predicted[c] + self.present[c])
+    }
+
     fn macro_f1(&self) -> f64 {
         let sum: f64 = (0..self.present.len())
             .filter(|&c| self.present[c] > 0.0)
-            .map(|c| 2.0 * self.right[c] / (self.predicted[c] + self.present[c]))
+            .map(|c| self.f1(c))
             .sum();
         sum / self.classes().max(1) as f64
     }

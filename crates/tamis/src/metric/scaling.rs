@@ -20,7 +20,7 @@
 //! 2.4 (posteriors under a shifted prior; they estimate an unknown mix, we know it); Guo et al., arXiv 1706.04599, section 4
 //! (temperature, vector scaling); Nocedal & Wright 2006, section 3.3 (Newton steps with backtracking).
 
-use super::LEAST_PROBABILITY;
+use super::ln;
 use crate::Matrix;
 
 /// The most Newton steps; five to ten are the rule.
@@ -106,7 +106,7 @@ impl Fit {
             let last = row.iter().rposition(|&p| p > 0.0).unwrap_or(0).max(y as usize);
             let start = logs.len();
             let answers = classes.iter().take_while(|&&c| c <= last);
-            logs.extend(answers.map(|&c| f64::from(row[c]).max(LEAST_PROBABILITY).ln()));
+            logs.extend(answers.map(|&c| ln(row[c])));
             let greatest = logs[start..].iter().copied().fold(f64::NEG_INFINITY, f64::max);
             logs[start..].iter_mut().for_each(|log| *log -= greatest);
             starts.push(logs.len());
