@@ -14,6 +14,7 @@ is kept in <out>/cells.json; a second start goes on from there.
 import argparse
 import concurrent.futures
 import json
+import math
 import os
 import pathlib
 import random
@@ -219,6 +220,9 @@ def main():
     parser.add_argument("--max-length", type=int, default=64)
     parser.add_argument("--random-seeds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--random-budget", action="append", type=int, default=[], metavar="ROWS",
+                        help="also train on so many random rows, and say how many of them each line is worth")
+    parser.add_argument("--curve-seeds", type=int, default=2, help="those of each --random-budget")
     parser.add_argument("--way", action="append", metavar="NAME=FLAGS", help="a way to choose, as flags of `tamis select`")
     parser.add_argument("--tamis", type=pathlib.Path, help="the binary; the release build by default")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many cells run side by side")
@@ -226,6 +230,8 @@ def main():
     parser.add_argument("--also", action="append", default=[], choices=CASES,
                         help="with --ladder: a case whose test rows judge too")
     arguments = parser.parse_args()
+    if arguments.random_budget and not arguments.budget.isdigit():
+        parser.error("--random-budget needs a --budget in rows")
     arguments.tamis = arguments.tamis or program()
     arguments.model = arguments.model.resolve()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -264,6 +270,9 @@ def main():
                 rows["everything"] = [pool.submit(cell, f"{base}/everything, {epochs} epochs/0", fine_tuned, epochs=epochs)]
             rows["random rows"] = [pool.submit(cell, f"{base}/random/{seed}", fine_tuned, "--sample", arguments.budget)
                                    for seed in range(arguments.random_seeds)]
+            for budget in sorted(arguments.random_budget, reverse=True):
+                rows[f"{budget} random rows"] = [pool.submit(cell, f"{base}/random, {budget}/{seed}", fine_tuned, "--sample", budget)
+                                                 for seed in range(arguments.curve_seeds)]
             for way, flags in ways.items():
                 rows[way] = [pool.submit(cell, f"{name}/{way}/{seed}", chosen, flags, embed[way]) for seed in range(arguments.seeds)]
             if arguments.own:
@@ -302,7 +311,33 @@ def table(arguments, name, test, rows):
             scores, random_rows = scores_of(entries, kind), scores_of(rows["random rows"], kind)
             columns += two_columns(scores, random_rows, label) if None not in scores + random_rows else ["", ""]
         print(f"| {label} | {' | '.join(columns)} | {statistics.mean(e['seconds'] for e in entries):.0f} |")
+    if arguments.random_budget:
+        print()
+        worth(arguments, test, rows)
     print(flush=True)
+
+
+def worth(arguments, test, rows):
+    """How many random rows teach the target as much as each line does: the fewest, on lines between the means over the logarithm of
+    the number of rows."""
+    mean = {label: statistics.mean(entry["scores"][test] for entry in entries) for label, entries in rows.items()}
+    curve = [(int(arguments.budget), mean.pop("random rows")),
+             *((budget, mean.pop(f"{budget} random rows")) for budget in sorted(arguments.random_budget))]
+    if "everything" in mean:
+        curve.append((arguments.rows, mean.pop("everything")))
+    for label, score in mean.items():
+        print(f"{label}: {rows_worth(curve, score)}")
+
+
+def rows_worth(curve, score):
+    """A score as a number of random rows; `curve` has numbers of rows, ascending, each with its score."""
+    if score <= curve[0][1]:
+        return f"no more than {curve[0][0]} random rows"
+    for (fewer, low), (more, high) in zip(curve, curve[1:]):
+        if score <= high:
+            share = (score - low) / (high - low)
+            return f"about {math.exp(math.log(fewer) + share * math.log(more / fewer)):.0f} random rows"
+    return f"more than {curve[-1][0]} random rows"
 
 
 def two_columns(scores, random_rows, label):

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use tamis::{
     Error, Result,
+    metric::{Metric, MetricKind},
     run::{self, FinetuneRecord, FinetuneSettings, TargetScores},
     seed::Seed,
 };
@@ -69,6 +70,14 @@ pub(crate) struct FinetuneArgs {
     /// The most tokens of a text; longer ones are cut and counted [default: 256]
     #[arg(long, value_name = "TOKENS", help_heading = "Training")]
     max_length: Option<usize>,
+    /// Keep the weights of the epoch that scores best on validation rows by this metric: accuracy, macro-f1 or log-loss
+    /// [default: the last epoch's]
+    #[arg(long, value_name = "METRIC", help_heading = "Training")]
+    keep_best: Option<String>,
+    /// Add to the head the label biases that are best for this metric on the validation rows: accuracy or macro-f1
+    /// [default: none]
+    #[arg(long, value_name = "METRIC", help_heading = "Training")]
+    label_biases: Option<String>,
     /// Replace a head that the model already has
     #[arg(long, help_heading = "Training")]
     new_head: bool,
@@ -105,6 +114,10 @@ impl FinetuneArgs {
                 "for instance `--model sentence-transformers/all-MiniLM-L6-v2`, or the folder of a BERT-family encoder",
             ));
         }
+        let metrics = "accuracy, macro-f1 or log-loss";
+        read_metric(&mut settings.keep_best, "--keep-best", metrics, self.keep_best)?;
+        let metrics = "accuracy or macro-f1";
+        read_metric(&mut settings.label_biases, "--label-biases", metrics, self.label_biases)?;
         settings.new_head |= self.new_head;
         set(&mut settings.train.epochs, self.epochs);
         set(&mut settings.train.batch, self.batch);
@@ -115,6 +128,15 @@ impl FinetuneArgs {
         set(&mut settings.out, self.out);
         Ok(settings)
     }
+}
+
+fn read_metric(target: &mut Option<MetricKind>, flag: &str, expected: &str, given: Option<String>) -> Result<()> {
+    let Some(name) = given else { return Ok(()) };
+    match name.parse() {
+        Ok(metric) => *target = Some(metric),
+        Err(_) => return Err(Error::setting(flag, expected, format!("`{name}`"))),
+    }
+    Ok(())
 }
 
 pub(crate) fn run(args: FinetuneArgs, progress: &Progress) -> anyhow::Result<()> {
@@ -170,6 +192,19 @@ fn summary(record: &FinetuneRecord, settings: &FinetuneSettings) -> String {
     {
         text += &format!("  {:width$} {accuracy:>10.4} {macro_f1:>10.4}\n", "test, tuned*");
         text += "\n* With what, added to each label's logit, is best for either on the validation rows: `label_biases` of metrics.json.\n";
+    }
+    if let (Some(epoch), Some(metric)) = (record.kept_epoch, settings.keep_best) {
+        text += &format!(
+            "\nKept: the weights of epoch {epoch} of {}, the best on validation rows by {}.\n",
+            settings.train.epochs,
+            Metric::hard(metric)
+        );
+    }
+    if let Some(metric) = settings.label_biases {
+        text += &format!(
+            "\nThe head has the label biases that are best for {} on the validation rows, and so have these scores.\n",
+            Metric::hard(metric)
+        );
     }
     if settings.with_validation {
         text += "\n* Trained on: what they score here says nothing.\n";

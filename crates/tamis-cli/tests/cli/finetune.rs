@@ -104,6 +104,81 @@ fn label_biases_are_those_that_suit_the_validation_rows() {
         assert!(labels["refund"].is_f64() && labels.values().any(|bias| bias.as_f64() != Some(0.0)));
     }
     assert!(metrics["validation"]["tuned_accuracy"].is_null());
+
+    // Added to the head they are what transformers loads, and nothing else is another.
+    let more = [&files[..], &same[..], &["--label-biases", "macro-f1"]].concat();
+    let said = succeeds(finetune(&fixture, "biased", &more));
+    assert!(said.contains("biases that are best for macro_f1"), "{said}");
+    let biased: Value = serde_json::from_str(&fixture.read("biased/metrics.json")).expect("JSON");
+    assert_eq!(biased["test"]["macro_f1"], metrics["test"]["tuned_macro_f1"]);
+    assert_eq!(biased["test"]["tuned_macro_f1"], metrics["test"]["tuned_macro_f1"]);
+    assert_eq!(biased["validation"]["macro_f1"], biased["test"]["macro_f1"]);
+    let weights = |out: &str| std::fs::read(fixture.path(&format!("{out}/model.safetensors"))).expect("reads");
+    let (before, after) = (weights("target"), weights("biased"));
+    let of = |file| safetensors::SafeTensors::deserialize(file).expect("tensors");
+    let (before, after) = (of(&before), of(&after));
+    for name in before.names() {
+        let numbers = |tensors: &safetensors::SafeTensors<'_>| -> Vec<f32> {
+            let tensor = tensors.tensor(name).expect("is there");
+            let bytes = tensor.data().chunks_exact(4);
+            bytes.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+        };
+        let (before, after) = (numbers(&before), numbers(&after));
+        if name == "classifier.bias" {
+            let biases = metrics["label_biases"]["macro_f1"].as_object().expect("labels");
+            assert_eq!(biases.len(), before.len());
+            for ((label, bias), (a, b)) in biases.iter().zip(before.iter().zip(&after)) {
+                let bias = bias.as_f64().expect("a number");
+                assert!((f64::from(b - a) - bias).abs() < 1e-6, "{label}: {a}, {b}, {bias}");
+            }
+        } else {
+            assert!(before == after, "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_best_epoch_is_kept() {
+    let fixture = Fixture::new();
+    // Validation rows whose labels are another's: the more is learned, the worse.
+    let text = fixture.read("validation.jsonl");
+    let rows: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let shifted = rows.iter().zip(rows.iter().skip(1)).map(|(row, next)| {
+        let mut row = row.clone();
+        row["label"] = next["label"].clone();
+        row.to_string()
+    });
+    fixture.write("shifted.jsonl", &shifted.collect::<Vec<_>>().join("\n"));
+    let more = [
+        "--train",
+        "train.jsonl",
+        "--validation",
+        "shifted.jsonl",
+        "--epochs",
+        "6",
+        "--keep-best",
+        "log-loss",
+    ];
+    let said = succeeds(finetune(&fixture, "target", &more));
+    let metrics: Value = serde_json::from_str(&fixture.read("target/metrics.json")).expect("JSON");
+    let epochs = metrics["epochs"].as_array().expect("epochs");
+    let loss = |i: usize| epochs[i]["validation"]["log_loss"].as_f64().expect("a number");
+    let best = (0..6).min_by(|&a, &b| loss(a).total_cmp(&loss(b))).expect("epochs");
+    assert!(best < 5, "the last epoch is the best: the test proves nothing");
+    assert_eq!(metrics["kept_epoch"], best + 1);
+    assert!(
+        said.contains(&format!(
+            "epoch {} of 6, the best on validation rows by log_loss",
+            best + 1
+        )),
+        "{said}"
+    );
+    // All validation rows were scored after each epoch, and the model that is written is the one that had the score.
+    assert_eq!(metrics["validation"], epochs[best]["validation"]);
+    assert!(!exists(&fixture, "target/best.safetensors"));
 }
 
 #[test]
@@ -134,7 +209,7 @@ fn several_test_files_are_scored_together_and_each_alone() {
 #[test]
 fn one_seed_gives_one_model_whatever_the_threads_and_however_often_it_was_stopped() {
     let fixture = Fixture::new();
-    let epochs = ["--epochs", "40"];
+    let epochs = ["--epochs", "40", "--keep-best", "log-loss"];
     succeeds(finetune(&fixture, "one", &[&epochs[..], &["--threads", "1"]].concat()));
     succeeds(finetune(&fixture, "two", &[&epochs[..], &["--threads", "2"]].concat()));
     let model = |out: &str| std::fs::read(fixture.path(&format!("{out}/model.safetensors"))).expect("reads");
@@ -163,7 +238,19 @@ fn one_seed_gives_one_model_whatever_the_threads_and_however_often_it_was_stoppe
     );
     succeeds(finetune(&fixture, "stopped", &epochs));
     assert!(model("one") == model("stopped"), "going on gave another model");
-    assert!(!exists(&fixture, "stopped/checkpoint.safetensors"));
+    let metrics =
+        |out: &str| -> Value { serde_json::from_str(&fixture.read(&format!("{out}/metrics.json"))).expect("JSON") };
+    let (one, stopped) = (metrics("one"), metrics("stopped"));
+    assert_eq!(one["epochs"], stopped["epochs"]);
+    assert!(
+        one["kept_epoch"].as_u64().is_some_and(|epoch| epoch < 40),
+        "{}",
+        one["kept_epoch"]
+    );
+    assert_eq!(one["kept_epoch"], stopped["kept_epoch"]);
+    for file in ["checkpoint", "best"] {
+        assert!(!exists(&fixture, &format!("stopped/{file}.safetensors")), "{file}");
+    }
 }
 
 #[test]
@@ -345,6 +432,9 @@ fn what_cannot_be_fine_tuned_says_why() {
         ("c", &["--epochs", "0"]),
         ("d", &["--rate", "-1"]),
         ("e", &["--selection", "nowhere"]),
+        ("g", &["--keep-best", "f1"]),
+        ("h", &["--label-biases", "log-loss"]),
+        ("i", &["--keep-best", "accuracy", "--with-validation"]),
     ] {
         complaints.push(complains(&fixture, finetune(&fixture, out, more), 2));
     }

@@ -1,0 +1,92 @@
+//! The rows that a `select` run chose, read back from its record.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+use crate::{
+    Error, Place, Result,
+    data::{DataSettings, Dataset, RowId},
+    run::folder,
+};
+
+/// What of a `selection.json` says which rows were chosen.
+#[derive(Deserialize)]
+struct Selected {
+    rows: Vec<SelectedRow>,
+}
+
+#[derive(Deserialize)]
+struct SelectedRow {
+    file: PathBuf,
+    row: u64,
+}
+
+/// The data settings of a `select` run, so that its target can be trained without naming the files again.
+///
+/// # Errors
+///
+/// If the folder holds no finished run.
+pub fn selection_data(run: &Path) -> Result<DataSettings> {
+    #[derive(Deserialize)]
+    struct Settings {
+        data: DataSettings,
+    }
+    #[derive(Deserialize)]
+    struct Record {
+        settings: Settings,
+    }
+    Ok(
+        folder::read_json::<Record>(&run.join("selection.json"), "the record of a finished selection")?
+            .settings
+            .data,
+    )
+}
+
+/// The rows that a `select` run chose, found in the training files by file and line.
+pub(super) fn chosen_rows(run: &Path, dataset: &Dataset) -> Result<Vec<RowId>> {
+    let path = run.join("selection.json");
+    let selected: Selected = folder::read_json(&path, "the record of a finished selection")?;
+    let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let files: Vec<PathBuf> = dataset.train.files.iter().map(|file| whole(&file.path)).collect();
+    let place_of: HashMap<(u32, u64), RowId> = dataset
+        .train
+        .examples
+        .iter()
+        .zip(0..)
+        .map(|(example, row)| ((example.origin.file, example.origin.line), row))
+        .collect();
+    let mut names: HashMap<PathBuf, u32> = HashMap::new();
+    let mut rows = Vec::with_capacity(selected.rows.len());
+    for chosen in &selected.rows {
+        let missing = |expected: &str, found: String| {
+            Error::data(Place::file(&path), expected, found)
+                .with_hint("give the training files that the selection was made from with `--train`")
+        };
+        let file = if let Some(&file) = names.get(&chosen.file) {
+            file
+        } else {
+            let name = whole(&chosen.file);
+            let found = || format!("a row of {}", chosen.file.display());
+            let place = files.iter().position(|file| *file == name);
+            let file = place.ok_or_else(|| missing("rows of the training files", found()))? as u32;
+            names.insert(chosen.file.clone(), file);
+            file
+        };
+        let row = place_of.get(&(file, chosen.row)).ok_or_else(|| {
+            missing(
+                "rows that the training files have",
+                format!("line {} of {}", chosen.row, chosen.file.display()),
+            )
+        })?;
+        rows.push(*row);
+    }
+    if rows.is_empty() {
+        return Err(Error::data(Place::file(&path), "at least one chosen row", "none"));
+    }
+    debug_assert_eq!(rows.iter().collect::<HashSet<_>>().len(), rows.len());
+    Ok(rows)
+}

@@ -1,0 +1,36 @@
+//! Whether a pass of training fits in memory, told before it starts.
+
+use crate::{
+    Error, Result,
+    finetune::{Classifier, Encoded, TrainSettings},
+    run::stages::bytes_in,
+};
+
+/// Says before it starts that a pass will not fit in memory, rather than being killed in the middle.
+pub(in crate::run) fn check_memory(model: &Classifier, train: &Encoded, settings: &TrainSettings) -> Result<()> {
+    let longest = train.longest();
+    let tokens = settings.pass_tokens.min(longest * settings.batch).max(longest);
+    let needed = model.training_bytes(tokens, settings.freeze) as u64;
+    let Some(free) = free_bytes() else { return Ok(()) };
+    if needed <= free {
+        return Ok(());
+    }
+    let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
+    Err(Error::setting(
+        "finetune.pass_tokens",
+        format!("passes that fit in the {} of free memory", gigabytes(free)),
+        format!("passes of {tokens} tokens, which take about {}", gigabytes(needed)),
+    )
+    .with_hint(
+        "cut long texts with `--max-length`, take fewer tokens a pass (`pass_tokens` in the settings file), or freeze layers with `--freeze`",
+    ))
+}
+
+/// Memory that the process may still take, from Linux's own account and its control group's limit.
+fn free_bytes() -> Option<u64> {
+    let available = bytes_in("/proc/meminfo", "MemAvailable:")?;
+    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let group = number("/sys/fs/cgroup/memory.max")
+        .map(|most| most.saturating_sub(number("/sys/fs/cgroup/memory.current").unwrap_or(0)));
+    Some(available.min(group.unwrap_or(u64::MAX)))
+}
