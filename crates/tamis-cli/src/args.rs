@@ -204,8 +204,8 @@ impl SelectArgs {
         read_into(&mut settings.dqn.network, self.network.clone())?;
         read_into(&mut settings.ppo.network, self.network)?;
         read_into(&mut settings.proxy, self.proxy)?;
-        read_some(&mut settings.adapt, self.adapt)?;
-        read_some(&mut settings.judge, self.judge)?;
+        read_some(&mut settings.adapt, "--adapt", self.adapt)?;
+        read_some(&mut settings.judge, "--judge", self.judge)?;
         set(&mut settings.finalists, self.finalists);
         settings.model = self.model.or(settings.model);
         set(&mut settings.out, self.out);
@@ -268,7 +268,7 @@ pub(crate) fn lay_over(
             .map(|field| role_and_name(field))
             .collect::<Result<BTreeMap<_, _>>>()?;
     }
-    read_some(&mut data.task, task)
+    read_some(&mut data.task, "--task", task)
 }
 
 pub(crate) fn set<T>(target: &mut T, flag: Option<T>) {
@@ -282,8 +282,14 @@ fn read_into<T: std::str::FromStr<Err = Error>>(target: &mut T, flag: Option<Str
     Ok(())
 }
 
-pub(crate) fn read_some<T: std::str::FromStr<Err = Error>>(target: &mut Option<T>, flag: Option<String>) -> Result<()> {
-    set(target, flag.map(|text| text.parse().map(Some)).transpose()?);
+/// The same for a setting that may be left out; what is wrong with it is said of the flag.
+pub(crate) fn read_some<T: std::str::FromStr<Err = Error>>(
+    target: &mut Option<T>,
+    flag: &str,
+    given: Option<String>,
+) -> Result<()> {
+    let read = given.map(|text| text.parse().map(Some)).transpose();
+    set(target, read.map_err(|error: Error| error.of_setting(flag))?);
     Ok(())
 }
 

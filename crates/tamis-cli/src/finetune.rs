@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use tamis::{
     Error, Result,
-    metric::{Metric, MetricKind},
+    metric::Metric,
     run::{self, FinetuneRecord, FinetuneSettings, TargetScores},
     seed::Seed,
 };
@@ -106,7 +106,7 @@ impl FinetuneArgs {
             &self.field,
             self.task,
         )?;
-        args::read_some(&mut settings.sample, self.sample)?;
+        args::read_some(&mut settings.sample, "--sample", self.sample)?;
         settings.with_validation |= self.with_validation;
         set(&mut settings.model, self.model);
         if settings.model.is_empty() {
@@ -114,10 +114,8 @@ impl FinetuneArgs {
                 "for instance `--model sentence-transformers/all-MiniLM-L6-v2`, or the folder of a BERT-family encoder",
             ));
         }
-        let metrics = "accuracy, macro-f1 or log-loss";
-        read_metric(&mut settings.keep_best, "--keep-best", metrics, self.keep_best)?;
-        let metrics = "accuracy or macro-f1";
-        read_metric(&mut settings.label_biases, "--label-biases", metrics, self.label_biases)?;
+        args::read_some(&mut settings.keep_best, "--keep-best", self.keep_best)?;
+        args::read_some(&mut settings.label_biases, "--label-biases", self.label_biases)?;
         settings.new_head |= self.new_head;
         set(&mut settings.train.epochs, self.epochs);
         set(&mut settings.train.batch, self.batch);
@@ -128,15 +126,6 @@ impl FinetuneArgs {
         set(&mut settings.out, self.out);
         Ok(settings)
     }
-}
-
-fn read_metric(target: &mut Option<MetricKind>, flag: &str, expected: &str, given: Option<String>) -> Result<()> {
-    let Some(name) = given else { return Ok(()) };
-    match name.parse() {
-        Ok(metric) => *target = Some(metric),
-        Err(_) => return Err(Error::setting(flag, expected, format!("`{name}`"))),
-    }
-    Ok(())
 }
 
 pub(crate) fn run(args: FinetuneArgs, progress: &Progress) -> anyhow::Result<()> {

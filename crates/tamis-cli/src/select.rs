@@ -20,11 +20,18 @@ pub(crate) fn select(settings: &SelectSettings, progress: &Progress) -> anyhow::
     Ok(record)
 }
 
+/// More than any machine has, and few enough that starting them is no harm.
+const MOST_THREADS: usize = 1024;
+
 /// Sets the number of threads for the whole process; without a number rayon's own rule holds (RAYON_NUM_THREADS, else all).
 pub(crate) fn use_threads(threads: Option<usize>) -> Result<(), Error> {
     match threads {
         None => Ok(()),
-        Some(0) => Err(Error::setting("--threads", "a number above 0", "0")),
+        Some(threads) if !(1..=MOST_THREADS).contains(&threads) => Err(Error::setting(
+            "--threads",
+            format!("a number from 1 to {MOST_THREADS}"),
+            threads.to_string(),
+        )),
         Some(threads) => rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build_global()

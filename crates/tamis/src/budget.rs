@@ -49,9 +49,7 @@ impl Budget {
                 format!("at most the {have} {unit} of the pool"),
                 format!("`{self}`"),
             )
-            .with_hint(
-                "a budget is a share of the training rows, as in `--budget 5%`, or a number of rows or tokens",
-            ));
+            .with_hint("a budget is a share of the training rows, such as `5%`, or a number of rows or tokens"));
         }
         Ok(limit)
     }

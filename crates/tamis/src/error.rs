@@ -191,6 +191,15 @@ impl Error {
         }
     }
 
+    /// The same error of another setting, whose value is read as that one's is; errors that name no setting stay as they are.
+    #[must_use]
+    pub fn of_setting(mut self, setting: &str) -> Self {
+        if let Self::Setting { name, .. } = &mut self {
+            setting.clone_into(name);
+        }
+        self
+    }
+
     /// The same error with a remedy; errors whose remedy is fixed stay as they are.
     #[must_use]
     pub fn with_hint(mut self, text: impl Into<String>) -> Self {

@@ -53,6 +53,16 @@ fn the_target_is_trained_on_a_selection_and_written_as_transformers_reads_it() {
     for file in ["model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
         assert!(exists(&fixture, &format!("target/{file}")), "{file}");
     }
+    // Another choice in the same folder is another run.
+    let record = fixture.read("run/selection.json");
+    let mut other: Value = serde_json::from_str(&record).expect("JSON");
+    other["rows"].as_array_mut().expect("rows").pop();
+    fixture.write("run/selection.json", &other.to_string());
+    let more = ["--selection", "run", "--epochs", "2"];
+    let said = complains(&fixture, finetune(&fixture, "target", &more), 2);
+    assert!(said.contains("of the selection"), "{said}");
+    fixture.write("run/selection.json", &record);
+    succeeds(finetune(&fixture, "target", &more));
     // What was trained can be trained on, head and all.
     let mut again = fixture.tamis();
     again.args([
@@ -435,6 +445,8 @@ fn what_cannot_be_fine_tuned_says_why() {
         ("g", &["--keep-best", "f1"]),
         ("h", &["--label-biases", "log-loss"]),
         ("i", &["--keep-best", "accuracy", "--with-validation"]),
+        ("j", &["--sample", "100000"]),
+        ("k", &["--sample", "some"]),
     ] {
         complaints.push(complains(&fixture, finetune(&fixture, out, more), 2));
     }

@@ -354,6 +354,13 @@ pub(super) mod tests {
         assert!(accuracy > 0.9, "{accuracy}");
         let (three, _) = trained(&settings(), 3);
         assert!(one == three, "another number of threads gave other weights");
+        // Batches of more rows than a norm or a dropout has in one block.
+        let large = TrainSettings {
+            batch: 32,
+            epochs: 2,
+            ..settings()
+        };
+        assert!(trained(&large, 1) == trained(&large, 3), "in large batches");
         // in passes of a few tokens: the same sums in another order
         let small = TrainSettings {
             pass_tokens: 12,

@@ -54,7 +54,7 @@ pub(crate) fn read(path: &Path, bytes: &[u8], dtype: &str) -> Result<Vec<f32>> {
         "bf16" => Ok(pairs().map(|bits| half(bits, 8)).collect()),
         other => Err(Error::data(
             Place::file(path),
-            "numbers of type float16, float32 or float64",
+            "numbers of type float16, bfloat16, float32 or float64",
             other.to_owned(),
         )),
     }

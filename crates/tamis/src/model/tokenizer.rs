@@ -71,6 +71,15 @@ impl TextTokenizer {
                 "{special} special tokens around a pair of texts, in sequences of at most {longest} tokens"
             )));
         }
+        // What is put around texts has numbers of its own, whatever the vocabulary says.
+        let around = [tokenizer.one("")?, tokenizer.pair("", "")?];
+        if let Some(id) = around.iter().flat_map(|texts| &texts.tokens).max()
+            && *id as usize >= vocabulary
+        {
+            return Err(misfit(format!(
+                "a special token with number {id}, and the model knows {vocabulary} tokens"
+            )));
+        }
         Ok(tokenizer)
     }
 
@@ -253,6 +262,18 @@ pub(super) mod tests {
                 "{first}, {second} in {room}"
             );
         }
+    }
+
+    #[test]
+    fn a_special_token_that_the_model_does_not_know_is_refused() {
+        let json = tokenizer_json().replace(r#""ids":[3]"#, r#""ids":[102]"#);
+        let error =
+            TextTokenizer::read(Path::new("t.json"), json.as_bytes(), &tiny(20, 16), 8).expect_err("is refused");
+        assert_eq!(
+            error.to_string(),
+            "t.json: expected a tokenizer that fits the model, found a special token with number 102, and the model knows 20 \
+             tokens"
+        );
     }
 
     #[test]

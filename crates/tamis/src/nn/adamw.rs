@@ -301,6 +301,32 @@ mod tests {
     }
 
     #[test]
+    fn a_parameter_of_several_chunks_moves_as_each_of_its_numbers_does() {
+        let many = 2 * CHUNK + 5;
+        let start: Vec<f32> = (0..many).map(|i| (i as f32).sin()).collect();
+        let slope: Vec<f32> = (0..many).map(|i| (i as f32).cos() + 1.5).collect();
+        for threads in [1, 3] {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .expect("a pool");
+            let (mut values, mut gradient) = (start.clone(), slope.clone());
+            let norm = pool.install(|| {
+                let norm = global_norm(std::iter::once(gradient.as_slice()));
+                once(&mut AdamW::new(0.1), 0.1, &mut values, &mut gradient, true);
+                norm
+            });
+            let squares: f64 = slope.iter().map(|&g| f64::from(g).powi(2)).sum();
+            assert!((norm - squares.sqrt()).abs() < 1e-4 * norm, "{norm}");
+            assert!(gradient.iter().all(|&g| g == 0.0));
+            // After one step both moments are what the gradient says: p = 0.99 p - 0.1 g / |g|, and all slopes are positive.
+            for (after, before) in values.iter().zip(&start) {
+                assert!((after - (0.99 * before - 0.1)).abs() < 1e-5, "{before} became {after}");
+            }
+        }
+    }
+
+    #[test]
     fn moments_of_a_parameter_without_gradients_end_at_zero() {
         let mut optimiser = AdamW::new(0.0);
         let (mut value, mut at_rest) = ([1.0], f32::NAN);

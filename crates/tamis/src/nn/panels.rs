@@ -110,6 +110,12 @@ impl Panels {
     ///
     /// As [`Panels::multiply`].
     pub fn multiply_in_parallel(&self, x: &[f32], begin: Begin<'_>, out: &mut [f32]) {
+        assert_eq!(
+            out.len() * self.depth,
+            x.len() * self.columns,
+            "rows of length {}",
+            self.depth
+        );
         let rows = share(x.len() / self.depth);
         out.par_chunks_mut(rows * self.columns)
             .zip(x.par_chunks(rows * self.depth))

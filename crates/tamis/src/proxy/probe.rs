@@ -132,16 +132,6 @@ impl Probe {
         })
     }
 
-    /// The fold that is scored.
-    pub fn fold(&self) -> &Design {
-        &self.fold
-    }
-
-    /// The settings in use.
-    pub fn settings(&self) -> &ProbeSettings {
-        &self.settings
-    }
-
     fn lease(&self) -> Room {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
         spare.unwrap_or_else(|| {
@@ -563,7 +553,7 @@ mod tests {
     #[test]
     fn settings_out_of_range_are_refused() {
         let design = Arc::new(random_design(5, 3, 1));
-        let settings = *probe_with("accuracy", 0).settings();
+        let settings = probe_with("accuracy", 0).settings;
         for settings in [
             ProbeSettings { ridge: 0.0, ..settings },
             ProbeSettings {

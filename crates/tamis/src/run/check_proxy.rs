@@ -145,6 +145,7 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
         return Err(Error::setting("--states", "a number above 0", "0"));
     }
     let target = Target::load(&select, &dataset)?;
+    target.check_side_by_side(&select)?;
     let mut ledger = folder::open(&select, &dataset.fingerprint)?;
     // Selections are made of what the embedder says; adapted features are a rung of their own.
     let embedder = SelectSettings {
@@ -248,11 +249,11 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
     let asked = Fingerprint::of([asked.as_ref(), &judged]);
     let mut scored = stages.run("target", Some(selections.len() as u64), || {
         let known = (&mut ledger, &asked);
-        // The scores on the reward fold, the seconds of predicting the judged rows, and the probabilities there.
+        // The scores on the reward fold, the core-seconds of predicting the judged rows, and the probabilities there.
         trained_on_each(&whole, &selections, known, monitor, &|model| {
             let began = Instant::now();
             let probabilities = model.predict(judge_data, &judge_rows, None, &Silent)?;
-            let seconds = began.elapsed().as_secs_f64();
+            let seconds = began.elapsed().as_secs_f64() * rayon::current_num_threads() as f64;
             let mut numbers = whole.scores(model, &metrics)?;
             numbers.push(seconds);
             numbers.extend(probabilities.as_slice().iter().copied().map(f64::from));

@@ -14,6 +14,7 @@ mod map;
 mod prepare;
 mod proxy_verdict;
 mod settings;
+mod side_by_side;
 mod stages;
 mod study;
 mod target;

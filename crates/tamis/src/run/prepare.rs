@@ -49,6 +49,10 @@ pub(super) fn read(
 /// What can be told from the number of rows alone is told before they are embedded.
 fn check_against_pool(settings: &SelectSettings, rows: usize) -> Result<()> {
     settings.budget.resolve(rows as u64, u64::MAX)?;
+    if let Some(share) = settings.adapt {
+        let limit = share.resolve(rows as u64, u64::MAX);
+        limit.map_err(|error| error.of_setting("--adapt"))?;
+    }
     match settings.clusters {
         Some(clusters) if clusters > rows => Err(Error::setting(
             "--clusters",

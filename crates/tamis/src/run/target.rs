@@ -1,17 +1,13 @@
 //! What `select` needs of a model that can be fine-tuned: adapted features for the probe, the dear proxy, the dear judge.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
-};
-
-use rayon::prelude::*;
+use std::{sync::Arc, time::Instant};
 
 use super::{
     finetune::{check_freeze, check_memory, head_kind},
     judge::{limit_of, random_rows},
     record::Finetuned,
     settings::{ProxyKind, SelectSettings},
+    side_by_side::side_by_side,
     stages::Stages,
     vectors,
 };
@@ -20,7 +16,7 @@ use crate::{
     budget::{Budget, Limit},
     data::{Dataset, RowId, Split},
     embed::Embedded,
-    finetune::{Classifier, Encoded, Trainer, encode, fit},
+    finetune::{Classifier, Encoded, TrainSettings, Trainer, encode, fit},
     fingerprint::first_half,
     folds::Folds,
     ledger::{Key, Ledger},
@@ -58,7 +54,20 @@ impl Target {
     /// The target, where anything in the run is fine-tuned.
     pub(super) fn of(settings: &SelectSettings, dataset: &Dataset, stages: &mut Stages<'_>) -> Result<Option<Self>> {
         let load = || stages.run("tokenize", None, || Self::load(settings, dataset));
-        settings.finetunes().then(load).transpose()
+        let target = settings.finetunes().then(load).transpose()?;
+        match &target {
+            Some(target) if [settings.proxy, settings.judge()].contains(&ProxyKind::Finetune) => {
+                target.check_side_by_side(settings)?;
+            }
+            _ => {}
+        }
+        Ok(target)
+    }
+
+    /// Says that memory is too small for training a copy of the model on every thread at once, if it is.
+    pub(super) fn check_side_by_side(&self, settings: &SelectSettings) -> Result<()> {
+        let at_once = rayon::current_num_threads();
+        check_memory(&self.model, &self.train, &settings.finetune.train, at_once)
     }
 
     /// Loads the model and tokenizes the data.
@@ -88,7 +97,9 @@ impl Target {
         check_freeze(settings.finetune.train.freeze, model.encoder.layers.len())?;
         let of = |split: &Split| encode(&split.examples, &dataset.task, &loaded.tokenizer);
         let train = of(&dataset.train)?;
-        check_memory(&model, &train, &settings.finetune.train)?;
+        if settings.adapt.is_some() {
+            check_memory(&model, &train, &whole(&settings.finetune.train), 1)?;
+        }
         Ok(Self {
             model,
             fingerprint: Fingerprint::of([
@@ -119,10 +130,7 @@ impl Target {
     /// Fine-tunes a copy of the model on a few random rows of the pool. Advances `monitor` by one a step.
     fn adapt(&self, settings: &SelectSettings, rows: &[RowId], monitor: &dyn Monitor) -> Result<Classifier> {
         let mut model = self.model.clone();
-        // A frozen adaptation would leave the features as they are.
-        let mut train = settings.finetune.train.clone();
-        train.freeze = None;
-        let mut trainer = Trainer::new(&model, &train);
+        let mut trainer = Trainer::new(&model, &whole(&settings.finetune.train));
         let seed = settings.seed.derive("adapt");
         fit(
             &mut model,
@@ -225,9 +233,9 @@ impl Target {
     }
 }
 
-/// What `answer` says of the proxy's model, trained on each of these selections from the base, each with its seed, and the seconds of
-/// each on its core. What the ledger has under `question`, which tells what is answered, is not paid for again. Advances `monitor` by
-/// one a selection.
+/// What `answer` says of the proxy's model, trained on each of these selections from the base, each with its seed, and the core-seconds
+/// of each. What the ledger has under `question`, which tells what is answered, is not paid for again. Advances `monitor` by one a
+/// selection.
 pub(super) fn trained_on_each(
     proxy: &FinetuneProxy,
     selections: &[(&[RowId], Seed)],
@@ -235,27 +243,28 @@ pub(super) fn trained_on_each(
     monitor: &dyn Monitor,
     answer: &(dyn Fn(&Classifier) -> Result<Vec<f64>> + Sync),
 ) -> Result<Vec<(Vec<f64>, f64)>> {
-    let ledger = Mutex::new(ledger);
-    let lock = || ledger.lock().unwrap_or_else(PoisonError::into_inner);
-    selections
-        .par_iter()
-        .with_max_len(1)
-        .map(|&(rows, seed)| {
-            let key = answer_key(proxy, question, rows, seed);
-            let known = lock().answer(&key)?;
-            let answered = if let Some(answered) = known {
-                answered
-            } else {
-                let began = Instant::now();
-                let numbers = answer(&proxy.cold(rows, seed, monitor)?)?;
-                let seconds = began.elapsed().as_secs_f64();
-                lock().record_answer(&key, &numbers, seconds)?;
-                (numbers, seconds)
-            };
-            monitor.advance(1);
-            Ok(answered)
-        })
-        .collect()
+    let keys: Vec<Key> = selections
+        .iter()
+        .map(|&(rows, seed)| answer_key(proxy, question, rows, seed))
+        .collect();
+    let mut answers = keys.iter().map(|key| ledger.answer(key)).collect::<Result<Vec<_>>>()?;
+    let missing: Vec<usize> = (0..answers.len()).filter(|&i| answers[i].is_none()).collect();
+    monitor.advance((answers.len() - missing.len()) as u64);
+    // Where there are more cores than models to train, several train one.
+    let threads = (rayon::current_num_threads() / missing.len().max(1)).max(1);
+    let train = |&i: &usize| {
+        let (began, (rows, seed)) = (Instant::now(), selections[i]);
+        let numbers = answer(&proxy.cold(rows, seed, monitor)?)?;
+        Ok((numbers, began.elapsed().as_secs_f64() * threads as f64))
+    };
+    side_by_side(missing, threads, monitor, &train, &mut |i, answered: Result<_>| {
+        let (numbers, seconds) = answered?;
+        ledger.record_answer(&keys[i], &numbers, seconds)?;
+        answers[i] = Some((numbers, seconds));
+        monitor.advance(1);
+        Ok(())
+    })?;
+    Ok(answers.into_iter().flatten().collect())
 }
 
 fn answer_key(proxy: &FinetuneProxy, question: &Fingerprint, rows: &[RowId], seed: Seed) -> Key {
@@ -313,6 +322,14 @@ pub(super) fn judge(
     ))
 }
 
+/// How features are adapted: as the settings say, but with nothing frozen, which would leave them as they are.
+fn whole(settings: &TrainSettings) -> TrainSettings {
+    TrainSettings {
+        freeze: None,
+        ..settings.clone()
+    }
+}
+
 /// The rows on which the features are adapted: so much of the pool, drawn from what is not doubted.
 pub(super) fn adapt_rows(
     share: Budget,
@@ -320,7 +337,7 @@ pub(super) fn adapt_rows(
     doubted: &[bool],
     seed: Seed,
 ) -> Result<Vec<RowId>> {
-    let limit = limit_of(share, tokens)?;
+    let limit = limit_of(share, tokens).map_err(|error| error.of_setting("--adapt"))?;
     let (rows, tokens): (Vec<RowId>, Vec<u32>) = (0..doubted.len())
         .filter(|&i| !doubted[i])
         .map(|i| (pool[i], tokens[i]))

@@ -60,7 +60,7 @@ pub(super) fn chosen_rows(run: &Path, dataset: &Dataset) -> Result<Vec<RowId>> {
         .map(|(example, row)| ((example.origin.file, example.origin.line), row))
         .collect();
     let mut names: HashMap<PathBuf, u32> = HashMap::new();
-    let mut rows = Vec::with_capacity(selected.rows.len());
+    let (mut rows, mut there) = (Vec::with_capacity(selected.rows.len()), HashSet::new());
     for chosen in &selected.rows {
         let missing = |expected: &str, found: String| {
             Error::data(Place::file(&path), expected, found)
@@ -82,11 +82,14 @@ pub(super) fn chosen_rows(run: &Path, dataset: &Dataset) -> Result<Vec<RowId>> {
                 format!("line {} of {}", chosen.row, chosen.file.display()),
             )
         })?;
+        if !there.insert(*row) {
+            let found = format!("line {} of {} twice", chosen.row, chosen.file.display());
+            return Err(Error::data(Place::file(&path), "each chosen row once", found));
+        }
         rows.push(*row);
     }
     if rows.is_empty() {
         return Err(Error::data(Place::file(&path), "at least one chosen row", "none"));
     }
-    debug_assert_eq!(rows.iter().collect::<HashSet<_>>().len(), rows.len());
     Ok(rows)
 }

@@ -6,24 +6,40 @@ use crate::{
     run::stages::bytes_in,
 };
 
-/// Says before it starts that a pass will not fit in memory, rather than being killed in the middle.
-pub(in crate::run) fn check_memory(model: &Classifier, train: &Encoded, settings: &TrainSettings) -> Result<()> {
+/// Says before it starts that passes will not fit in memory, so many models being trained at once, rather than being killed in the middle.
+pub(in crate::run) fn check_memory(
+    model: &Classifier,
+    train: &Encoded,
+    settings: &TrainSettings,
+    at_once: usize,
+) -> Result<()> {
     let longest = train.longest();
-    let tokens = settings.pass_tokens.min(longest * settings.batch).max(longest);
-    let needed = model.training_bytes(tokens, settings.freeze) as u64;
+    let tokens = settings
+        .pass_tokens
+        .min(longest.saturating_mul(settings.batch))
+        .max(longest);
+    let needed = (model.training_bytes(tokens, settings.freeze) as u64).saturating_mul(at_once as u64);
     let Some(free) = free_bytes() else { return Ok(()) };
     if needed <= free {
         return Ok(());
     }
     let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
+    let (models, fewer) = match at_once {
+        1 => (String::new(), ""),
+        several => (
+            format!(" of {several} models at once"),
+            "fewer models at once with `--threads`, ",
+        ),
+    };
+    let takes = gigabytes(needed);
     Err(Error::setting(
         "finetune.pass_tokens",
         format!("passes that fit in the {} of free memory", gigabytes(free)),
-        format!("passes of {tokens} tokens, which take about {}", gigabytes(needed)),
+        format!("passes of {tokens} tokens{models}, which take about {takes}"),
     )
-    .with_hint(
-        "cut long texts with `--max-length`, take fewer tokens a pass (`pass_tokens` in the settings file), or freeze layers with `--freeze`",
-    ))
+    .with_hint(format!(
+        "{fewer}cut long texts with `--max-length`, take fewer tokens a pass (`pass_tokens` in the settings file), or freeze layers with `--freeze`",
+    )))
 }
 
 /// Memory that the process may still take, from Linux's own account and its control group's limit.

@@ -71,14 +71,16 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
     };
     check_freeze(settings.train.freeze, model.encoder.layers.len())?;
     let material = stages.run("tokenize", None, || Material::of(settings, &dataset, &tokenizer))?;
-    check_memory(&model, &material.train, &settings.train)?;
+    check_memory(&model, &material.train, &settings.train, 1)?;
 
     let what_matters = folder::without(settings, &["out", "frozen_memory"])?;
     folder::claim(&settings.out, &what_matters)?;
+    let rows: Vec<u8> = material.rows.iter().flat_map(|row| row.to_le_bytes()).collect();
     let run = Fingerprint::of([
-        fingerprint.as_str(),
-        dataset.fingerprint.as_str(),
-        &what_matters.to_string(),
+        fingerprint.as_ref(),
+        dataset.fingerprint.as_ref(),
+        what_matters.to_string().as_bytes(),
+        &rows,
     ]);
     if let Some(record) = finished(&settings.out) {
         clean(&settings.out)?;
@@ -150,7 +152,7 @@ impl Material {
             (Some(run), _) => chosen::chosen_rows(run, dataset)?,
             (None, Some(sample)) => {
                 let tokens: Vec<u32> = dataset.pool.iter().map(|&row| train.tokens_of(row) as u32).collect();
-                let limit = limit_of(sample, &tokens)?;
+                let limit = limit_of(sample, &tokens).map_err(|error| error.of_setting("--sample"))?;
                 random_rows(&dataset.pool, &tokens, limit, settings.seed.derive("sample"))
             }
             (None, None) => dataset.pool.clone(),
@@ -437,6 +439,6 @@ fn clean(out: &Path) -> Result<()> {
 fn other_run(settings: &FinetuneSettings) -> Error {
     Error::OtherRun {
         path: settings.out.clone(),
-        difference: "the contents of the data files or of the model".into(),
+        difference: "the contents of the data files, of the model or of the selection".into(),
     }
 }

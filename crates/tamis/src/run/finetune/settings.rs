@@ -85,6 +85,9 @@ impl FinetuneSettings {
             let expected = "accuracy or macro-f1, which count answers";
             return Err(Error::setting("--label-biases", expected, "log-loss"));
         }
+        if self.epoch_rows == 0 {
+            return Err(Error::setting("epoch_rows", "a number above 0", "0"));
+        }
         let judged = [("--keep-best", self.keep_best), ("--label-biases", self.label_biases)];
         for (name, metric) in judged {
             if metric.is_some() && self.with_validation {
@@ -99,20 +102,13 @@ impl FinetuneSettings {
     ///
     /// If this data cannot be trained on so.
     pub(super) fn check_against(&self, dataset: &Dataset) -> Result<()> {
-        let task = &dataset.task;
-        if task.kind == TaskKind::Choice {
-            return match self.label_biases {
-                Some(_) => Err(Error::setting(
-                    "--label-biases",
-                    "rows with labels",
-                    "questions, whose answers' letters are no labels",
-                )),
-                None => Ok(()),
-            };
+        if self.label_biases.is_some() && dataset.task.kind == TaskKind::Choice {
+            let found = "questions, whose answers' letters are no labels";
+            return Err(Error::setting("--label-biases", "rows with labels", found));
         }
-        if task.kind != TaskKind::Response && task.labels.len() < 2 {
-            let found = format!("{:?} alone", task.labels);
-            return Err(Error::setting("--train", "rows of at least two labels", found));
+        if let Some(sample) = self.sample {
+            let limit = sample.resolve(dataset.pool.len() as u64, u64::MAX);
+            limit.map_err(|error| error.of_setting("--sample"))?;
         }
         Ok(())
     }

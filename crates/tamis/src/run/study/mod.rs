@@ -11,12 +11,7 @@ mod ground;
 mod method;
 mod output;
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    path::PathBuf,
-    sync::{Mutex, PoisonError, mpsc},
-    time::Instant,
-};
+use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +26,7 @@ use super::{
     folder,
     prepare::read,
     settings::{ProxyKind, SelectSettings},
+    side_by_side::side_by_side,
     stages::Stages,
 };
 use crate::{
@@ -367,49 +363,20 @@ fn run(
     book: &mut Book<'_>,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    let workers = rayon::current_num_threads().min(jobs.len());
     monitor.begin(&format!("seed {}", ground.settings.seed.0), Some(jobs.len() as u64));
-    let queue = Mutex::new(VecDeque::from(jobs));
-    let (sender, receiver) = mpsc::channel();
-    let outcome = std::thread::scope(|scope| {
-        for _ in 0..workers {
-            let (sender, queue) = (sender.clone(), &queue);
-            scope.spawn(move || {
-                // A pool of its own: a cell that waits for its own parts takes up no other cell's, and its seconds are its own.
-                let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-                loop {
-                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                    let (Some(job), false) = (next, monitor.cancelled()) else {
-                        return;
-                    };
-                    let work = || cell::run(settings, ground, &job, monitor);
-                    let cell = alone.as_ref().map_or_else(|_| work(), |alone| alone.install(work));
-                    if sender.send((job, cell)).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        drop(sender);
-        let filed = receiver.iter().try_for_each(|(job, cell)| {
-            monitor.note(&format!("{} at {}", job.method, job.budget));
-            monitor.advance(1);
-            match cell {
-                Err(Error::Interrupted) => Err(Error::Interrupted),
-                Err(error) => book.file(&job, job.failed(&error)),
-                Ok(cell) => book.file(&job, cell),
-            }?;
-            book.write(settings).map(|_| ())
-        });
-        if filed.is_err() {
-            // Whoever still works on a cell ends it; nobody begins another.
-            queue.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        }
-        filed
+    let work = |job: &Job| cell::run(settings, ground, job, monitor);
+    let outcome = side_by_side(jobs, 1, monitor, &work, &mut |job, cell| {
+        monitor.note(&format!("{} at {}", job.method, job.budget));
+        monitor.advance(1);
+        match cell {
+            Err(Error::Interrupted) => Err(Error::Interrupted),
+            Err(error) => book.file(&job, job.failed(&error)),
+            Ok(cell) => book.file(&job, cell),
+        }?;
+        book.write(settings).map(|_| ())
     });
     monitor.end();
-    outcome?;
-    monitor.proceed()
+    outcome
 }
 
 /// Where the record of a study is.
