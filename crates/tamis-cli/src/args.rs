@@ -72,10 +72,11 @@ pub(crate) struct SelectArgs {
     /// How much to choose: `5%`, `1000` rows or "200k tokens" [default: 5%]
     #[arg(long, allow_negative_numbers = true)]
     budget: Option<String>,
-    /// Where the run is kept; the same command goes on with a run that was killed [default: runs/select]
+    /// Where the run is kept; the same command goes on with a run that was killed [default: runs/ and the command's name,
+    /// as in runs/select]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// A file with the same settings; flags win over it
+    /// A file with the settings of `select`, `-` in their names written as `_`; flags win over it
     #[arg(long, value_name = "tamis.toml")]
     config: Option<PathBuf>,
 
@@ -242,7 +243,8 @@ pub(crate) fn from_file<T: serde::de::DeserializeOwned + Default>(path: Option<&
     toml::from_str::<toml::Table>(&text).map_err(|error| wrong("TOML", error))?;
     toml::from_str(&text).map_err(|error| {
         wrong("settings that tamis knows", error).with_hint(
-            "the keys are the flags' names, budget and chunk are quoted; `[data]` holds train, validation, test, field, leaks and max_bad",
+            "the keys are the flags' names with `_` for `-`, budget and chunk are quoted; `[data]` holds train, validation, test, field, task, leaks and \
+             max_bad; how a model is fine-tuned stands in `[finetune.train]`, for `tamis finetune` in `[train]`",
         )
     })
 }
@@ -277,7 +279,7 @@ pub(crate) fn set<T>(target: &mut T, flag: Option<T>) {
     }
 }
 
-fn read_into<T: std::str::FromStr<Err = Error>>(target: &mut T, flag: Option<String>) -> Result<()> {
+pub(crate) fn read_into<T: std::str::FromStr<Err = Error>>(target: &mut T, flag: Option<String>) -> Result<()> {
     set(target, flag.map(|text| text.parse()).transpose()?);
     Ok(())
 }

@@ -56,7 +56,7 @@ pub(crate) struct CheckProxyArgs {
     /// selections apart [default: 3]
     #[arg(long, value_name = "N", help_heading = "Check")]
     repeats: Option<usize>,
-    /// Leave out the rungs that fine-tune
+    /// Leave out the cheaper fine-tunes as rewards; the target itself is still fine-tuned
     #[arg(long, help_heading = "Check")]
     cheap: bool,
 }
@@ -95,13 +95,17 @@ fn clusters(args: CheckClustersArgs, progress: &Progress) -> anyhow::Result<()> 
     let record = run::check_clusters(&settings, progress)?;
     let path = run::check_clusters_path(&settings);
     let table = partition(&record);
-    Ok(output::print(&format!("{table}\n\nWritten: {}", path.display()))?)
+    Ok(output::print(&format!(
+        "{table}\n\nRead: {}\nWritten: {}",
+        record.read,
+        path.display()
+    ))?)
 }
 
 fn proxy(args: CheckProxyArgs, progress: &Progress) -> anyhow::Result<()> {
     use_threads(args.select.threads)?;
     let mut settings = CheckProxySettings {
-        select: args.select.into_settings_in("runs/check")?,
+        select: args.select.into_settings_in("runs/check-proxy")?,
         dear: !args.cheap,
         ..CheckProxySettings::default()
     };
@@ -111,8 +115,9 @@ fn proxy(args: CheckProxyArgs, progress: &Progress) -> anyhow::Result<()> {
     let record = run::check_proxy(&settings, progress)?;
     let path = run::check_proxy_path(&settings);
     Ok(output::print(&format!(
-        "{}\n\nWritten: {}",
+        "{}\n\nRead: {}\nWritten: {}",
         summary(&record),
+        record.read,
         path.display()
     ))?)
 }
@@ -125,14 +130,19 @@ fn agent(args: CheckAgentArgs, progress: &Progress) -> anyhow::Result<()> {
     };
     if !args.agents.is_empty() {
         let named = args.agents.iter().map(|name| name.trim().parse());
-        settings.agents = named.collect::<tamis::Result<Vec<Method>>>()?;
+        let named: tamis::Result<Vec<Method>> = named.collect();
+        settings.agents = named.map_err(|error| error.of_setting("--agents"))?;
     }
     set(&mut settings.problems, args.problems);
     set(&mut settings.seeds, args.seeds);
     let record = run::check_agent(&settings, progress)?;
     let path = run::check_agent_path(&settings);
     let table = agents(&record);
-    Ok(output::print(&format!("{table}\n\nWritten: {}", path.display()))?)
+    Ok(output::print(&format!(
+        "{table}\n\nRead: {}\nWritten: {}",
+        record.read,
+        path.display()
+    ))?)
 }
 
 /// The measures of every number of clusters, the clusters at both ends, then the verdict.

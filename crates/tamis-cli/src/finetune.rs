@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use tamis::{
     Error, Result,
+    data::DataSettings,
     metric::Metric,
     run::{self, FinetuneRecord, FinetuneSettings, TargetScores},
     seed::Seed,
@@ -19,7 +20,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(crate) struct FinetuneArgs {
-    /// Training files; with --selection they may be left out
+    /// Training files; with --selection all files may be left out that are the run's own
     #[arg(long, num_args = 1.., value_name = "FILE")]
     train: Vec<PathBuf>,
     /// Validation files
@@ -54,6 +55,12 @@ pub(crate) struct FinetuneArgs {
     /// The task, where the fields do not tell it: classification, pair or choice
     #[arg(long, help_heading = "Data")]
     task: Option<String>,
+    /// What to do with training rows that also stand in validation or test: drop, keep or fail [default: drop]
+    #[arg(long, help_heading = "Data")]
+    leaks: Option<String>,
+    /// The largest share of bad rows that is borne; they are listed in rejects.jsonl [default: 0.01]
+    #[arg(long, value_name = "SHARE", help_heading = "Data")]
+    max_bad: Option<f64>,
 
     /// Passes over the rows [default: 4]
     #[arg(long, value_name = "N", help_heading = "Training")]
@@ -94,8 +101,8 @@ impl FinetuneArgs {
     fn into_settings(self) -> Result<FinetuneSettings> {
         let mut settings: FinetuneSettings = args::from_file(self.config.as_deref())?;
         set(&mut settings.selection, self.selection.map(Some));
-        if self.config.is_none()
-            && self.train.is_empty()
+        if settings.data == DataSettings::default()
+            && (self.train.is_empty() || self.validation.is_empty())
             && let Some(run) = &settings.selection
         {
             settings.data = run::selection_data(run)?;
@@ -106,6 +113,8 @@ impl FinetuneArgs {
             &self.field,
             self.task,
         )?;
+        args::read_into(&mut settings.data.leaks, self.leaks)?;
+        set(&mut settings.data.max_bad, self.max_bad);
         args::read_some(&mut settings.sample, "--sample", self.sample)?;
         settings.with_validation |= self.with_validation;
         set(&mut settings.model, self.model);
@@ -180,7 +189,7 @@ fn summary(record: &FinetuneRecord, settings: &FinetuneSettings) -> String {
     }) = record.test
     {
         text += &format!("  {:width$} {accuracy:>10.4} {macro_f1:>10.4}\n", "test, tuned*");
-        text += "\n* With what, added to each label's logit, is best for either on the validation rows: `label_biases` of metrics.json.\n";
+        text += "\n* With the bias added to each label's logit that is best for either on the validation rows: `label_biases` of metrics.json.\n";
     }
     if let (Some(epoch), Some(metric)) = (record.kept_epoch, settings.keep_best) {
         text += &format!(
@@ -204,8 +213,9 @@ fn summary(record: &FinetuneRecord, settings: &FinetuneSettings) -> String {
             record.truncated, record.max_length
         );
     }
+    let read = record.read.map_or_else(String::new, |read| format!("Read: {read}\n"));
     text += &format!(
-        "\nWritten: {} (a model that transformers loads)\n         {}\n",
+        "\n{read}Written: {} (a model that transformers loads)\n         {}\n",
         settings.out.display(),
         settings.out.join("metrics.json").display()
     );

@@ -3,6 +3,7 @@
 use clap::Args;
 use tamis::{
     Error, Result,
+    budget::Budget,
     run::{self, StudyMethod, StudySettings},
     study::{StudyRecord, p_value},
 };
@@ -61,7 +62,7 @@ fn into_settings(args: StudyArgs) -> Result<StudySettings> {
         settings.budgets = args
             .budgets
             .iter()
-            .map(|budget| budget.parse())
+            .map(|budget| budget.parse::<Budget>().map_err(|error| error.of_setting("--budgets")))
             .collect::<Result<_>>()?;
     }
     if !args.methods.is_empty() {
@@ -140,6 +141,9 @@ fn summary(record: &StudyRecord, settings: &StudySettings) -> String {
         record.core_seconds,
         100.0 * record.overhead
     );
+    if let Some(read) = &record.read {
+        text += &format!("Read: {read}\n");
+    }
     let out = &settings.select.out;
     for (name, what) in [
         ("study.md", "the tables"),

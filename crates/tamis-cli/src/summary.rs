@@ -19,12 +19,12 @@ pub(crate) fn of(record: &SelectionRecord, out: &Path) -> String {
 
 fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::Result {
     let clusters = record.clusters.iter().filter(|cluster| cluster.chosen > 0).count();
-    let share = 100.0 * record.budget.rows as f64 / record.data.pool.max(1) as f64;
+    let share = 100.0 * record.budget.rows as f64 / record.data.read.pool.max(1) as f64;
     writeln!(
         text,
         "\nChosen: {} of {} rows ({share:.1}%, {} tokens), from {clusters} of {} clusters, by {} after {} evaluations",
         record.budget.rows,
-        record.data.pool,
+        record.data.read.pool,
         record.budget.tokens,
         record.clusters.len(),
         record.agent,
@@ -105,17 +105,10 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::R
         writeln!(
             text,
             "\nOf the pool's {} rows {} were taken last: a probe trained on other rows doubts their labels",
-            data.pool, data.doubted
+            data.read.pool, data.doubted
         )?;
     }
-    writeln!(
-        text,
-        "\nRead: {} training rows; {} repeat another, {} also stand in validation or test, {} were bad",
-        data.train,
-        data.duplicates,
-        data.leaks.validation + data.leaks.test,
-        data.rejects
-    )?;
+    writeln!(text, "\nRead: {}", data.read)?;
     let selected = ["selected.jsonl", "selected.csv", "selected.parquet"]
         .into_iter()
         .find(|name| out.join(name).exists());

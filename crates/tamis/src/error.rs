@@ -221,17 +221,20 @@ impl Error {
                     .into(),
             ),
             Self::Io { source, .. } if source.kind() == ErrorKind::StorageFull => {
-                Some("free some space and repeat the command: what is in the ledger is kept".into())
+                Some("free some space and repeat the command: what is done is kept".into())
             }
             Self::Ledger { source, .. } => match source.sqlite_error_code() {
                 Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
                     Some("another run is working in this folder: wait for it, or choose another with `--out`".into())
                 }
                 Some(rusqlite::ErrorCode::DiskFull) => {
-                    Some("free some space and repeat the command: what is in the ledger is kept".into())
+                    Some("free some space and repeat the command: what is done is kept".into())
                 }
                 Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
                     Some("this file is no longer a ledger: choose another folder with `--out`".into())
+                }
+                Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly) => {
+                    Some("this folder cannot be written to: choose another with `--out`".into())
                 }
                 _ => None,
             },
@@ -243,7 +246,7 @@ impl Error {
                 "look for what these states have in common (a training rate that is too high, too little memory), then start again in another folder with `--out`"
                     .into(),
             ),
-            Self::Interrupted => Some("repeat the command to go on: what is in the ledger is kept".into()),
+            Self::Interrupted => Some("repeat the command to go on: what is done is kept".into()),
             _ => None,
         }
     }

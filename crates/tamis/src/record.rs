@@ -1,11 +1,14 @@
 //! What a selection run leaves in its folder, for programs: `selection.json`, `map.json`, and the lines of `metrics.jsonl`.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::data::Leaks;
+use crate::{
+    Fingerprint,
+    data::{Dataset, Leaks},
+};
 
 /// The version of the file's shape; it changes when a program that reads it would have to.
 pub const VERSION: u32 = 1;
@@ -145,25 +148,62 @@ pub struct ClusterRecord {
     pub nearest: Vec<(PathBuf, u64)>,
 }
 
-/// What was read.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DataRecord {
+/// What became of the rows of the training files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadRecord {
     /// Good training rows.
     pub train: u64,
     /// Rows that could be chosen.
     pub pool: u64,
+    /// Training rows that repeat an earlier one.
+    pub duplicates: u64,
+    /// Training rows that also stand in validation or test.
+    pub leaks: Leaks,
+    /// Rows of all files that could not be used.
+    pub rejects: u64,
+}
+
+impl ReadRecord {
+    pub(crate) fn of(dataset: &Dataset) -> Self {
+        Self {
+            train: dataset.train.examples.len() as u64,
+            pool: dataset.pool.len() as u64,
+            duplicates: dataset.duplicates,
+            leaks: dataset.leaks,
+            rejects: dataset.rejects.len() as u64,
+        }
+    }
+}
+
+impl fmt::Display for ReadRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} training rows; {} repeat another, {} also stand in validation or test, {} were bad",
+            self.train,
+            self.duplicates,
+            self.leaks.validation + self.leaks.test,
+            self.rejects
+        )?;
+        f.write_str(if self.rejects > 0 { " (rejects.jsonl)" } else { "" })
+    }
+}
+
+/// What was read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DataRecord {
+    /// Of the training files.
+    #[serde(flatten)]
+    pub read: ReadRecord,
+    /// Their fingerprints, by which it is told whether a file is still the one that was chosen from.
+    #[serde(default)]
+    pub files: BTreeMap<PathBuf, Fingerprint>,
     /// Validation rows on which the agent was rewarded.
     pub reward_fold: u64,
     /// Validation rows on which the final choice was made.
     pub confirm_fold: u64,
     /// Test rows.
     pub test: u64,
-    /// Training rows that repeat an earlier one.
-    pub duplicates: u64,
-    /// Training rows that also stand in validation or test.
-    pub leaks: Leaks,
-    /// Rows that could not be used.
-    pub rejects: u64,
     /// How well reward rows are told from the pool by their vectors: the AUC, 0.5 where they are alike.
     pub separability: f64,
     /// Rows of the pool that were taken last because a probe trained on others doubts their answers.

@@ -104,6 +104,10 @@ fn training_files_that_cannot_be_used_say_why() {
     fixture.write("cut.jsonl", &format!("{}\n", good[..60].trim_end()));
     fixture.write("twice.csv", "text,label,text\na,b,c\n");
     fixture.write("quote.csv", "text,label\n\"a,b\nc,d\n");
+    // A quote left open far behind the beginning is no bad row, however many are borne: it takes all rows after it.
+    let rows = "some words,yes\nother words,no\n".repeat(200);
+    fixture.write("late_quote.csv", &format!("text,label\n{rows}\"open,yes\n{rows}"));
+    fixture.write("only_header.csv", "text,label\n");
     std::fs::create_dir(fixture.path("folder.jsonl")).expect("a folder");
     let train = |more: &[&str]| {
         let mut command = fixture.tamis();
@@ -120,6 +124,8 @@ fn training_files_that_cannot_be_used_say_why() {
         &["cut.jsonl"],
         &["twice.csv"],
         &["quote.csv"],
+        &["late_quote.csv"],
+        &["only_header.csv"],
         &["folder.jsonl"],
     ]
     .into_iter()
@@ -155,7 +161,25 @@ fn too_many_bad_rows_stop_the_run_and_few_are_listed() {
     assert!(!exists(&fixture, "run/selected.jsonl"));
 
     fixture.write("train.jsonl", &format!("{good}oops\n"));
-    crate::fixture::succeeds(fixture.select("run", &[]));
+    let read =
+        "Read: 480 training rows; 0 repeat another, 0 also stand in validation or test, 1 were bad (rejects.jsonl)";
+    let said = crate::fixture::succeeds(fixture.select("run", &[]));
+    assert!(said.contains(read), "{said}");
+    // A check reads as a selection does, and says so, too.
+    let mut check = fixture.tamis();
+    check.args([
+        "check",
+        "clusters",
+        "--train",
+        "train.jsonl",
+        "--validation",
+        "validation.jsonl",
+        "--out",
+        "check",
+    ]);
+    let said = crate::fixture::succeeds(check);
+    assert!(said.contains(read), "{said}");
+    assert_eq!(fixture.read("run/rejects.jsonl"), fixture.read("check/rejects.jsonl"));
     assert_eq!(
         fixture.read("run/rejects.jsonl"),
         "{\"file\":\"train.jsonl\",\"line\":481,\"reason\":\"expected a JSON object, found broken JSON at column 1\"}\n"

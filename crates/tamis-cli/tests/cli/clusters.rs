@@ -27,6 +27,13 @@ fn clusters_are_measured_beside_random_ones_and_repeat_themselves() {
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
+    let mut report = fixture.tamis();
+    report.args(["report", "check"]);
+    let complaint = complains(&fixture, report, 2);
+    assert!(
+        complaint.contains("found that of a check") && complaint.contains("check_clusters.json"),
+        "{complaint}"
+    );
     let record = |out: &str| -> Value {
         serde_json::from_str(&fixture.read(&format!("{out}/check_clusters.json"))).expect("JSON")
     };

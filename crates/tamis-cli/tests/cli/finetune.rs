@@ -63,6 +63,23 @@ fn the_target_is_trained_on_a_selection_and_written_as_transformers_reads_it() {
     assert!(said.contains("of the selection"), "{said}");
     fixture.write("run/selection.json", &record);
     succeeds(finetune(&fixture, "target", &more));
+    // Files that have changed since may have other rows on these lines; a settings file need not name them again.
+    let train = fixture.read("train.jsonl");
+    let (first, rest) = train.split_once('\n').expect("lines");
+    fixture.write("train.jsonl", &format!("{rest}{first}\n"));
+    fixture.write("short.toml", "[train]\nepochs = 1\n");
+    let short = || finetune(&fixture, "short", &["--selection", "run", "--config", "short.toml"]);
+    let said = complains(&fixture, short(), 2);
+    assert!(
+        said.contains("train.jsonl: expected the file that run chose rows from"),
+        "{said}"
+    );
+    fixture.write("train.jsonl", &train);
+    let said = succeeds(short());
+    assert!(
+        said.contains("Trained: 48 rows, 1 epochs") && said.contains("Read: 480 training rows"),
+        "{said}"
+    );
     // What was trained can be trained on, head and all.
     let mut again = fixture.tamis();
     again.args([

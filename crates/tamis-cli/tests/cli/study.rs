@@ -346,6 +346,18 @@ fn settings_of_a_study_that_mean_nothing_are_named() {
             "error: --selection: expected a name that no method has, found `dqn`",
         ),
         (
+            &["--selection", "../mine=rows.txt"],
+            "error: --selection: expected a name of letters, digits, `-`, `_` and `.`, found `../mine`",
+        ),
+        (
+            &["--selection", "mine=rows-{seed}.txt"],
+            "error: --selection: expected a file that names rows, found nothing at rows-0.txt",
+        ),
+        (
+            &["--budgets", "5%,some"],
+            "error: --budgets: expected a percentage above 0% and up to 100%",
+        ),
+        (
             &["--max-time", "5"],
             "error: --max-time: expected no time limit in a study",
         ),

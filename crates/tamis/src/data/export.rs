@@ -103,7 +103,7 @@ fn write_line(line: &[u8], path: &Path, out: &mut BufWriter<File>) -> Result<()>
 
 /// Finds where the records begin and end, then copies these bytes.
 fn copy_csv(file: &SourceFile, records: &[u64], header: bool, path: &Path, out: &mut BufWriter<File>) -> Result<()> {
-    let mut reader = csv_reader(&file.path, file.compression)?;
+    let mut reader = csv_reader(text_of(&file.path, file.compression)?);
     let failed = |error: csv::Error| Error::data(Place::file(&file.path), "a CSV file", error.to_string());
     reader.byte_headers().map_err(failed)?;
     let mut ranges = Vec::with_capacity(records.len() + 1);

@@ -11,7 +11,7 @@ use super::{
     DataSettings, Dataset, Example, Format, Input, LeakPolicy, Leaks, Origin, Reject, RowId, SourceFile, Split, Task,
     TaskKind,
     fields::{Reading, Target, check_names},
-    source::{Record, csv_reader, kind_of, parquet_reader, read_records},
+    source::{Record, csv_reader, kind_of, parquet_reader, read_records, text_of},
 };
 use crate::{Error, Fingerprint, Monitor, Place, Result, fingerprint::first_half};
 
@@ -111,8 +111,8 @@ fn check(settings: &DataSettings) -> Result<()> {
             && match format {
                 Format::JsonLines => true,
                 Format::Csv => {
-                    csv_reader(path, other_compression)?.byte_headers().ok()
-                        == csv_reader(first, compression)?.byte_headers().ok()
+                    csv_reader(text_of(path, other_compression)?).byte_headers().ok()
+                        == csv_reader(text_of(first, compression)?).byte_headers().ok()
                 }
                 Format::Parquet => parquet_reader(path)?.schema() == parquet_reader(first)?.schema(),
             };
@@ -162,7 +162,7 @@ impl Reader<'_> {
                 self.block(block, path, file as u32, &mut rows)
             })?);
             if rows.len() == before && self.rejects.len() == rejected {
-                return Err(Error::data(Place::file(path), "at least one row", "an empty file"));
+                return Err(Error::data(Place::file(path), "at least one row", "none"));
             }
         }
         if rows.is_empty() {
@@ -506,7 +506,7 @@ mod tests {
         train.jsonl: expected training rows of at least two labels, found only `1`
         hint: one label leaves nothing to learn; if the labels stand in another field, name it: `--field label=<name>`
         ");
-        insta::assert_snapshot!(complaint("", GOOD), @"train.jsonl: expected at least one row, found an empty file");
+        insta::assert_snapshot!(complaint("", GOOD), @"train.jsonl: expected at least one row, found none");
         insta::assert_snapshot!(complaint(GOOD, GOOD), @"train.jsonl: expected at least one row that is not also in validation or test, found 2 rows that all are");
     }
 

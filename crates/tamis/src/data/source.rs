@@ -250,15 +250,13 @@ pub(super) fn name_of(value: &Value) -> &'static str {
     }
 }
 
-/// A CSV reader over the unpacked bytes; ragged records are reported by us, row by row.
-pub(super) fn csv_reader(path: &Path, compression: Compression) -> Result<csv::Reader<Box<dyn BufRead>>> {
-    Ok(csv::ReaderBuilder::new()
-        .flexible(true)
-        .from_reader(text_of(path, compression)?))
+/// A CSV reader over unpacked bytes; ragged records are reported by us, row by row.
+pub(super) fn csv_reader<R: Read>(text: R) -> csv::Reader<R> {
+    csv::ReaderBuilder::new().flexible(true).from_reader(text)
 }
 
 fn read_csv(path: &Path, compression: Compression, each: &mut dyn FnMut(Vec<Record>) -> Result<()>) -> Result<u64> {
-    let mut reader = csv_reader(path, compression)?;
+    let mut reader = csv_reader(text_of(path, compression)?.chain(END));
     let failed = |error: csv::Error| {
         let said = error.to_string();
         match error.into_kind() {
@@ -267,6 +265,9 @@ fn read_csv(path: &Path, compression: Compression, each: &mut dyn FnMut(Vec<Reco
         }
     };
     let header = reader.headers().map_err(failed)?.clone();
+    if is_end(header.as_byte_record()) {
+        return Ok(0);
+    }
     if let Some((_, twice)) = header
         .iter()
         .enumerate()
@@ -280,12 +281,16 @@ fn read_csv(path: &Path, compression: Compression, each: &mut dyn FnMut(Vec<Reco
         .with_hint("rename one of the two columns"));
     }
     let late = u64::from(ends_in_crlf(path, compression)?);
-    let mut records = 0;
+    let (mut records, mut line, mut ended) = (0, 1, false);
     let mut row = csv::ByteRecord::new();
     loop {
         let mut block = Vec::new();
-        while block.len() < BLOCK_ROWS && reader.read_byte_record(&mut row).map_err(failed)? {
-            let line = row.position().map_or(0, csv::Position::line) + late;
+        while block.len() < BLOCK_ROWS && !ended && reader.read_byte_record(&mut row).map_err(failed)? {
+            ended = is_end(&row);
+            if ended {
+                break;
+            }
+            line = row.position().map_or(0, csv::Position::line) + late;
             let fields = if row.len() == header.len() {
                 header
                     .iter()
@@ -309,10 +314,30 @@ fn read_csv(path: &Path, compression: Compression, each: &mut dyn FnMut(Vec<Reco
             records += 1;
         }
         if block.is_empty() {
-            return Ok(records);
+            break;
+        }
+        // The last block of a file whose end is missing is no rows.
+        if !ended && block.len() < BLOCK_ROWS {
+            break;
         }
         each(block)?;
     }
+    if ended {
+        return Ok(records);
+    }
+    Err(Error::data(
+        Place::line(path, line),
+        "every quoted cell to end in a quote",
+        "a quote that is still open at the end of the file",
+    )
+    .with_hint("close the quote; within a quoted cell a quote is written twice"))
+}
+
+/// Put behind a CSV file, so that it is seen whether the parser is within quotes there.
+const END: &[u8] = b"\n\x01end of the file\x01\n";
+
+fn is_end(row: &csv::ByteRecord) -> bool {
+    row.len() == 1 && row[0] == END[1..END.len() - 1]
 }
 
 /// Whether a CSV file's header ends in CR LF. The parser ends a record at the CR, so that it takes the next record to begin

@@ -22,6 +22,8 @@ use crate::{Error, Place, Result, record, write::write_whole};
 
 /// What a page is called.
 const PAGE: &str = "report.html";
+/// What checks leave, which have no page.
+const CHECKS: [&str; 3] = ["check_clusters.json", "check_agent.json", "check_proxy.json"];
 
 /// Writes the page of whatever stands in the folder: a study, a run, or a run that is not finished, whose page says so.
 /// Returns the page's path.
@@ -31,19 +33,21 @@ const PAGE: &str = "report.html";
 /// If the folder holds none of them, another version's, or a file cannot be read or written.
 pub fn write(folder: &Path) -> Result<PathBuf> {
     let holds = |name: &str| folder.join(name).exists();
+    let of_another = |what: &str, hint: String| {
+        let expected = "the folder of a selection or a study";
+        Err(Error::data(Place::file(folder), expected, what).with_hint(hint))
+    };
     if holds("study.json") {
         write_study(folder)
     } else if holds("selection.json") {
         write_run(folder)
+    } else if let Some(check) = CHECKS.into_iter().find(|name| holds(name)) {
+        of_another("that of a check", format!("what the check found is in its {check}"))
     } else if holds("settings.json") && holds("ledger.sqlite") {
         save(folder, &unfinished::Page::read(folder)?)
     } else if holds("finetune.json") {
-        Err(Error::data(
-            Place::file(folder),
-            "the folder of a selection or a study",
-            "that of a fine-tune",
-        )
-        .with_hint("the scores of a fine-tune are in its metrics.json"))
+        let hint = "the scores of a fine-tune are in its metrics.json";
+        of_another("that of a fine-tune", hint.into())
     } else {
         let found = if folder.is_dir() {
             "other files or none"

@@ -117,7 +117,7 @@ impl<'a> Page<'a> {
     pub(super) fn read(folder: &Path, record: &'a SelectionRecord) -> Result<Self> {
         let map = map(folder)?;
         let curves = curves(folder)?;
-        let pool = record.data.pool.max(1) as f64;
+        let pool = record.data.read.pool.max(1) as f64;
         let share = record.budget.rows as f64 / pool;
         let total: f64 = record.stages.iter().map(|stage| stage.seconds).sum();
         let drawn = map.as_ref().map(|map| map.rows.x.len() as u64);
@@ -420,7 +420,8 @@ impl<'a> Counts<'a> {
 mod tests {
     use super::*;
     use crate::record::{
-        BudgetRecord, DataRecord, Finetuned, LabelRecord, MAP_SIDE, MapCluster, MapRows, MapSample, Scores, StageRecord,
+        BudgetRecord, DataRecord, Finetuned, LabelRecord, MAP_SIDE, MapCluster, MapRows, MapSample, ReadRecord, Scores,
+        StageRecord,
     };
 
     const EVIL: &str = "</script><img src=x onerror=\"document.title='owned'\">";
@@ -470,14 +471,17 @@ mod tests {
                 })
                 .to_vec(),
             data: DataRecord {
-                train: 1000,
-                pool: 1000,
+                read: ReadRecord {
+                    train: 1000,
+                    pool: 1000,
+                    duplicates: 3,
+                    leaks: Default::default(),
+                    rejects: 0,
+                },
+                files: Default::default(),
                 reward_fold: 100,
                 confirm_fold: 100,
                 test: 200,
-                duplicates: 3,
-                leaks: Default::default(),
-                rejects: 0,
                 separability: 0.5,
                 doubted: 0,
             },

@@ -356,6 +356,7 @@ mod tests {
             columns: vec!["confirm".into(), "test.jsonl".into()],
             column_rows: vec![100, 200],
             pool: 1000,
+            read: None,
             budgets: vec!["5%".into(), "10%".into()],
             seeds: vec![0, 1],
             methods,

@@ -11,7 +11,7 @@ use super::{
     describe, folder,
     judge::limit_of,
     prepare::{Designs, Features, Tuned, read},
-    record::{StageRecord, VERSION},
+    record::{ReadRecord, StageRecord, VERSION},
     settings::SelectSettings,
     stages::Stages,
     vectors,
@@ -21,6 +21,7 @@ use crate::{
     budget::Limit,
     check::power::mean_and_sd,
     cluster::{self, KMeansSettings},
+    data,
     heuristic::relevance,
     ledger::Ledger,
     monitor::Quiet,
@@ -85,6 +86,8 @@ pub struct CheckAgentRecord {
     pub version: u32,
     /// The program's version.
     pub tamis: String,
+    /// What became of the rows of the training files.
+    pub read: ReadRecord,
     /// The metric that rewards are made of.
     pub metric: String,
     /// The problems.
@@ -190,6 +193,7 @@ pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Resu
     }
     let (dataset, folds) = read(select, &mut stages, monitor)?;
     let mut ledger = folder::open(select, &dataset.fingerprint)?;
+    data::write_rejects(&dataset.rejects, &select.out)?;
     let (embedded, tokens) = vectors::embed(select, &dataset, &mut stages, monitor)?;
     let limit = limit_of(select.budget, &tokens)?;
     let designs = Designs::new(select, (&dataset, &folds), Features::Embedded(&embedded), &mut stages)?;
@@ -269,6 +273,7 @@ pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Resu
     let record = CheckAgentRecord {
         version: VERSION,
         tamis: env!("CARGO_PKG_VERSION").to_owned(),
+        read: ReadRecord::of(&dataset),
         metric: select.reward_metric().to_string(),
         verdict: verdict(&agents, select.agent),
         problems,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     describe, folder,
     prepare::read,
-    record::{StageRecord, VERSION},
+    record::{ReadRecord, StageRecord, VERSION},
     settings::SelectSettings,
     stages::Stages,
     vectors,
@@ -23,7 +23,7 @@ use crate::{
         partition::{adjusted_rand, mutual_information, purity, shuffled, silhouettes},
     },
     cluster::{self, ClusterStatistics, Clusters, KMeansSettings},
-    data::{Dataset, RowId},
+    data::{self, Dataset, RowId},
     seed::Seed,
 };
 
@@ -73,6 +73,8 @@ pub struct CheckClustersRecord {
     pub version: u32,
     /// The program's version.
     pub tamis: String,
+    /// What became of the rows of the training files.
+    pub read: ReadRecord,
     /// Rows that are clustered.
     pub rows: u64,
     /// Those of them that silhouettes are computed on.
@@ -167,6 +169,7 @@ pub fn check_clusters(settings: &CheckClustersSettings, monitor: &dyn Monitor) -
     }
     let (dataset, _) = read(select, &mut stages, monitor)?;
     folder::open(select, &dataset.fingerprint)?;
+    data::write_rejects(&dataset.rejects, &select.out)?;
     let (embedded, _) = vectors::embed(select, &dataset, &mut stages, monitor)?;
     let views = vectors::one_each(&embedded[0]).gather(&dataset.pool);
     let mut sample = index::sample(
@@ -237,6 +240,7 @@ pub fn check_clusters(settings: &CheckClustersSettings, monitor: &dyn Monitor) -
     let record = CheckClustersRecord {
         version: VERSION,
         tamis: env!("CARGO_PKG_VERSION").to_owned(),
+        read: ReadRecord::of(&dataset),
         rows: views.rows() as u64,
         sample: sample.len() as u64,
         verdict: verdict(&records, labels.as_ref(), &clusters),

@@ -15,7 +15,7 @@ use super::{
     judge::random_rows,
     prepare::{Designs, Features, Prepared, Tuned, prepare, read},
     proxy_verdict::{Costs, RANDOM, Telling, chosen_by, verdict},
-    record::{StageRecord, VERSION},
+    record::{ReadRecord, StageRecord, VERSION},
     settings::{ProxyKind, RewardKind, SelectSettings},
     stages::Stages,
     target::{Target, adapt_rows, trained_on_each},
@@ -24,7 +24,7 @@ use crate::{
     Error, Fingerprint, Matrix, Monitor, Result, Silent,
     budget::Budget,
     check::agreement::Agreement,
-    data::{Dataset, RowId},
+    data::{self, Dataset, RowId},
     metric::Metric,
     pool::Pool,
     proxy::{finetune::FinetuneProxy, ridge::train_and_score},
@@ -82,6 +82,8 @@ pub struct CheckProxyRecord {
     pub version: u32,
     /// The program's version.
     pub tamis: String,
+    /// What became of the rows of the training files.
+    pub read: ReadRecord,
     /// The metric of the target.
     pub metric: String,
     /// Rows of a selection.
@@ -136,17 +138,20 @@ pub struct Rung {
 ///
 /// If the data, the settings or the folder are not as they must be, a file cannot be written, or the user stopped the run.
 pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Result<CheckProxyRecord> {
+    for (name, value) in [("--states", settings.states), ("--target-rows", settings.target_rows)] {
+        if value == 0 {
+            return Err(Error::setting(name, "a number above 0", "0"));
+        }
+    }
     let mut stages = Stages::new(monitor);
     let mut select = settings.select.clone();
     let adapt = select.adapt.unwrap_or(Budget::Percent(5.0));
     select.adapt = Some(adapt);
     let (dataset, folds) = read(&select, &mut stages, monitor)?;
-    if settings.states == 0 {
-        return Err(Error::setting("--states", "a number above 0", "0"));
-    }
     let target = Target::load(&select, &dataset)?;
     target.check_side_by_side(&select)?;
     let mut ledger = folder::open(&select, &dataset.fingerprint)?;
+    data::write_rejects(&dataset.rejects, &select.out)?;
     // Selections are made of what the embedder says; adapted features are a rung of their own.
     let embedder = SelectSettings {
         adapt: None,
@@ -311,6 +316,7 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
     let record = CheckProxyRecord {
         version: VERSION,
         tamis: env!("CARGO_PKG_VERSION").to_owned(),
+        read: ReadRecord::of(&dataset),
         metric: report.to_string(),
         rows: size as u64,
         target_rows: judge_rows.len() as u64,

@@ -8,7 +8,7 @@ use super::{
     judge::{Judge, tokens_of},
     map::map,
     prepare::{Prepared, Tuned, prepare, read},
-    record::{BudgetRecord, ChosenRow, DataRecord, SelectionRecord, VERSION},
+    record::{BudgetRecord, ChosenRow, DataRecord, ReadRecord, SelectionRecord, VERSION},
     settings::{ProxyKind, SelectSettings},
     stages::Stages,
     target::{self, dear_proxy},
@@ -158,14 +158,16 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         labels: describe::label_records(&dataset, &chosen),
         clusters: describe::cluster_records(&dataset, statistics, &chosen, &place),
         data: DataRecord {
-            train: dataset.train.examples.len() as u64,
-            pool: dataset.pool.len() as u64,
+            read: ReadRecord::of(&dataset),
+            files: dataset
+                .train
+                .files
+                .iter()
+                .map(|file| (file.path.clone(), file.hash.clone()))
+                .collect(),
             reward_fold: folds.reward.len() as u64,
             confirm_fold: folds.confirm.len() as u64,
             test: dataset.test.as_ref().map_or(0, |test| test.examples.len() as u64),
-            duplicates: dataset.duplicates,
-            leaks: dataset.leaks,
-            rejects: dataset.rejects.len() as u64,
             separability,
             doubted: doubted.iter().filter(|&&doubted| doubted).count() as u64,
         },

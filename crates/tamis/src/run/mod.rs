@@ -24,8 +24,8 @@ mod vectors;
 use crate::record;
 
 pub use crate::record::{
-    BudgetRecord, ChosenRow, ClusterRecord, DataRecord, Finetuned, LabelRecord, Scored, Scores, SelectionRecord,
-    StageRecord, VERSION,
+    BudgetRecord, ChosenRow, ClusterRecord, DataRecord, Finetuned, LabelRecord, ReadRecord, Scored, Scores,
+    SelectionRecord, StageRecord, VERSION,
 };
 pub use check_agent::{
     AgentRecord, CheckAgentRecord, CheckAgentSettings, ProblemRecord, check_agent, check_agent_path,

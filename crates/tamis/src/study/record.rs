@@ -7,6 +7,7 @@ use super::{
     statistics::{Gain, Summary},
     table::EVERYTHING,
 };
+use crate::record::ReadRecord;
 
 /// The version of the file's shape; it changes when a program that reads it would have to.
 pub const VERSION: u32 = 1;
@@ -28,6 +29,9 @@ pub struct StudyRecord {
     pub column_rows: Vec<u64>,
     /// Rows that could be chosen.
     pub pool: u64,
+    /// What became of the rows of the training files; none in the record of an earlier version.
+    #[serde(default)]
+    pub read: Option<ReadRecord>,
     /// The budgets, as asked.
     pub budgets: Vec<String>,
     /// The seeds.

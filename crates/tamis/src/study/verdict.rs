@@ -50,8 +50,13 @@ fn of_budget(record: &StudyRecord, budget: &str) -> Option<String> {
         return (failed > 0).then(|| format!("{at} no method but the controls has scores.{failures}"));
     };
     let (gain, p) = gain_of(chosen, column);
+    let ties = match told.as_good(chosen, &PICKED) {
+        0 => String::new(),
+        1 => " (another ties with it)".into(),
+        others => format!(" ({others} others tie with it)"),
+    };
     let mut text = format!(
-        "{at}, `{}` is the best method on the confirm fold; on {} it makes {:.4}, random rows {:.4}",
+        "{at}, `{}` is the best method on the confirm fold{ties}; on {} it makes {:.4}, random rows {:.4}",
         chosen.method,
         if column == CONFIRM {
             "these rows"
@@ -89,14 +94,23 @@ impl<'a> Told<'a> {
         self.lines.iter().copied().find(|line| line.method == name)
     }
 
-    /// The best of these families on the confirm fold.
+    /// The best of these families on the confirm fold; of equals the first, since simple methods come first.
     fn best(&self, families: &[Family]) -> Option<&'a MethodRecord> {
         let among = self
             .lines
             .iter()
             .copied()
             .filter(|line| families.contains(&line.family));
-        among.max_by(|a, b| a.scores[CONFIRM].mean.total_cmp(&b.scores[CONFIRM].mean))
+        let better = |a: &MethodRecord, b: &MethodRecord| a.scores[CONFIRM].mean > b.scores[CONFIRM].mean;
+        among.reduce(|best, next| if better(next, best) { next } else { best })
+    }
+
+    /// How many others of these families score on the confirm fold what this one does.
+    fn as_good(&self, line: &MethodRecord, families: &[Family]) -> usize {
+        let same = |other: &&&MethodRecord| {
+            families.contains(&other.family) && other.scores[CONFIRM].mean == line.scores[CONFIRM].mean
+        };
+        self.lines.iter().filter(same).count() - 1
     }
 
     fn score(&self, line: &MethodRecord) -> f64 {
@@ -209,6 +223,7 @@ mod tests {
             columns: vec!["confirm".into(), "test".into()],
             column_rows: vec![10, 10],
             pool: 100,
+            read: None,
             budgets: vec!["5%".into()],
             seeds: vec![0],
             methods: table(&cells, &["5%".into()], &names),
@@ -265,6 +280,13 @@ mod tests {
             better
                 .contains("`dqn`, makes 0.6100 in 0 s and beats the best rule without scores, `similarity` (0.5533)."),
             "{better}"
+        );
+        let ties = told([&[0.5, 0.52, 0.51], &[0.7], &[0.6, 0.61, 0.62], &[0.6, 0.61, 0.62]]);
+        assert!(
+            ties.starts_with(
+                "At 5%, `similarity` is the best method on the confirm fold (another ties with it); on test"
+            ),
+            "{ties}"
         );
         let nothing = told([&[0.5, 0.6, 0.4], &[0.5, 0.6, 0.4], &[0.6, 0.5, 0.4], &[0.4, 0.4, 0.4]]);
         assert!(

@@ -1,14 +1,14 @@
 //! The rows that a `select` run chose, read back from its record.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
 
 use crate::{
-    Error, Place, Result,
+    Error, Fingerprint, Place, Result,
     data::{DataSettings, Dataset, RowId},
     run::folder,
 };
@@ -17,6 +17,14 @@ use crate::{
 #[derive(Deserialize)]
 struct Selected {
     rows: Vec<SelectedRow>,
+    data: SelectedFrom,
+}
+
+#[derive(Deserialize)]
+struct SelectedFrom {
+    /// Nothing in the record of an earlier version.
+    #[serde(default)]
+    files: BTreeMap<PathBuf, Fingerprint>,
 }
 
 #[derive(Deserialize)]
@@ -73,6 +81,18 @@ pub(super) fn chosen_rows(run: &Path, dataset: &Dataset) -> Result<Vec<RowId>> {
             let found = || format!("a row of {}", chosen.file.display());
             let place = files.iter().position(|file| *file == name);
             let file = place.ok_or_else(|| missing("rows of the training files", found()))? as u32;
+            let now = &dataset.train.files[file as usize];
+            if selected
+                .data
+                .files
+                .get(&chosen.file)
+                .is_some_and(|then| *then != now.hash)
+            {
+                let expected = format!("the file that {} chose rows from", run.display());
+                let found = "one that has changed since, so that its lines may be other rows";
+                return Err(Error::data(Place::file(&now.path), expected, found)
+                    .with_hint("select again, or bring back the file as it was"));
+            }
             names.insert(chosen.file.clone(), file);
             file
         };

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     folder,
     judge::{limit_of, random_rows},
-    record::VERSION,
+    record::{ReadRecord, VERSION},
     stages::Stages,
 };
 use crate::{
@@ -112,6 +112,7 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
         tamis: env!("CARGO_PKG_VERSION").to_owned(),
         fingerprint: run,
         seed: settings.seed.0,
+        read: Some(ReadRecord::of(&dataset)),
         rows: material.rows.len() as u64,
         steps,
         truncated: material.splits().map(|split| split.truncated).sum(),

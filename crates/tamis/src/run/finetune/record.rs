@@ -8,6 +8,7 @@ use crate::{
     Fingerprint, Matrix, Monitor, Result,
     finetune::{Beneath, Classifier, Encoded},
     metric::{LabelBiases, Metric, MetricKind},
+    record::ReadRecord,
 };
 
 /// `metrics.json`.
@@ -21,6 +22,9 @@ pub struct FinetuneRecord {
     pub fingerprint: Fingerprint,
     /// The source of all randomness.
     pub seed: u64,
+    /// What became of the rows of the training files; none in the record of an earlier version.
+    #[serde(default)]
+    pub read: Option<ReadRecord>,
     /// Rows trained on.
     pub rows: u64,
     /// Steps of the optimiser.

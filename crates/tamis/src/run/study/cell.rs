@@ -73,6 +73,14 @@ impl Job {
         }
     }
 
+    /// The file that names its rows, if one does.
+    pub(super) fn file(&self) -> Option<&Path> {
+        match &self.source {
+            Source::File(path, _) => Some(path),
+            Source::Method(_) => None,
+        }
+    }
+
     /// Whether this is the cell.
     pub(super) fn makes(&self, cell: &CellRecord) -> bool {
         (&cell.budget, &cell.method, cell.seed) == (&self.budget, &self.method, self.seed)

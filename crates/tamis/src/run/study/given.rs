@@ -17,6 +17,7 @@ use crate::{
 /// If the file cannot be read, or a line names no row of the pool, or one that an earlier line named.
 pub(super) fn read(path: &Path, dataset: &Dataset) -> Result<Vec<RowId>> {
     let text = fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+    let text = text.trim_start_matches('\u{feff}');
     let files = &dataset.train.files;
     let by_line: HashMap<(usize, u64), RowId> = dataset
         .pool

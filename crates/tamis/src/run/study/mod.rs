@@ -32,8 +32,9 @@ use super::{
 use crate::{
     Error, Monitor, Result,
     budget::Budget,
-    data::Dataset,
+    data::{self, Dataset},
     ledger::Ledger,
+    record::ReadRecord,
     report,
     seed::Seed,
     study::{self, CellRecord, Family, StudyRecord, WHOLE},
@@ -110,6 +111,15 @@ impl StudySettings {
                     format!("`{name}`"),
                 ));
             }
+            // It becomes a part of a path.
+            let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+            if !name.chars().all(plain) || name.starts_with('.') {
+                return Err(Error::setting(
+                    "--selection",
+                    "a name of letters, digits, `-`, `_` and `.`",
+                    format!("`{name}`"),
+                ));
+            }
             if self.budgets.len() > 1 && !given.contains("{budget}") {
                 return Err(Error::setting(
                     "--selection",
@@ -154,10 +164,21 @@ pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRec
     };
     let (dataset, _) = read(&first, &mut stages, monitor)?;
     for budget in &settings.budgets {
-        budget.resolve(dataset.pool.len() as u64, u64::MAX)?;
+        let limit = budget.resolve(dataset.pool.len() as u64, u64::MAX);
+        limit.map_err(|error| error.of_setting("--budgets"))?;
+    }
+    // What stands in a file is a matter of its cell; one that is not there is told before hours go into the others.
+    if let Some(path) = all_jobs(settings)
+        .iter()
+        .filter_map(Job::file)
+        .find(|path| !path.exists())
+    {
+        let found = format!("nothing at {}", path.display());
+        return Err(Error::setting("--selection", "a file that names rows", found));
     }
     let now = folder::without(settings, &[&folder::NEUTRAL[..], &EXTENT].concat())?;
     let ledger = folder::claim_with_ledger(&settings.select.out, SETTINGS, &now, &dataset.fingerprint)?;
+    data::write_rejects(&dataset.rejects, &settings.select.out)?;
     let columns = Columns::of(&dataset, settings)?;
     let mut book = Book::open(settings, &dataset, &columns, ledger, began)?;
     book.prepared += stages.seconds().values().sum::<f64>();
@@ -200,7 +221,7 @@ struct Book<'a> {
     all: Vec<Job>,
     cells: Vec<CellRecord>,
     columns: &'a Columns,
-    pool: u64,
+    read: ReadRecord,
     began: Instant,
     /// Core-seconds of earlier starts, of all cells that were ever filed, and, in wall-clock seconds, of preparing them.
     before: f64,
@@ -232,7 +253,7 @@ impl<'a> Book<'a> {
             all,
             cells,
             columns,
-            pool: dataset.pool.len() as u64,
+            read: ReadRecord::of(dataset),
             began,
             before,
             inside,
@@ -276,7 +297,8 @@ impl<'a> Book<'a> {
             },
             columns: self.columns.names.clone(),
             column_rows: self.columns.rows.clone(),
-            pool: self.pool,
+            pool: self.read.pool,
+            read: Some(self.read),
             methods: study::table(&self.cells, &budgets, &settings.lines()),
             seeds: (0..settings.seeds)
                 .map(|index| settings.of_seed(index).seed.0)
