@@ -1,11 +1,13 @@
 //! `tamis check`: are the clusters any, does the cheap reward rank selections as the fine-tuned target does, and do the agents find what
 //! is there?
 
+use std::path::Path;
+
 use clap::{Args, Subcommand};
 use tamis::{
     run::{
         self, CheckAgentRecord, CheckAgentSettings, CheckClustersRecord, CheckClustersSettings, CheckProxyRecord,
-        CheckProxySettings, CheckedCluster, Telling,
+        CheckProxySettings, CheckedCluster, ReadRecord, Telling,
     },
     select::Method,
 };
@@ -95,11 +97,7 @@ fn clusters(args: CheckClustersArgs, progress: &Progress) -> anyhow::Result<()> 
     let record = run::check_clusters(&settings, progress)?;
     let path = run::check_clusters_path(&settings);
     let table = partition(&record);
-    Ok(output::print(&format!(
-        "{table}\n\nRead: {}\nWritten: {}",
-        record.read,
-        path.display()
-    ))?)
+    tell(&table, &record.read, &path)
 }
 
 fn proxy(args: CheckProxyArgs, progress: &Progress) -> anyhow::Result<()> {
@@ -114,12 +112,7 @@ fn proxy(args: CheckProxyArgs, progress: &Progress) -> anyhow::Result<()> {
     set(&mut settings.repeats, args.repeats);
     let record = run::check_proxy(&settings, progress)?;
     let path = run::check_proxy_path(&settings);
-    Ok(output::print(&format!(
-        "{}\n\nRead: {}\nWritten: {}",
-        summary(&record),
-        record.read,
-        path.display()
-    ))?)
+    tell(&summary(&record), &record.read, &path)
 }
 
 fn agent(args: CheckAgentArgs, progress: &Progress) -> anyhow::Result<()> {
@@ -138,9 +131,13 @@ fn agent(args: CheckAgentArgs, progress: &Progress) -> anyhow::Result<()> {
     let record = run::check_agent(&settings, progress)?;
     let path = run::check_agent_path(&settings);
     let table = agents(&record);
+    tell(&table, &record.read, &path)
+}
+
+/// What a check found, what it read, and where all of it is.
+fn tell(found: &str, read: &ReadRecord, path: &Path) -> anyhow::Result<()> {
     Ok(output::print(&format!(
-        "{table}\n\nRead: {}\nWritten: {}",
-        record.read,
+        "{found}\n\nRead: {read}\nWritten: {}",
         path.display()
     ))?)
 }

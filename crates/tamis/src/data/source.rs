@@ -285,7 +285,7 @@ fn read_csv(path: &Path, compression: Compression, each: &mut dyn FnMut(Vec<Reco
     let mut row = csv::ByteRecord::new();
     loop {
         let mut block = Vec::new();
-        while block.len() < BLOCK_ROWS && !ended && reader.read_byte_record(&mut row).map_err(failed)? {
+        while block.len() < BLOCK_ROWS && reader.read_byte_record(&mut row).map_err(failed)? {
             ended = is_end(&row);
             if ended {
                 break;
@@ -313,24 +313,19 @@ fn read_csv(path: &Path, compression: Compression, each: &mut dyn FnMut(Vec<Reco
             });
             records += 1;
         }
-        if block.is_empty() {
-            break;
-        }
-        // The last block of a file whose end is missing is no rows.
         if !ended && block.len() < BLOCK_ROWS {
-            break;
+            return Err(Error::data(
+                Place::line(path, line),
+                "every quoted cell to end in a quote",
+                "a quote that is still open at the end of the file",
+            )
+            .with_hint("close the quote; within a quoted cell a quote is written twice"));
         }
         each(block)?;
+        if ended {
+            return Ok(records);
+        }
     }
-    if ended {
-        return Ok(records);
-    }
-    Err(Error::data(
-        Place::line(path, line),
-        "every quoted cell to end in a quote",
-        "a quote that is still open at the end of the file",
-    )
-    .with_hint("close the quote; within a quoted cell a quote is written twice"))
 }
 
 /// Put behind a CSV file, so that it is seen whether the parser is within quotes there.

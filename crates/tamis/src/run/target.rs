@@ -55,11 +55,10 @@ impl Target {
     pub(super) fn of(settings: &SelectSettings, dataset: &Dataset, stages: &mut Stages<'_>) -> Result<Option<Self>> {
         let load = || stages.run("tokenize", None, || Self::load(settings, dataset));
         let target = settings.finetunes().then(load).transpose()?;
-        match &target {
-            Some(target) if [settings.proxy, settings.judge()].contains(&ProxyKind::Finetune) => {
-                target.check_side_by_side(settings)?;
-            }
-            _ => {}
+        if let Some(target) = &target
+            && [settings.proxy, settings.judge()].contains(&ProxyKind::Finetune)
+        {
+            target.check_side_by_side(settings)?;
         }
         Ok(target)
     }

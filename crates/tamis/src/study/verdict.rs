@@ -94,23 +94,23 @@ impl<'a> Told<'a> {
         self.lines.iter().copied().find(|line| line.method == name)
     }
 
+    /// The lines of these families.
+    fn among(&self, families: &[Family]) -> impl Iterator<Item = &'a MethodRecord> {
+        let lines = self.lines.iter().copied();
+        lines.filter(|line| families.contains(&line.family))
+    }
+
     /// The best of these families on the confirm fold; of equals the first, since simple methods come first.
     fn best(&self, families: &[Family]) -> Option<&'a MethodRecord> {
-        let among = self
-            .lines
-            .iter()
-            .copied()
-            .filter(|line| families.contains(&line.family));
         let better = |a: &MethodRecord, b: &MethodRecord| a.scores[CONFIRM].mean > b.scores[CONFIRM].mean;
+        let among = self.among(families);
         among.reduce(|best, next| if better(next, best) { next } else { best })
     }
 
-    /// How many others of these families score on the confirm fold what this one does.
+    /// How many others of these families score on the confirm fold what this one, of them too, does.
     fn as_good(&self, line: &MethodRecord, families: &[Family]) -> usize {
-        let same = |other: &&&MethodRecord| {
-            families.contains(&other.family) && other.scores[CONFIRM].mean == line.scores[CONFIRM].mean
-        };
-        self.lines.iter().filter(same).count() - 1
+        let same = |other: &&MethodRecord| other.scores[CONFIRM].mean == line.scores[CONFIRM].mean;
+        self.among(families).filter(same).count() - 1
     }
 
     fn score(&self, line: &MethodRecord) -> f64 {

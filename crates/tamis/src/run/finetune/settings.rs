@@ -106,10 +106,6 @@ impl FinetuneSettings {
             let found = "questions, whose answers' letters are no labels";
             return Err(Error::setting("--label-biases", "rows with labels", found));
         }
-        if let Some(sample) = self.sample {
-            let limit = sample.resolve(dataset.pool.len() as u64, u64::MAX);
-            limit.map_err(|error| error.of_setting("--sample"))?;
-        }
         Ok(())
     }
 }
