@@ -90,7 +90,7 @@ pub(crate) struct SelectArgs {
     #[arg(long, help_heading = "Data")]
     leaks: Option<String>,
     /// The largest share of bad rows that is borne; they are listed in rejects.jsonl [default: 0.01]
-    #[arg(long, value_name = "SHARE", help_heading = "Data")]
+    #[arg(long, value_name = "SHARE", value_parser = share, help_heading = "Data")]
     max_bad: Option<f64>,
 
     /// `lexical`, a sentence encoder (folder or hub id), or a .npy or .safetensors file of vectors [default: lexical]
@@ -127,7 +127,7 @@ pub(crate) struct SelectArgs {
     /// The share of the pool (with macro-f1, of each label) that is taken last: rows whose label a probe finds least probable that
     /// was trained on the other rows, or on validation rows where they differ from the pool [default: 0.2, or as many as
     /// that probe gets wrong if they are fewer]
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true, help_heading = "Search")]
+    #[arg(long, value_name = "SHARE", value_parser = share, allow_negative_numbers = true, help_heading = "Search")]
     doubtful: Option<f64>,
     /// What is measured: accuracy, macro-f1 or log-loss [default: accuracy]
     #[arg(long, help_heading = "Search")]
@@ -271,6 +271,14 @@ pub(crate) fn lay_over(
             .collect::<Result<BTreeMap<_, _>>>()?;
     }
     read_some(&mut data.task, "--task", task)
+}
+
+/// A share, from 0 to 1 or in percent: `0.2` or `20%`.
+pub(crate) fn share(text: &str) -> std::result::Result<f64, std::num::ParseFloatError> {
+    match text.strip_suffix('%') {
+        Some(percent) => percent.trim_end().parse::<f64>().map(|percent| percent / 100.0),
+        None => text.parse(),
+    }
 }
 
 pub(crate) fn set<T>(target: &mut T, flag: Option<T>) {

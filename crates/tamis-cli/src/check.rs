@@ -190,7 +190,7 @@ fn partition(record: &CheckClustersRecord) -> String {
 
 fn line(name: &str, silhouette: f64, cluster: &CheckedCluster) -> String {
     let purity = cluster.purity.map_or("-".to_owned(), |purity| format!("{purity:.2}"));
-    let words = output::plain(&cluster.words.join(" "));
+    let words = cluster.words.join(" ");
     format!(
         "  {name:16} {:>8} {silhouette:>11.3} {purity:>7}   {words}\n",
         cluster.rows

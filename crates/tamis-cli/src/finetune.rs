@@ -12,7 +12,7 @@ use tamis::{
 };
 
 use crate::{
-    args::{self, set},
+    args::{self, set, share},
     output,
     progress::Progress,
     select::use_threads,
@@ -59,7 +59,7 @@ pub(crate) struct FinetuneArgs {
     #[arg(long, help_heading = "Data")]
     leaks: Option<String>,
     /// The largest share of bad rows that is borne; they are listed in rejects.jsonl [default: 0.01]
-    #[arg(long, value_name = "SHARE", help_heading = "Data")]
+    #[arg(long, value_name = "SHARE", value_parser = share, help_heading = "Data")]
     max_bad: Option<f64>,
 
     /// Passes over the rows [default: 4]
@@ -158,9 +158,12 @@ fn summary(record: &FinetuneRecord, settings: &FinetuneSettings) -> String {
         )
     };
     let mut text = format!(
-        "\nTrained: {} rows, {} epochs, {} steps in {:.1} s ({:.0} rows/s, {:.0} tokens/s)\n\n  {:width$} {:>10} {:>10} {:>10}\n",
+        "\nTrained: {} rows, {}, {} steps in {:.1} s ({:.0} rows/s, {:.0} tokens/s)\n\n  {:width$} {:>10} {:>10} {:>10}\n",
         record.rows,
-        settings.train.epochs,
+        match settings.train.epochs {
+            1 => "1 epoch".to_owned(),
+            epochs => format!("{epochs} epochs"),
+        },
         record.steps,
         record.train_seconds,
         record.rows_per_second,

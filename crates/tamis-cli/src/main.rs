@@ -39,9 +39,9 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             };
             // Its message holds what it was caused by.
-            output::say(&output::plain(&format!("error: {error}")));
+            output::say(&format!("error: {error}"));
             if let Some(hint) = error.hint() {
-                output::say(&output::plain(&format!("hint: {hint}")));
+                output::say(&format!("hint: {hint}"));
             }
             ExitCode::from(match error {
                 tamis::Error::Interrupted => 130,

@@ -7,18 +7,18 @@ use std::{
 
 use tamis::Error;
 
-/// Prints a line. A reader that has heard enough (`tamis ... | head -1`) is no error.
+/// Prints a line, [`plain`]. A reader that has heard enough (`tamis ... | head -1`) is no error.
 pub(crate) fn print(text: &str) -> Result<(), Error> {
     let mut out = std::io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+    match writeln!(out, "{}", plain(text)).and_then(|()| out.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.map_err(Error::io(Path::new("standard output"), "write")),
     }
 }
 
-/// Says a line on standard error. Where nobody listens any more, nobody is told.
+/// Says a line on standard error, [`plain`]. Where nobody listens any more, nobody is told.
 pub(crate) fn say(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", plain(text));
 }
 
 /// A text without the control characters by which data could steer a terminal; line ends stay.

@@ -107,7 +107,7 @@ impl Monitor for Progress {
             stage.bar.inc(steps);
             if !self.terminal && stage.said.elapsed() >= EVERY {
                 stage.said = Instant::now();
-                output::say(&output::plain(&stage.line()));
+                output::say(&stage.line());
             }
         }
     }

@@ -49,7 +49,14 @@ pub(crate) fn run(args: StudyArgs, progress: &Progress) -> anyhow::Result<()> {
     use_threads(args.select.threads)?;
     let settings = into_settings(args)?;
     let record = run::study(&settings, progress)?;
-    Ok(output::print(&summary(&record, &settings))?)
+    output::print(&summary(&record, &settings))?;
+    let failed = record.cells.iter().filter(|cell| cell.error.is_some()).count();
+    anyhow::ensure!(
+        failed == 0,
+        "{failed} of {} cells failed; the same command tries them again",
+        record.expected
+    );
+    Ok(())
 }
 
 fn into_settings(args: StudyArgs) -> Result<StudySettings> {
@@ -155,5 +162,5 @@ fn summary(record: &StudyRecord, settings: &StudySettings) -> String {
         let label = if name == "study.md" { "Written:" } else { "        " };
         text += &format!("{label} {} ({what})\n", out.join(name).display());
     }
-    output::plain(text.trim_end())
+    text.trim_end().to_owned()
 }

@@ -25,6 +25,8 @@ fn settings_that_mean_nothing_are_named() {
         &["--leaks", "maybe"],
         &["--max-bad", "2"],
         &["--doubtful", "1"],
+        &["--doubtful", "120%"],
+        &["--doubtful", "a few"],
         &["--max-evaluations", "0"],
         &["--max-evaluations", "5"],
         &["--max-time", "-1"],
@@ -182,7 +184,7 @@ fn too_many_bad_rows_stop_the_run_and_few_are_listed() {
     assert_eq!(fixture.read("run/rejects.jsonl"), fixture.read("check/rejects.jsonl"));
     assert_eq!(
         fixture.read("run/rejects.jsonl"),
-        "{\"file\":\"train.jsonl\",\"line\":481,\"reason\":\"expected a JSON object, found broken JSON at column 1\"}\n"
+        "{\"file\":\"train.jsonl\",\"line\":481,\"reason\":\"expected a JSON object, found broken JSON at column 1 (expected value)\"}\n"
     );
 }
 

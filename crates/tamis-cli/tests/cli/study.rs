@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     finetune::TINY,
-    fixture::{Fixture, complains, exists, succeeds},
+    fixture::{Fixture, complains, exists, finished, succeeds},
 };
 
 /// A study of small searches, into `out`.
@@ -148,7 +148,16 @@ fn a_cell_that_fails_says_why_and_the_rest_goes_on() {
         "--selection",
         "mine=mine.txt",
     ];
-    let told = succeeds(study(&fixture, "study", &more));
+    let output = finished(study(&fixture, "study", &more));
+    let (told, complaint) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        complaint.ends_with("error: 2 of 4 cells failed; the same command tries them again\n"),
+        "{complaint}"
+    );
     assert!(told.contains("failed: exhaustive with seed 0: "), "{told}");
     assert!(
         told.contains("failed: mine with seed 0: mine.txt, line 3: expected a row that may be chosen, found row 2000"),
@@ -158,7 +167,7 @@ fn a_cell_that_fails_says_why_and_the_rest_goes_on() {
     assert_eq!(before["cells"].as_array().map(Vec::len), Some(4));
     // Mended, the failed cells are tried again, and no other.
     fixture.write("mine.txt", "3\n1\n200\n");
-    succeeds(study(&fixture, "study", &more));
+    assert_eq!(finished(study(&fixture, "study", &more)).status.code(), Some(1));
     let after = record(&fixture, "study");
     let of = |record: &Value, method: &str| {
         let cells = record["cells"].as_array().expect("cells");
@@ -282,15 +291,19 @@ fn a_selection_is_judged_as_its_file_is_now() {
     succeeds(study(&fixture, "study", &more[..4]));
     let rows = |lines: &str| {
         fixture.write("mine.txt", lines);
-        let told = succeeds(study(&fixture, "study", &more));
+        let output = finished(study(&fixture, "study", &more));
         let cells = record(&fixture, "study")["cells"].as_array().expect("cells").clone();
-        (cells.len(), cells[1]["rows"].as_u64(), told)
+        assert_eq!(cells.len(), 2);
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), cells[1]["rows"].as_u64(), told)
     };
-    assert_eq!((rows("3\n1\n").0, rows("3\n1\n").1), (2, Some(2)));
+    let (status, two, _) = rows("3\n1\n");
+    assert_eq!((status, two), (Some(0), Some(2)));
     assert_eq!(rows("3\n1\n7\n").1, Some(3));
     // 10% of 480 rows are 48.
     let many: String = (1..=49).map(|line| format!("{line}\n")).collect();
-    let (_, _, told) = rows(&many);
+    let (status, _, told) = rows(&many);
+    assert_eq!(status, Some(1));
     assert!(
         told.contains("mine.txt: expected no more than the budget's 48 rows, found 49"),
         "{told}"

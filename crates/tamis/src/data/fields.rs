@@ -11,7 +11,7 @@ use super::{
 use crate::{Error, Result};
 
 /// The roles that `--field role=name` may name.
-const ROLES: [&str; 13] = [
+const ROLES: [&str; 14] = [
     "text",
     "label",
     "premise",
@@ -25,14 +25,16 @@ const ROLES: [&str; 13] = [
     "input",
     "output",
     "messages",
+    "conversations",
 ];
 
 /// The task's roles in each shape that is known, most particular first. Optional roles are not listed.
-const SHAPES: [(TaskKind, &[&str]); 6] = [
+const SHAPES: [(TaskKind, &[&str]); 7] = [
     (TaskKind::Choice, &["question", "choices", "answer"]),
     (TaskKind::Pair, &["premise", "hypothesis", "label"]),
     (TaskKind::Classification, &["text", "label"]),
     (TaskKind::Response, &["messages"]),
+    (TaskKind::Response, &["conversations"]),
     (TaskKind::Response, &["prompt", "completion"]),
     (TaskKind::Response, &["instruction", "output"]),
 ];
@@ -171,17 +173,26 @@ impl Reading {
                 label()?,
             ),
             2 => (Input::Text(text("text")?), label()?),
-            3 => {
-                let (name, value) = field("messages")?;
+            3 | 4 => {
+                let (name, value) = field(SHAPES[self.shape].1[0])?;
                 (messages_of(name, value)?, Target::None)
             }
-            4 => (
-                Input::Response {
-                    prompt: text("prompt")?,
-                    response: text("completion")?,
-                },
-                Target::None,
-            ),
+            5 => {
+                // Either may be a text, or, in conversational data sets, a list of messages.
+                let part = |role| {
+                    field(role).and_then(|(name, value)| match value {
+                        Value::Array(_) => contents(name, &turns_of(name, value)?),
+                        text => text_of(name, text),
+                    })
+                };
+                (
+                    Input::Response {
+                        prompt: part("prompt")?,
+                        response: part("completion")?,
+                    },
+                    Target::None,
+                )
+            }
             _ => {
                 let mut prompt = String::from(text("instruction")?);
                 if let Some(Value::String(input)) = fields.get(self.name("input"))
@@ -214,10 +225,15 @@ fn label_of(name: &str, value: &Value) -> Result<String, String> {
         Value::String(text) if !text.trim().is_empty() => Ok(text.clone()),
         Value::Number(number) if !number.is_f64() => Ok(number.to_string()),
         Value::Bool(truth) => Ok(truth.to_string()),
-        other => Err(format!(
-            "expected a label (a text, a whole number, true or false) in `{name}`, found {}",
-            name_of(other)
-        )),
+        other => {
+            let found = match other {
+                Value::Number(number) => number.to_string(),
+                other => name_of(other).to_owned(),
+            };
+            Err(format!(
+                "expected a label (a text, a whole number, true or false) in `{name}`, found {found}"
+            ))
+        }
     }
 }
 
@@ -279,38 +295,45 @@ fn answer_of(name: &str, value: &Value, choices: &[Box<str>]) -> Result<u32, Str
 
 /// The last answer of the assistant, and everything before it.
 fn messages_of(name: &str, value: &Value) -> Result<Input, String> {
-    let wrong = |found: &str| {
-        Err(format!(
-            "expected a list of messages with role and content in `{name}`, found {found}"
-        ))
-    };
-    let Value::Array(items) = value else {
-        return wrong(name_of(value));
-    };
-    let mut turns = Vec::with_capacity(items.len());
-    for item in items {
-        // ShareGPT files say `from` and `value` where the others say `role` and `content`.
-        let part = |a: &str, b: &str| item.get(a).or_else(|| item.get(b)).and_then(Value::as_str);
-        let (Some(role), Some(content)) = (part("role", "from"), part("content", "value")) else {
-            return wrong("one without");
-        };
-        turns.push((role, content));
-    }
+    let turns = turns_of(name, value)?;
     let Some(last) = turns.iter().rposition(|(role, _)| matches!(*role, "assistant" | "gpt")) else {
-        return wrong("none of the assistant's");
+        return Err(no_messages(name, "none of the assistant's"));
     };
-    let prompt = turns[..last]
-        .iter()
-        .map(|(_, content)| *content)
-        .collect::<Vec<_>>()
-        .join("\n\n");
-    if prompt.trim().is_empty() || turns[last].1.trim().is_empty() {
-        return wrong("an empty turn");
-    }
     Ok(Input::Response {
-        prompt: prompt.into(),
-        response: turns[last].1.into(),
+        prompt: contents(name, &turns[..last])?,
+        response: contents(name, &turns[last..=last])?,
     })
+}
+
+/// The role and the content of each message of a list.
+fn turns_of<'a>(name: &str, value: &'a Value) -> Result<Vec<(&'a str, &'a str)>, String> {
+    let Value::Array(items) = value else {
+        return Err(no_messages(name, name_of(value)));
+    };
+    items
+        .iter()
+        .map(|item| {
+            // ShareGPT files say `from` and `value` where the others say `role` and `content`.
+            let part = |a: &str, b: &str| item.get(a).or_else(|| item.get(b)).and_then(Value::as_str);
+            part("role", "from")
+                .zip(part("content", "value"))
+                .ok_or_else(|| no_messages(name, "one without"))
+        })
+        .collect()
+}
+
+/// What is said in all of these messages.
+fn contents(name: &str, turns: &[(&str, &str)]) -> Result<Box<str>, String> {
+    let contents: Vec<&str> = turns.iter().map(|(_, content)| *content).collect();
+    let text = contents.join("\n\n");
+    if text.trim().is_empty() {
+        return Err(no_messages(name, "an empty turn"));
+    }
+    Ok(text.into())
+}
+
+fn no_messages(name: &str, found: &str) -> String {
+    format!("expected a list of messages with role and content in `{name}`, found {found}")
 }
 
 #[cfg(test)]
@@ -372,6 +395,24 @@ mod tests {
             .map(|r| r.1),
             Ok(response("s\n\nu"))
         );
+        assert_eq!(
+            read(json!({"conversations": [{"from": "human", "value": "u"}, {"from": "gpt", "value": "r"}]}))
+                .map(|r| r.1),
+            Ok(response("u"))
+        );
+        let said = |role: &str, content: &str| json!([{"role": role, "content": content}]);
+        assert_eq!(
+            read(json!({"prompt": said("user", "u"), "completion": said("assistant", "r")})).map(|r| r.1),
+            Ok(response("u"))
+        );
+        let empty = read(json!({"prompt": said("user", " "), "completion": "r"})).expect_err("nothing is said");
+        insta::assert_snapshot!(empty, @"expected a list of messages with role and content in `prompt`, found an empty turn");
+    }
+
+    #[test]
+    fn a_label_that_is_none_is_shown() {
+        let wrong = read(json!({"text": "t", "label": 1.5})).expect_err("no label");
+        insta::assert_snapshot!(wrong, @"expected a label (a text, a whole number, true or false) in `label`, found 1.5");
     }
 
     #[test]

@@ -459,6 +459,22 @@ mod tests {
     }
 
     #[test]
+    fn other_separators_than_commas_are_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for separator in [";", "\t"] {
+            let path = folder.path().join("train.csv");
+            fs::write(&path, format!("text{separator}label\na, b{separator}yes\n")).expect("writes");
+            let mut settings = settings(folder.path(), GOOD, GOOD);
+            settings.train = vec![path];
+            let error = read(&settings, &Silent).expect_err("no commas").to_string();
+            let expected = format!(
+                "train.csv, line 1: expected columns with commas between them, found one column with {separator:?} in its name"
+            );
+            assert!(error.ends_with(&expected), "{error}");
+        }
+    }
+
+    #[test]
     fn a_missing_field_names_the_line_and_the_way_out() {
         insta::assert_snapshot!(complaint("{\"id\": 1, \"text\": \"a\"}\n", GOOD), @r"
         train.jsonl, line 1: expected a field `label`, found id, text
@@ -474,7 +490,7 @@ mod tests {
           train.jsonl, line 3: expected a text in `text`, found an empty text
           train.jsonl, line 4: expected a text in `text`, found a number
           train.jsonl, line 5: expected a label (a text, a whole number, true or false) in `label`, found a list
-          train.jsonl, line 6: expected a JSON object, found broken JSON at column 2
+          train.jsonl, line 6: expected a JSON object, found broken JSON at column 2 (key must be a string)
           train.jsonl, line 7: expected a JSON object, found a list
         hint: mend the rows, or allow more of them with `--max-bad <share>`: they are then left out and listed in rejects.jsonl
         ");

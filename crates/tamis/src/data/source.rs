@@ -230,10 +230,14 @@ fn parse_json(bytes: &[u8]) -> Result<Fields, String> {
             "expected a JSON object, found JSON that breaks off after column {}",
             error.column()
         )),
-        Err(error) => Err(format!(
-            "expected a JSON object, found broken JSON at column {}",
-            error.column()
-        )),
+        Err(error) => {
+            // The parser's own words end in a line number, that of this one line.
+            let (column, said) = (error.column(), error.to_string());
+            let why = said.rsplit_once(" at line ").map_or(&*said, |(why, _)| why);
+            Err(format!(
+                "expected a JSON object, found broken JSON at column {column} ({why})"
+            ))
+        }
     }
 }
 
@@ -279,6 +283,17 @@ fn read_csv(path: &Path, compression: Compression, each: &mut dyn FnMut(Vec<Reco
             format!("`{twice}` twice"),
         )
         .with_hint("rename one of the two columns"));
+    }
+    if let (1, Some(separator)) = (
+        header.len(),
+        [";", "\t", "|"].into_iter().find(|&s| header[0].contains(s)),
+    ) {
+        return Err(Error::data(
+            Place::line(path, 1),
+            "columns with commas between them",
+            format!("one column with {separator:?} in its name"),
+        )
+        .with_hint("write the file anew with commas between its columns, or as JSON Lines"));
     }
     let late = u64::from(ends_in_crlf(path, compression)?);
     let (mut records, mut line, mut ended) = (0, 1, false);
@@ -349,7 +364,11 @@ fn ends_in_crlf(path: &Path, compression: Compression) -> Result<bool> {
 fn cell_of(name: &str, cell: &[u8]) -> Result<(String, Value), String> {
     let text = std::str::from_utf8(cell).map_err(|_| format!("expected UTF-8 text in `{name}`, found broken bytes"))?;
     let value = match serde_json::from_str(text) {
-        Ok(list @ Value::Array(_)) if matches!(name, "choices" | "messages") || text.starts_with("[\"") => list,
+        Ok(list @ Value::Array(_))
+            if matches!(name, "choices" | "messages" | "conversations") || text.starts_with("[\"") =>
+        {
+            list
+        }
         _ => Value::String(text.to_owned()),
     };
     Ok((name.to_owned(), value))
