@@ -35,6 +35,9 @@ CASES = {
     "hateval2019_en": (["hate_merged"], "hate_merged", ("source", "hateval2019_en"), "macro-f1"),
     "davidson2017": (["hate_merged"], "hate_merged", ("source", "davidson2017"), "macro-f1"),
     "anli": (["nli_merged"], "anli", None, "accuracy"),
+    "sick": (["nli_merged"], "nli_merged", ("source", "sick"), "accuracy"),
+    "lingnli": (["nli_merged"], "nli_merged", ("source", "lingnli"), "accuracy"),
+    "snli_counterfactual": (["nli_merged"], "nli_merged", ("source", "snli_counterfactual"), "accuracy"),
     "questions": (["race", "mmlu_aux"], "mmlu_aux", None, "accuracy"),
     "mmlu": (["race", "mmlu_aux"], "mmlu", None, "accuracy"),
     "threads": (["app_reviews_stars"], "app_reviews_stars", ("source", "threads_2023"), "accuracy"),
@@ -44,6 +47,9 @@ CASES = {
 # the test rows of all of them.
 BASES = {
     "anli": "nli",
+    "sick": "nli",
+    "lingnli": "nli",
+    "snli_counterfactual": "nli",
     "mmlu": "questions",
     "threads": "reviews",
     "netflix": "reviews",

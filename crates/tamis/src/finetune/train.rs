@@ -18,9 +18,10 @@ use crate::{
         adamw::{AdamW, Parameter, Table, global_norm, linear_schedule},
         dropout::Dropout,
         encoder::Wanted,
+        gradient::EncoderGradient,
         head::{Head, HeadTape},
         loss::cross_entropy,
-        training::{Dropouts, EncoderGradient, Input, Tape},
+        training::{Dropouts, Input, Tape},
     },
     seed::Seed,
 };

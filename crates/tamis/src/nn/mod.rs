@@ -5,6 +5,7 @@ pub mod attention;
 pub mod dropout;
 pub mod elementwise;
 pub mod encoder;
+pub mod gradient;
 pub mod head;
 pub mod int8;
 pub mod linear;
