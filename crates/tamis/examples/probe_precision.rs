@@ -20,7 +20,8 @@ use tamis::{
     metric::{Metric, MetricKind},
     nn::encoder::Dtype,
     proxy::{
-        design::{Design, Projection, WIDTH},
+        design::Design,
+        projection::{Projection, WIDTH},
         ridge::Model,
         tune::tune,
     },

@@ -345,7 +345,7 @@ impl LayerPass<'_> {
     }
 
     /// Backward through [`LayerPass::feed_forward`]: `down`, the derivative by the layer's output, becomes that by the attention half's.
-    fn feed_forward_backward(&self, down: &mut Vec<f32>, kept: &mut LayerTape, grown: &mut Layer, room: &mut Room) {
+    fn feed_forward_backward(&self, down: &mut [f32], kept: &mut LayerTape, grown: &mut Layer, room: &mut Room) {
         let (layer, hidden) = (self.layer(), self.hidden());
         let Room { a, b, wide, workspace } = room;
         let norm = &mut grown.out_norm;

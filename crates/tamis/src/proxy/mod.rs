@@ -4,6 +4,7 @@ pub mod design;
 pub mod doubt;
 pub mod finetune;
 pub mod probe;
+pub mod projection;
 pub mod ridge;
 pub mod tune;
 

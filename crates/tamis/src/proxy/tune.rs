@@ -8,7 +8,8 @@
 use rayon::prelude::*;
 
 use super::{
-    design::{Design, sample},
+    design::Design,
+    projection::sample,
     ridge::{Model, Moments, Scratch},
 };
 use crate::{

@@ -23,9 +23,10 @@ use crate::{
     metric::{Metric, MetricKind, row_losses},
     pool::{self, Grain, Pool, RowOrder},
     proxy::{
-        design::{self, Design, Projection},
+        design::Design,
         doubt::{judge_by, judge_unseen, most_doubted},
         probe::{Probe, ProbeSettings},
+        projection::{Projection, WIDTH, check_task},
         ridge::Model,
         tune::{Tuning, tune},
     },
@@ -40,7 +41,7 @@ pub(super) fn read(
 ) -> Result<(Dataset, Folds)> {
     settings.check()?;
     let dataset = stages.run("read", None, || data::read(&settings.data, monitor))?;
-    design::check_task(dataset.task.kind, dataset.task.labels.len())?;
+    check_task(dataset.task.kind, dataset.task.labels.len())?;
     let folds = Folds::split(&dataset.validation.targets(), settings.seed.derive("folds"))?;
     check_against_pool(settings, dataset.pool.len())?;
     Ok((dataset, folds))
@@ -318,10 +319,7 @@ impl Designs {
             let (projection, embedded) = match features {
                 Features::Embedded(embedded) => {
                     let seed = settings.seed.derive("projection");
-                    (
-                        Projection::fit(&embedded[0], kind, labels, design::WIDTH, seed)?,
-                        embedded,
-                    )
+                    (Projection::fit(&embedded[0], kind, labels, WIDTH, seed)?, embedded)
                 }
                 Features::Adapted(embedded) => (Projection::fit_adapted(&embedded[0], kind, labels)?, embedded),
             };
