@@ -77,7 +77,7 @@ fn the_target_is_trained_on_a_selection_and_written_as_transformers_reads_it() {
     fixture.write("train.jsonl", &train);
     let said = succeeds(short());
     assert!(
-        said.contains("Trained: 48 rows, 1 epochs") && said.contains("Read: 480 training rows"),
+        said.contains("Trained: 48 rows, 1 epoch,") && said.contains("Read: 480 training rows"),
         "{said}"
     );
     // What was trained can be trained on, head and all.
@@ -459,6 +459,17 @@ fn what_cannot_be_fine_tuned_says_why() {
         ("c", &["--epochs", "0"]),
         ("d", &["--rate", "-1"]),
         ("e", &["--selection", "nowhere"]),
+        (
+            "f",
+            &[
+                "--selection",
+                "nowhere",
+                "--train",
+                "train.jsonl",
+                "--validation",
+                "validation.jsonl",
+            ],
+        ),
         ("g", &["--keep-best", "f1"]),
         ("h", &["--label-biases", "log-loss"]),
         ("i", &["--keep-best", "accuracy", "--with-validation"]),

@@ -66,12 +66,12 @@ pub struct Tape {
     output: Vec<f32>,
     /// A layer's input, made again.
     remade: Vec<f32>,
-    room: Room,
+    buffers: Buffers,
 }
 
 /// What one step hands to the next.
 #[derive(Debug, Default)]
-struct Room {
+struct Buffers {
     a: Vec<f32>,
     b: Vec<f32>,
     wide: Vec<f32>,
@@ -115,7 +115,7 @@ impl EncoderWeights {
             input,
             layers,
             output,
-            room,
+            buffers,
             ..
         } = tape;
         let last = self.layers.len() - 1;
@@ -131,8 +131,8 @@ impl EncoderWeights {
                 first_only: *first_only && l == last,
                 dropouts,
             };
-            pass.attention(output, kept, room);
-            pass.feed_forward(output, kept, room);
+            pass.attention(output, kept, buffers);
+            pass.feed_forward(output, kept, buffers);
         }
         output
     }
@@ -158,7 +158,7 @@ impl EncoderWeights {
             layers,
             output: down,
             remade,
-            room,
+            buffers,
             ..
         } = tape;
         assert_eq!(down.len(), upstream.len(), "one derivative a number");
@@ -183,8 +183,8 @@ impl EncoderWeights {
             } else {
                 &mut *input
             };
-            pass.feed_forward_backward(down, kept, grown, room);
-            pass.attention_backward((down, l > *lowest || from_tokens), x, kept, grown, room);
+            pass.feed_forward_backward(down, kept, grown, buffers);
+            pass.attention_backward((down, l > *lowest || from_tokens), x, kept, grown, buffers);
         }
         if from_tokens {
             self.embed_backward(dropouts, tape, gradient);
@@ -231,7 +231,7 @@ impl Tape {
                 self.tokens.extend_from_slice(packed.tokens);
                 self.types.extend_from_slice(packed.types);
                 self.lowest = 0;
-                let (embedded, places, norm) = (&mut self.embedded, &mut self.room.a, &weights.norm);
+                let (embedded, places, norm) = (&mut self.embedded, &mut self.buffers.a, &weights.norm);
                 weights.embed(packed, &mut embedded.normal, places);
                 embedded.add_and_normalise(places, hidden, weights.shape.norm_epsilon);
                 embedded.output(&norm.gain, &norm.shift, &mut self.input);
@@ -286,9 +286,9 @@ impl LayerPass<'_> {
     }
 
     /// The attention half: from the layer's input `x` to the normalised sum `kept.attended`. `x` keeps the rows that are computed.
-    fn attention(&self, x: &mut Vec<f32>, kept: &mut LayerTape, room: &mut Room) {
+    fn attention(&self, x: &mut Vec<f32>, kept: &mut LayerTape, buffers: &mut Buffers) {
         let (layer, hidden, starts) = (self.layer(), self.hidden(), self.starts);
-        let workspace = &mut room.workspace;
+        let workspace = &mut buffers.workspace;
         layer
             .attention
             .part(hidden..3 * hidden)
@@ -329,9 +329,9 @@ impl LayerPass<'_> {
     }
 
     /// The feed-forward half: from `kept.attended` to the layer's output.
-    fn feed_forward(&self, output: &mut Vec<f32>, kept: &mut LayerTape, room: &mut Room) {
+    fn feed_forward(&self, output: &mut Vec<f32>, kept: &mut LayerTape, buffers: &mut Buffers) {
         let (layer, shape) = (self.layer(), &self.weights.shape);
-        let Room { b, wide, workspace, .. } = room;
+        let Buffers { b, wide, workspace, .. } = buffers;
         let norm = &layer.attention_norm;
         kept.attended.output(&norm.gain, &norm.shift, b);
         layer.inner.whole().apply_in_parallel(b, &mut kept.inner, workspace);
@@ -345,9 +345,9 @@ impl LayerPass<'_> {
     }
 
     /// Backward through [`LayerPass::feed_forward`]: `down`, the derivative by the layer's output, becomes that by the attention half's.
-    fn feed_forward_backward(&self, down: &mut [f32], kept: &mut LayerTape, grown: &mut Layer, room: &mut Room) {
+    fn feed_forward_backward(&self, down: &mut [f32], kept: &mut LayerTape, grown: &mut Layer, buffers: &mut Buffers) {
         let (layer, hidden) = (self.layer(), self.hidden());
-        let Room { a, b, wide, workspace } = room;
+        let Buffers { a, b, wide, workspace } = buffers;
         let norm = &mut grown.out_norm;
         kept.out
             .backward(down, &layer.out_norm.gain, &mut norm.gain, &mut norm.shift);
@@ -374,10 +374,10 @@ impl LayerPass<'_> {
         x: &mut Vec<f32>,
         kept: &LayerTape,
         grown: &mut Layer,
-        room: &mut Room,
+        buffers: &mut Buffers,
     ) {
         let (layer, hidden, starts) = (self.layer(), self.hidden(), self.starts);
-        let Room { a, b, wide, workspace } = room;
+        let Buffers { a, b, wide, workspace } = buffers;
         let norm = &mut grown.attention_norm;
         kept.attended
             .backward(down, &layer.attention_norm.gain, &mut norm.gain, &mut norm.shift);

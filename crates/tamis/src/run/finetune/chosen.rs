@@ -13,6 +13,9 @@ use crate::{
     run::folder,
 };
 
+/// What a `selection.json` is expected to be.
+const RECORD: &str = "the record of a finished selection";
+
 /// What of a `selection.json` says which rows were chosen.
 #[derive(Deserialize)]
 struct Selected {
@@ -47,17 +50,27 @@ pub fn selection_data(run: &Path) -> Result<DataSettings> {
     struct Record {
         settings: Settings,
     }
-    Ok(
-        folder::read_json::<Record>(&run.join("selection.json"), "the record of a finished selection")?
-            .settings
-            .data,
+    Ok(folder::read_json::<Record>(&record_path(run)?, RECORD)?.settings.data)
+}
+
+/// Where the record of a selection is, if there is one.
+fn record_path(run: &Path) -> Result<PathBuf> {
+    let path = run.join("selection.json");
+    if path.exists() {
+        return Ok(path);
+    }
+    Err(Error::setting(
+        "--selection",
+        "the folder of a finished selection",
+        format!("no {}", path.display()),
     )
+    .with_hint("name the folder that `tamis select --out` named, once it has ended"))
 }
 
 /// The rows that a `select` run chose, found in the training files by file and line.
 pub(super) fn chosen_rows(run: &Path, dataset: &Dataset) -> Result<Vec<RowId>> {
-    let path = run.join("selection.json");
-    let selected: Selected = folder::read_json(&path, "the record of a finished selection")?;
+    let path = record_path(run)?;
+    let selected: Selected = folder::read_json(&path, RECORD)?;
     let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     let files: Vec<PathBuf> = dataset.train.files.iter().map(|file| whole(&file.path)).collect();
     let place_of: HashMap<(u32, u64), RowId> = dataset
