@@ -129,6 +129,9 @@ pub(crate) struct SelectArgs {
     /// that probe gets wrong if they are fewer]
     #[arg(long, value_name = "SHARE", value_parser = share, allow_negative_numbers = true, help_heading = "Search")]
     doubtful: Option<f64>,
+    /// Choose only among the rows that are most like validation rows, as many as so many budgets pay for [default: among all]
+    #[arg(long, value_name = "TIMES", allow_negative_numbers = true, help_heading = "Search")]
+    within: Option<f64>,
     /// What is measured: accuracy, macro-f1 or log-loss [default: accuracy]
     #[arg(long, help_heading = "Search")]
     metric: Option<String>,
@@ -221,6 +224,7 @@ impl SelectArgs {
         settings.cache = self.cache.or(settings.cache);
         settings.clusters = self.clusters.or(settings.clusters);
         settings.doubtful = self.doubtful.or(settings.doubtful);
+        settings.within = self.within.or(settings.within);
         settings.max_time = self.max_time.or(settings.max_time);
         Ok(settings)
     }

@@ -101,6 +101,12 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::R
             data.separability
         )?;
     }
+    if let Some(times) = record.settings["within"].as_f64() {
+        writeln!(
+            text,
+            "\nChosen among the rows of the pool that are most like validation rows, as many as {times} budgets pay for"
+        )?;
+    }
     if data.doubted > 0 {
         writeln!(
             text,

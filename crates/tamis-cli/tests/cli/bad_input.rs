@@ -27,6 +27,7 @@ fn settings_that_mean_nothing_are_named() {
         &["--doubtful", "1"],
         &["--doubtful", "120%"],
         &["--doubtful", "a few"],
+        &["--within", "0.5"],
         &["--max-evaluations", "0"],
         &["--max-evaluations", "5"],
         &["--max-time", "-1"],

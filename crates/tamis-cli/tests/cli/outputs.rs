@@ -148,6 +148,7 @@ fn every_way_to_spend_the_budget_meets_it() {
         ("loss", &["--metric", "log-loss"]),
         ("proper", &["--reward", "log-loss"]),
         ("relevant", &["--order", "relevant"]),
+        ("within", &["--within", "1"]),
         ("tokens", &["--budget", "400 tokens"]),
         ("time", &["--max-time", "30"]),
     ] {
@@ -209,14 +210,17 @@ fn what_auto_means_depends_on_whether_validation_rows_are_of_the_pools_kind() {
     assert!(summary.contains("differ from the pool (AUC 0.8"), "{summary}");
     // Of these vectors a probe of 45 validation rows knows as little: a fifth again.
     assert_eq!(record["data"]["doubted"], 96);
-    // With a single cluster there is nothing to decide: the rows most like those of validation are taken.
-    let (_, record) = run("other.npy", "one", &["--clusters", "1"]);
-    let rows = record["rows"].as_array().expect("rows");
-    assert_eq!(rows.len(), 48);
-    assert!(
-        rows.iter().all(|row| row["row"].as_u64().expect("a row") % 4 == 1),
-        "{rows:?}"
-    );
+    // With a single cluster there is nothing to decide: the rows most like those of validation are taken. Nor is another taken where the
+    // agent chooses among few enough, which here are in several clusters.
+    for (out, more) in [("one", ["--clusters", "1"]), ("few", ["--within", "1.5"])] {
+        let (_, record) = run("other.npy", out, &more);
+        let rows = record["rows"].as_array().expect("rows");
+        assert_eq!(rows.len(), 48);
+        assert!(
+            rows.iter().all(|row| row["row"].as_u64().expect("a row") % 4 == 1),
+            "{out}: {rows:?}"
+        );
+    }
 
     // A second start is the same run, and what the user says stands.
     run("other.npy", "other", &[]);

@@ -102,7 +102,8 @@ impl Pool {
         };
         let rows_for = |steps: u64| {
             let total: u64 = cost.iter().filter_map(|sums| sums.last()).sum();
-            let budget_rows = (rows.len() as f64 * limit as f64 / total.max(1) as f64) as u64;
+            let there: usize = members.iter().map(Vec::len).sum();
+            let budget_rows = (there as f64 * limit as f64 / total.max(1) as f64) as u64;
             budget_rows.div_ceil(steps)
         };
         let chunk = match grain {

@@ -9,7 +9,7 @@ use crate::Result;
 const SILENT: [&str; 2] = ["gram_memory", "frozen_memory"];
 
 /// Settings and their flags, in the order in which they are typed.
-const FLAGS: [(&str, &str); 34] = [
+const FLAGS: [(&str, &str); 35] = [
     ("data.train", "--train"),
     ("data.validation", "--validation"),
     ("data.test", "--test"),
@@ -32,6 +32,7 @@ const FLAGS: [(&str, &str); 34] = [
     ("chunk", "--chunk"),
     ("order", "--order"),
     ("doubtful", "--doubtful"),
+    ("within", "--within"),
     ("metric", "--metric"),
     ("reward", "--reward"),
     ("proxy", "--proxy"),

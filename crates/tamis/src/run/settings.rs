@@ -36,6 +36,10 @@ pub struct SelectSettings {
     /// probe gets wrong if they are fewer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub doubtful: Option<f64>,
+    /// How many budgets' worth of rows the agent chooses among: those most like the reward fold, doubted ones last. Default (none): all of
+    /// the pool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub within: Option<f64>,
     /// `lexical`, the folder or hub id of a sentence encoder, or a .npy or .safetensors file. Default: `lexical`.
     pub embedder: String,
     /// The numbers in which a sentence encoder multiplies. Default: `float32`.
@@ -153,6 +157,7 @@ impl Default for SelectSettings {
             chunk: Grain::Auto,
             order: RowOrder::default(),
             doubtful: None,
+            within: None,
             embedder: "lexical".into(),
             embed_dtype: Dtype::default(),
             clusters: None,
@@ -285,6 +290,11 @@ impl SelectSettings {
                 share.to_string(),
             ));
         }
+        if let Some(times) = self.within
+            && !(times >= 1.0 && times.is_finite())
+        {
+            return Err(Error::setting("--within", "a number from 1", times.to_string()));
+        }
         if self.embed_dtype == Dtype::Int8 && !vectors::is_encoder(&self.embedder) {
             return Err(Error::setting(
                 "--embed-dtype",
@@ -396,6 +406,7 @@ mod tests {
             order: RowOrder::Random,
             reward: RewardKind::Auc,
             doubtful: Some(0.1),
+            within: Some(7.0),
             ..given
         };
         assert_eq!(told.resolved(true), told);
