@@ -347,13 +347,36 @@ impl SelectionRecord {
     }
 }
 
+/// The least standard deviation of random rows that counts.
+const LEAST_SD: f64 = 1e-4;
+
 impl Scored {
-    /// How far the choice is above random rows, in standard deviations of theirs; 0 where they do not vary.
+    /// How far the choice is above random rows, in standard deviations of theirs. Where they hardly vary, as when the budget is nearly the
+    /// pool, the last digit that is shown takes their place: what is beneath it is rounding.
     pub fn spread(&self) -> f64 {
-        if self.random_sd > 0.0 {
-            (self.chosen - self.random_mean) / self.random_sd
-        } else {
-            0.0
-        }
+        (self.chosen - self.random_mean) / self.random_sd.max(LEAST_SD)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_distance_to_random_rows_that_do_not_vary_is_neither_lost_nor_made_of_rounding() {
+        let spread = |chosen: f64, random_sd: f64| {
+            let scored = Scored {
+                metric: "accuracy".into(),
+                chosen,
+                random_mean: 0.5,
+                random_sd,
+                everything: 0.5,
+                validation: None,
+            };
+            scored.spread()
+        };
+        assert!((spread(0.52, 0.01) - 2.0).abs() < 1e-9);
+        assert!(spread(0.43, 0.0) <= -2.0 && spread(0.43, 1e-17) <= -2.0);
+        assert!(spread(0.5 + 1e-16, 1e-16).abs() < 0.1);
     }
 }
