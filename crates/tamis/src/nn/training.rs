@@ -12,7 +12,7 @@
 use rayon::prelude::*;
 
 use super::{
-    attention,
+    attention::{self, Heads},
     dropout::Dropout,
     elementwise::{Activation, activate, activate_with_slope},
     encoder::{EncoderWeights, Layer, Packed, Wanted, keep_first},
@@ -118,19 +118,12 @@ impl EncoderWeights {
             buffers,
             ..
         } = tape;
-        let last = self.layers.len() - 1;
-        assert!(*lowest <= last, "at least one layer is trained");
+        assert!(*lowest < self.layers.len(), "at least one layer is trained");
         layers.resize_with(self.layers.len() - *lowest, LayerTape::default);
         output.clear();
         output.extend_from_slice(input);
         for (l, kept) in (*lowest..).zip(layers) {
-            let pass = LayerPass {
-                weights: self,
-                l,
-                starts,
-                first_only: *first_only && l == last,
-                dropouts,
-            };
+            let pass = LayerPass::of(self, l, (starts, *first_only), dropouts);
             pass.attention(output, kept, buffers);
             pass.feed_forward(output, kept, buffers);
         }
@@ -164,15 +157,8 @@ impl EncoderWeights {
         assert_eq!(down.len(), upstream.len(), "one derivative a number");
         down.copy_from_slice(upstream);
         let from_tokens = !tape.tokens.is_empty();
-        let last = self.layers.len() - 1;
-        for l in (*lowest..=last).rev() {
-            let pass = LayerPass {
-                weights: self,
-                l,
-                starts,
-                first_only: *first_only && l == last,
-                dropouts,
-            };
+        for l in (*lowest..self.layers.len()).rev() {
+            let pass = LayerPass::of(self, l, (starts, *first_only), dropouts);
             let (beneath, kept) = layers.split_at_mut(l - *lowest);
             let (kept, grown) = (&mut kept[0], &mut gradient.layers[l - *lowest]);
             // The layer's input, made again from the norm beneath it.
@@ -262,13 +248,35 @@ struct LayerPass<'a> {
     dropouts: Dropouts,
 }
 
-impl LayerPass<'_> {
+impl<'a> LayerPass<'a> {
+    /// Layer `l`, which computes first tokens alone where the pass wants no others and the layer is the last.
+    fn of(
+        weights: &'a EncoderWeights,
+        l: usize,
+        (starts, first_only): (&'a [usize], bool),
+        dropouts: Dropouts,
+    ) -> Self {
+        Self {
+            weights,
+            l,
+            starts,
+            first_only: first_only && l + 1 == weights.layers.len(),
+            dropouts,
+        }
+    }
+
     fn layer(&self) -> &Layer {
         &self.weights.layers[self.l]
     }
 
     fn hidden(&self) -> usize {
         self.weights.shape.hidden
+    }
+
+    /// How attention divides a vector, and what is dropped from its shares.
+    fn heads(&self) -> (Heads, Dropout) {
+        let dropout = self.dropouts.attention.at(self.l as u64);
+        (self.weights.shape.attention(), dropout)
     }
 
     /// What is dropped from what a half of the layer adds to its residual: attention's (0) or the feed-forward one's (1).
@@ -301,10 +309,7 @@ impl LayerPass<'_> {
             .part(0..hidden)
             .apply_in_parallel(x, &mut kept.query, workspace);
         kept.context.resize(kept.query.len(), 0.0);
-        let (heads, dropout) = (
-            self.weights.shape.attention(),
-            self.dropouts.attention.at(self.l as u64),
-        );
+        let (heads, dropout) = self.heads();
         let rows = self.row_starts();
         let (query, keys_values) = (&kept.query, &kept.keys_values);
         cut(&mut kept.context, &rows, hidden)
@@ -385,10 +390,7 @@ impl LayerPass<'_> {
         grown.attention_out.add_gradient(0, &kept.context, a, hidden, workspace);
         b.resize(a.len(), 0.0);
         layer.attention_out.whole().backward(a, Begin::Zero, b, workspace);
-        let (heads, dropout) = (
-            self.weights.shape.attention(),
-            self.dropouts.attention.at(self.l as u64),
-        );
+        let (heads, dropout) = self.heads();
         let rows = self.row_starts();
         a.resize(kept.query.len(), 0.0);
         wide.resize(kept.keys_values.len(), 0.0);
