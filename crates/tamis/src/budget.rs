@@ -28,6 +28,18 @@ pub enum Limit {
     Tokens(u64),
 }
 
+impl Limit {
+    /// So many times as much, rounded down.
+    #[must_use]
+    pub fn times(self, times: f64) -> Self {
+        let of = |limit: u64| (times * limit as f64) as u64;
+        match self {
+            Self::Rows(rows) => Self::Rows(of(rows)),
+            Self::Tokens(tokens) => Self::Tokens(of(tokens)),
+        }
+    }
+}
+
 impl Budget {
     /// The limit on a pool of `rows` rows and `tokens` tokens; a percentage is rounded to the nearest row, at least one.
     ///

@@ -16,9 +16,10 @@
 use faer::{Mat, Side, prelude::Solve};
 use rand::seq::SliceRandom;
 
-use super::{order::falling, sample};
+use super::{Purse, order::falling, sample};
 use crate::{
     Error, Matrix, Result,
+    budget::Limit,
     metric::Metric,
     nn::product::{Layout, product},
     seed::Seed,
@@ -65,6 +66,16 @@ pub fn separability(pool: &Matrix, fold: &Matrix, seed: Seed) -> Result<f64> {
 /// The rows by falling relevance, ties by number.
 pub(super) fn order(pool: &Matrix, fold: &Matrix, seed: Seed) -> Result<Vec<u32>> {
     Ok(falling(&relevance(pool, fold, seed)?))
+}
+
+/// The most relevant rows that the limit pays for, doubted ones last, in ascending order; `tokens[i]` is what row `i` costs, and is read
+/// only where the limit is in tokens.
+pub fn most_relevant(relevance: &[f32], doubted: &[bool], tokens: &[u32], limit: Limit) -> Vec<u32> {
+    let mut order = falling(relevance);
+    order.sort_by_key(|&row| doubted[row as usize]);
+    let mut purse = Purse::new(tokens, limit);
+    purse.spend(order);
+    purse.into_rows()
 }
 
 /// w, shape `(dim,)`; all 0 where a side has no rows.
@@ -165,6 +176,23 @@ mod tests {
         let half = of(around([0.5, 0.0], 1000, 2));
         assert!((half - 0.875).abs() < 0.02, "{half}");
         assert!((of(around([2.0, 0.0], 1000, 2)) - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_most_relevant_rows_are_as_many_as_the_budgets_pay_for_and_doubted_ones_come_last() {
+        let relevance = [0.1, 0.9, 0.5, -0.3, 0.9];
+        let doubted = [false, true, false, false, false];
+        let among = |times, limit: Limit| {
+            let rows = most_relevant(&relevance, &doubted, &[1, 1, 4, 2, 3], limit.times(times));
+            [0, 1, 2, 3, 4].map(|row| rows.contains(&row))
+        };
+        assert_eq!(among(1.0, Limit::Rows(2)), [false, false, true, false, true]);
+        assert_eq!(among(1.5, Limit::Rows(2)), [true, false, true, false, true]);
+        assert_eq!(among(9.0, Limit::Rows(2)), [true; 5]);
+        assert!(!among(2.0, Limit::Rows(2))[1]);
+        // Rows 4 and 2 cost 7 tokens, row 0 one more.
+        assert_eq!(among(2.0, Limit::Tokens(4)), [true, false, true, false, true]);
+        assert_eq!(among(1.0, Limit::Tokens(6)), [false, false, false, false, true]);
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub(super) struct Grouped {
     pub(super) doubted: Vec<bool>,
     /// Where anything in the run is fine-tuned.
     pub(super) target: Option<Target>,
-    /// How much each row of the pool is like those of the reward fold, shape `(rows of the pool,)`.
+    /// How much each row of the pool is like those of the reward fold, shape `(rows of the pool,)`; nothing where it does not count.
     relevance: Vec<f32>,
     /// Each cluster's rows, as places in the pool, in the order in which they are taken.
     members: Vec<Vec<u32>>,
@@ -205,7 +205,12 @@ pub(super) fn group(
         _ => (designs, doubted),
     };
     let (relevance, members) = stages.run("order", None, || {
-        let relevance = relevance::relevance(&views, &fold_views, seed)?;
+        let counts = settings.order == RowOrder::Relevant || settings.within.is_some();
+        let relevance = if counts {
+            relevance::relevance(&views, &fold_views, seed)?
+        } else {
+            Vec::new()
+        };
         let both = (&clusters, doubted.as_slice());
         let members = ordered(settings.order, (&views, &relevance), both, seed, monitor)?;
         Ok((relevance, members))
@@ -234,37 +239,14 @@ impl Grouped {
         let Some(times) = self.settings.within else {
             return cut(&self.members);
         };
-        let among = most_relevant(&self.relevance, &self.doubted, &self.tokens, (times, limit));
-        let mut members = self.members.clone();
-        members
-            .iter_mut()
-            .for_each(|rows| rows.retain(|&row| among[row as usize]));
-        cut(&members)
+        let among = relevance::most_relevant(&self.relevance, &self.doubted, &self.tokens, limit.times(times));
+        let among = |row: &u32| among.binary_search(row).is_ok();
+        let members = self
+            .members
+            .iter()
+            .map(|rows| rows.iter().copied().filter(among).collect());
+        cut(&members.collect::<Vec<_>>())
     }
-}
-
-/// The rows most like the reward fold that so many budgets pay for, doubted ones last; shape `(rows of the pool,)`.
-fn most_relevant(relevance: &[f32], doubted: &[bool], tokens: &[u32], (times, limit): (f64, Limit)) -> Vec<bool> {
-    let mut order: Vec<u32> = (0..relevance.len() as u32).collect();
-    order.sort_by(|&a, &b| {
-        let (a, b) = (a as usize, b as usize);
-        doubted[a].cmp(&doubted[b]).then(relevance[b].total_cmp(&relevance[a]))
-    });
-    let (budget, by_row) = match limit {
-        Limit::Rows(rows) => (rows, true),
-        Limit::Tokens(tokens) => (tokens, false),
-    };
-    let mut left = (times * budget as f64) as u64;
-    let mut among = vec![false; relevance.len()];
-    for row in order {
-        let price = if by_row { 1 } else { u64::from(tokens[row as usize]) };
-        if price > left {
-            break;
-        }
-        left -= price;
-        among[row as usize] = true;
-    }
-    among
 }
 
 /// The pool and what it was made from.
@@ -438,24 +420,5 @@ impl Tuned {
     /// A probe that is scored on the reward fold by this metric.
     pub(super) fn probe(&self, metric: Metric, settings: &SelectSettings) -> Result<Probe> {
         self.designs.probe(&self.at_budget, metric, settings.gram_memory)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_most_relevant_rows_are_as_many_as_the_budgets_pay_for_and_doubted_ones_come_last() {
-        let relevance = [0.1, 0.9, 0.5, -0.3, 0.9];
-        let doubted = [false, true, false, false, false];
-        let among = |times, limit| most_relevant(&relevance, &doubted, &[1, 1, 4, 2, 3], (times, limit));
-        assert_eq!(among(1.0, Limit::Rows(2)), [false, false, true, false, true]);
-        assert_eq!(among(1.5, Limit::Rows(2)), [true, false, true, false, true]);
-        assert_eq!(among(9.0, Limit::Rows(2)), [true; 5]);
-        assert!(!among(2.0, Limit::Rows(2))[1]);
-        // Rows 4 and 2 cost 7 tokens, row 0 one more.
-        assert_eq!(among(2.0, Limit::Tokens(4)), [true, false, true, false, true]);
-        assert_eq!(among(1.0, Limit::Tokens(6)), [false, false, false, false, true]);
     }
 }
