@@ -14,6 +14,8 @@ use crate::{check::power::mean_and_sd, seed::Seed};
 const RESAMPLES: usize = 2000;
 /// How many resamples lie outside the interval at each end: 2.5%.
 const OUTSIDE: usize = RESAMPLES / 40;
+/// What is less is what sums of scores are rounded by.
+const ROUNDING: f64 = 1e-12;
 
 /// A mean over seeds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -37,7 +39,8 @@ pub struct Gain {
     pub low: f64,
     /// See `low`.
     pub high: f64,
-    /// The two-sided p-value of a paired t-test; none with fewer than two seeds.
+    /// The two-sided p-value of a paired t-test; none with fewer than two seeds, nor where all have the same difference, which says
+    /// nothing of how far chance moves it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub p: Option<f64>,
     /// The same, adjusted by Holm's method for all the methods that are tested at this budget.
@@ -79,14 +82,15 @@ impl Gain {
         let (mean, sd) = mean_and_sd(differences);
         let (low, high) = interval(differences);
         let n = differences.len() as f64;
-        let p = (differences.len() > 1).then(|| {
-            if sd == 0.0 {
-                return if mean == 0.0 { 1.0 } else { 0.0 };
-            }
-            let t = mean / (sd / n.sqrt());
-            // The freedom is at least one, so there is such a distribution.
-            StudentsT::new(0.0, 1.0, n - 1.0).map_or(1.0, |student| 2.0 * student.sf(t.abs()))
-        });
+        let p = if mean.abs() < ROUNDING && sd < ROUNDING {
+            (differences.len() > 1).then_some(1.0)
+        } else {
+            (sd >= ROUNDING).then(|| {
+                let t = mean / (sd / n.sqrt());
+                // The freedom is at least one, so there is such a distribution.
+                StudentsT::new(0.0, 1.0, n - 1.0).map_or(1.0, |student| 2.0 * student.sf(t.abs()))
+            })
+        };
         Self {
             mean,
             low,
@@ -137,8 +141,9 @@ mod tests {
         let gain = Gain::of(&[0.1, 0.3, 0.2, 0.4]);
         close(gain.mean, 0.25);
         close(gain.p.expect("four seeds"), 0.030_466_291_662_170_977);
-        // One seed tells nothing of chance; no spread and no difference is the surest nothing.
+        // One seed tells nothing of chance, nor do seeds that do not vary; no spread and no difference is the surest nothing.
         assert_eq!(Gain::of(&[0.5]).p, None);
+        assert_eq!(Gain::of(&[0.3 - 0.1, 0.2, 0.5 - 0.3]).p, None);
         assert_eq!(Gain::of(&[0.0, 0.0]).p, Some(1.0));
     }
 

@@ -55,9 +55,11 @@ fn of_budget(record: &StudyRecord, budget: &str) -> Option<String> {
         1 => " (another ties with it)".into(),
         others => format!(" ({others} others tie with it)"),
     };
+    let ahead = chosen.scores[CONFIRM].mean > random.scores[CONFIRM].mean;
     let mut text = format!(
-        "{at}, `{}` is the best method on the confirm fold{ties}; on {} it makes {:.4}, random rows {:.4}",
+        "{at}, `{}` is the best method on the confirm fold{}{ties}; on {} it makes {:.4}, random rows {:.4}",
         chosen.method,
+        if ahead { "" } else { ", but not above random rows" },
         if column == CONFIRM {
             "these rows"
         } else {
@@ -66,10 +68,11 @@ fn of_budget(record: &StudyRecord, budget: &str) -> Option<String> {
         told.score(chosen),
         told.score(random)
     );
-    text += &gained(gain, p, column);
-    text += &told.beside_everything(chosen, p.is_some());
-    if p.is_some() {
-        text += &told.beside_simpler();
+    let several = record.seeds.len() > 1;
+    text += &gained(gain, p, (several, column));
+    text += &told.beside_everything(chosen, several);
+    if several {
+        text += &told.beside_simpler(chosen);
     }
     let sure = gain > 0.0 && p.is_none_or(|p| p < 0.05);
     let pays = record.pays_after(chosen).filter(|_| sure);
@@ -139,19 +142,25 @@ impl<'a> Told<'a> {
     }
 
     /// Whether a rule would do, or a search that learns nothing, where there are agents to compare with.
-    fn beside_simpler(&self) -> String {
+    fn beside_simpler(&self, chosen: &MethodRecord) -> String {
         let (Some(simple), Some(learned)) = (self.best(&[Family::Heuristic]), self.best(&[Family::Agent])) else {
             return String::new();
         };
         let took = learned.seconds.prepare + learned.seconds.choose;
         let (ahead, spread) = self.ahead(learned, simple);
+        let agent = || {
+            let score = self.score(learned);
+            format!("the best agent, `{}`, {score:.4} in {took:.0} s", learned.method)
+        };
+        if chosen.method == simple.method {
+            return format!(" It is a rule that looks at no score; {}.", agent());
+        }
         if ahead <= spread {
+            let score = self.score(simple);
             return format!(
-                " A simpler rule would do: `{}` makes {:.4}, the best agent `{}` {:.4} in {took:.0} s.",
+                " A rule that looks at no score does as well: `{}` makes {score:.4}, {}.",
                 simple.method,
-                self.score(simple),
-                learned.method,
-                self.score(learned)
+                agent()
             );
         }
         let search = self.best(&[Family::Search]);
@@ -174,8 +183,9 @@ impl<'a> Told<'a> {
 }
 
 /// What a gain over random rows says.
-fn gained(gain: f64, p: Option<f64>, column: usize) -> String {
+fn gained(gain: f64, p: Option<f64>, (several, column): (bool, usize)) -> String {
     match p {
+        None if several => format!(": {gain:+.4} with every seed, which does not tell how far chance would move it."),
         None => "; one seed tells nothing of chance.".to_owned(),
         Some(p) if p >= 0.05 => format!(": no difference that chance would not explain ({}).", tested(p, column)),
         Some(p) if gain > 0.0 => format!(
@@ -197,7 +207,7 @@ fn tested(p: f64, column: usize) -> String {
     let of = if column == CONFIRM {
         ", adjusted for all methods, since these rows picked this one"
     } else {
-        ""
+        ", not adjusted for all methods, since other rows picked this one"
     };
     format!("paired {}{of}", p_value(p))
 }
@@ -253,7 +263,9 @@ mod tests {
         let cells = NAMES.iter().zip(scores);
         let cells =
             cells.flat_map(|((name, _), scores)| (0..).zip(scores).map(|(seed, &score)| both(name, seed, score)));
-        record(cells.collect(), &NAMES)
+        let mut record = record(cells.collect(), &NAMES);
+        record.seeds = (0..scores[0].len() as u64).collect();
+        record
     }
 
     fn told(scores: [&[f64]; 4]) -> String {
@@ -290,11 +302,24 @@ mod tests {
         );
         let nothing = told([&[0.5, 0.6, 0.4], &[0.5, 0.6, 0.4], &[0.6, 0.5, 0.4], &[0.4, 0.4, 0.4]]);
         assert!(
-            nothing.contains("no difference that chance") && nothing.contains("A simpler rule would do"),
+            nothing.contains("no difference that chance")
+                && nothing.contains("It is a rule that looks at no score; the best agent, `dqn`, 0.4000"),
             "{nothing}"
         );
         let worse = told([&[0.6, 0.61, 0.6], &[0.7], &[0.5, 0.5, 0.5], &[0.4, 0.4, 0.4]]);
-        assert!(worse.contains("it LOSES 0.1033"), "{worse}");
+        assert!(
+            worse.contains("it LOSES 0.1033") && worse.contains("confirm fold, but not above random rows;"),
+            "{worse}"
+        );
+        let level = told([&[0.5, 0.52, 0.51], &[0.7], &[0.6, 0.62, 0.6], &[0.6, 0.62, 0.62]]);
+        assert!(
+            level.contains(
+                "A rule that looks at no score does as well: `similarity` makes 0.6067, the best agent, `dqn`, 0.6133"
+            ),
+            "{level}"
+        );
+        let still = told([&[0.5, 0.52, 0.51], &[0.7], &[0.5, 0.5, 0.5], &[0.6, 0.62, 0.61]]);
+        assert!(still.contains(": +0.1000 with every seed"), "{still}");
         let one = told([&[0.6], &[0.7], &[0.5], &[0.4]]);
         assert!(
             one.contains("one seed tells nothing") && one.ends_with("Training on everything makes 0.7000."),
