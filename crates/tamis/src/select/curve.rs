@@ -109,10 +109,15 @@ impl Curve {
         (self.seconds() - self.read.elapsed().as_secs_f64()).max(0.0)
     }
 
+    /// Seconds of the search by now over all starts; while a start repeats an earlier one, what that one took.
+    pub(super) fn now(&mut self) -> f64 {
+        self.timeline.seconds(self.evaluations)
+    }
+
     /// So many evaluations are spent by now.
     pub(super) fn spent(&mut self, evaluations: u64, ledger: &mut Ledger) {
         self.evaluations = evaluations;
-        let seconds = self.timeline.seconds(evaluations);
+        let seconds = self.now();
         if seconds - self.noted >= NOTED_EVERY {
             self.note(seconds, ledger);
         }
@@ -125,7 +130,7 @@ impl Curve {
         }
         // Of several that were scored side by side only the best is an improvement.
         self.improvements.pop_if(|best| best.evaluations == self.evaluations);
-        let seconds = self.timeline.seconds(self.evaluations);
+        let seconds = self.now();
         self.note(seconds, ledger);
         self.improvements.push(Improvement {
             evaluations: self.evaluations,
@@ -148,16 +153,17 @@ impl Curve {
                 return;
             }
         }
+        let seconds = self.now();
         self.episodes.push(Episode {
             evaluations: self.evaluations,
-            seconds: self.timeline.seconds(self.evaluations),
+            seconds,
             event: *event,
         });
     }
 
     /// The search is over.
     pub(super) fn finish(&mut self, ledger: &mut Ledger) {
-        let seconds = self.timeline.seconds(self.evaluations);
+        let seconds = self.now();
         self.note(seconds, ledger);
     }
 

@@ -125,11 +125,6 @@ pub struct Problem<'a> {
 
 /// The time limit of a run that may be killed and started again.
 struct Clock {
-    began: Instant,
-    /// Seconds that earlier starts of this run took.
-    before: f64,
-    /// Seconds of this start that are noted in the ledger.
-    noted: f64,
     /// How often the limit was looked at, and at which look the clock stopped the run.
     looks: Cell<u64>,
     stopped_at: Cell<Option<u64>>,
@@ -138,31 +133,16 @@ struct Clock {
 impl Clock {
     fn read(ledger: &Ledger) -> Result<Self> {
         Ok(Self {
-            began: Instant::now(),
-            before: ledger
-                .meta("seconds")?
-                .and_then(|text| text.parse().ok())
-                .unwrap_or(0.0),
-            noted: 0.0,
             looks: Cell::new(0),
             stopped_at: Cell::new(ledger.meta("stopped_at")?.and_then(|text| text.parse().ok())),
         })
     }
 
-    fn seconds(&self) -> f64 {
-        self.before + self.began.elapsed().as_secs_f64()
-    }
-
-    fn note(&mut self, ledger: &mut Ledger) -> Result<()> {
-        self.noted = self.began.elapsed().as_secs_f64();
-        ledger.set_meta("seconds", &self.seconds().to_string())
-    }
-
-    /// Whether time is up. Where an earlier start was stopped at a certain look, this one is stopped there too.
-    fn is_up(&self, limit: f64) -> bool {
+    /// Whether time is up after so many seconds. Where an earlier start was stopped at a certain look, this one is stopped there too.
+    fn is_up(&self, seconds: f64, limit: f64) -> bool {
         let look = self.looks.get() + 1;
         self.looks.set(look);
-        if self.stopped_at.get().is_none() && self.seconds() >= limit {
+        if self.stopped_at.get().is_none() && seconds >= limit {
             self.stopped_at.set(Some(look));
         }
         self.stopped_at.get().is_some_and(|stopped_at| look >= stopped_at)
@@ -509,9 +489,6 @@ impl<'a> Problem<'a> {
                     self.monitor.proceed()?;
                 }
             }
-            if self.limits.seconds.is_some() && self.clock.began.elapsed().as_secs_f64() > self.clock.noted + 1.0 {
-                self.clock.note(self.ledger)?;
-            }
         }
         // Only now, when all that could be scored is: a run that goes on, and has some of it from the ledger, does the same.
         self.known.extend(failed.iter().map(|key| (*key, self.worst)));
@@ -606,15 +583,12 @@ impl<'a> Problem<'a> {
         observe(self.pool, &self.features, at, self.score, run, &self.memory)
     }
 
-    /// Brings everything to disk: waiting scores, how long they took, and where the clock stopped the run.
+    /// Brings everything to disk: waiting scores, how long the search took, and where the clock stopped it.
     ///
     /// # Errors
     ///
     /// If the ledger cannot be written.
     pub fn finish(&mut self) -> Result<()> {
-        if self.limits.seconds.is_some() {
-            self.clock.note(self.ledger)?;
-        }
         if let Some(look) = self.clock.stopped_at.get() {
             self.ledger.set_meta("stopped_at", &look.to_string())?;
         }
@@ -701,7 +675,8 @@ impl Environment for Problem<'_> {
 
     fn remaining(&self) -> u64 {
         match self.limits.seconds {
-            Some(limit) if self.clock.is_up(limit) => 0,
+            // What an earlier start has paid for is not charged again while this one repeats it.
+            Some(limit) if self.clock.is_up(self.curve.borrow_mut().now(), limit) => 0,
             _ => self.limits.evaluations.saturating_sub(self.evaluations()),
         }
     }
@@ -994,6 +969,25 @@ mod tests {
             assert_eq!(there, run(&mut ledger(&whole), 512), "random: {random}");
             toy.asked();
         }
+    }
+
+    #[test]
+    fn a_run_that_was_killed_when_its_time_was_nearly_up_repeats_all_that_it_had_paid_for() {
+        let toy = Toy::new(20);
+        let pool = toy.pool(6);
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut ledger = ledger(&folder);
+        let mut first = toy.problem_in(&mut ledger, &pool, 256).expect("a problem");
+        Random.select(&mut first, Seed(3)).expect("runs");
+        let spent = first.evaluations();
+        first.ledger.record_moment(first.scope.as_str(), spent, 3600.0);
+        first.ledger.commit().expect("commits");
+        drop(first);
+        let mut second = toy.problem_in(&mut ledger, &pool, 1000).expect("a problem");
+        second.limits.seconds = Some(3600.0);
+        Random.select(&mut second, Seed(3)).expect("runs");
+        // It notices that time is up at its first look afterwards.
+        assert!((spent..spent + 10).contains(&second.evaluations()));
     }
 
     #[test]
