@@ -1,4 +1,4 @@
-//! The command that makes a run again: its flags for what differs from the defaults, and a `tamis.toml` for what has no flag.
+//! The command that makes a run again: its flags for what differs from the defaults, and a `repeat.toml` for what has no flag.
 
 use serde_json::Value;
 
@@ -98,7 +98,7 @@ fn typed(program: &str, ours: &Value, defaults: &Value) -> String {
     let mut line = program.to_owned();
     let mut file = String::new();
     if differences.iter().any(|(name, _)| flag(name).is_none()) {
-        line += " --config tamis.toml";
+        line += " --config repeat.toml";
     }
     differences.sort_by_key(|(name, _)| FLAGS.iter().position(|(there, _)| there == name));
     for (name, value) in &differences {
@@ -111,7 +111,7 @@ fn typed(program: &str, ours: &Value, defaults: &Value) -> String {
     if file.is_empty() {
         line
     } else {
-        format!("cat > tamis.toml <<'END'\n{file}END\n{line}")
+        format!("cat > repeat.toml <<'END'\n{file}END\n{line}")
     }
 }
 
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(
             command(&settings).expect("a command"),
             format!(
-                "cat > tamis.toml <<'END'\ndqn.duelling = {}\nppo.network = \"flat\"\nEND\ntamis select --config tamis.toml",
+                "cat > repeat.toml <<'END'\ndqn.duelling = {}\nppo.network = \"flat\"\nEND\ntamis select --config repeat.toml",
                 settings.dqn.duelling
             )
         );

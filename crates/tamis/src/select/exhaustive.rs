@@ -1,6 +1,6 @@
 //! All full states, so that the optimum is known.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::{Path, Problem, Selector};
 use crate::{Error, Result, mdp::Environment, pool::Pool, pool::State, seed::Seed};
@@ -43,8 +43,7 @@ pub fn full_paths(pool: &Pool, most: usize) -> Option<Vec<Path>> {
     /// States on the way that are kept for each full one: far more are a sign that there are too many.
     const INNER: usize = 64;
     let mut met: HashSet<State> = HashSet::from([pool.empty()]);
-    let mut full: HashMap<State, Path> = HashMap::new();
-    let mut order = Vec::new();
+    let mut full = Vec::new();
     let mut waiting = vec![(pool.empty(), Path::new())];
     while let Some((state, path)) = waiting.pop() {
         let mut open = false;
@@ -56,15 +55,14 @@ pub fn full_paths(pool: &Pool, most: usize) -> Option<Vec<Path>> {
                 waiting.push((next, [path.as_slice(), &[(cluster, range)]].concat()));
             }
         }
-        if !open && !path.is_empty() && !full.contains_key(&state) {
-            order.push(path.clone());
-            full.insert(state, path);
+        if !open && !path.is_empty() {
+            full.push(path);
         }
         if full.len() > most || met.len() > most.saturating_mul(INNER) {
             return None;
         }
     }
-    Some(order)
+    Some(full)
 }
 
 #[cfg(test)]
