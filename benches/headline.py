@@ -189,7 +189,7 @@ def ladder(arguments, name):
     config.write_text(f"[finetune.train]\nepochs = {arguments.epochs}\nmax_length = {arguments.max_length}\n", encoding="utf-8")
     run(arguments, "check", "proxy", *files_of(arguments, name), *test_files_of(arguments, [name, *arguments.also]), "--config", config,
         "--embedder", arguments.model, "--metric", CASES[name][3], "--budget", arguments.budget, "--adapt", "5%", "--states", "3",
-        "--target-rows", arguments.judge_rows, "--max-evaluations", "1000", "--doubtful", 0, "--out", out)
+        "--target-rows", arguments.judge_rows, "--max-evaluations", "1000", "--doubtful", 0, "--within", "all", "--out", out)
     record = json.loads((out / "check_proxy.json").read_text())
     print(f"### {name}: {len(record['states'])} selections of {record['rows']} rows, the target's {record['metric']} on "
           f"{record['target_rows']} test rows\n")

@@ -39,7 +39,7 @@ def run(arguments, files, name, flags):
         train, validation, test = files
         command = [arguments.program, "select", "--train", train, "--validation", validation]
         command += ["--test", test, "--out", out, "--cache", arguments.out / "cache", "--threads", 1]
-        command += ["--order", "random", "--doubtful", 0, "--reward", "soft", *flags]
+        command += ["--order", "random", "--within", "all", "--doubtful", 0, "--reward", "soft", *flags]
         subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         print(name, flush=True)
     return json.loads((out / "selection.json").read_text(encoding="utf-8"))

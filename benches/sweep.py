@@ -73,7 +73,7 @@ def selection(arguments, name, folder, flags, seed, config):
         settings.parent.mkdir(parents=True, exist_ok=True)
         settings.write_text(config, encoding="utf-8")
         command = [program(), "select", "--train", train, "--validation", validation, "--metric", CASES[name][2], "--embedder", arguments.minilm,
-                   "--budget", "5%", "--max-evaluations", "1000", "--doubtful", 0, "--config", settings, "--seed", seed, "--threads", 1,
+                   "--budget", "5%", "--max-evaluations", "1000", "--doubtful", 0, "--within", "all", "--config", settings, "--seed", seed, "--threads", 1,
                    "--cache", arguments.out / "cache", "--out", out, *flags]
         subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return json.loads((out / "selection.json").read_text(encoding="utf-8"))

@@ -129,9 +129,16 @@ pub(crate) struct SelectArgs {
     /// that probe gets wrong if they are fewer]
     #[arg(long, value_name = "SHARE", value_parser = share, allow_negative_numbers = true, help_heading = "Search")]
     doubtful: Option<f64>,
-    /// Choose only among the rows that are most like validation rows, as many as so many budgets pay for [default: among all]
-    #[arg(long, value_name = "TIMES", allow_negative_numbers = true, help_heading = "Search")]
-    within: Option<f64>,
+    /// Which rows are chosen among: all; typical (those as much like validation rows as half of these are, at least two budgets'
+    /// worth); the rows most like them that so many budgets pay for, as in `2`; or auto (typical where validation rows differ from
+    /// the pool, else all) [default: auto]
+    #[arg(
+        long,
+        value_name = "all|typical|BUDGETS|auto",
+        allow_negative_numbers = true,
+        help_heading = "Search"
+    )]
+    within: Option<String>,
     /// What is measured: accuracy, macro-f1 or log-loss [default: accuracy]
     #[arg(long, help_heading = "Search")]
     metric: Option<String>,
@@ -203,6 +210,7 @@ impl SelectArgs {
         read_into(&mut settings.reward_model, self.reward_model)?;
         read_into(&mut settings.chunk, self.chunk)?;
         read_into(&mut settings.order, self.order)?;
+        read_into(&mut settings.within, self.within)?;
         read_into(&mut settings.metric, self.metric)?;
         read_into(&mut settings.reward, self.reward)?;
         read_into(&mut settings.dqn.network, self.network.clone())?;
@@ -224,7 +232,6 @@ impl SelectArgs {
         settings.cache = self.cache.or(settings.cache);
         settings.clusters = self.clusters.or(settings.clusters);
         settings.doubtful = self.doubtful.or(settings.doubtful);
-        settings.within = self.within.or(settings.within);
         settings.max_time = self.max_time.or(settings.max_time);
         Ok(settings)
     }
@@ -247,7 +254,7 @@ pub(crate) fn from_file<T: serde::de::DeserializeOwned + Default>(path: Option<&
     toml::from_str::<toml::Table>(&text).map_err(|error| wrong("TOML", error))?;
     toml::from_str(&text).map_err(|error| {
         wrong("settings that tamis knows", error).with_hint(
-            "the keys are the flags' names with `_` for `-`, budget and chunk are quoted; `[data]` holds train, validation, test, field, task, leaks and \
+            "the keys are the flags' names with `_` for `-`, budget, chunk and within are quoted; `[data]` holds train, validation, test, field, task, leaks and \
              max_bad; how a model is fine-tuned stands in `[finetune.train]`, for `tamis finetune` in `[train]`",
         )
     })

@@ -97,21 +97,22 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::R
     if record.settings["order"] == "relevant" {
         writeln!(
             text,
-            "\nValidation rows differ from the pool (AUC {:.2}): of each cluster those most like them were taken first",
+            "\nOf each cluster the rows most like validation rows, which are told from the pool with an AUC of {:.2}, were taken first",
             data.separability
         )?;
     }
-    if let Some(times) = record.settings["within"].as_f64() {
+    if (1..data.read.pool).contains(&data.among) {
         writeln!(
             text,
-            "\nChosen among the rows of the pool that are most like validation rows, as many as {times} budgets pay for"
+            "\nChosen among the {} of the pool's {} rows that are most like validation rows; all of them with `--within all`",
+            data.among, data.read.pool
         )?;
     }
     if data.doubted > 0 {
         writeln!(
             text,
-            "\nOf the pool's {} rows {} were taken last: a probe trained on other rows doubts their labels",
-            data.read.pool, data.doubted
+            "\n{} of the pool's {} rows stand behind all others: a probe that was not trained on them doubts their labels",
+            data.doubted, data.read.pool
         )?;
     }
     writeln!(text, "\nRead: {}", data.read)?;

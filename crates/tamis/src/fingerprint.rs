@@ -1,6 +1,10 @@
 //! Content keys: two things have the same fingerprint only if they would give the same result.
 
+use std::{fs::File, path::Path};
+
 use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
 
 /// The first 128 bits of a BLAKE3 hash, shown as 32 hex digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -16,6 +20,19 @@ impl Fingerprint {
             hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
         }
         Self(hasher.finalize().to_hex()[..32].to_owned())
+    }
+
+    /// The fingerprint of a file's bytes.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read.
+    pub fn of_file(path: &Path) -> Result<Self> {
+        let mut hasher = blake3::Hasher::new();
+        File::open(path)
+            .and_then(|file| hasher.update_reader(file).map(|_| ()))
+            .map_err(Error::io(path, "read"))?;
+        Ok(Self::of([hasher.finalize().as_bytes()]))
     }
 
     /// The 32 hex digits.

@@ -159,6 +159,9 @@ pub struct ReadRecord {
     pub duplicates: u64,
     /// Training rows that also stand in validation or test.
     pub leaks: Leaks,
+    /// Validation rows that also stand in test.
+    #[serde(default)]
+    pub in_test: u64,
     /// Rows of all files that could not be used.
     pub rejects: u64,
 }
@@ -170,6 +173,7 @@ impl ReadRecord {
             pool: dataset.pool.len() as u64,
             duplicates: dataset.duplicates,
             leaks: dataset.leaks,
+            in_test: dataset.in_test.len() as u64,
             rejects: dataset.rejects.len() as u64,
         }
     }
@@ -177,15 +181,25 @@ impl ReadRecord {
 
 impl fmt::Display for ReadRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let leaks = self.leaks.validation + self.leaks.test;
+        let policy = match leaks {
+            0 => "",
+            _ if self.pool < self.train => " (left out)",
+            _ => " (kept)",
+        };
         write!(
             f,
-            "{} training rows; {} repeat another, {} also stand in validation or test, {} were bad",
-            self.train,
-            self.duplicates,
-            self.leaks.validation + self.leaks.test,
-            self.rejects
+            "{} training rows; {} repeat another, {leaks} also stand in validation or test{policy}, {} were bad",
+            self.train, self.duplicates, self.rejects
         )?;
-        f.write_str(if self.rejects > 0 { " (rejects.jsonl)" } else { "" })
+        f.write_str(if self.rejects > 0 { " (rejects.jsonl)" } else { "" })?;
+        match self.in_test {
+            0 => Ok(()),
+            rows => write!(
+                f,
+                "; {rows} validation rows also stand in test, so test scores are not all of unseen rows"
+            ),
+        }
     }
 }
 
@@ -206,6 +220,9 @@ pub struct DataRecord {
     pub test: u64,
     /// How well reward rows are told from the pool by their vectors: the AUC, 0.5 where they are alike.
     pub separability: f64,
+    /// Rows of the pool that the agent chose among.
+    #[serde(default)]
+    pub among: u64,
     /// Rows of the pool that were taken last because a probe trained on others doubts their answers.
     #[serde(default)]
     pub doubted: u64,

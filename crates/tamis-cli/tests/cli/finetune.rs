@@ -110,6 +110,27 @@ fn with_validation_rows_the_target_is_that_of_a_file_that_holds_both() {
     succeeds(finetune(&fixture, "file", &file));
     let model = |out: &str| std::fs::read(fixture.path(&format!("{out}/model.safetensors"))).expect("reads");
     assert!(model("flag") == model("file"), "another model");
+
+    // What judges in the end is not trained on.
+    fixture.write("same.jsonl", &fixture.read("validation.jsonl"));
+    let files = [
+        "--train",
+        "train.jsonl",
+        "--validation",
+        "validation.jsonl",
+        "--test",
+        "same.jsonl",
+        "--epochs",
+        "1",
+    ];
+    let said = succeeds(finetune(
+        &fixture,
+        "judges",
+        &[&files[..], &["--with-validation"]].concat(),
+    ));
+    assert!(said.contains("90 validation rows also stand in test"), "{said}");
+    succeeds(finetune(&fixture, "without", &files));
+    assert!(model("judges") == model("without"), "test rows were trained on");
 }
 
 #[test]

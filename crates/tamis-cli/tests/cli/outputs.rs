@@ -199,15 +199,22 @@ fn what_auto_means_depends_on_whether_validation_rows_are_of_the_pools_kind() {
     std::fs::write(fixture.path("alike.npy"), npy(&vectors(false))).expect("writes");
     let (summary, record) = run("alike.npy", "alike", &[]);
     assert_eq!(decided(&record), representative);
-    assert!(!summary.contains("differ from the pool"), "{summary}");
+    assert!(!summary.contains("most like validation rows"), "{summary}");
+    assert_eq!(record["data"]["among"], 480);
     // These vectors say nothing of labels, and of 480 rows that the probe gets wrong more than a fifth, a fifth is taken last.
     assert_eq!(record["data"]["doubted"], 96);
-    assert!(summary.contains("480 rows 96 were taken last"), "{summary}");
+    assert!(
+        summary.contains("\n96 of the pool's 480 rows stand behind all others"),
+        "{summary}"
+    );
 
     std::fs::write(fixture.path("other.npy"), npy(&vectors(true))).expect("writes");
     let (summary, record) = run("other.npy", "other", &[]);
     assert_eq!(decided(&record), relevant);
-    assert!(summary.contains("differ from the pool (AUC 0.8"), "{summary}");
+    assert!(summary.contains("with an AUC of 0.8"), "{summary}");
+    // An eighth of the pool is as much like validation rows as half of these are, and two budgets are a fifth.
+    assert_eq!(record["data"]["among"], 96);
+    assert!(summary.contains("among the 96 of the pool's 480 rows"), "{summary}");
     // Of these vectors a probe of 45 validation rows knows as little: a fifth again.
     assert_eq!(record["data"]["doubted"], 96);
     // With a single cluster there is nothing to decide: the rows most like those of validation are taken. Nor is another taken where the
@@ -226,6 +233,9 @@ fn what_auto_means_depends_on_whether_validation_rows_are_of_the_pools_kind() {
     run("other.npy", "other", &[]);
     let (_, record) = run("other.npy", "told", &["--order", "representative", "--reward", "soft"]);
     assert_eq!(decided(&record), representative);
+    assert_eq!(record["data"]["among"], 96);
+    let (_, record) = run("other.npy", "all", &["--within", "all"]);
+    assert_eq!((decided(&record), &record["data"]["among"]), (relevant, &480.into()));
 }
 
 #[test]

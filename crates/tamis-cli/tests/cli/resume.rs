@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::fixture::{Fixture, complains, exists, succeeds};
+use crate::{
+    bad_vectors::npy,
+    fixture::{Fixture, complains, exists, succeeds},
+};
 
 #[test]
 fn ten_kills_at_any_moment_change_nothing() {
@@ -90,6 +93,24 @@ fn a_finished_run_started_again_pays_for_nothing() {
     succeeds(fixture.select("run", &[]));
     assert_eq!((paid(&fixture), fixture.read("run/selected.jsonl")), (scores, selected));
     assert_eq!(scores, 300);
+}
+
+#[test]
+fn a_file_of_vectors_that_was_written_anew_makes_another_run() {
+    let fixture = Fixture::new();
+    let write = |scale: f32| {
+        let values: Vec<f32> = (0..4 * (480 + 90 + 60)).map(|i| (i as f32 * scale).sin()).collect();
+        fs::write(fixture.path("vectors.npy"), npy(&values)).expect("writes");
+    };
+    write(1.7);
+    let run = || fixture.select("run", &["--embedder", "vectors.npy"]);
+    succeeds(run());
+    let there = fixture.read("run/selected.jsonl");
+    succeeds(run());
+    write(2.3);
+    let complaint = complains(&fixture, run(), 2);
+    assert!(complaint.contains("of the vectors or of the model"), "{complaint}");
+    assert_eq!(fixture.read("run/selected.jsonl"), there);
 }
 
 #[test]

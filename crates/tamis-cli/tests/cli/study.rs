@@ -109,6 +109,27 @@ fn a_study_is_a_table_and_its_agents_choose_as_select_does() {
 }
 
 #[test]
+fn a_reward_model_is_for_the_agents_that_take_one() {
+    let fixture = Fixture::new();
+    let more = [
+        "--reward-model",
+        "climb-disc",
+        "--methods",
+        "random,cluster-greedy,greedy,dqn",
+        "--seeds",
+        "1",
+    ];
+    succeeds(study(&fixture, "study", &more));
+    let failed = |line: &Value| line["failed"].as_array().map(Vec::len);
+    let record = record(&fixture, "study");
+    let lines = record["methods"].as_array().expect("lines");
+    assert!(
+        lines.len() == 4 && lines.iter().all(|line| failed(line) == Some(0)),
+        "{lines:?}"
+    );
+}
+
+#[test]
 fn a_study_that_is_killed_goes_on() {
     let fixture = Fixture::new();
     let more = ["--max-evaluations", "1500", "--methods", "random,similarity,greedy,dqn"];

@@ -11,9 +11,9 @@ use parquet::{arrow::ArrowWriter, basic::Compression as ParquetCompression, file
 
 use super::{
     Format, Reject, RowId, SourceFile, Split,
-    source::{csv_reader, hash_of, parquet_failure, parquet_reader, text_of},
+    source::{csv_reader, parquet_failure, parquet_reader, text_of},
 };
-use crate::{Error, Place, Result, write::write_whole};
+use crate::{Error, Fingerprint, Place, Result, write::write_whole};
 
 /// Writes the rows of a split to `selected.jsonl`, `.csv` or `.parquet` in a folder, and returns the file.
 ///
@@ -31,7 +31,7 @@ pub fn export(split: &Split, rows: &[RowId], folder: &Path) -> Result<PathBuf> {
     }
     wanted.iter_mut().for_each(|records| records.sort_unstable());
     for file in &split.files {
-        if hash_of(&file.path)? != file.hash {
+        if Fingerprint::of_file(&file.path)? != file.hash {
             return Err(Error::data(
                 Place::file(&file.path),
                 "the file as it was when the run began",

@@ -193,6 +193,8 @@ pub struct Dataset {
     pub duplicates: u64,
     /// Training rows that also stand in validation or test.
     pub leaks: Leaks,
+    /// Validation rows that also stand in test, in ascending order.
+    pub in_test: Vec<RowId>,
     /// Rows that could not be used.
     pub rejects: Vec<Reject>,
     /// What all this depends on: the bytes of the files and the settings.

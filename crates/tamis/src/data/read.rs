@@ -59,7 +59,12 @@ pub fn read(settings: &DataSettings, monitor: &dyn Monitor) -> Result<Dataset> {
     let validation = number(validation, &labels, "validation")?;
     let test = test.map(|test| number(test, &labels, "test")).transpose()?;
 
-    let (pool, duplicates, leaks) = compare(&train, &validation, test.as_ref(), settings.leaks)?;
+    let Compared {
+        pool,
+        duplicates,
+        leaks,
+        in_test,
+    } = compare(&train, &validation, test.as_ref(), settings.leaks)?;
     if pool.is_empty() {
         return Err(Error::data(
             Place::file(&settings.train[0]),
@@ -76,6 +81,7 @@ pub fn read(settings: &DataSettings, monitor: &dyn Monitor) -> Result<Dataset> {
         pool,
         duplicates,
         leaks,
+        in_test,
         rejects,
         fingerprint,
     })
@@ -310,13 +316,15 @@ fn identity(input: &Input) -> [u8; 16] {
     first_half(hasher.finalize())
 }
 
-/// The pool, the number of duplicates in it, and the leaks.
-fn compare(
-    train: &Split,
-    validation: &Split,
-    test: Option<&Split>,
-    policy: LeakPolicy,
-) -> Result<(Vec<RowId>, u64, Leaks)> {
+/// What a comparison of the splits' texts tells; the fields are those of [`Dataset`].
+struct Compared {
+    pool: Vec<RowId>,
+    duplicates: u64,
+    leaks: Leaks,
+    in_test: Vec<RowId>,
+}
+
+fn compare(train: &Split, validation: &Split, test: Option<&Split>, policy: LeakPolicy) -> Result<Compared> {
     let identities = |split: &Split| -> Vec<[u8; 16]> {
         split
             .examples
@@ -324,7 +332,8 @@ fn compare(
             .map(|example| identity(&example.input))
             .collect()
     };
-    let in_validation: HashMap<_, _> = identities(validation).into_iter().zip(0usize..).collect();
+    let validation_identities = identities(validation);
+    let in_validation: HashMap<_, _> = validation_identities.iter().copied().zip(0usize..).collect();
     let in_test: HashMap<_, _> = test
         .map(identities)
         .unwrap_or_default()
@@ -348,24 +357,36 @@ fn compare(
             (None, None) => None,
         };
         match (leak, policy) {
-            (Some((split, twin)), LeakPolicy::Fail) => {
-                let here = train.examples[row].origin;
-                let there = split.examples[twin].origin;
-                return Err(Error::data(
-                    Place::line(&train.files[here.file as usize].path, here.line),
-                    "a row that is in no other split",
-                    format!(
-                        "the text of {}",
-                        Place::line(&split.files[there.file as usize].path, there.line)
-                    ),
-                )
-                .with_hint("`--leaks drop` keeps such rows out of the pool and counts them"));
-            }
+            (Some(twin), LeakPolicy::Fail) => return Err(leaked((train, row), twin)),
             (Some(_), LeakPolicy::Drop) => {}
             _ => pool.push(row as RowId),
         }
     }
-    Ok((pool, duplicates, leaks))
+    let twins = validation_identities.iter().map(|identity| in_test.get(identity));
+    let both: Vec<(usize, usize)> = (0..).zip(twins).filter_map(|(row, twin)| Some((row, *twin?))).collect();
+    if let (LeakPolicy::Fail, Some(test), Some(&(row, twin))) = (policy, test, both.first()) {
+        return Err(leaked((validation, row), (test, twin)));
+    }
+    Ok(Compared {
+        pool,
+        duplicates,
+        leaks,
+        in_test: both.into_iter().map(|(row, _)| row as RowId).collect(),
+    })
+}
+
+/// That a row of one split has the text of a row of another.
+fn leaked((split, row): (&Split, usize), (other, twin): (&Split, usize)) -> Error {
+    let place = |split: &Split, row: usize| {
+        let origin = split.examples[row].origin;
+        Place::line(&split.files[origin.file as usize].path, origin.line)
+    };
+    Error::data(
+        place(split, row),
+        "a row that is in no other split",
+        format!("the text of {}", place(other, twin)),
+    )
+    .with_hint("`--leaks drop` trains on no row that also judges, and counts them")
 }
 
 fn fingerprint(settings: &DataSettings, splits: &[Option<&Split>]) -> Fingerprint {
@@ -543,6 +564,24 @@ mod tests {
         let error = read(&settings, &Silent).expect_err("leaks").to_string();
         assert!(
             error.contains("train.jsonl, line 2") && error.contains("validation.jsonl, line 1"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn validation_rows_that_stand_in_test_are_known_or_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let validation = "{\"text\": \"a hen\", \"label\": \"no\"}\n{\"text\": \"a fox\", \"label\": \"no\"}\n";
+        let mut settings = settings(folder.path(), GOOD, validation);
+        let test = folder.path().join("test.jsonl");
+        fs::write(&test, "{\"text\": \"a fox\", \"label\": \"yes\"}\n").expect("writes");
+        settings.test = vec![test];
+        let data = read(&settings, &Silent).expect("reads");
+        assert_eq!((data.in_test.as_slice(), data.pool.len()), (&[1][..], 2));
+        settings.leaks = LeakPolicy::Fail;
+        let error = read(&settings, &Silent).expect_err("leaks").to_string();
+        assert!(
+            error.contains("validation.jsonl, line 2") && error.contains("test.jsonl, line 1"),
             "{error}"
         );
     }

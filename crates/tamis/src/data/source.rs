@@ -123,15 +123,8 @@ pub(super) fn read_records(path: &Path, each: &mut dyn FnMut(Vec<Record>) -> Res
         format,
         compression,
         records,
-        hash: hash_of(path)?,
+        hash: Fingerprint::of_file(path)?,
     })
-}
-
-/// The fingerprint of a file's bytes.
-pub(super) fn hash_of(path: &Path) -> Result<Fingerprint> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(open(path)?).map_err(Error::io(path, "read"))?;
-    Ok(Fingerprint::of([hasher.finalize().as_bytes()]))
 }
 
 fn open(path: &Path) -> Result<File> {

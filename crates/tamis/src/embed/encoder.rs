@@ -55,11 +55,7 @@ impl Encoder {
     /// If a file is missing or broken, the architecture or pooling is not one of those above, or the tokenizer has tokens
     /// that the model does not know.
     pub fn load(name: &str, dtype: Dtype) -> Result<Self> {
-        let files = ModelFiles::locate(
-            name,
-            "--embedder",
-            "`lexical`, a model's folder, a model id of the hub, or a .npy or .safetensors file",
-        )?;
+        let files = Self::files(name)?;
         let config = Config::read(
             &files.need("config.json")?,
             "embed the texts with your own tools and pass the array: `--embedder vectors.npy`",
@@ -107,6 +103,19 @@ impl Encoder {
             prompt,
             fingerprint,
         })
+    }
+
+    /// Where the files of the encoder of this name are.
+    ///
+    /// # Errors
+    ///
+    /// If the name is that of a folder that is not there.
+    pub fn files(name: &str) -> Result<ModelFiles> {
+        ModelFiles::locate(
+            name,
+            "--embedder",
+            "`lexical`, a model's folder, a model id of the hub, or a .npy or .safetensors file",
+        )
     }
 
     fn tokens(&self, text: &str) -> Result<Vec<u32>> {

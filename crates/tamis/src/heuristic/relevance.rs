@@ -7,7 +7,7 @@
 //! ```
 //!
 //! with S the covariance within the two and λ the mean of its diagonal. Of two Gaussians of one covariance, w·x is the logarithm of
-//! their density ratio but for a constant. Where fold and pool are alike, w is noise; [`separability`] says how far it is more.
+//! their density ratio but for a constant. Where fold and pool are alike, w is noise; [`contrast`] says how far it is more.
 //!
 //! Sources: Fisher 1936; Bickel, Brückner & Scheffer 2009 (a classifier between two samples gives their density ratio);
 //! Aharoni & Goldberg, arXiv 2004.02105, section 4 (training data chosen by a classifier that knows only which rows are of the
@@ -28,6 +28,10 @@ use crate::{
 /// The most rows of either side that a discriminant is fitted on.
 const MOST: usize = 20_000;
 
+/// The least λ: what rounding makes of the covariance of unit vectors that are all alike. They have no other, and w is then the difference of
+/// the means.
+const LEAST_RIDGE: f64 = 1e-14;
+
 /// The relevance of each row of the pool, shape `(rows,)`, only to be compared with each other; higher is more like the fold.
 ///
 /// # Errors
@@ -39,28 +43,43 @@ pub fn relevance(pool: &Matrix, fold: &Matrix, seed: Seed) -> Result<Vec<f32>> {
     Ok(along(pool, &direction))
 }
 
-/// How well rows of the fold are told from rows of the pool that no discriminant was fitted on: the AUC, from 0.5 (alike) to 1 (nothing
-/// in common). Each half of the rows is judged by the discriminant of the other.
+/// How far the fold differs from the pool.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Contrast {
+    /// How well rows of the fold are told from rows of the pool: the AUC, from 0.5 (alike) to 1 (nothing in common).
+    pub separability: f64,
+    /// The share of the pool that is at least as relevant as the fold's median row: 0.5 where they are alike, less the more they differ.
+    pub typical: f64,
+}
+
+/// How far the fold differs from the pool, by rows that no discriminant was fitted on: each half is judged by that of the other.
 ///
 /// # Errors
 ///
 /// If the vectors hold a number that is not finite.
-pub fn separability(pool: &Matrix, fold: &Matrix, seed: Seed) -> Result<f64> {
+pub fn contrast(pool: &Matrix, fold: &Matrix, seed: Seed) -> Result<Contrast> {
     let seed = seed.derive("separability");
     let (pool, fold) = (halves(&drawn(pool, seed), seed), halves(&drawn(fold, seed), seed));
     if [&pool, &fold].iter().any(|halves| halves[1].rows() == 0) {
-        return Ok(0.5);
+        return Ok(Contrast {
+            separability: 0.5,
+            typical: 0.5,
+        });
     }
-    let mut sum = 0.0;
+    let (mut separability, mut typical) = (0.0, 0.0);
     for (fitted, judged) in [(0, 1), (1, 0)] {
         let direction = discriminant(&pool[fitted], &fold[fitted])?;
-        let mut scores = along(&pool[judged], &direction);
-        scores.extend(along(&fold[judged], &direction));
-        let targets: Vec<u32> = (0..scores.len()).map(|i| u32::from(i >= pool[judged].rows())).collect();
-        let both = scores.iter().flat_map(|&score| [-score, score]).collect();
-        sum += Metric::Auc.score(&Matrix::from_vec(both, targets.len(), 2), &targets);
+        let [pool, mut fold] = [&pool, &fold].map(|halves| along(&halves[judged], &direction));
+        let targets: Vec<u32> = (0..pool.len() + fold.len())
+            .map(|i| u32::from(i >= pool.len()))
+            .collect();
+        let both = pool.iter().chain(&fold).flat_map(|&score| [-score, score]).collect();
+        separability += Metric::Auc.score(&Matrix::from_vec(both, targets.len(), 2), &targets) / 2.0;
+        fold.sort_by(f32::total_cmp);
+        let median = fold[fold.len() / 2];
+        typical += pool.iter().filter(|&&score| score >= median).count() as f64 / pool.len() as f64 / 2.0;
     }
-    Ok(sum / 2.0)
+    Ok(Contrast { separability, typical })
 }
 
 /// The rows by falling relevance, ties by number.
@@ -68,10 +87,13 @@ pub(super) fn order(pool: &Matrix, fold: &Matrix, seed: Seed) -> Result<Vec<u32>
     Ok(falling(&relevance(pool, fold, seed)?))
 }
 
-/// The most relevant rows that the limit pays for, doubted ones last, in ascending order; `tokens[i]` is what row `i` costs, and is read
-/// only where the limit is in tokens.
+/// The most relevant rows that the limit pays for, doubted ones last, in ascending order, without those that cost more than all of it;
+/// `tokens[i]` is what row `i` costs, and is read only where the limit is in tokens.
 pub fn most_relevant(relevance: &[f32], doubted: &[bool], tokens: &[u32], limit: Limit) -> Vec<u32> {
     let mut order = falling(relevance);
+    if let Limit::Tokens(most) = limit {
+        order.retain(|&row| u64::from(tokens[row as usize]) <= most);
+    }
     order.sort_by_key(|&row| doubted[row as usize]);
     let mut purse = Purse::new(tokens, limit);
     purse.spend(order);
@@ -97,8 +119,7 @@ fn discriminant(pool: &Matrix, fold: &Matrix) -> Result<Vec<f32>> {
     });
     let rows = (pool.rows() + fold.rows()) as f64;
     let mut square = Mat::from_fn(dim, dim, |i, j| f64::from(within[i * dim + j]) / rows);
-    // Rows that are all alike have no covariance, and then no direction is better than another.
-    let ridge = ((0..dim).map(|i| square[(i, i)]).sum::<f64>() / dim as f64).max(f64::MIN_POSITIVE);
+    let ridge = ((0..dim).map(|i| square[(i, i)]).sum::<f64>() / dim as f64).max(LEAST_RIDGE);
     (0..dim).for_each(|i| square[(i, i)] += ridge);
     let factor = square.llt(Side::Lower).map_err(|_| Error::NotFinite {
         place: "relevance of the pool's rows".into(),
@@ -167,15 +188,19 @@ mod tests {
     }
 
     #[test]
-    fn separability_is_chance_where_fold_and_pool_are_alike_and_1_where_they_do_not_meet() {
+    fn what_is_alike_is_told_by_chance_and_what_never_meets_for_sure() {
         let pool = around([0.0, 0.0], 2000, 1);
-        let of = |fold: Matrix| separability(&pool, &fold, Seed(3)).expect("is finite");
-        let alike = of(around([0.0, 0.0], 1000, 2));
-        assert!((alike - 0.5).abs() < 0.03, "{alike}");
-        // Two squares whose sides are half apart: a row of the fold is above one of the pool along that side with probability 7/8.
-        let half = of(around([0.5, 0.0], 1000, 2));
-        assert!((half - 0.875).abs() < 0.02, "{half}");
-        assert!((of(around([2.0, 0.0], 1000, 2)) - 1.0).abs() < 1e-9);
+        let near = |place: [f32; 2], separability: f64, typical: f64| {
+            let found = contrast(&pool, &around(place, 1000, 2), Seed(3)).expect("is finite");
+            assert!((found.separability - separability).abs() < 0.03, "{found:?}");
+            assert!((found.typical - typical).abs() < 0.05, "{found:?}");
+        };
+        near([0.0, 0.0], 0.5, 0.5);
+        // Two squares whose sides are apart by d: a row of the fold is above one of the pool along that side with probability 1 - (1 - d)²/2,
+        // and the half - d of the pool is above the fold's middle.
+        near([0.25, 0.0], 0.719, 0.25);
+        near([0.5, 0.0], 0.875, 0.0);
+        near([2.0, 0.0], 1.0, 0.0);
     }
 
     #[test]
@@ -193,6 +218,8 @@ mod tests {
         // Rows 4 and 2 cost 7 tokens, row 0 one more.
         assert_eq!(among(2.0, Limit::Tokens(4)), [true, false, true, false, true]);
         assert_eq!(among(1.0, Limit::Tokens(6)), [false, false, false, false, true]);
+        // Row 4 costs more than there is, and stands in no other's way.
+        assert_eq!(among(1.0, Limit::Tokens(2)), [true, false, false, false, false]);
     }
 
     #[test]
@@ -200,12 +227,15 @@ mod tests {
         let pool = around([0.0, 0.0], 5, 1);
         let none = Matrix::zeros(0, 2);
         assert_eq!(relevance(&pool, &none, Seed(0)).expect("is finite"), [0.0; 5]);
-        assert_eq!(
-            separability(&pool, &around([9.0, 0.0], 1, 2), Seed(0)).expect("is finite"),
-            0.5
-        );
-        let same = Matrix::from_vec(vec![0.5; 8], 4, 2);
-        assert_eq!(relevance(&same, &same, Seed(0)).expect("is finite"), [0.0; 4]);
+        let of = |pool: &Matrix, fold: &Matrix| {
+            let found = contrast(pool, fold, Seed(0)).expect("is finite");
+            [found.separability, found.typical]
+        };
+        assert_eq!(of(&pool, &around([9.0, 0.0], 1, 2)), [0.5, 0.5]);
+        let same = |x| Matrix::from_vec(vec![x; 8], 4, 2);
+        assert_eq!(relevance(&same(0.5), &same(0.5), Seed(0)).expect("is finite"), [0.0; 4]);
+        assert_eq!(of(&same(0.5), &same(0.5)), [0.5, 1.0]);
+        assert_eq!(of(&same(0.5), &same(-0.5)), [1.0, 0.0]);
         let broken = Matrix::from_vec(vec![f32::NAN; 2], 1, 2);
         assert!(relevance(&pool, &broken, Seed(0)).is_err());
     }

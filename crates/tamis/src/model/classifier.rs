@@ -90,6 +90,15 @@ pub struct Classifier<'a> {
     pub tokenizer_files: &'a TokenizerFiles,
 }
 
+/// Where the files of the model of this name are; `setting` is what the user named it with.
+///
+/// # Errors
+///
+/// If the name is that of a folder that is not there.
+pub fn files(name: &str, setting: &str) -> Result<ModelFiles> {
+    ModelFiles::locate(name, setting, "a model's folder or a model id of the hub")
+}
+
 /// Loads a model with a head for a task.
 ///
 /// A head counts as one if the configuration names no architecture, or one for sequence classification or multiple choice. Its
@@ -101,7 +110,7 @@ pub struct Classifier<'a> {
 /// that lacks some of the labels, or scores more than one thing where choices are scored.
 pub fn load(request: &Request<'_>) -> Result<Loaded> {
     let Request { name, setting, .. } = *request;
-    let files = ModelFiles::locate(name, setting, "a model's folder or a model id of the hub")?;
+    let files = files(name, setting)?;
     let config = Config::read(
         &files.need("config.json")?,
         &format!("name a model of one of these kinds with `{setting}`"),

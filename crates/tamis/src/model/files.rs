@@ -11,7 +11,7 @@ use hf_hub::{
 };
 use serde_json::Value;
 
-use crate::{Error, Place, Result, write::write_whole};
+use crate::{Error, Fingerprint, Place, Result, write::write_whole};
 
 /// What a tokenizer may consist of, as transformers saves it; `tokenizer.json` alone says all, the others are for its readers.
 const TOKENIZER_FILES: [&str; 8] = [
@@ -98,6 +98,17 @@ impl ModelFiles {
             Error::data(Place::file(name), format!("a model with {file}"), "no such file")
                 .with_hint("a model saved by transformers or sentence-transformers has config.json, model.safetensors and tokenizer.json")
         })
+    }
+
+    /// The fingerprint of what every model must have.
+    ///
+    /// # Errors
+    ///
+    /// If a file is missing or cannot be read, or the hub cannot be reached.
+    pub fn fingerprint(&self) -> Result<Fingerprint> {
+        let files = ["config.json", "model.safetensors", "tokenizer.json"];
+        let of = |file| Fingerprint::of_file(&self.need(file)?);
+        Ok(Fingerprint::of(files.into_iter().map(of).collect::<Result<Vec<_>>>()?))
     }
 
     /// One of the model's JSON files; `None` if it has no such file.

@@ -3,24 +3,29 @@
 //! The rows of a cluster stand in one fixed order, and are only ever taken from its front. So a state is fully
 //! told by how many rows of each cluster are taken, whatever the path that led to it.
 
+mod within;
+
 use std::{fmt, ops::Range, str::FromStr};
 
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
+
+pub use within::Within;
 
 use crate::{Error, Result, budget::Limit, data::RowId, seed::Seed};
 
 /// How many chunks an episode has when the chunk's size is left to us.
 const STEPS: u64 = 40;
 
-/// The smallest chunk chosen by itself: fewer rows change a score by less than its noise.
+/// The smallest chunk chosen by itself, unless an episode then has fewer than half as many steps: fewer rows change a score by less than
+/// its noise.
 const SMALLEST_CHUNK: u64 = 5;
 
 /// How much one action takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Grain {
-    /// As many rows as make about 40 steps an episode, at least 5.
+    /// As many rows as make about 40 steps an episode; at least 5 where they make 20.
     #[default]
     Auto,
     /// As many rows as make about this many steps an episode.
@@ -110,7 +115,10 @@ impl Pool {
             Grain::Rows(rows) => rows,
             Grain::Cluster => u32::MAX,
             Grain::Steps(steps) => rows_for(steps.max(1)).max(1) as u32,
-            Grain::Auto => rows_for(STEPS).max(SMALLEST_CHUNK) as u32,
+            Grain::Auto => {
+                let smallest = SMALLEST_CHUNK.min(rows_for(STEPS / 2));
+                rows_for(STEPS).max(smallest).max(1) as u32
+            }
         };
         let clusters = members
             .iter()
@@ -127,6 +135,11 @@ impl Pool {
     /// The number of clusters, which is the number of actions.
     pub fn clusters(&self) -> usize {
         self.clusters.len()
+    }
+
+    /// The number of rows of all clusters.
+    pub fn rows_in_all(&self) -> usize {
+        self.clusters.iter().map(Vec::len).sum()
     }
 
     /// The rows of a cluster in the order in which they are taken.
@@ -425,6 +438,16 @@ mod tests {
             assert_eq!(grain.to_string().parse::<Grain>().expect("reads"), grain);
         }
         assert!("0".parse::<Grain>().is_err() && "0 steps".parse::<Grain>().is_err());
+    }
+
+    #[test]
+    fn an_episode_has_40_steps_or_20_of_few_rows() {
+        let rows: Vec<RowId> = (0..2000).collect();
+        let chunk = |budget| {
+            let cut = (Grain::Auto, Limit::Rows(budget));
+            Pool::new(&rows, &[0; 2000], &[1; 2000], 1, cut, Seed(1)).chunk()
+        };
+        assert_eq!([1000, 160, 100, 40, 7].map(chunk), [25, 5, 5, 2, 1].map(Some));
     }
 
     #[test]

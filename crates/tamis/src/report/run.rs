@@ -476,6 +476,7 @@ mod tests {
                     pool: 1000,
                     duplicates: 3,
                     leaks: Default::default(),
+                    in_test: 0,
                     rejects: 0,
                 },
                 files: Default::default(),
@@ -483,6 +484,7 @@ mod tests {
                 confirm_fold: 100,
                 test: 200,
                 separability: 0.5,
+                among: 1000,
                 doubted: 0,
             },
             stages: vec![StageRecord {

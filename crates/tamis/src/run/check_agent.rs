@@ -22,7 +22,7 @@ use crate::{
     check::power::mean_and_sd,
     cluster::{self, KMeansSettings},
     data,
-    heuristic::relevance,
+    heuristic::relevance::{self, Contrast},
     ledger::Ledger,
     monitor::Quiet,
     pool::{Grain, Pool},
@@ -192,7 +192,7 @@ pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Resu
         }
     }
     let (dataset, folds) = read(select, &mut stages, monitor)?;
-    let mut ledger = folder::open(select, &dataset.fingerprint)?;
+    let mut ledger = folder::open(select, &vectors::sources(select, &dataset)?)?;
     data::write_rejects(&dataset.rejects, &select.out)?;
     let (embedded, tokens) = vectors::embed(select, &dataset, &mut stages, monitor)?;
     let limit = limit_of(select.budget, &tokens)?;
@@ -200,7 +200,7 @@ pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Resu
     let tuned = Tuned::new(select, &dataset, designs, (&tokens, limit), &mut stages, monitor)?;
     let views = vectors::one_each(&embedded[0]).gather(&dataset.pool);
     let fold_views = vectors::one_each_of(&embedded[1], &folds.reward);
-    let separability = relevance::separability(&views, &fold_views, select.seed.derive("pool"))?;
+    let Contrast { separability, .. } = relevance::contrast(&views, &fold_views, select.seed.derive("pool"))?;
     let select = &select.resolved(select.told_apart(separability, (views.rows(), fold_views.rows())));
     let probe = tuned.probe(select.reward_metric(), select)?;
     let rows = match limit {

@@ -168,7 +168,7 @@ pub fn check_clusters(settings: &CheckClustersSettings, monitor: &dyn Monitor) -
         }
     }
     let (dataset, _) = read(select, &mut stages, monitor)?;
-    folder::open(select, &dataset.fingerprint)?;
+    folder::open(select, &vectors::sources(select, &dataset)?)?;
     data::write_rejects(&dataset.rejects, &select.out)?;
     let (embedded, _) = vectors::embed(select, &dataset, &mut stages, monitor)?;
     let views = vectors::one_each(&embedded[0]).gather(&dataset.pool);

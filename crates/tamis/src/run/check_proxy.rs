@@ -19,6 +19,7 @@ use super::{
     settings::{ProxyKind, RewardKind, SelectSettings},
     stages::Stages,
     target::{Target, adapt_rows, trained_on_each},
+    vectors,
 };
 use crate::{
     Error, Fingerprint, Matrix, Monitor, Result, Silent,
@@ -150,7 +151,7 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
     let (dataset, folds) = read(&select, &mut stages, monitor)?;
     let target = Target::load(&select, &dataset)?;
     target.check_side_by_side(&select)?;
-    let mut ledger = folder::open(&select, &dataset.fingerprint)?;
+    let mut ledger = folder::open(&select, &vectors::sources(&select, &dataset)?)?;
     data::write_rejects(&dataset.rejects, &select.out)?;
     // Selections are made of what the embedder says; adapted features are a rung of their own.
     let embedder = SelectSettings {

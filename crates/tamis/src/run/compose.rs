@@ -12,6 +12,7 @@ use super::{
     settings::{ProxyKind, SelectSettings},
     stages::Stages,
     target::{self, dear_proxy},
+    vectors,
 };
 use crate::{
     Error, Monitor, Result,
@@ -35,7 +36,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
     let mut stages = Stages::new(monitor);
     let (dataset, folds) = read(settings, &mut stages, monitor)?;
     let seed = settings.seed;
-    let mut ledger = folder::open(settings, &dataset.fingerprint)?;
+    let mut ledger = folder::open(settings, &vectors::sources(settings, &dataset)?)?;
     data::write_rejects(&dataset.rejects, &settings.out)?;
     let (prepared, designs) = prepare(settings, (&dataset, &folds), &mut stages, monitor)?;
     let Prepared {
@@ -169,6 +170,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
             confirm_fold: folds.confirm.len() as u64,
             test: dataset.test.as_ref().map_or(0, |test| test.examples.len() as u64),
             separability,
+            among: pool.rows_in_all() as u64,
             doubted: doubted.iter().filter(|&&doubted| doubted).count() as u64,
         },
         stages: stages.into_records(),

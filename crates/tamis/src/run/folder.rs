@@ -90,7 +90,7 @@ fn hold(
 fn other_data(out: &Path) -> Error {
     Error::OtherRun {
         path: out.to_path_buf(),
-        difference: "the contents of the data files".into(),
+        difference: "the contents of the data files, of the vectors or of the model".into(),
     }
 }
 

@@ -19,9 +19,12 @@ use crate::{
     data::{self, Dataset, RowId, Split},
     embed::Embedded,
     folds::Folds,
-    heuristic::{facility_location, relevance},
+    heuristic::{
+        facility_location,
+        relevance::{self, Contrast},
+    },
     metric::{Metric, MetricKind, row_losses},
-    pool::{self, Grain, Pool, RowOrder},
+    pool::{self, Grain, Pool, RowOrder, Within},
     proxy::{
         design::Design,
         doubt::{judge_by, judge_unseen, most_doubted},
@@ -84,6 +87,8 @@ pub(super) struct Grouped {
     pub(super) target: Option<Target>,
     /// How much each row of the pool is like those of the reward fold, shape `(rows of the pool,)`; nothing where it does not count.
     relevance: Vec<f32>,
+    /// How many rows of the pool are at least as much like those of the reward fold as half of these are.
+    typical: u64,
     /// Each cluster's rows, as places in the pool, in the order in which they are taken.
     members: Vec<Vec<u32>>,
 }
@@ -186,7 +191,8 @@ pub(super) fn group(
     })?;
     let fold_views = vectors::one_each_of(&embedded[1], &folds.reward);
     let seed = settings.seed.derive("pool");
-    let separability = stages.run("compare", None, || relevance::separability(&views, &fold_views, seed))?;
+    let Contrast { separability, typical } =
+        stages.run("compare", None, || relevance::contrast(&views, &fold_views, seed))?;
     let told_apart = settings.told_apart(separability, (views.rows(), fold_views.rows()));
     let settings = settings.resolved(told_apart);
     let designs = Designs::new(&settings, (dataset, folds), Features::Embedded(&embedded), stages)?;
@@ -205,7 +211,7 @@ pub(super) fn group(
         _ => (designs, doubted),
     };
     let (relevance, members) = stages.run("order", None, || {
-        let counts = settings.order == RowOrder::Relevant || settings.within.is_some();
+        let counts = settings.order == RowOrder::Relevant || settings.within != Within::All;
         let relevance = if counts {
             relevance::relevance(&views, &fold_views, seed)?
         } else {
@@ -226,6 +232,7 @@ pub(super) fn group(
         doubted,
         target,
         relevance,
+        typical: (typical * dataset.pool.len() as f64) as u64,
         members,
     };
     Ok((grouped, designs))
@@ -236,16 +243,28 @@ impl Grouped {
     pub(super) fn pool(&self, dataset: &Dataset, chunk: Grain, limit: Limit) -> Pool {
         let chunk = chunk.for_labels(dataset.task.labels.len());
         let cut = |members: &[Vec<u32>]| Pool::of_members(&dataset.pool, members, &self.tokens, (chunk, limit));
-        let Some(times) = self.settings.within else {
+        let Some(among) = self.among(limit) else {
             return cut(&self.members);
         };
-        let among = relevance::most_relevant(&self.relevance, &self.doubted, &self.tokens, limit.times(times));
         let among = |row: &u32| among.binary_search(row).is_ok();
         let members = self
             .members
             .iter()
             .map(|rows| rows.iter().copied().filter(among).collect());
         cut(&members.collect::<Vec<_>>())
+    }
+
+    /// The rows that agents choose among, in ascending order; none where it is all of the pool.
+    fn among(&self, limit: Limit) -> Option<Vec<u32>> {
+        let most_relevant = |most| relevance::most_relevant(&self.relevance, &self.doubted, &self.tokens, most);
+        match self.settings.within {
+            Within::Auto | Within::All => None,
+            Within::Budgets(times) => Some(most_relevant(limit.times(times))),
+            Within::Typical => {
+                let [typical, two] = [Limit::Rows(self.typical), limit.times(2.0)].map(most_relevant);
+                Some(if typical.len() > two.len() { typical } else { two })
+            }
+        }
     }
 }
 

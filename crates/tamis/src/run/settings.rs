@@ -14,7 +14,7 @@ use crate::{
     embed::lexical::LexicalSettings,
     metric::{Metric, MetricKind},
     nn::encoder::Dtype,
-    pool::{Grain, RowOrder},
+    pool::{Grain, RowOrder, Within},
     proxy::finetune::FinetuneProxySettings,
     seed::Seed,
     select::{ClimbDiscSettings, Method, MethodSettings, RewardModelKind},
@@ -36,10 +36,8 @@ pub struct SelectSettings {
     /// probe gets wrong if they are fewer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub doubtful: Option<f64>,
-    /// How many budgets' worth of rows the agent chooses among: those most like the reward fold, doubted ones last. Default (none): all of
-    /// the pool.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub within: Option<f64>,
+    /// Which rows the agent chooses among. Default: those like typical validation rows where these differ from the pool, else all.
+    pub within: Within,
     /// `lexical`, the folder or hub id of a sentence encoder, or a .npy or .safetensors file. Default: `lexical`.
     pub embedder: String,
     /// The numbers in which a sentence encoder multiplies. Default: `float32`.
@@ -157,7 +155,7 @@ impl Default for SelectSettings {
             chunk: Grain::Auto,
             order: RowOrder::default(),
             doubtful: None,
-            within: None,
+            within: Within::default(),
             embedder: "lexical".into(),
             embed_dtype: Dtype::default(),
             clusters: None,
@@ -220,8 +218,14 @@ impl SelectSettings {
             RewardKind::Auto => RewardKind::Soft,
             reward => reward,
         };
+        let within = match self.within {
+            Within::Auto if told_apart => Within::Typical,
+            Within::Auto => Within::All,
+            within => within,
+        };
         Self {
             order,
+            within,
             reward,
             ..self.clone()
         }
@@ -289,11 +293,6 @@ impl SelectSettings {
                 "a share from 0 to below 1",
                 share.to_string(),
             ));
-        }
-        if let Some(times) = self.within
-            && !(times >= 1.0 && times.is_finite())
-        {
-            return Err(Error::setting("--within", "a number from 1", times.to_string()));
         }
         if self.embed_dtype == Dtype::Int8 && !vectors::is_encoder(&self.embedder) {
             return Err(Error::setting(
@@ -393,10 +392,10 @@ mod tests {
 
         let of = |told_apart| {
             let resolved = given.resolved(told_apart);
-            (resolved.order, resolved.reward)
+            (resolved.order, resolved.reward, resolved.within)
         };
-        assert_eq!(of(false), (RowOrder::Representative, RewardKind::Soft));
-        assert_eq!(of(true), (RowOrder::Relevant, RewardKind::LogLoss));
+        assert_eq!(of(false), (RowOrder::Representative, RewardKind::Soft, Within::All));
+        assert_eq!(of(true), (RowOrder::Relevant, RewardKind::LogLoss, Within::Typical));
         let dear = SelectSettings {
             proxy: ProxyKind::Finetune,
             ..given.clone()
@@ -406,7 +405,7 @@ mod tests {
             order: RowOrder::Random,
             reward: RewardKind::Auc,
             doubtful: Some(0.1),
-            within: Some(7.0),
+            within: Within::Budgets(7.0),
             ..given
         };
         assert_eq!(told.resolved(true), told);

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{settings::SelectSettings, stages::Stages};
 use crate::{
-    Matrix, Monitor, Result,
+    Fingerprint, Matrix, Monitor, Result,
     data::{Dataset, Example, RowId, Split},
     embed::{
         Embedded, Embedder,
@@ -15,6 +15,7 @@ use crate::{
         lexical::{self, Lexical},
         precomputed,
     },
+    model::classifier,
 };
 
 /// Whether this names a sentence encoder, and not the lexical embedder or a file of vectors.
@@ -29,6 +30,22 @@ fn is_file(embedder: &str) -> bool {
         extension.and_then(|extension| extension.to_str()),
         Some("npy" | "safetensors")
     )
+}
+
+/// The fingerprint of the contents of all that a run reads: the data, a file of vectors, the files of models.
+pub(super) fn sources(settings: &SelectSettings, dataset: &Dataset) -> Result<Fingerprint> {
+    let mut contents = vec![dataset.fingerprint.clone()];
+    let name = settings.embedder.as_str();
+    if is_file(name) {
+        contents.push(Fingerprint::of_file(Path::new(name))?);
+    } else if is_encoder(name) {
+        contents.push(Encoder::files(name)?.fingerprint()?);
+    }
+    let target = settings.model.as_deref().filter(|_| settings.finetunes());
+    if let Some(name) = target.filter(|name| is_encoder(name)) {
+        contents.push(classifier::files(name, "--model")?.fingerprint()?);
+    }
+    Ok(Fingerprint::of(contents))
 }
 
 /// Vectors of train, validation and test, and what each row of the pool costs in tokens.

@@ -150,13 +150,18 @@ impl Method {
         !at_the_end && reward_model == RewardModelKind::None
     }
 
+    /// Whether a reward model can score the states that the method meets: it learns, and brings no model of its own.
+    pub fn takes_reward_model(self) -> bool {
+        matches!(self, Self::Dqn | Self::Ppo)
+    }
+
     /// Whether the method can be rewarded like this.
     ///
     /// # Errors
     ///
     /// If it is no learning agent, or brings a model of its own.
     pub fn check(self, reward_model: RewardModelKind) -> Result<()> {
-        if matches!(self, Self::Dqn | Self::Ppo) || reward_model == RewardModelKind::None {
+        if self.takes_reward_model() || reward_model == RewardModelKind::None {
             return Ok(());
         }
         Err(Error::setting(

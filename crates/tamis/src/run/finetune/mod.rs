@@ -18,7 +18,7 @@ use super::{
 use crate::{
     Error, Fingerprint, Matrix, Monitor, Result,
     budget::Limit,
-    data::{self, Dataset, RowId, Split, TaskKind},
+    data::{self, Dataset, LeakPolicy, RowId, Split, TaskKind},
     finetune::{Beneath, Classifier, Encoded, Trainer, checkpoint, encode, fit},
     metric::{LabelBiases, MetricKind},
     model::{
@@ -161,7 +161,9 @@ impl Material {
         if settings.with_validation {
             let own = train.len() as RowId;
             train.append(&validation);
-            rows.extend(own..train.len() as RowId);
+            let judges = |row: &RowId| dataset.in_test.binary_search(&(row - own)).is_ok();
+            let kept = settings.data.leaks != LeakPolicy::Drop;
+            rows.extend((own..train.len() as RowId).filter(|row| kept || !judges(row)));
         }
         Ok(Self {
             train,

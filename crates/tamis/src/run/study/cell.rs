@@ -24,7 +24,7 @@ use crate::{
         target::dear_proxy,
     },
     seed::Seed,
-    select::{FeatureContext, Limits, Method},
+    select::{FeatureContext, Limits, Method, RewardModelKind},
     study::{CellRecord, Seconds},
     write::write_whole,
 };
@@ -187,6 +187,17 @@ fn choose(study: &StudySettings, ground: &Ground<'_>, job: &Job, monitor: &dyn M
         prepare,
     };
     let seed = ground.settings.seed;
+    let settings_of = |agent: Method| SelectSettings {
+        agent,
+        budget: study.budgets[job.plot],
+        // Whom it cannot reward is rewarded by the proxy.
+        reward_model: if agent.takes_reward_model() {
+            ground.settings.reward_model
+        } else {
+            RewardModelKind::None
+        },
+        ..ground.settings.clone()
+    };
     match &job.source {
         Source::File(path, _) => {
             let rows = given::read(path, ground.dataset)?;
@@ -230,19 +241,11 @@ fn choose(study: &StudySettings, ground: &Ground<'_>, job: &Job, monitor: &dyn M
             Ok(free(vec![rows], prepare))
         }
         Source::Method(StudyMethod::ClusterGreedy) => {
-            let settings = SelectSettings {
-                agent: Method::Greedy,
-                budget: study.budgets[job.plot],
-                ..ground.settings.clone()
-            };
+            let settings = settings_of(Method::Greedy);
             searched(study, ground, job, (&settings, &plot.whole.0, &plot.whole.1), monitor)
         }
         Source::Method(StudyMethod::Search(method)) => {
-            let settings = SelectSettings {
-                agent: *method,
-                budget: study.budgets[job.plot],
-                ..ground.settings.clone()
-            };
+            let settings = settings_of(*method);
             searched(study, ground, job, (&settings, &plot.pool, &plot.features), monitor)
         }
     }

@@ -28,6 +28,7 @@ use super::{
     settings::{ProxyKind, SelectSettings},
     side_by_side::side_by_side,
     stages::Stages,
+    vectors,
 };
 use crate::{
     Error, Monitor, Result,
@@ -177,7 +178,8 @@ pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRec
         return Err(Error::setting("--selection", "a file that names rows", found));
     }
     let now = folder::without(settings, &[&folder::NEUTRAL[..], &EXTENT].concat())?;
-    let ledger = folder::claim_with_ledger(&settings.select.out, SETTINGS, &now, &dataset.fingerprint)?;
+    let sources = vectors::sources(&settings.select, &dataset)?;
+    let ledger = folder::claim_with_ledger(&settings.select.out, SETTINGS, &now, &sources)?;
     data::write_rejects(&dataset.rejects, &settings.select.out)?;
     let columns = Columns::of(&dataset, settings)?;
     let mut book = Book::open(settings, &dataset, &columns, ledger, began)?;
@@ -264,9 +266,10 @@ impl<'a> Book<'a> {
     /// Files a cell.
     fn file(&mut self, job: &Job, cell: CellRecord) -> Result<()> {
         let text = serde_json::to_string(&cell).unwrap_or_default();
+        // First what says that the study has begun: a folder with a cell in it is taken over by no other.
+        self.ledger.set_meta(folder::FILED, &self.core_seconds().to_string())?;
         self.ledger.set_meta(&job.name(), &text)?;
         self.inside += cell.seconds.choose + cell.seconds.judge;
-        self.ledger.set_meta(folder::FILED, &self.core_seconds().to_string())?;
         self.ledger.set_meta("inside", &self.inside.to_string())?;
         self.ledger.set_meta("prepared", &self.prepared.to_string())?;
         self.cells.retain(|there| !job.makes(there));
