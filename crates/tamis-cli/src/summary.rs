@@ -60,8 +60,11 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::R
         line("test", test)?;
     }
     writeln!(text, "  {}", record.verdict())?;
-    if let Some(hint) = record.validation_teaches_more() {
-        writeln!(text, "  {hint}")?;
+    for word in [record.caution(), record.validation_teaches_more()]
+        .into_iter()
+        .flatten()
+    {
+        writeln!(text, "  {word}")?;
     }
     if let Some(finetuned) = &record.scores.finetuned {
         let random = finetuned.random.iter().sum::<f64>() / finetuned.random.len().max(1) as f64;

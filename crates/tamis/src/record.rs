@@ -349,6 +349,21 @@ impl SelectionRecord {
         }
     }
 
+    /// What makes the verdict less sure: few rows to choose by, or that those which chose also judge.
+    pub fn caution(&self) -> Option<String> {
+        let rows = self.data.confirm_fold;
+        if rows < FEW_ROWS {
+            // The standard error of an accuracy of a half, the largest there is.
+            let error = 0.5 / (rows.max(1) as f64).sqrt();
+            Some(format!(
+                "Only {rows} validation rows made the final choice: on so few, chance moves an accuracy by up to {error:.2}."
+            ))
+        } else {
+            let word = "The confirm fold also made the final choice: `--test` rows would judge it unseen.";
+            self.scores.test.is_none().then(|| word.to_owned())
+        }
+    }
+
     /// A hint where the validation rows alone teach the probe more than the choice does, by the fold that nobody searched on.
     pub fn validation_teaches_more(&self) -> Option<String> {
         let (_, scored) = self.unseen();
@@ -363,6 +378,9 @@ impl SelectionRecord {
         ))
     }
 }
+
+/// Fewer rows to choose by are worth a word.
+const FEW_ROWS: u64 = 100;
 
 /// The least standard deviation of random rows that counts.
 const LEAST_SD: f64 = 1e-4;

@@ -100,15 +100,19 @@ impl ModelFiles {
         })
     }
 
-    /// The fingerprint of what every model must have.
+    /// The fingerprint of what every model must have, as far as it is there: whoever loads the model says what is missing.
     ///
     /// # Errors
     ///
-    /// If a file is missing or cannot be read, or the hub cannot be reached.
+    /// If a file cannot be read, or the hub cannot be reached.
     pub fn fingerprint(&self) -> Result<Fingerprint> {
-        let files = ["config.json", "model.safetensors", "tokenizer.json"];
-        let of = |file| Fingerprint::of_file(&self.need(file)?);
-        Ok(Fingerprint::of(files.into_iter().map(of).collect::<Result<Vec<_>>>()?))
+        let mut contents = Vec::new();
+        for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+            if let Some(path) = self.find(name)? {
+                contents.push(Fingerprint::of_file(&path)?);
+            }
+        }
+        Ok(Fingerprint::of(contents))
     }
 
     /// One of the model's JSON files; `None` if it has no such file.

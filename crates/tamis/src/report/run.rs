@@ -574,6 +574,11 @@ mod tests {
         );
         untested.scores.confirm.chosen = 0.58;
         assert_eq!(untested.validation_teaches_more(), None);
+        // 100 rows choose, which is enough where others judge; of 25 an accuracy has a standard error of 0.5 / 5.
+        assert_eq!(record.caution(), None);
+        assert!(untested.caution().expect("a word").starts_with("The confirm fold also"));
+        untested.data.confirm_fold = 25;
+        assert!(untested.caution().expect("a word").ends_with("by up to 0.10."));
         assert_eq!(page.scores[0].spread, "+3.0");
         // 5% of the rows save 57 s of a minute; 90 s are paid for by two of them, and by one of anything longer.
         let after: Vec<&str> = page.pays.iter().map(|row| row.after.as_str()).collect();
