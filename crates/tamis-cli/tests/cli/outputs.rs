@@ -341,7 +341,7 @@ fn the_command_that_a_run_names_makes_it_again() {
     let record: Value = serde_json::from_str(&fixture.read("first/selection.json")).expect("JSON");
     let command = record["command"].as_str().expect("a command");
     assert!(
-        command.starts_with("cat > tamis.toml") && command.contains("'my train.jsonl'"),
+        command.starts_with("cat > repeat.toml") && command.contains("'my train.jsonl'"),
         "{command}"
     );
     let mut shell = std::process::Command::new("sh");
