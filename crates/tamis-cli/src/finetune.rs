@@ -210,9 +210,19 @@ fn summary(record: &FinetuneRecord, settings: &FinetuneSettings) -> String {
     if settings.with_validation {
         text += "\n* Trained on: what they score here says nothing.\n";
     }
-    if record.truncated > 0 {
+    if let Some(label) = &record.only_label {
         text += &format!(
-            "\n{} texts were cut to {} tokens; `--max-length` sets how many are kept.\n",
+            "\nEvery validation row is given the label `{label}`: the model has learned no other. More epochs, another rate or more rows may help.\n"
+        );
+    }
+    if record.truncated > 0 {
+        let why = if record.max_length < settings.train.max_length {
+            "the model reads no more"
+        } else {
+            "`--max-length` sets how many are kept"
+        };
+        text += &format!(
+            "\n{} texts were cut to {} tokens; {why}.\n",
             record.truncated, record.max_length
         );
     }

@@ -97,6 +97,18 @@ fn the_target_is_trained_on_a_selection_and_written_as_transformers_reads_it() {
 }
 
 #[test]
+fn a_model_that_has_learned_one_label_is_called_that() {
+    let fixture = Fixture::new();
+    let said = succeeds(finetune(&fixture, "target", &["--rate", "1e-7", "--epochs", "1"]));
+    let metrics: Value = serde_json::from_str(&fixture.read("target/metrics.json")).expect("JSON");
+    let label = metrics["only_label"].as_str().expect("a label");
+    assert!(
+        said.contains(&format!("Every validation row is given the label `{label}`")),
+        "{said}"
+    );
+}
+
+#[test]
 fn with_validation_rows_the_target_is_that_of_a_file_that_holds_both() {
     let fixture = Fixture::new();
     let both = fixture.read("train.jsonl") + &fixture.read("validation.jsonl");

@@ -226,6 +226,13 @@ fn argmax(row: &[f32]) -> usize {
     (1..row.len()).fold(0, |best, c| if row[c] > row[best] { c } else { best })
 }
 
+/// The class that every row is given, where all are given the same.
+pub fn only_answer(probabilities: &Matrix) -> Option<u32> {
+    let mut answers = probabilities.iter_rows().map(argmax);
+    let first = answers.next()?;
+    answers.all(|answer| answer == first).then_some(first as u32)
+}
+
 /// By class: how much is right, predicted and present.
 struct Counts {
     right: Vec<f64>,
@@ -353,6 +360,14 @@ mod tests {
     fn sample() -> (Matrix, Vec<u32>) {
         let p = vec![0.7, 0.2, 0.1, 0.4, 0.4, 0.2, 0.1, 0.3, 0.6, 0.25, 0.5, 0.25];
         (Matrix::from_vec(p, 4, 3), vec![0, 1, 1, 1])
+    }
+
+    #[test]
+    fn one_answer_for_all_rows_is_seen() {
+        let (probabilities, _) = sample();
+        assert_eq!(only_answer(&probabilities), None);
+        assert_eq!(only_answer(&probabilities.gather(&[0, 1])), Some(0));
+        assert_eq!(only_answer(&Matrix::zeros(0, 3)), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::{
     budget::Limit,
     data::{self, Dataset, LeakPolicy, RowId, Split, TaskKind},
     finetune::{Beneath, Classifier, Encoded, Trainer, checkpoint, encode, fit},
-    metric::{LabelBiases, MetricKind},
+    metric::{LabelBiases, MetricKind, only_answer},
     model::{
         classifier::{self as model_files, HeadKind, Loaded, Request},
         config::Config,
@@ -122,6 +122,9 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
         validation: evaluated.validation,
         test: evaluated.test,
         tests: evaluated.tests,
+        only_label: evaluated
+            .only_label
+            .map(|label| dataset.task.labels[label as usize].clone()),
         label_biases: biases.map_or_else(BTreeMap::new, |biases| biases.by_label(&dataset.task.labels)),
         train_seconds: trained.progress.seconds,
         rows_per_second: per_second(material.rows.len()),
@@ -310,6 +313,8 @@ struct Evaluated {
     biases: Option<TunedBiases>,
     /// Those of them that are added to the head; the scores are with them.
     added: Option<LabelBiases>,
+    /// The label that every validation row is given, where it is one and they have several.
+    only_label: Option<u32>,
     validation: TargetScores,
     test: Option<TargetScores>,
     tests: BTreeMap<String, TargetScores>,
@@ -333,15 +338,20 @@ fn evaluate(
     let added = settings
         .label_biases
         .and_then(|kind| biases.as_ref()?.of(kind).cloned());
-    let as_written = |probabilities: &Matrix, targets: &[u32]| match &added {
-        Some(biases) => TargetScores::of_predictions(&biases.apply(probabilities), targets),
-        None => TargetScores::of_predictions(probabilities, targets),
+    let written = |probabilities: &Matrix| match &added {
+        Some(biases) => biases.apply(probabilities),
+        None => probabilities.clone(),
     };
+    let as_written =
+        |probabilities: &Matrix, targets: &[u32]| TargetScores::of_predictions(&written(probabilities), targets);
     let validation = as_written(&probabilities, targets);
+    let several = dataset.task.kind != TaskKind::Choice && targets.iter().any(|&label| label != targets[0]);
+    let only_label = only_answer(&written(&probabilities)).filter(|_| several);
     let (Some(test), Some(split)) = (&material.test, &dataset.test) else {
         return Ok(Evaluated {
             biases,
             added,
+            only_label,
             validation,
             test: None,
             tests: BTreeMap::new(),
@@ -365,6 +375,7 @@ fn evaluate(
     Ok(Evaluated {
         biases,
         added,
+        only_label,
         validation,
         test,
         tests,

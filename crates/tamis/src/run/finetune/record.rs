@@ -47,6 +47,9 @@ pub struct FinetuneRecord {
     /// On each test file alone, by the end of its path, where there are several.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tests: BTreeMap<String, TargetScores>,
+    /// The label that the model gives every validation row, where it is one and they have several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only_label: Option<String>,
     /// The label biases behind `tuned_accuracy` and `tuned_macro_f1`, which are the metrics' names here: what is added to each label's logit
     /// as it was trained.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
