@@ -87,16 +87,22 @@ pub(super) fn order(pool: &Matrix, fold: &Matrix, seed: Seed) -> Result<Vec<u32>
     Ok(falling(&relevance(pool, fold, seed)?))
 }
 
-/// The most relevant rows that the limit pays for, doubted ones last, in ascending order, without those that cost more than all of it;
-/// `tokens[i]` is what row `i` costs, and is read only where the limit is in tokens.
-pub fn most_relevant(relevance: &[f32], doubted: &[bool], tokens: &[u32], limit: Limit) -> Vec<u32> {
+/// The rows by falling relevance, ties by number, those behind all others that are doubted.
+pub fn ranked(relevance: &[f32], doubted: &[bool]) -> Vec<u32> {
     let mut order = falling(relevance);
-    if let Limit::Tokens(most) = limit {
-        order.retain(|&row| u64::from(tokens[row as usize]) <= most);
-    }
     order.sort_by_key(|&row| doubted[row as usize]);
+    order
+}
+
+/// The first of [`ranked`] rows that the limit pays for, in ascending order, without those that cost more than all of it; `tokens[i]` is
+/// what row `i` costs, and is read only where the limit is in tokens.
+pub fn most_relevant(ranked: &[u32], tokens: &[u32], limit: Limit) -> Vec<u32> {
+    let fits = |row: &u32| match limit {
+        Limit::Rows(_) => true,
+        Limit::Tokens(most) => u64::from(tokens[*row as usize]) <= most,
+    };
     let mut purse = Purse::new(tokens, limit);
-    purse.spend(order);
+    purse.spend(ranked.iter().copied().filter(fits));
     purse.into_rows()
 }
 
@@ -208,7 +214,8 @@ mod tests {
         let relevance = [0.1, 0.9, 0.5, -0.3, 0.9];
         let doubted = [false, true, false, false, false];
         let among = |times, limit: Limit| {
-            let rows = most_relevant(&relevance, &doubted, &[1, 1, 4, 2, 3], limit.times(times));
+            let ranked = ranked(&relevance, &doubted);
+            let rows = most_relevant(&ranked, &[1, 1, 4, 2, 3], limit.times(times));
             [0, 1, 2, 3, 4].map(|row| rows.contains(&row))
         };
         assert_eq!(among(1.0, Limit::Rows(2)), [false, false, true, false, true]);

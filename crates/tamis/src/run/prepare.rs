@@ -85,8 +85,8 @@ pub(super) struct Grouped {
     pub(super) doubted: Vec<bool>,
     /// Where anything in the run is fine-tuned.
     pub(super) target: Option<Target>,
-    /// How much each row of the pool is like those of the reward fold, shape `(rows of the pool,)`; nothing where it does not count.
-    relevance: Vec<f32>,
+    /// The pool's rows, those most like the reward fold first and doubted ones last; none where agents choose among all.
+    ranked: Vec<u32>,
     /// How many rows of the pool are at least as much like those of the reward fold as half of these are.
     typical: u64,
     /// Each cluster's rows, as places in the pool, in the order in which they are taken.
@@ -210,16 +210,21 @@ pub(super) fn group(
         }
         _ => (designs, doubted),
     };
-    let (relevance, members) = stages.run("order", None, || {
-        let counts = settings.order == RowOrder::Relevant || settings.within != Within::All;
-        let relevance = if counts {
+    let (ranked, members) = stages.run("order", None, || {
+        let among_all = settings.within == Within::All;
+        let relevance = if settings.order == RowOrder::Relevant || !among_all {
             relevance::relevance(&views, &fold_views, seed)?
         } else {
             Vec::new()
         };
         let both = (&clusters, doubted.as_slice());
         let members = ordered(settings.order, (&views, &relevance), both, seed, monitor)?;
-        Ok((relevance, members))
+        let ranked = if among_all {
+            Vec::new()
+        } else {
+            relevance::ranked(&relevance, &doubted)
+        };
+        Ok((ranked, members))
     })?;
     let grouped = Grouped {
         settings,
@@ -231,7 +236,7 @@ pub(super) fn group(
         separability,
         doubted,
         target,
-        relevance,
+        ranked,
         typical: (typical * dataset.pool.len() as f64) as u64,
         members,
     };
@@ -256,7 +261,7 @@ impl Grouped {
 
     /// The rows that agents choose among, in ascending order; none where it is all of the pool.
     fn among(&self, limit: Limit) -> Option<Vec<u32>> {
-        let most_relevant = |most| relevance::most_relevant(&self.relevance, &self.doubted, &self.tokens, most);
+        let most_relevant = |most| relevance::most_relevant(&self.ranked, &self.tokens, most);
         match self.settings.within {
             Within::Auto | Within::All => None,
             Within::Budgets(times) => Some(most_relevant(limit.times(times))),
