@@ -82,14 +82,12 @@ impl Gain {
         let (mean, sd) = mean_and_sd(differences);
         let (low, high) = interval(differences);
         let n = differences.len() as f64;
-        let p = if mean.abs() < ROUNDING && sd < ROUNDING {
-            (differences.len() > 1).then_some(1.0)
+        let p = if sd >= ROUNDING {
+            let t = mean / (sd / n.sqrt());
+            // The freedom is at least one, so there is such a distribution.
+            Some(StudentsT::new(0.0, 1.0, n - 1.0).map_or(1.0, |student| 2.0 * student.sf(t.abs())))
         } else {
-            (sd >= ROUNDING).then(|| {
-                let t = mean / (sd / n.sqrt());
-                // The freedom is at least one, so there is such a distribution.
-                StudentsT::new(0.0, 1.0, n - 1.0).map_or(1.0, |student| 2.0 * student.sf(t.abs()))
-            })
+            (differences.len() > 1 && mean.abs() < ROUNDING).then_some(1.0)
         };
         Self {
             mean,

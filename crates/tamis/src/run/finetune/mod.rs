@@ -338,15 +338,14 @@ fn evaluate(
     let added = settings
         .label_biases
         .and_then(|kind| biases.as_ref()?.of(kind).cloned());
-    let written = |probabilities: &Matrix| match &added {
-        Some(biases) => biases.apply(probabilities),
-        None => probabilities.clone(),
+    let as_written = |probabilities: &Matrix, targets: &[u32]| match &added {
+        Some(biases) => TargetScores::of_predictions(&biases.apply(probabilities), targets),
+        None => TargetScores::of_predictions(probabilities, targets),
     };
-    let as_written =
-        |probabilities: &Matrix, targets: &[u32]| TargetScores::of_predictions(&written(probabilities), targets);
     let validation = as_written(&probabilities, targets);
     let several = dataset.task.kind != TaskKind::Choice && targets.iter().any(|&label| label != targets[0]);
-    let only_label = only_answer(&written(&probabilities)).filter(|_| several);
+    let biased = added.as_ref().map(|biases| biases.apply(&probabilities));
+    let only_label = only_answer(biased.as_ref().unwrap_or(&probabilities)).filter(|_| several);
     let (Some(test), Some(split)) = (&material.test, &dataset.test) else {
         return Ok(Evaluated {
             biases,
