@@ -181,6 +181,15 @@ impl Error {
         }
     }
 
+    /// Refuses a file that begins like what a clone without Git LFS has in the place of a large file.
+    pub(crate) fn unless_pointer(path: &Path, expected: &str, begins: &[u8]) -> Result<()> {
+        if !begins.starts_with(b"version https://git-lfs") {
+            return Ok(());
+        }
+        Err(Self::data(Place::file(path), expected, "a pointer of Git LFS")
+            .with_hint("fetch the file itself: `git lfs pull` in the folder that was cloned"))
+    }
+
     /// An [`Error::Setting`] without a hint.
     pub fn setting(name: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> Self {
         Self::Setting {

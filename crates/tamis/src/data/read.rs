@@ -11,7 +11,7 @@ use super::{
     DataSettings, Dataset, Example, Format, Input, LeakPolicy, Leaks, Origin, Reject, RowId, SourceFile, Split, Task,
     TaskKind,
     fields::{Reading, Target, check_names},
-    source::{Record, csv_reader, kind_of, parquet_reader, read_records, text_of},
+    source::{Record, check_file, csv_reader, kind_of, parquet_reader, read_records, text_of},
 };
 use crate::{Error, Fingerprint, Monitor, Place, Result, fingerprint::first_half};
 
@@ -103,9 +103,7 @@ fn check(settings: &DataSettings) -> Result<()> {
     }
     let all = || settings.train.iter().chain(&settings.validation).chain(&settings.test);
     for path in all() {
-        if std::fs::metadata(path).map_err(Error::io(path, "read"))?.is_dir() {
-            return Err(Error::data(Place::file(path), "a file", "a folder"));
-        }
+        check_file(path)?;
         kind_of(path)?;
     }
     // What is chosen goes into one file as it came in, so the training files have to be of one make.
@@ -292,9 +290,11 @@ fn number(rows: Rows, labels: &[String], split: &str) -> Result<Split> {
                         format!("a label that the training rows know ({})", known.join(", ")),
                         format!("`{label}`"),
                     )
-                    .with_hint(format!(
-                        "remove the row from the {split} file, or add training rows of this label"
-                    ))
+                    .with_hint(if label == "-1" {
+                        format!("-1 marks a row without a label in Hugging Face datasets: give a {split} file whose rows have theirs")
+                    } else {
+                        format!("remove the row from the {split} file, or add training rows of this label")
+                    })
                 })?,
                 Target::Choice(choice) => choice,
                 Target::None => 0,
@@ -543,8 +543,29 @@ mod tests {
         train.jsonl: expected training rows of at least two labels, found only `1`
         hint: one label leaves nothing to learn; if the labels stand in another field, name it: `--field label=<name>`
         ");
+        let numbered = "{\"text\": \"x\", \"label\": 0}\n{\"text\": \"y\", \"label\": 1}\n";
+        insta::assert_snapshot!(complaint(numbered, "{\"text\": \"z\", \"label\": -1}"), @r"
+        validation.jsonl, line 1: expected a label that the training rows know (0, 1), found `-1`
+        hint: -1 marks a row without a label in Hugging Face datasets: give a validation file whose rows have theirs
+        ");
+        insta::assert_snapshot!(complaint(GOOD, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"), @r"
+        validation.jsonl: expected rows, found a pointer of Git LFS
+        hint: fetch the file itself: `git lfs pull` in the folder that was cloned
+        ");
         insta::assert_snapshot!(complaint("", GOOD), @"train.jsonl: expected at least one row, found none");
         insta::assert_snapshot!(complaint(GOOD, GOOD), @"train.jsonl: expected at least one row that is not also in validation or test, found 2 rows that all are");
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_before_it_is_opened() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut settings = settings(folder.path(), GOOD, GOOD);
+        settings.train = vec!["/dev/null".into()];
+        let error = read(&settings, &Silent).expect_err("is refused");
+        assert_eq!(
+            error.to_string(),
+            "/dev/null: expected a file, found a pipe or a device"
+        );
     }
 
     #[test]

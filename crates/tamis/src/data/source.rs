@@ -127,12 +127,28 @@ pub(super) fn read_records(path: &Path, each: &mut dyn FnMut(Vec<Record>) -> Res
     })
 }
 
-fn open(path: &Path) -> Result<File> {
-    let file = File::open(path).map_err(Error::io(path, "read"))?;
-    if file.metadata().map_err(Error::io(path, "read"))?.is_dir() {
-        return Err(Error::data(Place::file(path), "a file", "a folder"));
+/// Refuses what is no file, or a pointer to one. A pipe that nobody writes to would be waited for without end, and every file is read
+/// more than once.
+pub(super) fn check_file(path: &Path) -> Result<()> {
+    let kind = std::fs::metadata(path).map_err(Error::io(path, "read"))?;
+    if !kind.is_file() {
+        let found = if kind.is_dir() {
+            "a folder"
+        } else {
+            "a pipe or a device"
+        };
+        return Err(Error::data(Place::file(path), "a file", found));
     }
-    Ok(file)
+    let mut begins = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(64).read_to_end(&mut begins))
+        .map_err(Error::io(path, "read"))?;
+    Error::unless_pointer(path, "rows", &begins)
+}
+
+fn open(path: &Path) -> Result<File> {
+    check_file(path)?;
+    File::open(path).map_err(Error::io(path, "read"))
 }
 
 /// The unpacked bytes of a text file, less a byte order mark.

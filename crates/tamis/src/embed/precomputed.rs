@@ -7,10 +7,12 @@
 
 use std::path::Path;
 
-use safetensors::SafeTensors;
-
 use super::Embedded;
-use crate::{Error, Matrix, Place, Result, data::Split, model::numbers};
+use crate::{
+    Error, Matrix, Place, Result,
+    data::Split,
+    model::{numbers, tensors},
+};
 
 /// The names of the splits, and of a safetensors file's tensors.
 const SPLITS: [&str; 3] = ["train", "validation", "test"];
@@ -206,18 +208,12 @@ fn parse_npy(path: &Path, bytes: &[u8]) -> Result<Array> {
 }
 
 fn parse_safetensors(path: &Path, bytes: &[u8], splits: usize) -> Result<Vec<Array>> {
-    let tensors = SafeTensors::deserialize(bytes).map_err(|error| {
-        Error::data(
-            Place::file(path),
-            "a safetensors file",
-            format!("a broken header ({error})"),
-        )
-    })?;
+    let parsed = tensors::parse(path, bytes)?;
     SPLITS[..splits]
         .iter()
         .map(|name| {
-            let tensor = tensors.tensor(name).map_err(|_| {
-                let mut have = tensors.names();
+            let tensor = parsed.tensor(name).map_err(|_| {
+                let mut have = parsed.names();
                 have.sort_unstable();
                 let have = if have.is_empty() {
                     "none".to_owned()

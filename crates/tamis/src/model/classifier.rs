@@ -611,6 +611,24 @@ mod tests {
                 json!({"model_type": "distilbert", "dim": 8, "n_layers": 2, "n_heads": 2}),
             )),
             refused(&|folder| std::fs::write(folder.join("model.safetensors"), [0xff; 40]).expect("writes")),
+            refused(&|folder| {
+                let bytes = std::fs::read(folder.join("model.safetensors")).expect("reads");
+                std::fs::write(folder.join("model.safetensors"), &bytes[..bytes.len() - 40]).expect("writes");
+            }),
+            refused(&|folder| {
+                let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 90\n";
+                std::fs::write(folder.join("model.safetensors"), pointer).expect("writes");
+            }),
+            refused(&|folder| {
+                std::fs::rename(folder.join("model.safetensors"), folder.join("pytorch_model.bin")).expect("renames");
+            }),
+            refused(&|folder| {
+                std::fs::rename(
+                    folder.join("model.safetensors"),
+                    folder.join("model.safetensors.index.json"),
+                )
+                .expect("renames");
+            }),
         ];
         insta::assert_snapshot!(all.join("\n"));
         let error = load(&request(Path::new("./nowhere"), HeadKind::Choice)).expect_err("no folder");

@@ -95,8 +95,25 @@ impl ModelFiles {
                 Self::Folder(folder) => folder.clone(),
                 Self::Hub(model) => PathBuf::from(model),
             };
-            Error::data(Place::file(name), format!("a model with {file}"), "no such file")
-                .with_hint("a model saved by transformers or sentence-transformers has config.json, model.safetensors and tokenizer.json")
+            // Older models have their weights as a pickle, larger ones in several files.
+            let other = |other| file == "model.safetensors" && name.join(other).is_file();
+            let (found, hint) = if other("pytorch_model.bin") {
+                (
+                    "pytorch_model.bin",
+                    "load the model with transformers and save it anew: `save_pretrained(folder)` writes model.safetensors",
+                )
+            } else if other("model.safetensors.index.json") {
+                (
+                    "weights in several files",
+                    "load the model with transformers and save it in one: `save_pretrained(folder, max_shard_size=\"50GB\")`",
+                )
+            } else {
+                (
+                    "no such file",
+                    "a model saved by transformers or sentence-transformers has config.json, model.safetensors and tokenizer.json",
+                )
+            };
+            Error::data(Place::file(name), format!("a model with {file}"), found).with_hint(hint)
         })
     }
 

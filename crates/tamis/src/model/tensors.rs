@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, path::Path};
 
-use safetensors::{Dtype, SafeTensors, View};
+use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 
 use super::{
     config::{Config, Family},
@@ -37,18 +37,22 @@ pub(crate) fn read_encoder(config: &Config, path: &Path, bytes: &[u8]) -> Result
     Tensors::new(path, &parse(path, bytes)?)?.encoder(config)
 }
 
-/// The header of a `model.safetensors`.
+/// The header of a safetensors file.
 ///
 /// # Errors
 ///
 /// If it is broken.
-pub(super) fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
+pub(crate) fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
+    Error::unless_pointer(path, "a safetensors file", bytes)?;
     SafeTensors::deserialize(bytes).map_err(|error| {
-        Error::data(
-            Place::file(path),
-            "a safetensors file",
-            format!("a broken header ({error})"),
-        )
+        let found = match error {
+            SafeTensorError::MetadataIncompleteBuffer => {
+                format!("{} bytes, not as many as its header tells of", bytes.len())
+            }
+            _ => format!("a broken header ({error})"),
+        };
+        Error::data(Place::file(path), "a safetensors file", found)
+            .with_hint("the file is damaged, or was not fetched to its end: fetch it anew")
     })
 }
 
