@@ -13,6 +13,7 @@ use crate::{
     budget::{Budget, Limit},
     check::power::mean_and_sd,
     data::RowId,
+    heuristic::Purse,
     metric::Metric,
     proxy::{
         design::Design,
@@ -177,25 +178,11 @@ pub(super) fn limit_of(budget: Budget, tokens: &[u32]) -> Result<Limit> {
 /// Random rows of the pool that spend the limit as a selection would; `tokens[i]` is what row `pool[i]` costs, and
 /// is read only where the limit is in tokens.
 pub(super) fn random_rows(pool: &[RowId], tokens: &[u32], limit: Limit, seed: Seed) -> Vec<RowId> {
-    let mut order: Vec<usize> = (0..pool.len()).collect();
+    let mut order: Vec<u32> = (0..pool.len() as u32).collect();
     order.shuffle(&mut seed.rng());
-    let count = match limit {
-        Limit::Rows(rows) => rows as usize,
-        Limit::Tokens(most) => {
-            let mut sum = 0;
-            order
-                .iter()
-                .take_while(|&&i| {
-                    sum += u64::from(tokens[i]);
-                    sum <= most
-                })
-                .count()
-                .max(1)
-        }
-    };
-    order.truncate(count);
-    order.sort_unstable();
-    order.into_iter().map(|i| pool[i]).collect()
+    let mut purse = Purse::new(tokens, limit);
+    purse.spend(order);
+    purse.into_rows().into_iter().map(|i| pool[i as usize]).collect()
 }
 
 #[cfg(test)]

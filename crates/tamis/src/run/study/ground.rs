@@ -5,6 +5,7 @@ use crate::{
     Monitor, Result,
     budget::{Budget, Limit},
     data::Dataset,
+    embed::Embedded,
     folds::Folds,
     pool::{Grain, Pool},
     proxy::{design::Design, tune::Tuning},
@@ -102,12 +103,26 @@ pub(super) struct Ground<'a> {
     pub(super) prepared: Prepared,
 }
 
+/// Vectors and tokens of all rows, and the seconds that they took.
+pub(super) struct Vectors {
+    known: (Vec<Embedded>, Vec<u32>),
+    seconds: f64,
+}
+
 impl<'a> Ground<'a> {
+    /// What the next seed takes over, while all else is dropped; nothing where vectors are fitted to texts by the seed.
+    pub(super) fn into_vectors(self) -> Option<Vectors> {
+        (self.settings.embedder != "lexical").then(|| Vectors {
+            known: (self.grouped.embedded, self.grouped.tokens),
+            seconds: self.prepared.embed,
+        })
+    }
+
     pub(super) fn new(
         study: &StudySettings,
         index: u64,
         (dataset, tests): (&'a Dataset, &'a [Vec<u32>]),
-        earlier: Option<Self>,
+        vectors: Option<Vectors>,
         stages: &mut Stages<'_>,
         monitor: &dyn Monitor,
     ) -> Result<Self> {
@@ -115,13 +130,7 @@ impl<'a> Ground<'a> {
         let seed = settings.seed;
         let folds = Folds::split(&dataset.validation.targets(), seed.derive("folds"))?;
         let began = stages.seconds();
-        // Vectors depend on the seed only where they are fitted to the texts.
-        let (known, embed) = match earlier {
-            Some(Ground { grouped, prepared, .. }) if settings.embedder != "lexical" => {
-                (Some((grouped.embedded, grouped.tokens)), Some(prepared.embed))
-            }
-            _ => (None, None),
-        };
+        let (known, embed) = vectors.map(|vectors| (vectors.known, vectors.seconds)).unzip();
         let (grouped, designs) = group(&settings, (dataset, &folds), known, stages, monitor)?;
         let settings = grouped.settings.clone();
         let (tokens, embedded) = (grouped.tokens.as_slice(), grouped.embedded.as_slice());

@@ -202,16 +202,16 @@ fn run_seeds(
     stages: &mut Stages<'_>,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    let mut earlier = None;
+    let mut vectors = None;
     for index in 0..settings.seeds {
         let jobs = missing(&book.all, settings.of_seed(index).seed.0, &book.cells);
         if jobs.is_empty() {
             continue;
         }
-        let ground = Ground::new(settings, index, (dataset, tests), earlier.take(), stages, monitor)?;
+        let ground = Ground::new(settings, index, (dataset, tests), vectors.take(), stages, monitor)?;
         book.prepared += ground.prepared.spent;
         run(settings, &ground, jobs, book, monitor)?;
-        earlier = Some(ground);
+        vectors = ground.into_vectors();
     }
     Ok(())
 }
