@@ -225,8 +225,13 @@ impl Reader<'_> {
                 missing.have,
             )
             .with_hint(format!(
-                "name the field of your file with `--field {}=<name>`",
-                missing.role
+                "name the field of your file with `--field {}=<name>`{}",
+                missing.role,
+                if missing.field == "text" {
+                    ", or the two of a sentence pair with `--field premise=<name> --field hypothesis=<name>`"
+                } else {
+                    ""
+                }
             ))),
         }
     }
@@ -500,6 +505,10 @@ mod tests {
         insta::assert_snapshot!(complaint("{\"id\": 1, \"text\": \"a\"}\n", GOOD), @r"
         train.jsonl, line 1: expected a field `label`, found id, text
         hint: name the field of your file with `--field label=<name>`
+        ");
+        insta::assert_snapshot!(complaint("{\"sentence1\": \"a\", \"sentence2\": \"b\", \"label\": 1}\n", GOOD), @r"
+        train.jsonl, line 1: expected a field `text`, found label, sentence1, sentence2
+        hint: name the field of your file with `--field text=<name>`, or the two of a sentence pair with `--field premise=<name> --field hypothesis=<name>`
         ");
     }
 

@@ -1,6 +1,6 @@
 //! From the user's files to what a search works on: rows, folds, vectors, clusters, chunks, and the probe's features.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use rayon::prelude::*;
 
@@ -89,6 +89,8 @@ pub(super) struct Grouped {
     ranked: Vec<u32>,
     /// How many rows of the pool are at least as much like those of the reward fold as half of these are.
     typical: u64,
+    /// The labels that the reward fold has, in order; none where rows have no labels.
+    fold_labels: BTreeSet<u32>,
     /// Each cluster's rows, as places in the pool, in the order in which they are taken.
     members: Vec<Vec<u32>>,
 }
@@ -226,6 +228,12 @@ pub(super) fn group(
         };
         Ok((ranked, members))
     })?;
+    let label_of = |&row: &u32| dataset.validation.examples[row as usize].target;
+    let fold_labels = if dataset.task.labels.is_empty() {
+        BTreeSet::new()
+    } else {
+        folds.reward.iter().map(label_of).collect()
+    };
     let grouped = Grouped {
         settings,
         embedded,
@@ -238,6 +246,7 @@ pub(super) fn group(
         target,
         ranked,
         typical: (typical * dataset.pool.len() as f64) as u64,
+        fold_labels,
         members,
     };
     Ok((grouped, designs))
@@ -248,7 +257,7 @@ impl Grouped {
     pub(super) fn pool(&self, dataset: &Dataset, chunk: Grain, limit: Limit) -> Pool {
         let chunk = chunk.for_labels(dataset.task.labels.len());
         let cut = |members: &[Vec<u32>]| Pool::of_members(&dataset.pool, members, &self.tokens, (chunk, limit));
-        let Some(among) = self.among(limit) else {
+        let Some(among) = self.among(dataset, limit) else {
             return cut(&self.members);
         };
         let among = |row: &u32| among.binary_search(row).is_ok();
@@ -260,14 +269,25 @@ impl Grouped {
     }
 
     /// The rows that agents choose among, in ascending order; none where it is all of the pool.
-    fn among(&self, limit: Limit) -> Option<Vec<u32>> {
-        let most_relevant = |most| relevance::most_relevant(&self.ranked, &self.tokens, most);
+    fn among(&self, dataset: &Dataset, limit: Limit) -> Option<Vec<u32>> {
+        let front = |ranked: &[u32], most| relevance::most_relevant(ranked, &self.tokens, most);
         match self.settings.within {
             Within::Auto | Within::All => None,
-            Within::Budgets(times) => Some(most_relevant(limit.times(times))),
+            Within::Budgets(times) => Some(front(&self.ranked, limit.times(times))),
             Within::Typical => {
-                let [typical, two] = [Limit::Rows(self.typical), limit.times(2.0)].map(most_relevant);
-                Some(if typical.len() > two.len() { typical } else { two })
+                let [typical, two] =
+                    [Limit::Rows(self.typical), limit.times(2.0)].map(|most| front(&self.ranked, most));
+                let mut among = if typical.len() > two.len() { typical } else { two };
+                // The rows most like a fold may be nearly all of the label that it has most of. An even mix stays possible.
+                let share = limit.times(1.0 / self.fold_labels.len().max(1) as f64);
+                let target = |&row: &RowId| dataset.train.examples[row as usize].target;
+                let targets: Vec<u32> = dataset.pool.iter().map(target).collect();
+                for rows in relevance::by_label(&self.ranked, &targets, &self.fold_labels) {
+                    among.extend(front(&rows, share));
+                }
+                among.sort_unstable();
+                among.dedup();
+                Some(among)
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Features of one cluster; their meaning stands beside them in [`FeatureContext::observe`].
-const ACTION_FEATURES: usize = 14;
+const ACTION_FEATURES: usize = 13;
 /// Features of the state as a whole.
 const GLOBAL_FEATURES: usize = 4;
 /// Features of what was taken, besides those of each cluster, label and place: the last ones of [`FeatureContext::describe`].
@@ -53,8 +53,6 @@ pub(super) struct Memory {
     advantage: Vec<(f64, u32)>,
     /// Number, mean and sum of squared deviations of the rewards at each depth.
     depth: Vec<(u32, f64, f64)>,
-    /// The last reward each cluster gave in this episode, in the same units.
-    last: Vec<f32>,
 }
 
 impl Memory {
@@ -62,13 +60,7 @@ impl Memory {
         Self {
             advantage: vec![(0.0, 0); clusters],
             depth: Vec::new(),
-            last: vec![0.0; clusters],
         }
-    }
-
-    /// A new episode.
-    pub(super) fn begin(&mut self) {
-        self.last.fill(0.0);
     }
 
     /// Rewards that were seen at a depth, taken or not.
@@ -88,12 +80,6 @@ impl Memory {
                 self.advantage[cluster].1 += 1;
             }
         }
-    }
-
-    /// A chunk was taken in the present episode.
-    pub(super) fn took(&mut self, cluster: usize, reward: f64) {
-        let depth = self.depth.len().saturating_sub(1);
-        self.last[cluster] = self.units(depth, reward) as f32;
     }
 
     /// A reward as its distance from the depth's mean in units of its spread, at most 3 either way.
@@ -221,7 +207,7 @@ impl FeatureContext {
         features
     }
 
-    /// The features of all clusters, shape `(clusters, 14)`, and of the state, shape `(4,)`.
+    /// The features of all clusters, shape `(clusters, 13)`, and of the state, shape `(4,)`.
     pub(super) fn observe(
         &self,
         pool: &Pool,
@@ -286,12 +272,11 @@ impl FeatureContext {
             row[7] = fold_loss.as_ref().map_or(0.0, |loss| loss[c]);
             row[8] = (memory.mean_advantage(c) / 2.0).clamp(-1.0, 1.0);
             row[9] = (memory.advantage[c].1 as f32).ln_1p() / 5.0;
-            row[10] = memory.last[c] / 3.0;
             if legal[c].is_some() {
                 if let (Some(insight), Some(ranks)) = (insight, &ranks) {
-                    row[11] = (insight.influence[at] / scale / 3.0).clamp(-1.0, 1.0);
-                    row[12] = ranks[at];
-                    row[13] = (insight.chunk_loss[at] / mean_chunk_loss - 1.0).clamp(-1.0, 1.0);
+                    row[10] = (insight.influence[at] / scale / 3.0).clamp(-1.0, 1.0);
+                    row[11] = ranks[at];
+                    row[12] = (insight.chunk_loss[at] / mean_chunk_loss - 1.0).clamp(-1.0, 1.0);
                 }
                 at += 1;
             }

@@ -300,7 +300,6 @@ impl<'a> Problem<'a> {
         self.run = self.proxy.start(self.seed)?;
         self.pending.clear();
         self.path.clear();
-        self.memory.begin();
         self.score = self.empty_score();
         Ok(())
     }
@@ -326,7 +325,6 @@ impl<'a> Problem<'a> {
         self.pending.push((cluster, range.clone()));
         self.path.push((cluster, range));
         self.score = self.known[&self.key(&self.state, &self.path)];
-        self.memory.took(cluster, reward);
         Ok(reward)
     }
 
@@ -661,14 +659,11 @@ impl Environment for Problem<'_> {
 
     fn walk(&self) -> Result<Box<dyn Walk + '_>> {
         let state = self.pool.empty();
-        let mut memory = self.memory.clone();
-        memory.begin();
         Ok(Box::new(Stroll {
             legal: self.pool.legal(&state),
             score: self.empty_score(),
             steps: 0,
             problem: self,
-            memory,
             state,
         }))
     }
@@ -685,7 +680,6 @@ impl Environment for Problem<'_> {
 /// An imagined episode of a problem.
 struct Stroll<'a> {
     problem: &'a Problem<'a>,
-    memory: Memory,
     state: State,
     legal: Vec<Option<Range<u32>>>,
     score: f64,
@@ -702,7 +696,7 @@ impl Walk for Stroll<'_> {
     fn observe(&mut self) -> Result<Observation> {
         let at = (&self.state, self.legal.as_slice(), self.steps);
         let (pool, features) = (self.problem.pool, &self.problem.features);
-        observe(pool, features, at, self.score, None, &self.memory)
+        observe(pool, features, at, self.score, None, &self.problem.memory)
     }
 
     fn take(&mut self, cluster: Action, reward: f64) -> Result<()> {

@@ -112,7 +112,7 @@ pub(super) struct Vectors {
 impl<'a> Ground<'a> {
     /// What the next seed takes over, while all else is dropped; nothing where vectors are fitted to texts by the seed.
     pub(super) fn into_vectors(self) -> Option<Vectors> {
-        (self.settings.embedder != "lexical").then(|| Vectors {
+        (self.settings.embedder != "lexical").then_some(Vectors {
             known: (self.grouped.embedded, self.grouped.tokens),
             seconds: self.prepared.embed,
         })
