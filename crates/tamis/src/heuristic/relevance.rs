@@ -13,8 +13,6 @@
 //! Aharoni & Goldberg, arXiv 2004.02105, section 4 (training data chosen by a classifier that knows only which rows are of the
 //! wanted domain). We differ from the last in one way: the classifier is linear and in closed form, on the embedder's vectors.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use faer::{Mat, Side, prelude::Solve};
 use rand::seq::SliceRandom;
 
@@ -106,17 +104,6 @@ pub fn most_relevant(ranked: &[u32], tokens: &[u32], limit: Limit) -> Vec<u32> {
     let mut purse = Purse::new(tokens, limit);
     purse.spend(ranked.iter().copied().filter(fits));
     purse.into_rows()
-}
-
-/// These rows, label by label, each label's in their order; `targets[i]` is the label of row `i`, and rows of other labels are left out.
-pub fn by_label(rows: &[u32], targets: &[u32], labels: &BTreeSet<u32>) -> Vec<Vec<u32>> {
-    let mut of_label: BTreeMap<u32, Vec<u32>> = labels.iter().map(|&label| (label, Vec::new())).collect();
-    for &row in rows {
-        if let Some(of_label) = of_label.get_mut(&targets[row as usize]) {
-            of_label.push(row);
-        }
-    }
-    of_label.into_values().collect()
 }
 
 /// w, shape `(dim,)`; all 0 where a side has no rows.
@@ -240,12 +227,6 @@ mod tests {
         assert_eq!(among(1.0, Limit::Tokens(6)), [false, false, false, false, true]);
         // Row 4 costs more than there is, and stands in no other's way.
         assert_eq!(among(1.0, Limit::Tokens(2)), [true, false, false, false, false]);
-    }
-
-    #[test]
-    fn rows_of_a_label_keep_their_order_and_labels_that_are_not_asked_for_are_left_out() {
-        let rows = by_label(&[4, 1, 3, 0, 2], &[7, 5, 7, 6, 5], &BTreeSet::from([5, 7, 9]));
-        assert_eq!(rows, [vec![4, 1], vec![0, 2], vec![]]);
     }
 
     #[test]

@@ -15,8 +15,8 @@ pub enum Within {
     Auto,
     /// All.
     All,
-    /// As many as are at least as relevant as half of the validation rows, no fewer than two budgets pay for, and of each label of the
-    /// reward fold no fewer than its even share of one budget pays for.
+    /// As many as are at least as relevant as half of the validation rows, no fewer than two budgets pay for, and of each label no fewer
+    /// than a choice may want: an even share of a budget under macro-F1, else the label's share of the reward fold.
     Typical,
     /// As many as so many budgets pay for, at least one.
     Budgets(f64),

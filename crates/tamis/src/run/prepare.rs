@@ -1,6 +1,6 @@
 //! From the user's files to what a search works on: rows, folds, vectors, clusters, chunks, and the probe's features.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use rayon::prelude::*;
 
@@ -89,8 +89,8 @@ pub(super) struct Grouped {
     ranked: Vec<u32>,
     /// How many rows of the pool are at least as much like those of the reward fold as half of these are.
     typical: u64,
-    /// The labels that the reward fold has, in order; none where rows have no labels.
-    fold_labels: BTreeSet<u32>,
+    /// Of each label that the reward fold has, what share of a budget a choice may want; none where rows have no labels.
+    wanted: BTreeMap<u32, f64>,
     /// Each cluster's rows, as places in the pool, in the order in which they are taken.
     members: Vec<Vec<u32>>,
 }
@@ -168,6 +168,23 @@ fn doubted(
     })
 }
 
+/// Of each label of the fold, what share of a budget a choice may want. Macro-F1 counts every label alike, so an even share; the others count
+/// rows, so the label's share of the fold.
+fn wanted(metric: MetricKind, fold: &Design) -> BTreeMap<u32, f64> {
+    let mut rows: BTreeMap<u32, f64> = BTreeMap::new();
+    // Of a question the answer's letter is no label.
+    for &target in fold.targets.iter().filter(|_| fold.outputs > 1) {
+        *rows.entry(target).or_default() += 1.0;
+    }
+    let (labels, all) = (rows.len() as f64, fold.targets.len() as f64);
+    rows.into_iter()
+        .map(|(label, rows)| match metric {
+            MetricKind::MacroF1 => (label, 1.0 / labels),
+            _ => (label, rows / all),
+        })
+        .collect()
+}
+
 /// Embeds, where vectors and the price of rows are not known yet, clusters, and puts rows in order; with it the probe's features, which
 /// are adapted ones where the settings say so.
 pub(super) fn group(
@@ -228,12 +245,7 @@ pub(super) fn group(
         };
         Ok((ranked, members))
     })?;
-    let label_of = |&row: &u32| dataset.validation.examples[row as usize].target;
-    let fold_labels = if dataset.task.labels.is_empty() {
-        BTreeSet::new()
-    } else {
-        folds.reward.iter().map(label_of).collect()
-    };
+    let wanted = wanted(settings.metric, &designs.reward);
     let grouped = Grouped {
         settings,
         embedded,
@@ -246,7 +258,7 @@ pub(super) fn group(
         target,
         ranked,
         typical: (typical * dataset.pool.len() as f64) as u64,
-        fold_labels,
+        wanted,
         members,
     };
     Ok((grouped, designs))
@@ -278,12 +290,15 @@ impl Grouped {
                 let [typical, two] =
                     [Limit::Rows(self.typical), limit.times(2.0)].map(|most| front(&self.ranked, most));
                 let mut among = if typical.len() > two.len() { typical } else { two };
-                // The rows most like a fold may be nearly all of the label that it has most of. An even mix stays possible.
-                let share = limit.times(1.0 / self.fold_labels.len().max(1) as f64);
+                // The rows most like a fold may be nearly all of the label that it has most of.
                 let target = |&row: &RowId| dataset.train.examples[row as usize].target;
                 let targets: Vec<u32> = dataset.pool.iter().map(target).collect();
-                for rows in relevance::by_label(&self.ranked, &targets, &self.fold_labels) {
-                    among.extend(front(&rows, share));
+                let mut by_label = self.ranked.clone();
+                by_label.sort_by_key(|&row| targets[row as usize]);
+                for rows in by_label.chunk_by(|&a, &b| targets[a as usize] == targets[b as usize]) {
+                    if let Some(&share) = self.wanted.get(&targets[rows[0] as usize]) {
+                        among.extend(front(rows, limit.times(share)));
+                    }
                 }
                 among.sort_unstable();
                 among.dedup();
@@ -464,5 +479,19 @@ impl Tuned {
     /// A probe that is scored on the reward fold by this metric.
     pub(super) fn probe(&self, metric: Metric, settings: &SelectSettings) -> Result<Probe> {
         self.designs.probe(&self.at_budget, metric, settings.gram_memory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_choice_may_want_of_a_label_is_what_the_metric_counts_it_for() {
+        let fold = |outputs| Design::new(Matrix::zeros(4, 1), (0..5).collect(), vec![2, 0, 2, 2], outputs);
+        let wanted = |metric| wanted(metric, &fold(3)).into_iter().collect::<Vec<_>>();
+        assert_eq!(wanted(MetricKind::MacroF1), [(0, 0.5), (2, 0.5)]);
+        assert_eq!(wanted(MetricKind::Accuracy), [(0, 0.25), (2, 0.75)]);
+        assert_eq!(wanted(MetricKind::LogLoss), wanted(MetricKind::Accuracy));
     }
 }
