@@ -239,6 +239,48 @@ fn what_auto_means_depends_on_whether_validation_rows_are_of_the_pools_kind() {
 }
 
 #[test]
+fn of_a_rare_label_an_agent_has_as_many_rows_to_choose_from_as_the_metric_may_want() {
+    let fixture = Fixture::new();
+    // The quarter of the training rows that are like validation rows are all of one label, validation rows nine tenths.
+    let is_like = |row: usize| row.is_multiple_of(4);
+    let rows = |rows: usize, is_common: &dyn Fn(usize) -> bool| -> String {
+        (0..rows)
+            .map(|row| {
+                let label = if is_common(row) { "common" } else { "rare" };
+                format!("{{\"text\": \"row {row} of {rows}\", \"label\": \"{label}\"}}\n")
+            })
+            .collect()
+    };
+    fixture.write("train.jsonl", &rows(480, &|row| is_like(row) || row % 2 == 1));
+    fixture.write("validation.jsonl", &rows(90, &|row| !row.is_multiple_of(10)));
+    fixture.write("test.jsonl", &rows(60, &|row| !row.is_multiple_of(10)));
+    let side = |row: usize| if row >= 480 || is_like(row) { 1.0 } else { -1.0 };
+    let noise = |row: usize, axis: usize| ((row * 31 + axis * 17 + 1) as f32 * 12.9898).sin() / 10.0;
+    let vectors: Vec<f32> = (0..480 + 90 + 60)
+        .flat_map(|row| [side(row), noise(row, 1), noise(row, 2), noise(row, 3)])
+        .collect();
+    std::fs::write(fixture.path("vectors.npy"), npy(&vectors)).expect("writes");
+    let among = |metric: &str| {
+        let more = [
+            "--embedder",
+            "vectors.npy",
+            "--doubtful",
+            "0",
+            "--metric",
+            metric,
+            "--max-evaluations",
+            "50",
+        ];
+        succeeds(fixture.select(metric, &more));
+        let record: Value = serde_json::from_str(&fixture.read(&format!("{metric}/selection.json"))).expect("JSON");
+        record["data"]["among"].as_u64().expect("a number")
+    };
+    // Two budgets of 48 rows, and half of a budget or 4 or 5 of 45 of the other label.
+    assert_eq!(among("macro-f1"), 96 + 24);
+    assert!((96 + 4..=96 + 5).contains(&among("accuracy")));
+}
+
+#[test]
 fn other_tasks_and_formats_run_end_to_end() {
     let fixture = Fixture::new();
     let pair = |i: usize| {

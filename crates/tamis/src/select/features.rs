@@ -47,7 +47,7 @@ pub struct FeatureContext {
 }
 
 /// What the rewards of a run have told about the clusters so far.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Memory {
     /// Sum and number of each cluster's advantages: rewards less the mean reward at the same depth, in units of their spread.
     advantage: Vec<(f64, u32)>,
