@@ -15,7 +15,7 @@ pub use read::read;
 pub use source::{Compression, Format, SourceFile};
 pub use split::Split;
 
-use crate::{Error, Fingerprint, Result};
+use crate::{Error, Fingerprint, Result, fingerprint::first_half};
 
 /// The number of a training example: its place in `Dataset::train.examples`.
 pub type RowId = u32;
@@ -74,6 +74,17 @@ impl Input {
                 .collect(),
             Self::Response { prompt, response } => vec![prompt, response],
         }
+    }
+
+    /// What the texts are known by: 128 bits of hash over all of them.
+    fn identity(&self) -> [u8; 16] {
+        let mut hasher = blake3::Hasher::new();
+        for text in self.texts() {
+            hasher
+                .update(&(text.len() as u64).to_le_bytes())
+                .update(text.as_bytes());
+        }
+        first_half(hasher.finalize())
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     fields::{Reading, Target, check_names},
     source::{Record, check_file, csv_reader, kind_of, parquet_reader, read_records, text_of},
 };
-use crate::{Error, Fingerprint, Monitor, Place, Result, fingerprint::first_half};
+use crate::{Error, Fingerprint, Monitor, Place, Result};
 
 /// In how many first records of a file a task is looked for.
 const PROBED_RECORDS: usize = 100;
@@ -310,17 +310,6 @@ fn number(rows: Rows, labels: &[String], split: &str) -> Result<Split> {
     Ok(Split { files, examples })
 }
 
-/// A text's identity: 128 bits of hash over all its parts.
-fn identity(input: &Input) -> [u8; 16] {
-    let mut hasher = blake3::Hasher::new();
-    for text in input.texts() {
-        hasher
-            .update(&(text.len() as u64).to_le_bytes())
-            .update(text.as_bytes());
-    }
-    first_half(hasher.finalize())
-}
-
 /// What a comparison of the splits' texts tells; the fields are those of [`Dataset`].
 struct Compared {
     pool: Vec<RowId>,
@@ -330,17 +319,10 @@ struct Compared {
 }
 
 fn compare(train: &Split, validation: &Split, test: Option<&Split>, policy: LeakPolicy) -> Result<Compared> {
-    let identities = |split: &Split| -> Vec<[u8; 16]> {
-        split
-            .examples
-            .par_iter()
-            .map(|example| identity(&example.input))
-            .collect()
-    };
-    let validation_identities = identities(validation);
+    let validation_identities = validation.identities();
     let in_validation: HashMap<_, _> = validation_identities.iter().copied().zip(0usize..).collect();
     let in_test: HashMap<_, _> = test
-        .map(identities)
+        .map(Split::identities)
         .unwrap_or_default()
         .into_iter()
         .zip(0usize..)
@@ -348,7 +330,7 @@ fn compare(train: &Split, validation: &Split, test: Option<&Split>, policy: Leak
     let mut seen = HashSet::with_capacity(train.examples.len());
     let mut pool = Vec::with_capacity(train.examples.len());
     let (mut duplicates, mut leaks) = (0, Leaks::default());
-    for (row, identity) in identities(train).into_iter().enumerate() {
+    for (row, identity) in train.identities().into_iter().enumerate() {
         duplicates += u64::from(!seen.insert(identity));
         let leak = match (in_validation.get(&identity), in_test.get(&identity)) {
             (Some(&twin), _) => {

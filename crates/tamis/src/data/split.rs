@@ -1,6 +1,8 @@
 //! One part of the data, and its files.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
+
+use rayon::prelude::*;
 
 use super::{Example, SourceFile};
 
@@ -17,6 +19,23 @@ impl Split {
     /// The targets of all examples, shape `(examples,)`.
     pub fn targets(&self) -> Vec<u32> {
         self.examples.iter().map(|example| example.target).collect()
+    }
+
+    /// What each example's texts are known by, shape `(examples,)`; those of two are equal only if all their texts are.
+    pub(super) fn identities(&self) -> Vec<[u8; 16]> {
+        self.examples
+            .par_iter()
+            .map(|example| example.input.identity())
+            .collect()
+    }
+
+    /// The first example that has the same texts, of each its number, shape `(examples,)`.
+    pub fn firsts(&self) -> Vec<u32> {
+        let mut firsts = HashMap::with_capacity(self.examples.len());
+        (0..)
+            .zip(self.identities())
+            .map(|(row, identity)| *firsts.entry(identity).or_insert(row))
+            .collect()
     }
 
     /// The examples of each file by their number, with a short name of the file: `test` where there is one, else the end of its

@@ -45,7 +45,7 @@ pub(super) fn read(
     settings.check()?;
     let dataset = stages.run("read", None, || data::read(&settings.data, monitor))?;
     check_task(dataset.task.kind, dataset.task.labels.len())?;
-    let folds = Folds::split(&dataset.validation.targets(), settings.seed.derive("folds"))?;
+    let folds = Folds::split(&dataset.validation, settings.seed.derive("folds"))?;
     check_against_pool(settings, dataset.pool.len())?;
     Ok((dataset, folds))
 }

@@ -30,7 +30,7 @@ pub(super) struct Columns {
 impl Columns {
     pub(super) fn of(dataset: &Dataset, settings: &StudySettings) -> Result<Self> {
         // Another seed's fold has as many rows.
-        let folds = Folds::split(&dataset.validation.targets(), settings.select.seed.derive("folds"))?;
+        let folds = Folds::split(&dataset.validation, settings.select.seed.derive("folds"))?;
         let mut columns = Self {
             names: vec!["confirm".into()],
             rows: vec![folds.confirm.len() as u64],
@@ -128,7 +128,7 @@ impl<'a> Ground<'a> {
     ) -> Result<Self> {
         let settings = study.of_seed(index);
         let seed = settings.seed;
-        let folds = Folds::split(&dataset.validation.targets(), seed.derive("folds"))?;
+        let folds = Folds::split(&dataset.validation, seed.derive("folds"))?;
         let began = stages.seconds();
         let (known, embed) = vectors.map(|vectors| (vectors.known, vectors.seconds)).unzip();
         let (grouped, designs) = group(&settings, (dataset, &folds), known, stages, monitor)?;
