@@ -127,8 +127,8 @@ pub(super) fn read_records(path: &Path, each: &mut dyn FnMut(Vec<Record>) -> Res
     })
 }
 
-/// Refuses what is no file, or a pointer to one. A pipe that nobody writes to would be waited for without end, and every file is read
-/// more than once.
+/// Refuses what is no file, or a pointer to one; asked of every file before the first is read. A pipe that nobody writes to would be waited
+/// for without end, and every file is read more than once.
 pub(super) fn check_file(path: &Path) -> Result<()> {
     let kind = std::fs::metadata(path).map_err(Error::io(path, "read"))?;
     if !kind.is_file() {
@@ -146,14 +146,9 @@ pub(super) fn check_file(path: &Path) -> Result<()> {
     Error::unless_pointer(path, "rows", &begins)
 }
 
-fn open(path: &Path) -> Result<File> {
-    check_file(path)?;
-    File::open(path).map_err(Error::io(path, "read"))
-}
-
 /// The unpacked bytes of a text file, less a byte order mark.
 pub(super) fn text_of(path: &Path, compression: Compression) -> Result<Box<dyn BufRead>> {
-    let file = BufReader::with_capacity(1 << 20, open(path)?);
+    let file = BufReader::with_capacity(1 << 20, File::open(path).map_err(Error::io(path, "read"))?);
     let mut reader: Box<dyn BufRead> = match compression {
         Compression::Plain => Box::new(file),
         Compression::Gzip => Box::new(BufReader::with_capacity(
@@ -385,7 +380,7 @@ fn cell_of(name: &str, cell: &[u8]) -> Result<(String, Value), String> {
 
 /// A reader of a Parquet file's rows, in blocks.
 pub(super) fn parquet_reader(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
-    ParquetRecordBatchReaderBuilder::try_new(open(path)?)
+    ParquetRecordBatchReaderBuilder::try_new(File::open(path).map_err(Error::io(path, "read"))?)
         .map(|builder| builder.with_batch_size(BLOCK_ROWS))
         .map_err(|error| parquet_failure(path, &error))
 }

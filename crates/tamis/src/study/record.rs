@@ -25,7 +25,7 @@ pub struct StudyRecord {
     pub judge: String,
     /// The names of the rows that were scored on, in the order of every list of scores: `confirm`, then the test files.
     pub columns: Vec<String>,
-    /// Rows behind each column.
+    /// Rows behind each column; of the confirm fold by the first seed, by the others a few more or fewer where validation rows repeat.
     pub column_rows: Vec<u64>,
     /// Rows that could be chosen.
     pub pool: u64,

@@ -29,7 +29,7 @@ pub(super) struct Columns {
 
 impl Columns {
     pub(super) fn of(dataset: &Dataset, settings: &StudySettings) -> Result<Self> {
-        // Another seed's fold has as many rows.
+        // Another seed's fold has as many rows, give or take some that repeat another.
         let folds = Folds::split(&dataset.validation, settings.select.seed.derive("folds"))?;
         let mut columns = Self {
             names: vec!["confirm".into()],
