@@ -95,6 +95,9 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::R
         if record.labels.len() > LABELS_SHOWN {
             writeln!(text, "  and {} more", record.labels.len() - LABELS_SHOWN)?;
         }
+        for word in [record.labels_unjudged(), record.labels_alike()].into_iter().flatten() {
+            writeln!(text, "  {}", in_line(&word))?;
+        }
     }
     let data = &record.data;
     if record.settings["order"] == "relevant" {
@@ -149,9 +152,14 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::R
     )
 }
 
-/// A text from the data as it may be shown on a terminal: no control characters, at most 32 characters.
+/// A text from the data as it may stand in a line on a terminal: no control characters.
+fn in_line(text: &str) -> String {
+    output::plain(text).replace('\n', "\u{fffd}")
+}
+
+/// The same, at most 32 characters.
 fn plain(text: &str) -> String {
-    let mut shown: String = output::plain(text).replace('\n', "\u{fffd}").chars().take(32).collect();
+    let mut shown: String = in_line(text).chars().take(32).collect();
     if text.chars().count() > 32 {
         shown.pop();
         shown.push('…');

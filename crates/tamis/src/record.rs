@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     Fingerprint,
-    data::{Dataset, Leaks},
+    data::{Dataset, Leaks, TaskKind},
 };
 
 /// The version of the file's shape; it changes when a program that reads it would have to.
@@ -151,6 +151,9 @@ pub struct ClusterRecord {
 /// What became of the rows of the training files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadRecord {
+    /// What the rows were taken for; none in a record of an earlier version.
+    #[serde(default)]
+    pub task: Option<TaskKind>,
     /// Good training rows.
     pub train: u64,
     /// Rows that could be chosen.
@@ -169,6 +172,7 @@ pub struct ReadRecord {
 impl ReadRecord {
     pub(crate) fn of(dataset: &Dataset) -> Self {
         Self {
+            task: Some(dataset.task.kind),
             train: dataset.train.examples.len() as u64,
             pool: dataset.pool.len() as u64,
             duplicates: dataset.duplicates,
@@ -189,8 +193,11 @@ impl fmt::Display for ReadRecord {
         };
         write!(
             f,
-            "{} training rows; {} repeat another, {leaks} also stand in validation or test{policy}, {} were bad",
-            self.train, self.duplicates, self.rejects
+            "{} training rows{}; {} repeat another, {leaks} also stand in validation or test{policy}, {} were bad",
+            self.train,
+            self.task.map_or(String::new(), |task| format!(", {task}")),
+            self.duplicates,
+            self.rejects
         )?;
         f.write_str(if self.rejects > 0 { " (rejects.jsonl)" } else { "" })?;
         match self.in_test {
@@ -377,7 +384,42 @@ impl SelectionRecord {
              `tamis finetune --with-validation`."
         ))
     }
+
+    /// A word on labels of the pool that no validation row has: nothing tells what they are worth, and some may mark rows without a label.
+    pub fn labels_unjudged(&self) -> Option<String> {
+        let unjudged: Vec<&LabelRecord> = self.labels.iter().filter(|label| label.validation == 0.0).collect();
+        let share: f64 = unjudged.iter().map(|label| label.pool).sum();
+        let named: Vec<String> = unjudged
+            .iter()
+            .take(FEW_LABELS)
+            .map(|label| format!("`{}`", label.label))
+            .collect();
+        (!unjudged.is_empty()).then(|| {
+            format!(
+                "No validation row has the label {}{} ({:.1}% of the pool). If it marks rows without a label, leave them out.",
+                named.join(", "),
+                if unjudged.len() > FEW_LABELS { format!(" or {} more", unjudged.len() - FEW_LABELS) } else { String::new() },
+                100.0 * share
+            )
+        })
+    }
+
+    /// A word on labels that differ in nothing but case or spaces around them, which are labels of their own here.
+    pub fn labels_alike(&self) -> Option<String> {
+        let mut spellings: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for LabelRecord { label, .. } in &self.labels {
+            spellings.entry(label.trim().to_lowercase()).or_default().push(label);
+        }
+        let alike = spellings.into_values().find(|spellings| spellings.len() > 1)?;
+        Some(format!(
+            "The labels `{}` are told apart, though only case or spaces do.",
+            alike.join("` and `")
+        ))
+    }
 }
+
+/// As many labels are named where a word is about several.
+const FEW_LABELS: usize = 3;
 
 /// Fewer rows to choose by are worth a word.
 const FEW_ROWS: u64 = 100;

@@ -164,8 +164,7 @@ fn too_many_bad_rows_stop_the_run_and_few_are_listed() {
     assert!(!exists(&fixture, "run/selected.jsonl"));
 
     fixture.write("train.jsonl", &format!("{good}oops\n"));
-    let read =
-        "Read: 480 training rows; 0 repeat another, 0 also stand in validation or test, 1 were bad (rejects.jsonl)";
+    let read = "Read: 480 training rows, texts with labels; 0 repeat another, 0 also stand in validation or test, 1 were bad (rejects.jsonl)";
     let said = crate::fixture::succeeds(fixture.select("run", &[]));
     assert!(said.contains(read), "{said}");
     // A check reads as a selection does, and says so, too.

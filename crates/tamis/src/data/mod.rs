@@ -6,7 +6,7 @@ mod read;
 mod source;
 mod split;
 
-use std::{collections::BTreeMap, path::PathBuf, str::FromStr};
+use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,18 @@ pub enum TaskKind {
     Choice,
     /// A prompt and a response, in one of the shapes fine-tuners use.
     Response,
+}
+
+/// What rows of the task are, in words.
+impl fmt::Display for TaskKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Classification => "texts with labels",
+            Self::Pair => "pairs of texts with labels",
+            Self::Choice => "questions with choices",
+            Self::Response => "prompts with responses",
+        })
+    }
 }
 
 /// What an example says, without its target.

@@ -472,6 +472,7 @@ mod tests {
                 .to_vec(),
             data: DataRecord {
                 read: ReadRecord {
+                    task: None,
                     train: 1000,
                     pool: 1000,
                     duplicates: 3,
@@ -585,6 +586,38 @@ mod tests {
         assert_eq!(after, ["2 fine-tunes", "1 fine-tune", "1 fine-tune", "1 fine-tune"]);
         assert_eq!(page.pays[0].saved, "57.0 s");
         assert_eq!(break_even(1.0, saved(60.0, 1.0)), None);
+    }
+
+    #[test]
+    fn labels_that_nothing_judges_or_only_spaces_tell_apart_have_a_word() {
+        let label = |name: &str, pool, validation| LabelRecord {
+            label: name.into(),
+            pool,
+            chosen: pool,
+            validation,
+        };
+        let mut record = record();
+        record.labels = vec![label("good", 0.6, 0.5), label("bad", 0.4, 0.5)];
+        assert_eq!((record.labels_unjudged(), record.labels_alike()), (None, None));
+        record
+            .labels
+            .extend([label("-1", 0.0125, 0.0), label("Good ", 0.02, 0.0)]);
+        let word = record.labels_unjudged().expect("a word");
+        assert!(
+            word.starts_with("No validation row has the label `-1`, `Good ` (3.2% of the pool)."),
+            "{word}"
+        );
+        let word = record.labels_alike().expect("a word");
+        assert!(
+            word.starts_with("The labels `good` and `Good ` are told apart"),
+            "{word}"
+        );
+        record.labels.extend(["x", "y"].map(|name| label(name, 0.0, 0.0)));
+        let word = record.labels_unjudged().expect("a word");
+        assert!(
+            word.starts_with("No validation row has the label `-1`, `Good `, `x` or 1 more ("),
+            "{word}"
+        );
     }
 
     #[test]
