@@ -183,6 +183,19 @@ pub(crate) struct SelectArgs {
 }
 
 impl SelectArgs {
+    /// Refuses `--agent`, which says nothing to a command that takes several, by another flag.
+    pub(crate) fn without_agent(self, several: &str) -> Result<Self> {
+        match self.agent {
+            None => Ok(self),
+            Some(agent) => Err(Error::setting(
+                "--agent",
+                format!("`{several}`, which takes several"),
+                format!("`{agent}`"),
+            )
+            .with_hint(format!("say `{several} {agent}`"))),
+        }
+    }
+
     /// The settings of a command whose run is kept in `out` where the user does not say.
     pub(crate) fn into_settings_in(self, out: &str) -> Result<SelectSettings> {
         let named = self.out.is_some();

@@ -118,7 +118,10 @@ fn proxy(args: CheckProxyArgs, progress: &Progress) -> anyhow::Result<()> {
 fn agent(args: CheckAgentArgs, progress: &Progress) -> anyhow::Result<()> {
     use_threads(args.select.threads)?;
     let mut settings = CheckAgentSettings {
-        select: args.select.into_settings_in("runs/check-agent")?,
+        select: args
+            .select
+            .without_agent("--agents")?
+            .into_settings_in("runs/check-agent")?,
         ..CheckAgentSettings::default()
     };
     if !args.agents.is_empty() {

@@ -61,7 +61,7 @@ pub(crate) fn run(args: StudyArgs, progress: &Progress) -> anyhow::Result<()> {
 
 fn into_settings(args: StudyArgs) -> Result<StudySettings> {
     let mut settings = StudySettings {
-        select: args.select.into_settings_in("runs/study")?,
+        select: args.select.without_agent("--methods")?.into_settings_in("runs/study")?,
         ..StudySettings::default()
     };
     settings.budgets = vec![settings.select.budget];

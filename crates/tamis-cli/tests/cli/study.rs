@@ -364,6 +364,10 @@ fn settings_of_a_study_that_mean_nothing_are_named() {
             "error: --seeds: expected a number above 0, found 0",
         ),
         (
+            &["--agent", "ppo"],
+            "error: --agent: expected `--methods`, which takes several, found `ppo`",
+        ),
+        (
             &["--methods", "dqn,best"],
             "error: --methods: expected names among everything, random, ",
         ),
