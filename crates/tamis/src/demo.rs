@@ -11,9 +11,10 @@
 //! | `off_topic` | 15% | newsletters and small talk, labelled at random |
 //!
 //! Three of the twelve intents are rare in training (1% of the sound rows each) and as frequent as the others in the 600
-//! validation and 1,000 test rows, which have no ills.
+//! validation and 1,000 test rows, which have no ills, and no text twice.
 
 use std::{
+    collections::HashSet,
     fs,
     io::Write,
     path::{Path, PathBuf},
@@ -250,23 +251,25 @@ pub fn write(folder: &Path, seed: Seed) -> Result<DemoFiles> {
             }
         }
     };
+    let mut seen = HashSet::new();
+    let mut sound = |name: &str, rows| sound(rows, &mut seen, &mut seed.derive(name).rng());
     Ok(DemoFiles {
         train: file("train.jsonl", train(&mut seed.derive("train").rng()))?,
-        validation: file(
-            "validation.jsonl",
-            sound(VALIDATION, &mut seed.derive("validation").rng()),
-        )?,
-        test: file("test.jsonl", sound(TEST, &mut seed.derive("test").rng()))?,
+        validation: file("validation.jsonl", sound("validation", VALIDATION))?,
+        test: file("test.jsonl", sound("test", TEST))?,
     })
 }
 
-/// Rows without ills, every intent as likely as the others.
-fn sound(rows: usize, rng: &mut ChaCha8Rng) -> String {
+/// Rows without ills, every intent as likely as the others, whose texts are not among those seen.
+fn sound(rows: usize, seen: &mut HashSet<String>, rng: &mut ChaCha8Rng) -> String {
     let mut lines = String::new();
-    for _ in 0..rows {
+    let enough = seen.len() + rows;
+    while seen.len() < enough {
         let intent = rng.random_range(0..INTENTS.len());
         let text = ticket(intent, pick(&THINGS, rng), rng);
-        lines += &format!("{}\n", json!({"text": text, "label": INTENTS[intent].0}));
+        if seen.insert(text.clone()) {
+            lines += &format!("{}\n", json!({"text": text, "label": INTENTS[intent].0}));
+        }
     }
     lines
 }
@@ -368,6 +371,19 @@ mod tests {
             let found = ills[ill] as f64 / TRAIN as f64;
             assert!((found - share).abs() < 0.03, "{ill}: {found}");
         }
+    }
+
+    #[test]
+    fn no_text_stands_twice_in_validation_and_test() {
+        let mut seen = HashSet::new();
+        let mut rng = Seed(3).rng();
+        let files = [VALIDATION, TEST].map(|rows| sound(rows, &mut seen, &mut rng));
+        let texts: HashSet<String> = files
+            .iter()
+            .flat_map(|file| file.lines())
+            .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["text"].to_string())
+            .collect();
+        assert_eq!(texts.len(), VALIDATION + TEST);
     }
 
     #[test]
