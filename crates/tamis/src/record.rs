@@ -388,20 +388,22 @@ impl SelectionRecord {
     /// A word on labels of the pool that no validation row has: nothing tells what they are worth, and some may mark rows without a label.
     pub fn labels_unjudged(&self) -> Option<String> {
         let unjudged: Vec<&LabelRecord> = self.labels.iter().filter(|label| label.validation == 0.0).collect();
+        if unjudged.is_empty() {
+            return None;
+        }
+        let mut named: Vec<String> = unjudged.iter().map(|label| format!("`{}`", label.label)).collect();
+        let more = named.split_off(named.len().min(FEW_LABELS)).len();
         let share: f64 = unjudged.iter().map(|label| label.pool).sum();
-        let named: Vec<String> = unjudged
-            .iter()
-            .take(FEW_LABELS)
-            .map(|label| format!("`{}`", label.label))
-            .collect();
-        (!unjudged.is_empty()).then(|| {
-            format!(
-                "No validation row has the label {}{} ({:.1}% of the pool). If it marks rows without a label, leave them out.",
-                named.join(", "),
-                if unjudged.len() > FEW_LABELS { format!(" or {} more", unjudged.len() - FEW_LABELS) } else { String::new() },
-                100.0 * share
-            )
-        })
+        Some(format!(
+            "No validation row has the label {}{} ({:.1}% of the pool). If it marks rows without a label, leave them out.",
+            named.join(", "),
+            if more > 0 {
+                format!(" or {more} more")
+            } else {
+                String::new()
+            },
+            100.0 * share
+        ))
     }
 
     /// A word on labels that differ in nothing but case or spaces around them, which are labels of their own here.
