@@ -2,22 +2,19 @@
 //!
 //! Exit status: 0 done, 1 the run failed, 2 the user's input (usage, settings, data) is at fault, 130 interrupted.
 
-mod args;
-mod check;
-mod demo;
-mod finetune;
+mod cli;
+mod commands;
+mod flags;
 mod output;
 mod progress;
-mod report;
-mod select;
-mod study;
 mod summary;
+mod threads;
 
 use std::process::ExitCode;
 
 use clap::Parser;
-
-use args::{Cli, Command};
+use cli::{Cli, Command};
+use commands::{check, demo, finetune, report, select, study};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, path::Path};
 
-use tamis::run::{Scored, SelectionRecord};
+use tamis::records::selection::{Scored, SelectionRecord};
 
 use crate::output;
 

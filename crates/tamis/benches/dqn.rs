@@ -4,11 +4,10 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use rand::RngExt;
 use tamis::{
-    Matrix,
-    agent::network::{Lesson, NetworkKind, QNetwork, Training},
-    mdp::{Observation, Shape},
-    seed::Seed,
+    agents::network::{Lesson, NetworkKind, QNetwork, Training},
+    env::{Observation, Shape},
 };
+use tamis_nn::{Matrix, seed::Seed};
 
 const SHAPE: Shape = Shape {
     actions: 200,

@@ -5,11 +5,8 @@
 //! there is nothing to measure.
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use tamis::{
-    Silent,
-    embed::{Embedder, encoder::Encoder},
-    nn::encoder::Dtype,
-};
+use tamis::embed::{Embedder, encoder::Encoder};
+use tamis_nn::{Silent, encoder::Dtype};
 
 fn embed(criterion: &mut Criterion) {
     let (Some(model), Some(texts)) = (std::env::var_os("TAMIS_MINILM"), std::env::var_os("TAMIS_BENCH_TEXTS")) else {

@@ -6,13 +6,13 @@
 
 use criterion::{BatchSize, Criterion, SamplingMode, criterion_group, criterion_main};
 use rand::{RngExt, seq::SliceRandom};
-use tamis::{
-    finetune::{Beneath, Classifier, Encoded, TrainSettings, Trainer},
-    model::{
+use tamis_nn::{
+    hub::{
         classifier::{HeadKind, Request, load},
         config::DropoutShares,
     },
     seed::Seed,
+    train::{Beneath, Classifier, Encoded, TrainSettings, Trainer},
 };
 
 fn steps(criterion: &mut Criterion) {

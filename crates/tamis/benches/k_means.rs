@@ -5,11 +5,8 @@
 
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
 use rand::RngExt;
-use tamis::{
-    Matrix, Silent,
-    cluster::{KMeansSettings, k_means},
-    seed::Seed,
-};
+use tamis::cluster::{KMeansSettings, k_means};
+use tamis_nn::{Matrix, Silent, seed::Seed};
 
 const POINTS: usize = 100_000;
 const DIM: usize = 384;

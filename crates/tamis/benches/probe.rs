@@ -5,15 +5,16 @@ use std::{hint::black_box, sync::Arc};
 use criterion::{Criterion, criterion_group, criterion_main};
 use rand::RngExt;
 use tamis::{
-    Matrix,
-    metric::{Metric, MetricKind},
-    proxy::{
+    metrics::{Metric, MetricKind},
+    scorer::{
         Proxy,
-        design::Design,
-        probe::{Probe, ProbeSettings},
+        ridge::{
+            probe::{Probe, ProbeSettings},
+            probe_data::Design,
+        },
     },
-    seed::Seed,
 };
+use tamis_nn::{Matrix, seed::Seed};
 
 const WIDTH: usize = 384;
 const CLASSES: usize = 4;

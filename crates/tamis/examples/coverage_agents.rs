@@ -16,18 +16,18 @@ use std::{fs, time::Instant};
 use serde_json::json;
 use tamis::{
     Result,
-    agent::{
+    agents::{
         Agent, TrainEvent,
         dqn::{Dqn, DqnSettings},
         network::NetworkKind,
         ppo::{Pay, Ppo, PpoSettings},
     },
-    mdp::{
+    env::{
         Environment,
         coverage::{Counted, Coverage},
     },
-    seed::Seed,
 };
+use tamis_nn::seed::Seed;
 
 /// Up to how many choices are looked at to find the optimum.
 const CHOICES: f64 = 1e6;

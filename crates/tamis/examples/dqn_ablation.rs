@@ -13,17 +13,17 @@
 use rayon::prelude::*;
 use tamis::{
     Result,
-    agent::{
+    agents::{
         Agent, TrainEvent,
         dqn::{Dqn, DqnSettings},
         network::NetworkKind,
     },
-    mdp::{
+    env::{
         Environment,
         coverage::{Counted, Coverage},
     },
-    seed::Seed,
 };
+use tamis_nn::seed::Seed;
 
 /// Actions, items, picks.
 const PROBLEMS: [(usize, usize, usize); 3] = [(20, 80, 5), (24, 96, 5), (28, 112, 5)];

@@ -11,13 +11,14 @@
 use std::{fmt::Display, path::Path, time::Instant};
 
 use tamis::{
-    Result, Silent,
+    Result,
+    baselines::{Heuristic, View, frequency},
     budget::Budget,
+    candidates::facility_location,
     data::{self, DataSettings, LeakPolicy, Split},
     embed::precomputed,
-    heuristic::{Heuristic, View, facility_location, frequency},
-    seed::Seed,
 };
+use tamis_nn::{Silent, seed::Seed};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -10,23 +10,22 @@
 use faer::{Mat, Side, linalg::solvers::Solve};
 use rand::seq::index;
 use tamis::{
-    Matrix, Result, Silent,
+    Result,
     data::{self, DataSettings, Split},
     embed::{
         Embedded, Embedder,
         encoder::Encoder,
         lexical::{Lexical, LexicalSettings},
     },
-    metric::{Metric, MetricKind},
-    nn::encoder::Dtype,
-    proxy::{
-        design::Design,
+    metrics::{Metric, MetricKind},
+    scorer::ridge::{
+        probe_data::Design,
         projection::{Projection, WIDTH},
-        ridge::Model,
+        regression::Model,
         tune::tune,
     },
-    seed::Seed,
 };
+use tamis_nn::{Matrix, Silent, encoder::Dtype, seed::Seed};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

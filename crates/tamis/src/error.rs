@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use tamis_nn::Place;
+
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -127,39 +129,36 @@ pub enum Error {
     Interrupted,
 }
 
-/// Where in the user's input something stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The file or folder.
-    pub path: PathBuf,
-    /// The line (text formats) or row (Parquet), counted from 1.
-    pub line: Option<u64>,
-}
-
-impl Place {
-    /// A whole file.
-    pub fn file(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            line: None,
-        }
-    }
-
-    /// One line or row of a file, counted from 1.
-    pub fn line(path: impl Into<PathBuf>, line: u64) -> Self {
-        Self {
-            path: path.into(),
-            line: Some(line),
-        }
-    }
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.path.display())?;
-        match self.line {
-            Some(line) => write!(f, ", line {line}"),
-            None => Ok(()),
+impl From<tamis_nn::Error> for Error {
+    fn from(error: tamis_nn::Error) -> Self {
+        use tamis_nn::Error as Engine;
+        match error {
+            Engine::Io { path, action, source } => Self::Io { path, action, source },
+            Engine::Data {
+                place,
+                expected,
+                found,
+                hint,
+            } => Self::Data {
+                place,
+                expected,
+                found,
+                hint,
+            },
+            Engine::Setting {
+                name,
+                expected,
+                found,
+                hint,
+            } => Self::Setting {
+                name,
+                expected,
+                found,
+                hint,
+            },
+            Engine::Hub { model, file, reason } => Self::Hub { model, file, reason },
+            Engine::NotFinite { place, found } => Self::NotFinite { place, found },
+            Engine::Interrupted => Self::Interrupted,
         }
     }
 }
@@ -179,15 +178,6 @@ impl Error {
             found: found.into(),
             hint: None,
         }
-    }
-
-    /// Refuses a file that begins like what a clone without Git LFS has in the place of a large file.
-    pub(crate) fn unless_pointer(path: &Path, expected: &str, begins: &[u8]) -> Result<()> {
-        if !begins.starts_with(b"version https://git-lfs") {
-            return Ok(());
-        }
-        Err(Self::data(Place::file(path), expected, "a pointer of Git LFS")
-            .with_hint("fetch the file itself: `git lfs pull` in the folder that was cloned"))
     }
 
     /// An [`Error::Setting`] without a hint.

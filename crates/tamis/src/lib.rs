@@ -34,37 +34,29 @@
 //! # }
 //! ```
 
-pub mod agent;
+pub mod agents;
+pub mod baselines;
 pub mod budget;
-pub mod check;
+pub mod candidates;
 pub mod cluster;
+pub mod commands;
 pub mod data;
-pub mod demo;
 pub mod embed;
+pub mod env;
 mod error;
-pub mod finetune;
-mod fingerprint;
-pub mod folds;
-pub mod heuristic;
-pub mod ledger;
-mod matrix;
-pub mod mdp;
-pub mod metric;
-pub mod model;
-mod monitor;
-pub mod nn;
-pub mod pool;
-pub mod proxy;
-pub mod record;
+pub mod metrics;
+pub(crate) mod pipeline;
+pub mod problem;
+pub mod records;
 pub mod report;
-pub mod reward_model;
-pub mod run;
-pub mod seed;
-pub mod select;
-pub mod study;
-mod write;
+pub mod reward_models;
+pub mod scorer;
+pub mod search;
+pub mod settings;
+pub mod stats;
+pub mod store;
+pub mod target;
+pub(crate) mod workspace;
 
 pub use error::{Error, Place, Result};
-pub use fingerprint::Fingerprint;
-pub use matrix::Matrix;
-pub use monitor::{Monitor, Silent};
+pub use tamis_nn::{Fingerprint, Matrix, Monitor, Seed, Silent};

@@ -6,14 +6,14 @@
 use std::{io::Write, path::Path};
 
 use serde::Deserialize;
-use tamis::{
+use tamis_nn::{
     Silent,
-    finetune::{Classifier, Encoded, TrainSettings, Trainer},
-    model::{
+    hub::{
         classifier::{HeadKind, Request, load},
         config::DropoutShares,
     },
     seed::Seed,
+    train::{Classifier, Encoded, TrainSettings, Trainer},
 };
 
 #[derive(Deserialize)]

@@ -6,15 +6,12 @@
 use std::{io::Write, path::Path};
 
 use serde_json::Value;
-use tamis::{
+use tamis::embed::{Embedder, encoder::Encoder};
+use tamis_nn::{
     Silent,
-    embed::{Embedder, encoder::Encoder},
-    model::classifier::{Classifier, HeadKind, Loaded, Request, load},
-    nn::{
-        dropout::Dropout,
-        encoder::{Dtype, Packed, Scratch, Wanted},
-        head::HeadTape,
-    },
+    encoder::{Dtype, Packed, Scratch, Wanted, head::HeadTape},
+    hub::classifier::{Classifier, HeadKind, Loaded, Request, load},
+    kernels::dropout::Dropout,
     seed::Seed,
 };
 

@@ -9,7 +9,7 @@ use std::fs;
 
 use browser::Browser;
 use fixture::{Fixture, succeeds};
-use tamis::record::{MAP_SIDE, MapRecord, MapRows};
+use tamis::records::selection::{MAP_SIDE, MapRecord, MapRows};
 
 const DESKTOP: (u32, u32) = (1280, 900);
 const PHONE: (u32, u32) = (390, 844);

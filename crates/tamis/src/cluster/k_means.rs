@@ -14,12 +14,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rand::{RngExt, seq::index};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-
-use crate::{
-    Error, Matrix, Monitor, Result,
-    nn::product::{Layout, product},
+use tamis_nn::{
+    Matrix, Monitor,
+    kernels::product::{Layout, product},
     seed::Seed,
 };
+
+use crate::{Error, Result};
 
 /// Points whose distances to all centroids are computed by one product.
 const BLOCK: usize = 256;
@@ -381,7 +382,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Silent;
+    use tamis_nn::Silent;
 
     fn cloud(points: usize, dim: usize, seed: u64) -> Matrix {
         let mut rng = Seed(seed).rng();

@@ -13,8 +13,7 @@
 use std::f64::consts::PI;
 
 use rayon::prelude::*;
-
-use crate::Matrix;
+use tamis_nn::Matrix;
 
 /// The most clusters that are laid out by t-SNE, whose time grows with their square.
 const MOST: usize = 1000;

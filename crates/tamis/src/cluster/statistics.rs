@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use rayon::prelude::*;
+use tamis_nn::Matrix;
 
-use super::Clusters;
-use crate::Matrix;
+use crate::cluster::Clusters;
 
 /// Rows of a cluster whose words are looked at: enough to name it, and bounded for pools of any size.
 const SAMPLED_ROWS: usize = 500;

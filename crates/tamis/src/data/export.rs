@@ -8,12 +8,15 @@ use std::{
 
 use arrow_array::BooleanArray;
 use parquet::{arrow::ArrowWriter, basic::Compression as ParquetCompression, file::properties::WriterProperties};
+use tamis_nn::{Fingerprint, atomic_write::write_whole};
 
-use super::{
-    Format, Reject, RowId, SourceFile, Split,
-    source::{csv_reader, parquet_failure, parquet_reader, text_of},
+use crate::{
+    Error, Place, Result,
+    data::{
+        Format, Reject, RowId, SourceFile, Split,
+        source::{csv_reader, parquet_failure, parquet_reader, text_of},
+    },
 };
-use crate::{Error, Fingerprint, Place, Result, write::write_whole};
 
 /// Writes the rows of a split to `selected.jsonl`, `.csv` or `.parquet` in a folder, and returns the file.
 ///
@@ -199,10 +202,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{
-        Silent,
-        data::{DataSettings, read},
-    };
+    use crate::data::{DataSettings, read};
+    use tamis_nn::Silent;
 
     /// Reads `bytes` as a training file of this name and exports these rows.
     fn exported(name: &str, bytes: &[u8], rows: &[RowId]) -> Vec<u8> {

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{
-    Input, TaskKind,
-    source::{Fields, name_of},
+use crate::{
+    Error, Result,
+    data::{
+        Input, TaskKind,
+        source::{Fields, name_of},
+    },
 };
-use crate::{Error, Result};
 
 /// The roles that `--field role=name` may name.
 const ROLES: [&str; 14] = [
@@ -41,14 +43,14 @@ const SHAPES: [(TaskKind, &[&str]); 7] = [
 
 /// How records of one data set are read: the shape, and what its roles are called in the user's files.
 #[derive(Debug, Clone)]
-pub(super) struct Reading {
+pub(crate) struct Reading {
     names: BTreeMap<String, String>,
     shape: usize,
 }
 
 /// What stands in the target's place, before labels are numbered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Target {
+pub(crate) enum Target {
     Label(String),
     Choice(u32),
     None,
@@ -56,12 +58,12 @@ pub(super) enum Target {
 
 /// What a record lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Missing {
-    pub(super) role: String,
+pub(crate) struct Missing {
+    pub(crate) role: String,
     /// What the role is called in the user's files.
-    pub(super) field: String,
+    pub(crate) field: String,
     /// The fields that the record has.
-    pub(super) have: String,
+    pub(crate) have: String,
 }
 
 /// Checks `--field` settings.
@@ -69,7 +71,7 @@ pub(super) struct Missing {
 /// # Errors
 ///
 /// If a role is unknown.
-pub(super) fn check_names(names: &BTreeMap<String, String>) -> Result<()> {
+pub(crate) fn check_names(names: &BTreeMap<String, String>) -> Result<()> {
     match names.keys().find(|role| !ROLES.contains(&role.as_str())) {
         Some(role) => Err(Error::setting(
             "--field",
@@ -83,7 +85,7 @@ pub(super) fn check_names(names: &BTreeMap<String, String>) -> Result<()> {
 
 impl Reading {
     /// The shape that a record has; if it has none, what it lacks.
-    pub(super) fn detect(
+    pub(crate) fn detect(
         fields: &Fields,
         names: &BTreeMap<String, String>,
         task: Option<TaskKind>,
@@ -128,7 +130,7 @@ impl Reading {
         })
     }
 
-    pub(super) fn kind(&self) -> TaskKind {
+    pub(crate) fn kind(&self) -> TaskKind {
         SHAPES[self.shape].0
     }
 
@@ -137,7 +139,7 @@ impl Reading {
     }
 
     /// The example in a record, or why it holds none.
-    pub(super) fn example(&self, fields: &Fields) -> Result<(Input, Target), String> {
+    pub(crate) fn example(&self, fields: &Fields) -> Result<(Input, Target), String> {
         let field = |role| {
             let name = self.name(role);
             fields.get(name).map(|value| (name, value)).ok_or_else(|| {

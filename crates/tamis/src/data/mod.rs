@@ -1,7 +1,9 @@
 //! Rows become examples: reading, field mapping, tasks, splits, leaks, and writing the chosen rows back verbatim.
 
+pub mod demo;
 mod export;
 mod fields;
+pub mod folds;
 mod read;
 mod source;
 mod split;
@@ -9,13 +11,14 @@ mod split;
 use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use tamis_nn::{Fingerprint, fingerprint::first_half};
+
+use crate::{Error, Result};
 
 pub use export::{export, write_rejects};
 pub use read::read;
 pub use source::{Compression, Format, SourceFile};
 pub use split::Split;
-
-use crate::{Error, Fingerprint, Result, fingerprint::first_half};
 
 /// The number of a training example: its place in `Dataset::train.examples`.
 pub type RowId = u32;

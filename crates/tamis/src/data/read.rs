@@ -6,14 +6,17 @@ use std::{
 };
 
 use rayon::prelude::*;
+use tamis_nn::{Fingerprint, Monitor};
 
-use super::{
-    DataSettings, Dataset, Example, Format, Input, LeakPolicy, Leaks, Origin, Reject, RowId, SourceFile, Split, Task,
-    TaskKind,
-    fields::{Reading, Target, check_names},
-    source::{Record, check_file, csv_reader, kind_of, parquet_reader, read_records, text_of},
+use crate::{
+    Error, Place, Result,
+    data::{
+        DataSettings, Dataset, Example, Format, Input, LeakPolicy, Leaks, Origin, Reject, RowId, SourceFile, Split,
+        Task, TaskKind,
+        fields::{Reading, Target, check_names},
+        source::{Record, check_file, csv_reader, kind_of, parquet_reader, read_records, text_of},
+    },
 };
-use crate::{Error, Fingerprint, Monitor, Place, Result};
 
 /// In how many first records of a file a task is looked for.
 const PROBED_RECORDS: usize = 100;
@@ -397,7 +400,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Silent;
+    use tamis_nn::Silent;
 
     const GOOD: &str = "{\"text\": \"a cat\", \"label\": \"yes\"}\n{\"text\": \"a dog\", \"label\": \"no\"}\n";
 

@@ -17,11 +17,12 @@ use arrow_schema::DataType;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rayon::prelude::*;
 use serde_json::{Map, Value};
+use tamis_nn::Fingerprint;
 
-use crate::{Error, Fingerprint, Place, Result};
+use crate::{Error, Place, Result};
 
 /// A record's fields by name.
-pub(super) type Fields = Map<String, Value>;
+pub(crate) type Fields = Map<String, Value>;
 
 /// How rows lie in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,12 +73,12 @@ pub struct SourceFile {
 }
 
 /// One record, or why it could not be read.
-pub(super) struct Record {
+pub(crate) struct Record {
     /// Line (text) or row (Parquet), from 1.
-    pub(super) line: u64,
+    pub(crate) line: u64,
     /// Place in the file, from 0.
-    pub(super) record: u64,
-    pub(super) fields: Result<Fields, String>,
+    pub(crate) record: u64,
+    pub(crate) fields: Result<Fields, String>,
 }
 
 /// How many bytes of lines are parsed side by side.
@@ -87,7 +88,7 @@ const BLOCK_BYTES: usize = 8 << 20;
 const BLOCK_ROWS: usize = 8192;
 
 /// Tells format and compression from a file's name.
-pub(super) fn kind_of(path: &Path) -> Result<(Format, Compression)> {
+pub(crate) fn kind_of(path: &Path) -> Result<(Format, Compression)> {
     let name = path
         .file_name()
         .map(|name| name.to_string_lossy().to_lowercase())
@@ -111,7 +112,7 @@ pub(super) fn kind_of(path: &Path) -> Result<(Format, Compression)> {
 }
 
 /// Reads a file block by block; `each` gets the records in order. Returns the file as it was found.
-pub(super) fn read_records(path: &Path, each: &mut dyn FnMut(Vec<Record>) -> Result<()>) -> Result<SourceFile> {
+pub(crate) fn read_records(path: &Path, each: &mut dyn FnMut(Vec<Record>) -> Result<()>) -> Result<SourceFile> {
     let (format, compression) = kind_of(path)?;
     let records = match format {
         Format::JsonLines => read_json_lines(path, compression, each)?,
@@ -129,7 +130,7 @@ pub(super) fn read_records(path: &Path, each: &mut dyn FnMut(Vec<Record>) -> Res
 
 /// Refuses what is no file, or a pointer to one; asked of every file before the first is read. A pipe that nobody writes to would be waited
 /// for without end, and every file is read more than once.
-pub(super) fn check_file(path: &Path) -> Result<()> {
+pub(crate) fn check_file(path: &Path) -> Result<()> {
     let kind = std::fs::metadata(path).map_err(Error::io(path, "read"))?;
     if !kind.is_file() {
         let found = if kind.is_dir() {
@@ -143,11 +144,11 @@ pub(super) fn check_file(path: &Path) -> Result<()> {
     File::open(path)
         .and_then(|file| file.take(64).read_to_end(&mut begins))
         .map_err(Error::io(path, "read"))?;
-    Error::unless_pointer(path, "rows", &begins)
+    Ok(tamis_nn::Error::unless_pointer(path, "rows", &begins)?)
 }
 
 /// The unpacked bytes of a text file, less a byte order mark.
-pub(super) fn text_of(path: &Path, compression: Compression) -> Result<Box<dyn BufRead>> {
+pub(crate) fn text_of(path: &Path, compression: Compression) -> Result<Box<dyn BufRead>> {
     let file = BufReader::with_capacity(1 << 20, File::open(path).map_err(Error::io(path, "read"))?);
     let mut reader: Box<dyn BufRead> = match compression {
         Compression::Plain => Box::new(file),
@@ -246,7 +247,7 @@ fn parse_json(bytes: &[u8]) -> Result<Fields, String> {
 }
 
 /// What a value is called in a message.
-pub(super) fn name_of(value: &Value) -> &'static str {
+pub(crate) fn name_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "true or false",
@@ -259,7 +260,7 @@ pub(super) fn name_of(value: &Value) -> &'static str {
 }
 
 /// A CSV reader over unpacked bytes; ragged records are reported by us, row by row.
-pub(super) fn csv_reader<R: Read>(text: R) -> csv::Reader<R> {
+pub(crate) fn csv_reader<R: Read>(text: R) -> csv::Reader<R> {
     csv::ReaderBuilder::new().flexible(true).from_reader(text)
 }
 
@@ -379,14 +380,14 @@ fn cell_of(name: &str, cell: &[u8]) -> Result<(String, Value), String> {
 }
 
 /// A reader of a Parquet file's rows, in blocks.
-pub(super) fn parquet_reader(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
+pub(crate) fn parquet_reader(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
     ParquetRecordBatchReaderBuilder::try_new(File::open(path).map_err(Error::io(path, "read"))?)
         .map(|builder| builder.with_batch_size(BLOCK_ROWS))
         .map_err(|error| parquet_failure(path, &error))
 }
 
 /// A Parquet error in our words.
-pub(super) fn parquet_failure(path: &Path, error: &dyn std::fmt::Display) -> Error {
+pub(crate) fn parquet_failure(path: &Path, error: &dyn std::fmt::Display) -> Error {
     Error::data(
         Place::file(path),
         "a Parquet file",

@@ -4,7 +4,7 @@ use std::{collections::HashMap, path::Path};
 
 use rayon::prelude::*;
 
-use super::{Example, SourceFile};
+use crate::data::{Example, SourceFile};
 
 /// One part of the data.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +22,7 @@ impl Split {
     }
 
     /// What each example's texts are known by, shape `(examples,)`; those of two are equal only if all their texts are.
-    pub(super) fn identities(&self) -> Vec<[u8; 16]> {
+    pub(crate) fn identities(&self) -> Vec<[u8; 16]> {
         self.examples
             .par_iter()
             .map(|example| example.input.identity())

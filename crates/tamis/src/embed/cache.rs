@@ -12,8 +12,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::Embedder;
-use crate::{Error, Fingerprint, Matrix, Monitor, Result, fingerprint::first_half};
+use tamis_nn::{Fingerprint, Matrix, Monitor, fingerprint::first_half};
+
+use crate::{Error, Result, embed::Embedder};
 
 /// Texts a block holds: a few seconds of an encoder's work.
 const BLOCK: usize = 1024;
@@ -178,7 +179,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Silent;
+    use tamis_nn::Silent;
 
     /// A vector of the text's length and first byte; counts how many texts it was asked for.
     struct Counting {

@@ -7,18 +7,18 @@
 
 use rayon::prelude::*;
 use serde_json::Value;
-
-use super::Embedder;
-use crate::{
-    Error, Fingerprint, Matrix, Monitor, Place, Result,
-    model::{
+use tamis_nn::{
+    Fingerprint, Matrix, Monitor,
+    encoder::{Dtype, EncoderWeights, LaidLayers, Packed, Scratch, Wanted},
+    hub::{
         config::Config,
         files::{ModelFiles, read_json},
         tensors::read_encoder,
         tokenizer::TextTokenizer,
     },
-    nn::encoder::{Dtype, EncoderWeights, LaidLayers, Packed, Scratch, Wanted},
 };
+
+use crate::{Error, Place, Result, embed::Embedder};
 
 /// Tokens of a packed batch, at least. Measured: with more, less of a batch is in the cache; with fewer, panels are read for too few rows.
 const BATCH_TOKENS: usize = 512;
@@ -111,11 +111,11 @@ impl Encoder {
     ///
     /// If the name is that of a folder that is not there.
     pub fn files(name: &str) -> Result<ModelFiles> {
-        ModelFiles::locate(
+        Ok(ModelFiles::locate(
             name,
-            "--embedder",
+            "embedder",
             "`lexical`, a model's folder, a model id of the hub, or a .npy or .safetensors file",
-        )
+        )?)
     }
 
     fn tokens(&self, text: &str) -> Result<Vec<u32>> {

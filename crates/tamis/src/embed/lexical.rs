@@ -12,9 +12,9 @@ use faer::{Mat, Side};
 use rand::{RngExt, seq::index};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use tamis_nn::{Fingerprint, Matrix, Monitor, seed::Seed};
 
-use super::Embedder;
-use crate::{Error, Fingerprint, Matrix, Monitor, Result, seed::Seed};
+use crate::{Error, Result, embed::Embedder};
 
 /// How many columns more than asked for the range finder uses.
 const OVERSAMPLING: usize = 16;
@@ -400,7 +400,7 @@ fn orthonormal(matrix: &Matrix) -> Matrix {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Silent;
+    use tamis_nn::Silent;
 
     const TEXTS: [&str; 8] = [
         "my parcel is late again",

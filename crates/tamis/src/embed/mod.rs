@@ -3,9 +3,13 @@
 pub mod cache;
 pub mod encoder;
 pub mod lexical;
+pub(crate) mod pooled;
 pub mod precomputed;
+pub(crate) mod spec;
 
-use crate::{Fingerprint, Matrix, Monitor, Result};
+use tamis_nn::{Fingerprint, Matrix, Monitor};
+
+use crate::Result;
 
 /// Turns texts into vectors of one length.
 pub trait Embedder: Sync {

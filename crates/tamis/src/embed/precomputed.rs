@@ -7,12 +7,9 @@
 
 use std::path::Path;
 
-use super::Embedded;
-use crate::{
-    Error, Matrix, Place, Result,
-    data::Split,
-    model::{numbers, tensors},
-};
+use tamis_nn::{Matrix, hub::tensors};
+
+use crate::{Error, Place, Result, data::Split, embed::Embedded};
 
 /// The names of the splits, and of a safetensors file's tensors.
 const SPLITS: [&str; 3] = ["train", "validation", "test"];
@@ -196,7 +193,7 @@ fn parse_npy(path: &Path, bytes: &[u8]) -> Result<Array> {
         .map(|size| size.parse().map_err(|_| broken("a shape that cannot be read")))
         .collect::<Result<_>>()?;
     let shape = shape_of(path, &shape)?;
-    let values = numbers::read(path, &body[start + length..], dtype)?;
+    let values = tamis_nn::hub::floats::read(path, &body[start + length..], dtype)?;
     if shape
         .iter()
         .try_fold(1usize, |product, &size| product.checked_mul(size))
@@ -224,7 +221,7 @@ fn parse_safetensors(path: &Path, bytes: &[u8], splits: usize) -> Result<Vec<Arr
             })?;
             Ok(Array {
                 shape: shape_of(path, tensor.shape())?,
-                values: numbers::of_tensor(path, &tensor)?,
+                values: tamis_nn::hub::floats::of_tensor(path, &tensor)?,
             })
         })
         .collect()
@@ -235,10 +232,8 @@ mod tests {
     use safetensors::Dtype;
 
     use super::*;
-    use crate::{
-        Fingerprint,
-        data::{Compression, Example, Format, Input, Origin, SourceFile},
-    };
+    use crate::data::{Compression, Example, Format, Input, Origin, SourceFile};
+    use tamis_nn::Fingerprint;
 
     /// Three records, the second of them bad.
     fn split() -> Split {

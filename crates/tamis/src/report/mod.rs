@@ -17,8 +17,9 @@ use std::{
 use askama::Template;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tamis_nn::atomic_write::write_whole;
 
-use crate::{Error, Place, Result, record, write::write_whole};
+use crate::{Error, Place, Result, records::selection};
 
 /// What a page is called.
 const PAGE: &str = "report.html";
@@ -67,7 +68,7 @@ pub fn write(folder: &Path) -> Result<PathBuf> {
 ///
 /// If the run is another version's, or a file cannot be read or written.
 pub fn write_run(folder: &Path) -> Result<PathBuf> {
-    let record = read(&folder.join("selection.json"), record::VERSION)?;
+    let record = read(&folder.join("selection.json"), selection::VERSION)?;
     save(folder, &run::Page::read(folder, &record)?)
 }
 
@@ -77,7 +78,7 @@ pub fn write_run(folder: &Path) -> Result<PathBuf> {
 ///
 /// If the study is another version's, or a file cannot be read or written.
 pub fn write_study(folder: &Path) -> Result<PathBuf> {
-    let record = read(&folder.join("study.json"), crate::study::VERSION)?;
+    let record = read(&folder.join("study.json"), crate::records::study::VERSION)?;
     save(folder, &study::Page::new(&record))
 }
 

@@ -4,12 +4,12 @@ use std::borrow::Borrow;
 
 use serde::Serialize;
 
-pub(super) const STYLE: &str = include_str!("../../templates/report.css");
-pub(super) const SCRIPT: &str = include_str!("../../templates/report.js");
-pub(super) const ECHARTS: &str = include_str!("../../templates/echarts/echarts.common.min.js");
+pub(crate) const STYLE: &str = include_str!("../../templates/report.css");
+pub(crate) const SCRIPT: &str = include_str!("../../templates/report.js");
+pub(crate) const ECHARTS: &str = include_str!("../../templates/echarts/echarts.common.min.js");
 
 /// Data for the page's script, as JSON that holds no markup and no line end that a script would trip over.
-pub(super) fn embed(data: &impl Serialize) -> String {
+pub(crate) fn embed(data: &impl Serialize) -> String {
     let json = serde_json::to_string(data).unwrap_or_else(|_| "null".into());
     let mut safe = String::with_capacity(json.len());
     for c in json.chars() {
@@ -22,7 +22,7 @@ pub(super) fn embed(data: &impl Serialize) -> String {
 }
 
 /// A count with its thousands set apart. Templates pass some numbers by reference, so either will do, here and below.
-pub(super) fn count(n: impl Borrow<u64>) -> String {
+pub(crate) fn count(n: impl Borrow<u64>) -> String {
     let digits = n.borrow().to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
@@ -35,17 +35,17 @@ pub(super) fn count(n: impl Borrow<u64>) -> String {
 }
 
 /// A count and its noun.
-pub(super) fn counted(n: u64, one: &str, many: &str) -> String {
+pub(crate) fn counted(n: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(n), if n == 1 { one } else { many })
 }
 
 /// A score.
-pub(super) fn score(value: f64) -> String {
+pub(crate) fn score(value: f64) -> String {
     signed(&format!("{value:.4}"))
 }
 
 /// A difference of scores.
-pub(super) fn difference(value: f64) -> String {
+pub(crate) fn difference(value: f64) -> String {
     signed(&format!("{value:+.4}"))
 }
 
@@ -59,12 +59,12 @@ fn signed(number: &str) -> String {
 }
 
 /// A share, from 0 to 1, in percent.
-pub(super) fn percent(share: impl Borrow<f64>) -> String {
+pub(crate) fn percent(share: impl Borrow<f64>) -> String {
     format!("{:.1}%", 100.0 * share.borrow())
 }
 
 /// A time, in the unit that suits it.
-pub(super) fn duration(seconds: impl Borrow<f64>) -> String {
+pub(crate) fn duration(seconds: impl Borrow<f64>) -> String {
     match *seconds.borrow() {
         s if s < 0.0095 => format!("{:.1} ms", 1000.0 * s),
         s if s < 9.95 => format!("{s:.2} s"),
@@ -75,7 +75,7 @@ pub(super) fn duration(seconds: impl Borrow<f64>) -> String {
 }
 
 /// Bytes, in MiB or GiB.
-pub(super) fn bytes(bytes: u64) -> String {
+pub(crate) fn bytes(bytes: u64) -> String {
     let mebibytes = bytes as f64 / f64::from(1 << 20);
     if mebibytes < 1000.0 {
         format!("{mebibytes:.0} MiB")
@@ -86,14 +86,14 @@ pub(super) fn bytes(bytes: u64) -> String {
 
 /// A line of numbers on which values have places, in percent of its length.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Track {
+pub(crate) struct Track {
     low: f64,
     high: f64,
 }
 
 impl Track {
     /// A track that shows all these values, with some air at its ends.
-    pub(super) fn around(values: impl Iterator<Item = f64>) -> Self {
+    pub(crate) fn around(values: impl Iterator<Item = f64>) -> Self {
         let (low, high) = values
             .filter(|value| value.is_finite())
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
@@ -110,23 +110,23 @@ impl Track {
     }
 
     /// Where a value stands.
-    pub(super) fn at(&self, value: f64) -> f64 {
+    pub(crate) fn at(&self, value: f64) -> f64 {
         (100.0 * (value - self.low) / (self.high - self.low)).clamp(0.0, 100.0)
     }
 
     /// A style that places a mark at a value.
-    pub(super) fn mark(&self, value: f64) -> String {
+    pub(crate) fn mark(&self, value: f64) -> String {
         format!("left:{:.2}%", self.at(value))
     }
 
     /// A style that places a bar from one value to another.
-    pub(super) fn bar(&self, from: f64, to: f64) -> String {
+    pub(crate) fn bar(&self, from: f64, to: f64) -> String {
         let (from, to) = (self.at(from), self.at(to));
         format!("left:{from:.2}%;width:{:.2}%", to - from)
     }
 
     /// What is written at its ends.
-    pub(super) fn ends(&self) -> [String; 2] {
+    pub(crate) fn ends(&self) -> [String; 2] {
         let digits = if self.high - self.low < 0.01 { 4 } else { 3 };
         [self.low, self.high].map(|end| signed(&format!("{end:.digits$}")))
     }

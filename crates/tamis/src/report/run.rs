@@ -6,11 +6,13 @@ use askama::Template;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::page::{self, ECHARTS, SCRIPT, STYLE, Track, count, counted, difference, duration, percent, score};
 use crate::{
     Error, Place, Result,
-    record::{ClusterRecord, CurveRecord, MapRecord, Scored, SelectionRecord, VERSION},
-    study::break_even,
+    records::{
+        selection::{ClusterRecord, CurveRecord, MapRecord, Scored, SelectionRecord, VERSION},
+        study::break_even,
+    },
+    report::page::{self, ECHARTS, SCRIPT, STYLE, Track, count, counted, difference, duration, percent, score},
 };
 
 /// Labels that are shown.
@@ -23,7 +25,7 @@ const REJECTS: usize = 5;
 /// See the template.
 #[derive(Template)]
 #[template(path = "run.html")]
-pub(super) struct Page<'a> {
+pub(crate) struct Page<'a> {
     record: &'a SelectionRecord,
     verdict: String,
     /// The share of the pool's rows that was chosen.
@@ -114,7 +116,7 @@ struct PaysRow {
 }
 
 impl<'a> Page<'a> {
-    pub(super) fn read(folder: &Path, record: &'a SelectionRecord) -> Result<Self> {
+    pub(crate) fn read(folder: &Path, record: &'a SelectionRecord) -> Result<Self> {
         let map = map(folder)?;
         let curves = curves(folder)?;
         let pool = record.data.read.pool.max(1) as f64;
@@ -340,7 +342,7 @@ fn saved(seconds: f64, share: f64) -> f64 {
 fn map(folder: &Path) -> Result<Option<MapRecord>> {
     let path = folder.join("map.json");
     if path.exists() {
-        super::read(&path, VERSION).map(Some)
+        crate::report::read(&path, VERSION).map(Some)
     } else {
         Ok(None)
     }
@@ -419,7 +421,7 @@ impl<'a> Counts<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{
+    use crate::records::selection::{
         BudgetRecord, DataRecord, Finetuned, LabelRecord, MAP_SIDE, MapCluster, MapRows, MapSample, ReadRecord, Scores,
         StageRecord,
     };

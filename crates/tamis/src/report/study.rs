@@ -3,13 +3,16 @@
 use askama::Template;
 use serde::Serialize;
 
-use super::page::{self, ECHARTS, SCRIPT, STYLE, Track, count, counted, difference, duration, score};
-use crate::study::{MethodRecord, RANDOM, StudyRecord, Summary, p_value};
+use crate::{
+    records::study::{MethodRecord, RANDOM, StudyRecord},
+    report::page::{self, ECHARTS, SCRIPT, STYLE, Track, count, counted, difference, duration, score},
+    stats::gain::{Summary, p_value},
+};
 
 /// See the template.
 #[derive(Template)]
 #[template(path = "study.html")]
-pub(super) struct Page<'a> {
+pub(crate) struct Page<'a> {
     record: &'a StudyRecord,
     judge: String,
     metric: String,
@@ -78,7 +81,7 @@ struct Cell {
 }
 
 impl<'a> Page<'a> {
-    pub(super) fn new(record: &'a StudyRecord) -> Self {
+    pub(crate) fn new(record: &'a StudyRecord) -> Self {
         // The test files come before the confirm fold, on which choices were made.
         let mut order: Vec<usize> = (1..record.columns.len()).collect();
         order.extend((!record.columns.is_empty()).then_some(0));
@@ -289,7 +292,10 @@ impl<'a> PlotData<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::study::{CellRecord, Failure, Family, Gain, Seconds, VERSION};
+    use crate::{
+        records::study::{CellRecord, Failure, Family, Seconds, VERSION},
+        stats::gain::Gain,
+    };
 
     /// Two methods, one of which failed with one of two seeds, beside both controls at two budgets; two cells are still to come.
     fn record() -> StudyRecord {

@@ -6,13 +6,16 @@ use askama::Template;
 use rusqlite::ErrorCode;
 use serde_json::Value;
 
-use super::page::{self, STYLE};
-use crate::{Error, Result, ledger::Ledger};
+use crate::{
+    Error, Result,
+    report::page::{self, STYLE},
+    store::ledger::Ledger,
+};
 
 /// See the template.
 #[derive(Debug, Template)]
 #[template(path = "unfinished.html")]
-pub(super) struct Page {
+pub(crate) struct Page {
     folder: String,
     /// Whether some process works in the folder at this moment; then its ledger cannot be looked into.
     at_work: bool,
@@ -26,7 +29,7 @@ pub(super) struct Page {
 }
 
 impl Page {
-    pub(super) fn read(folder: &Path) -> Result<Self> {
+    pub(crate) fn read(folder: &Path) -> Result<Self> {
         let path = folder.join("settings.json");
         let text = fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
         let settings: Value = serde_json::from_str(&text).unwrap_or_default();

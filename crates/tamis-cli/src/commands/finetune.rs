@@ -1,0 +1,236 @@
+//! `tamis finetune`: the target trained on a selection or on everything.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use tamis::{
+    Error, Result, Seed, commands,
+    data::DataSettings,
+    metrics::Metric,
+    records::finetune::{FinetuneRecord, TargetScores},
+    settings::FinetuneSettings,
+};
+
+use crate::{
+    flags::{self, set, share},
+    output,
+    progress::Progress,
+    threads::use_threads,
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct FinetuneArgs {
+    /// Training files; with --selection all files may be left out that are the run's own
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    train: Vec<PathBuf>,
+    /// Validation files
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    validation: Vec<PathBuf>,
+    /// Test files, scored once at the end, together and each alone
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    test: Vec<PathBuf>,
+    /// The folder of a `tamis select` run: only its chosen rows are trained on
+    #[arg(long, value_name = "RUN")]
+    selection: Option<PathBuf>,
+    /// Train on this much of the rows, drawn at random: the control of a selection (`5%`, `1000` or "200k tokens")
+    #[arg(long, value_name = "BUDGET", conflicts_with = "selection")]
+    sample: Option<String>,
+    /// Train on the validation rows, too; then only test rows judge the target
+    #[arg(long)]
+    with_validation: bool,
+    /// The model to start from: a folder or hub id of a BERT, MiniLM, RoBERTa or DistilBERT encoder
+    #[arg(long, value_name = "NAME|DIR")]
+    model: Option<String>,
+    /// Where the trained model and metrics.json are written; the same command goes on with a run that was killed
+    /// [default: runs/finetune]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// A file with the same settings; flags win over it
+    #[arg(long, value_name = "tamis.toml")]
+    config: Option<PathBuf>,
+
+    /// What a field is called in your files, such as `text=review` (repeatable)
+    #[arg(long, value_name = "ROLE=NAME", help_heading = "Data")]
+    field: Vec<String>,
+    /// The task, where the fields do not tell it: classification, pair or choice
+    #[arg(long, help_heading = "Data")]
+    task: Option<String>,
+    /// What to do with training rows that also stand in validation or test: drop, keep or fail [default: drop]
+    #[arg(long, help_heading = "Data")]
+    leaks: Option<String>,
+    /// The largest share of bad rows that is borne; they are listed in rejects.jsonl [default: 0.01]
+    #[arg(long, value_name = "SHARE", value_parser = share, help_heading = "Data")]
+    max_bad: Option<f64>,
+
+    /// Passes over the rows [default: 4]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    epochs: Option<u32>,
+    /// Rows a step [default: 16]
+    #[arg(long, value_name = "ROWS", help_heading = "Training")]
+    batch: Option<usize>,
+    /// The highest learning rate; it rises over the first tenth of the steps, then falls to 0 [default: 1e-4]
+    #[arg(long, allow_negative_numbers = true, help_heading = "Training")]
+    rate: Option<f32>,
+    /// Freeze the embeddings and the lowest N layers [default: train everything]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    freeze: Option<usize>,
+    /// The most tokens of a text; longer ones are cut and counted [default: 256]
+    #[arg(long, value_name = "TOKENS", help_heading = "Training")]
+    max_length: Option<usize>,
+    /// Keep the weights of the epoch that scores best on validation rows by this metric: accuracy, macro-f1 or log-loss
+    /// [default: the last epoch's]
+    #[arg(long, value_name = "METRIC", help_heading = "Training")]
+    keep_best: Option<String>,
+    /// Add to the head the label biases that are best for this metric on the validation rows: accuracy or macro-f1
+    /// [default: none]
+    #[arg(long, value_name = "METRIC", help_heading = "Training")]
+    label_biases: Option<String>,
+    /// Replace a head that the model already has
+    #[arg(long, help_heading = "Training")]
+    new_head: bool,
+    /// The source of all randomness: one seed, one answer [default: 0]
+    #[arg(long, help_heading = "Training")]
+    seed: Option<u64>,
+
+    /// How many threads to use; never changes the result [default: RAYON_NUM_THREADS, or all cores]
+    #[arg(long, value_name = "N", help_heading = "Machine")]
+    threads: Option<usize>,
+}
+
+impl FinetuneArgs {
+    fn into_settings(self) -> Result<FinetuneSettings> {
+        let mut settings: FinetuneSettings = flags::from_file(self.config.as_deref())?;
+        set(&mut settings.selection, self.selection.map(Some));
+        if settings.data == DataSettings::default()
+            && (self.train.is_empty() || self.validation.is_empty())
+            && let Some(run) = &settings.selection
+        {
+            settings.data = commands::selection_data(run)?;
+        }
+        flags::lay_over(
+            &mut settings.data,
+            [self.train, self.validation, self.test],
+            &self.field,
+            self.task,
+        )?;
+        flags::read_into(&mut settings.data.leaks, self.leaks)?;
+        set(&mut settings.data.max_bad, self.max_bad);
+        flags::read_some(&mut settings.sample, "--sample", self.sample)?;
+        settings.with_validation |= self.with_validation;
+        set(&mut settings.model, self.model);
+        if settings.model.is_empty() {
+            return Err(Error::setting("--model", "a model's folder or hub id", "nothing").with_hint(
+                "for instance `--model sentence-transformers/all-MiniLM-L6-v2`, or the folder of a BERT-family encoder",
+            ));
+        }
+        flags::read_some(&mut settings.keep_best, "--keep-best", self.keep_best)?;
+        flags::read_some(&mut settings.label_biases, "--label-biases", self.label_biases)?;
+        settings.new_head |= self.new_head;
+        set(&mut settings.train.epochs, self.epochs);
+        set(&mut settings.train.batch, self.batch);
+        set(&mut settings.train.rate, self.rate);
+        set(&mut settings.train.freeze, self.freeze.map(Some));
+        set(&mut settings.train.max_length, self.max_length);
+        set(&mut settings.seed, self.seed.map(Seed));
+        set(&mut settings.out, self.out);
+        Ok(settings)
+    }
+}
+
+pub(crate) fn run(args: FinetuneArgs, progress: &Progress) -> anyhow::Result<()> {
+    use_threads(args.threads)?;
+    let settings = args.into_settings()?;
+    let record = commands::finetune(&settings, progress)?;
+    Ok(output::print(summary(&record, &settings).trim_end())?)
+}
+
+/// What a person reads after a fine-tune.
+fn summary(record: &FinetuneRecord, settings: &FinetuneSettings) -> String {
+    let width = record
+        .tests
+        .keys()
+        .map(|file| file.chars().count())
+        .fold(12, usize::max);
+    let line = |name: &str, scores: &TargetScores| {
+        format!(
+            "  {name:width$} {:>10.4} {:>10.4} {:>10.4}\n",
+            scores.accuracy, scores.macro_f1, scores.log_loss
+        )
+    };
+    let mut text = format!(
+        "\nTrained: {} rows, {}, {} steps in {:.1} s ({:.0} rows/s, {:.0} tokens/s)\n\n  {:width$} {:>10} {:>10} {:>10}\n",
+        record.rows,
+        match settings.train.epochs {
+            1 => "1 epoch".to_owned(),
+            epochs => format!("{epochs} epochs"),
+        },
+        record.steps,
+        record.train_seconds,
+        record.rows_per_second,
+        record.tokens_per_second,
+        "",
+        "accuracy",
+        "macro-F1",
+        "log loss"
+    );
+    let validation = if settings.with_validation {
+        "validation*"
+    } else {
+        "validation"
+    };
+    text += &line(validation, &record.validation);
+    if let Some(test) = &record.test {
+        text += &line("test", test);
+    }
+    for (file, scores) in &record.tests {
+        text += &line(file, scores);
+    }
+    if let Some(TargetScores {
+        tuned_accuracy: Some(accuracy),
+        tuned_macro_f1: Some(macro_f1),
+        ..
+    }) = record.test
+    {
+        text += &format!("  {:width$} {accuracy:>10.4} {macro_f1:>10.4}\n", "test, tuned*");
+        text += "\n* With the bias added to each label's logit that is best for either on the validation rows: `label_biases` of metrics.json.\n";
+    }
+    if let (Some(epoch), Some(metric)) = (record.kept_epoch, settings.keep_best) {
+        text += &format!(
+            "\nKept: the weights of epoch {epoch} of {}, the best on validation rows by {}.\n",
+            settings.train.epochs,
+            Metric::hard(metric)
+        );
+    }
+    if let Some(metric) = settings.label_biases {
+        text += &format!(
+            "\nThe head has the label biases that are best for {} on the validation rows, and so have these scores.\n",
+            Metric::hard(metric)
+        );
+    }
+    if settings.with_validation {
+        text += "\n* Trained on: what they score here says nothing.\n";
+    }
+    if let Some(label) = &record.only_label {
+        text += &format!(
+            "\nEvery validation row is given the label `{label}`: the model has learned no other. More epochs, another rate or more rows may help.\n"
+        );
+    }
+    if record.truncated > 0 {
+        let why = if record.max_length < settings.train.max_length {
+            "the model reads no more"
+        } else {
+            "`--max-length` sets how many are kept"
+        };
+        text += &format!(
+            "\n{} texts were cut to {} tokens; {why}.\n",
+            record.truncated, record.max_length
+        );
+    }
+    let read = record.read.map_or_else(String::new, |read| format!("Read: {read}\n"));
+    text += &format!(
+        "\n{read}Written: {} (a model that transformers loads)\n         {}\n",
+        settings.out.display(),
+        settings.out.join("metrics.json").display()
+    );
+    text
+}

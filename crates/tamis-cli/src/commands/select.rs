@@ -1,0 +1,18 @@
+//! `tamis select`: from the user's files to the chosen rows.
+
+use tamis::{commands, records::selection::SelectionRecord, settings::SelectSettings};
+
+use crate::{flags::SelectArgs, output, progress::Progress, summary, threads::use_threads};
+
+pub(crate) fn run(args: SelectArgs, progress: &Progress) -> anyhow::Result<()> {
+    use_threads(args.threads)?;
+    select(&args.into_settings()?, progress)?;
+    Ok(())
+}
+
+/// Runs the selection and prints its summary.
+pub(crate) fn select(settings: &SelectSettings, progress: &Progress) -> anyhow::Result<SelectionRecord> {
+    let record = commands::select(settings, progress)?;
+    output::print(summary::of(&record, &settings.out).trim_end())?;
+    Ok(record)
+}

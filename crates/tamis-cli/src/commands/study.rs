@@ -1,0 +1,168 @@
+//! `tamis study`: which method, which budget, and is it worth it?
+
+use clap::Args;
+use tamis::{
+    Error, Result,
+    budget::Budget,
+    commands,
+    records::study::StudyRecord,
+    settings::{StudyMethod, StudySettings},
+    stats::gain::p_value,
+};
+
+use crate::{
+    flags::{SelectArgs, set},
+    output,
+    progress::Progress,
+    threads::use_threads,
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct StudyArgs {
+    #[command(flatten)]
+    select: SelectArgs,
+    /// The methods to compare, with commas between them: everything, random, stratified, longest, shortest, frequency (DSIR),
+    /// k-centre, facility-location, similarity (RDS+), relevance, undoubted, hardest, easiest, median (by a probe's loss), cluster-greedy,
+    /// random-search, and the agents and searches of --agent [default: all but exhaustive]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "Study")]
+    methods: Vec<String>,
+    /// Several budgets, with commas between them, such as 1%,5%,20% [default: --budget]
+    #[arg(
+        long,
+        value_name = "BUDGETS",
+        value_delimiter = ',',
+        conflicts_with = "budget",
+        help_heading = "Study"
+    )]
+    budgets: Vec<String>,
+    /// How many seeds, from --seed on [default: 5]
+    #[arg(long, value_name = "N", help_heading = "Study")]
+    seeds: Option<u64>,
+    /// A selection made elsewhere, to be judged beside the others: a name and a text file of line numbers, with {seed} and
+    /// {budget} in its path where there is one for each (repeatable)
+    #[arg(long, value_name = "NAME=FILE", help_heading = "Study")]
+    selection: Vec<String>,
+    /// How many rows of the confirm fold and of each test file a fine-tuned target is scored on at most [default: 4000]
+    #[arg(long, value_name = "ROWS", help_heading = "Study")]
+    judge_rows: Option<usize>,
+}
+
+pub(crate) fn run(args: StudyArgs, progress: &Progress) -> anyhow::Result<()> {
+    use_threads(args.select.threads)?;
+    let settings = into_settings(args)?;
+    let record = commands::study(&settings, progress)?;
+    output::print(&summary(&record, &settings))?;
+    let failed = record.cells.iter().filter(|cell| cell.error.is_some()).count();
+    anyhow::ensure!(
+        failed == 0,
+        "{failed} of {} cells failed; the same command tries them again",
+        record.expected
+    );
+    Ok(())
+}
+
+fn into_settings(args: StudyArgs) -> Result<StudySettings> {
+    let mut settings = StudySettings {
+        select: args.select.without_agent("--methods")?.into_settings_in("runs/study")?,
+        ..StudySettings::default()
+    };
+    settings.budgets = vec![settings.select.budget];
+    if !args.budgets.is_empty() {
+        settings.budgets = args
+            .budgets
+            .iter()
+            .map(|budget| budget.parse::<Budget>().map_err(|error| error.of_setting("--budgets")))
+            .collect::<Result<_>>()?;
+    }
+    if !args.methods.is_empty() {
+        let methods = args.methods.iter().map(|name| name.trim().parse());
+        settings.methods = methods.collect::<Result<Vec<StudyMethod>>>()?;
+    }
+    set(&mut settings.seeds, args.seeds);
+    set(&mut settings.judge_rows, args.judge_rows);
+    for selection in args.selection {
+        let (name, file) = selection
+            .split_once('=')
+            .filter(|(name, file)| !name.is_empty() && !file.is_empty())
+            .ok_or_else(|| {
+                let expected = "a name and a file, as in `mine=rows-{seed}.txt`";
+                Error::setting("--selection", expected, format!("`{selection}`"))
+            })?;
+        settings.selections.insert(name.to_owned(), file.to_owned());
+    }
+    Ok(settings)
+}
+
+/// The table, the verdict, and where things are.
+fn summary(record: &StudyRecord, settings: &StudySettings) -> String {
+    let mut text = String::from("\n");
+    for budget in &record.budgets {
+        text += &format!(
+            "{budget} of {} rows, {} by the {}, {} seeds\n\n  {:18}",
+            record.pool,
+            record.metric,
+            record.judged_by(),
+            record.seeds.len(),
+            "method"
+        );
+        for column in &record.columns {
+            text += &format!(" {column:>17.17}");
+        }
+        text += &format!(" {:>26} {:>9} {:>9}\n", "above random (95%)", "p (Holm)", "seconds");
+        let judged = record.main_column();
+        for line in record.at(budget) {
+            text += &format!("  {:18}", line.method);
+            for column in 0..record.columns.len() {
+                let shown = line
+                    .scores
+                    .get(column)
+                    .map(|score| format!("{:.4} ± {:.4}", score.mean, score.sd));
+                text += &format!(" {:>17}", shown.as_deref().unwrap_or("failed"));
+            }
+            let gain = line.gains.get(judged);
+            let shown = gain.map(|gain| match gain.p {
+                Some(_) => format!("{:+.4} ({:+.3} to {:+.3})", gain.mean, gain.low, gain.high),
+                None => format!("{:+.4}", gain.mean),
+            });
+            let p = gain.and_then(|gain| gain.adjusted).map(p_value);
+            text += &format!(
+                " {:>26} {:>9} {:>9.1}\n",
+                shown.unwrap_or_default(),
+                p.unwrap_or_default(),
+                line.seconds.prepare + line.seconds.choose
+            );
+        }
+        for line in record.at(budget) {
+            for failure in &line.failed {
+                text += &format!(
+                    "  failed: {} with seed {}: {}\n",
+                    line.method, failure.seed, failure.reason
+                );
+            }
+        }
+        text += "\n";
+    }
+    for sentence in &record.verdict {
+        text += &format!("{sentence}\n");
+    }
+    text += &format!(
+        "Time: {:.0} core-seconds, of which {:.1}% went into neither preparing, choosing nor judging\n",
+        record.core_seconds,
+        100.0 * record.overhead
+    );
+    if let Some(read) = &record.read {
+        text += &format!("Read: {read}\n");
+    }
+    let out = &settings.select.out;
+    for (name, what) in [
+        ("study.md", "the tables"),
+        ("study.csv", "the same for programs"),
+        ("study.json", "every cell"),
+        ("report.html", "the same as a page, with plots"),
+        ("selections", "the rows that each cell chose"),
+    ] {
+        let label = if name == "study.md" { "Written:" } else { "        " };
+        text += &format!("{label} {} ({what})\n", out.join(name).display());
+    }
+    text.trim_end().to_owned()
+}

@@ -1,0 +1,11 @@
+//! The files of a transformers model: found, read and written.
+//!
+//! A model is a folder with `config.json`, `model.safetensors` and a tokenizer. Known are encoders with the layers of BERT: BERT
+//! itself, RoBERTa and its kin, and DistilBERT; a model with other layers is refused, never run wrongly.
+
+pub mod classifier;
+pub mod config;
+pub mod files;
+pub mod floats;
+pub mod tensors;
+pub mod tokenizer;

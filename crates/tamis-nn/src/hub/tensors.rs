@@ -1,0 +1,292 @@
+//! An encoder's tensors under the names that transformers gives them: read from `model.safetensors`, and named to be written.
+
+use std::{borrow::Cow, path::Path};
+
+use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
+
+use crate::{
+    Error, Matrix, Place, Result,
+    encoder::{EncoderWeights, Layer, Norm},
+    hub::{
+        config::{Config, Family},
+        floats,
+    },
+    kernels::linear::Linear,
+};
+
+const WORDS: &str = "embeddings.word_embeddings.weight";
+const POSITIONS: &str = "embeddings.position_embeddings.weight";
+const TYPES: &str = "embeddings.token_type_embeddings.weight";
+const NORM: &str = "embeddings.LayerNorm";
+
+/// The tensors of a file, behind the name of the model that may stand before all of them.
+pub struct Tensors<'a> {
+    path: &'a Path,
+    tensors: &'a SafeTensors<'a>,
+    prefix: &'a str,
+}
+
+/// The encoder in the bytes of a `model.safetensors`.
+///
+/// # Errors
+///
+/// If the file is broken, a tensor is missing, or its shape is not the configuration's.
+pub fn read_encoder(config: &Config, path: &Path, bytes: &[u8]) -> Result<EncoderWeights> {
+    Tensors::new(path, &parse(path, bytes)?)?.encoder(config)
+}
+
+/// The header of a safetensors file.
+///
+/// # Errors
+///
+/// If it is broken.
+pub fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
+    Error::unless_pointer(path, "a safetensors file", bytes)?;
+    SafeTensors::deserialize(bytes).map_err(|error| {
+        let found = match error {
+            SafeTensorError::MetadataIncompleteBuffer => {
+                format!("{} bytes, not as many as its header tells of", bytes.len())
+            }
+            _ => format!("a broken header ({error})"),
+        };
+        Error::data(Place::file(path), "a safetensors file", found)
+            .with_hint("the file is damaged, or was not fetched to its end: fetch it anew")
+    })
+}
+
+/// What the parts of layer `l` are called: queries, keys, values, what follows the heads, its norm, inner, outer, their norm.
+fn layer_names(family: Family, l: usize) -> [String; 8] {
+    match family {
+        Family::Bert | Family::Roberta => [
+            "attention.self.query",
+            "attention.self.key",
+            "attention.self.value",
+            "attention.output.dense",
+            "attention.output.LayerNorm",
+            "intermediate.dense",
+            "output.dense",
+            "output.LayerNorm",
+        ]
+        .map(|name| format!("encoder.layer.{l}.{name}")),
+        Family::DistilBert => [
+            "attention.q_lin",
+            "attention.k_lin",
+            "attention.v_lin",
+            "attention.out_lin",
+            "sa_layer_norm",
+            "ffn.lin1",
+            "ffn.lin2",
+            "output_layer_norm",
+        ]
+        .map(|name| format!("transformer.layer.{l}.{name}")),
+    }
+}
+
+impl<'a> Tensors<'a> {
+    /// The tensors behind whatever name the word embeddings have before theirs.
+    ///
+    /// # Errors
+    ///
+    /// If no tensor has their name.
+    pub fn new(path: &'a Path, tensors: &'a SafeTensors<'a>) -> Result<Self> {
+        let prefix = tensors.names().into_iter().find_map(|name| name.strip_suffix(WORDS));
+        let prefix = prefix.ok_or_else(|| Error::data(Place::file(path), format!("a tensor named {WORDS}"), "none"))?;
+        Ok(Self { path, tensors, prefix })
+    }
+
+    /// The same tensors by their full names.
+    pub fn in_full(&self) -> Self {
+        Self { prefix: "", ..*self }
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.tensor(&format!("{}{name}", self.prefix)).is_ok()
+    }
+
+    /// The encoder of a model with this configuration.
+    ///
+    /// # Errors
+    ///
+    /// If a tensor is not there, or has another shape.
+    pub fn encoder(&self, config: &Config) -> Result<EncoderWeights> {
+        let hidden = config.shape.hidden;
+        let positions = self.matrix(POSITIONS, None, hidden)?;
+        if positions.rows() <= config.shape.first_position + 2 {
+            return Err(Error::data(
+                Place::file(self.path),
+                "position embeddings",
+                format!("{} rows", positions.rows()),
+            ));
+        }
+        Ok(EncoderWeights {
+            words: self.matrix(WORDS, None, hidden)?,
+            positions,
+            types: if config.family != Family::DistilBert && self.has(TYPES) {
+                self.matrix(TYPES, None, hidden)?
+            } else {
+                Matrix::zeros(0, hidden)
+            },
+            norm: self.norm(NORM, hidden)?,
+            layers: (0..config.layers)
+                .map(|l| self.layer(config.family, l, hidden))
+                .collect::<Result<_>>()?,
+            shape: config.shape.clone(),
+        })
+    }
+
+    fn layer(&self, family: Family, l: usize, hidden: usize) -> Result<Layer> {
+        let [query, key, value, out, attention_norm, inner, outer, out_norm] = layer_names(family, l);
+        let parts = [query, key, value]
+            .iter()
+            .map(|name| self.linear(name, hidden, Some(hidden)))
+            .collect::<Result<Vec<Linear>>>()?;
+        let weight = parts.iter().flat_map(|part| part.weight.as_slice()).copied().collect();
+        let inner = self.linear(&inner, hidden, None)?;
+        Ok(Layer {
+            attention: Linear {
+                weight: Matrix::from_vec(weight, 3 * hidden, hidden),
+                bias: parts.into_iter().flat_map(|part| part.bias).collect(),
+            },
+            attention_out: self.linear(&out, hidden, Some(hidden))?,
+            attention_norm: self.norm(&attention_norm, hidden)?,
+            outer: self.linear(&outer, inner.weight.rows(), Some(hidden))?,
+            inner,
+            out_norm: self.norm(&out_norm, hidden)?,
+        })
+    }
+
+    /// The numbers of a tensor whose last side is `cols`, and how many rows of them there are.
+    fn numbers(&self, name: &str, rows: Option<usize>, cols: usize) -> Result<(Vec<f32>, usize)> {
+        let name = format!("{}{name}", self.prefix);
+        let tensor = self
+            .tensors
+            .tensor(&name)
+            .map_err(|_| Error::data(Place::file(self.path), format!("a tensor named {name}"), "none"))?;
+        let (found_rows, found_cols) = match *tensor.shape() {
+            [rows, cols] => (rows, cols),
+            [cols] => (1, cols),
+            _ => (0, 0),
+        };
+        if found_cols != cols || found_rows == 0 || rows.is_some_and(|rows| rows != found_rows) {
+            return Err(Error::data(
+                Place::file(self.path),
+                format!(
+                    "{name} of shape ({}, {cols})",
+                    rows.map_or("any".to_owned(), |rows| rows.to_string())
+                ),
+                format!("{:?}", tensor.shape()),
+            ));
+        }
+        Ok((floats::of_tensor(self.path, &tensor)?, found_rows))
+    }
+
+    fn matrix(&self, name: &str, rows: Option<usize>, cols: usize) -> Result<Matrix> {
+        let (numbers, rows) = self.numbers(name, rows, cols)?;
+        Ok(Matrix::from_vec(numbers, rows, cols))
+    }
+
+    /// An affine map, of as many outputs as it has where none are told.
+    ///
+    /// # Errors
+    ///
+    /// If a tensor is not there, or has another shape.
+    pub fn linear(&self, name: &str, inputs: usize, outputs: Option<usize>) -> Result<Linear> {
+        let weight = self.matrix(&format!("{name}.weight"), outputs, inputs)?;
+        let (bias, _) = self.numbers(&format!("{name}.bias"), Some(1), weight.rows())?;
+        Ok(Linear { weight, bias })
+    }
+
+    /// A layer norm; old files call its parts gamma and beta.
+    fn norm(&self, name: &str, hidden: usize) -> Result<Norm> {
+        let [gain, shift] = if self.has(&format!("{name}.gamma")) {
+            ["gamma", "beta"]
+        } else {
+            ["weight", "bias"]
+        };
+        Ok(Norm {
+            gain: self.numbers(&format!("{name}.{gain}"), Some(1), hidden)?.0,
+            shift: self.numbers(&format!("{name}.{shift}"), Some(1), hidden)?.0,
+        })
+    }
+}
+
+/// A tensor to be written: its shape and its numbers, row after row.
+pub struct Numbers<'a> {
+    shape: Vec<usize>,
+    values: &'a [f32],
+}
+
+impl View for Numbers<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        self.values.iter().flat_map(|x| x.to_le_bytes()).collect()
+    }
+
+    fn data_len(&self) -> usize {
+        size_of_val(self.values)
+    }
+}
+
+/// Tensors under their names.
+#[derive(Default)]
+pub struct Named<'a>(pub Vec<(String, Numbers<'a>)>);
+
+impl<'a> Named<'a> {
+    /// An encoder's tensors, with the model's name and a point before each.
+    /// The encoder of a model with this configuration.
+    ///
+    /// # Errors
+    ///
+    /// If a tensor is not there, or has another shape.
+    pub fn encoder(&mut self, model: &str, family: Family, weights: &'a EncoderWeights) {
+        let hidden = weights.shape.hidden;
+        self.matrix(format!("{model}.{WORDS}"), &weights.words);
+        self.matrix(format!("{model}.{POSITIONS}"), &weights.positions);
+        if weights.types.rows() > 0 {
+            self.matrix(format!("{model}.{TYPES}"), &weights.types);
+        }
+        self.norm(&format!("{model}.{NORM}"), &weights.norm);
+        for (l, layer) in weights.layers.iter().enumerate() {
+            let names = layer_names(family, l).map(|name| format!("{model}.{name}"));
+            let attention = &layer.attention;
+            let parts = attention.weight.as_slice().chunks_exact(hidden * hidden);
+            for (name, (weight, bias)) in names.iter().zip(parts.zip(attention.bias.chunks_exact(hidden))) {
+                self.push(format!("{name}.weight"), vec![hidden, hidden], weight);
+                self.push(format!("{name}.bias"), vec![hidden], bias);
+            }
+            let [_, _, _, out, attention_norm, inner, outer, out_norm] = &names;
+            self.linear(out, &layer.attention_out);
+            self.norm(attention_norm, &layer.attention_norm);
+            self.linear(inner, &layer.inner);
+            self.linear(outer, &layer.outer);
+            self.norm(out_norm, &layer.out_norm);
+        }
+    }
+
+    /// An affine map's tensors.
+    pub fn linear(&mut self, name: &str, map: &'a Linear) {
+        self.matrix(format!("{name}.weight"), &map.weight);
+        self.push(format!("{name}.bias"), vec![map.bias.len()], &map.bias);
+    }
+
+    fn norm(&mut self, name: &str, norm: &'a Norm) {
+        self.push(format!("{name}.weight"), vec![norm.gain.len()], &norm.gain);
+        self.push(format!("{name}.bias"), vec![norm.shift.len()], &norm.shift);
+    }
+
+    fn matrix(&mut self, name: String, matrix: &'a Matrix) {
+        self.push(name, vec![matrix.rows(), matrix.cols()], matrix.as_slice());
+    }
+
+    fn push(&mut self, name: String, shape: Vec<usize>, values: &'a [f32]) {
+        self.0.push((name, Numbers { shape, values }));
+    }
+}

@@ -1,0 +1,296 @@
+//! Texts as a model's tokens, cut to its longest sequence as transformers cuts them with `truncation=True`.
+
+use std::path::{Path, PathBuf};
+
+use tokenizers::{PostProcessor, Tokenizer, TruncationDirection};
+
+use crate::{Error, Place, Result, encoder::EncoderWeights};
+
+/// How many tokens more than its tokenizer a model may know: some pad their matrices, or leave places for new tokens.
+const SPARE_TOKENS: usize = 1024;
+
+/// A model's tokenizer.
+#[derive(Debug, Clone)]
+pub struct TextTokenizer {
+    inner: Tokenizer,
+    path: PathBuf,
+    longest: usize,
+    /// Token types that the model tells apart; 0 where it has none or but one.
+    types: usize,
+}
+
+/// A text or a pair of texts as tokens, with the special ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// The tokens' numbers.
+    pub tokens: Vec<u32>,
+    /// The type of each token; empty where the model has none or but one.
+    pub types: Vec<u8>,
+    /// Whether the end of a text did not fit.
+    pub truncated: bool,
+}
+
+impl TextTokenizer {
+    /// Reads the bytes of a `tokenizer.json` that belongs to a model; no sequence will have more than `longest` tokens.
+    ///
+    /// # Errors
+    ///
+    /// If the file is broken, has tokens that the model does not know, or leaves no room for texts.
+    pub fn read(path: &Path, bytes: &[u8], model: &EncoderWeights, longest: usize) -> Result<Self> {
+        let broken = |found: String| Error::data(Place::file(path), "a tokenizer that fits the model", found);
+        let mut inner =
+            Tokenizer::from_bytes(bytes).map_err(|error| broken(format!("one that cannot be read ({error})")))?;
+        let misfit = |found: String| {
+            broken(found).with_hint("tokenizer.json and model.safetensors must come from the same model")
+        };
+        let vocabulary = model.words.rows();
+        let known = inner.get_vocab_size(true);
+        if known + SPARE_TOKENS < vocabulary {
+            return Err(misfit(format!("{known} tokens, and the model knows {vocabulary}")));
+        }
+        if let Some((token, id)) = inner.get_vocab(true).into_iter().max_by_key(|&(_, id)| id)
+            && id as usize >= vocabulary
+        {
+            return Err(misfit(format!(
+                "token {token:?} with number {id}, and the model knows {vocabulary} tokens"
+            )));
+        }
+        inner
+            .with_padding(None)
+            .with_truncation(None)
+            .map_err(|error| broken(error.to_string()))?;
+        let tokenizer = Self {
+            inner,
+            path: path.to_owned(),
+            longest,
+            types: Some(model.types.rows()).filter(|&types| types > 1).unwrap_or(0),
+        };
+        let special = tokenizer.special(false).max(tokenizer.special(true));
+        if special >= longest {
+            return Err(broken(format!(
+                "{special} special tokens around a pair of texts, in sequences of at most {longest} tokens"
+            )));
+        }
+        // What is put around texts has numbers of its own, whatever the vocabulary says.
+        let around = [tokenizer.one("")?, tokenizer.pair("", "")?];
+        if let Some(id) = around.iter().flat_map(|texts| &texts.tokens).max()
+            && *id as usize >= vocabulary
+        {
+            return Err(misfit(format!(
+                "a special token with number {id}, and the model knows {vocabulary} tokens"
+            )));
+        }
+        Ok(tokenizer)
+    }
+
+    /// The most tokens that a sequence has.
+    pub fn longest(&self) -> usize {
+        self.longest
+    }
+
+    /// The tokens of one text.
+    ///
+    /// # Errors
+    ///
+    /// If the tokenizer fails.
+    pub fn one(&self, text: &str) -> Result<Tokens> {
+        let mut encoding = self.bare(text)?;
+        let room = self.longest - self.special(false);
+        let truncated = encoding.len() > room;
+        cut(&mut encoding, room);
+        self.finish(encoding, None, truncated)
+    }
+
+    /// The tokens of a pair of texts. Where it is too long, the longer text is cut until both are equally long, then both.
+    ///
+    /// # Errors
+    ///
+    /// If the tokenizer fails.
+    pub fn pair(&self, first: &str, second: &str) -> Result<Tokens> {
+        // The library would cut them too, but keeps what it cut off, and for a pair every piece of one text with every piece
+        // of the other: gigabytes for two long ones.
+        let (mut first, mut second) = (self.bare(first)?, self.bare(second)?);
+        second.set_type_ids(vec![1; second.len()]);
+        let room = self.longest - self.special(true);
+        let truncated = first.len() + second.len() > room;
+        let (first_room, second_room) = longest_first(first.len(), second.len(), room);
+        cut(&mut first, first_room);
+        cut(&mut second, second_room);
+        self.finish(first, Some(second), truncated)
+    }
+
+    /// How many tokens are put around one text, or around a pair.
+    fn special(&self, pair: bool) -> usize {
+        self.inner
+            .get_post_processor()
+            .map_or(0, |processor| processor.added_tokens(pair))
+    }
+
+    fn bare(&self, text: &str) -> Result<tokenizers::Encoding> {
+        self.inner.encode_fast(text, false).map_err(|error| self.failed(&error))
+    }
+
+    fn finish(
+        &self,
+        first: tokenizers::Encoding,
+        second: Option<tokenizers::Encoding>,
+        truncated: bool,
+    ) -> Result<Tokens> {
+        let encoding = self
+            .inner
+            .post_process(first, second, true)
+            .map_err(|error| self.failed(&error))?;
+        let types = if self.types == 0 { &[] } else { encoding.get_type_ids() };
+        if let Some(kind) = types.iter().find(|&&kind| kind as usize >= self.types.min(256)) {
+            return Err(Error::data(
+                Place::file(&self.path),
+                format!("token types below {}, as the model has them", self.types),
+                kind.to_string(),
+            ));
+        }
+        Ok(Tokens {
+            tokens: encoding.get_ids().to_vec(),
+            types: types.iter().map(|&kind| kind as u8).collect(),
+            truncated,
+        })
+    }
+
+    fn failed(&self, error: &tokenizers::Error) -> Error {
+        Error::data(Place::file(&self.path), "a text it can tokenize", error.to_string())
+    }
+}
+
+fn cut(encoding: &mut tokenizers::Encoding, room: usize) {
+    encoding.truncate(room, 0, TruncationDirection::Right);
+    encoding.take_overflowing();
+}
+
+/// How many tokens of each text stay where `room` is for both: the strategy that transformers calls longest first.
+fn longest_first(first: usize, second: usize, room: usize) -> (usize, usize) {
+    if first + second <= room {
+        return (first, second);
+    }
+    let short = first.min(second).min(room / 2);
+    if first > second {
+        (room - short, short)
+    } else {
+        (short, room - short)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::test_util::tiny_encoder;
+
+    /// Words `a` to `p` are tokens 4 to 19; 0 is padding, 1 unknown, 2 and 3 stand around texts.
+    pub(crate) fn tokenizer_json() -> String {
+        let mut vocabulary = json!({"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3});
+        for (i, letter) in ('a'..='p').enumerate() {
+            vocabulary[letter.to_string()] = (i + 4).into();
+        }
+        let special = |name: &str, kind: u32| json!({"SpecialToken": {"id": name, "type_id": kind}});
+        let text = |name: &str, kind: u32| json!({"Sequence": {"id": name, "type_id": kind}});
+        json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null, "decoder": null,
+            "pre_tokenizer": {"type": "WhitespaceSplit"},
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "single": [special("[CLS]", 0), text("A", 0), special("[SEP]", 0)],
+                "pair": [special("[CLS]", 0), text("A", 0), special("[SEP]", 0), text("B", 1), special("[SEP]", 1)],
+                "special_tokens": {
+                    "[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]},
+                    "[SEP]": {"id": "[SEP]", "ids": [3], "tokens": ["[SEP]"]}
+                }
+            },
+            "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]"}
+        })
+        .to_string()
+    }
+
+    fn of(longest: usize) -> TextTokenizer {
+        TextTokenizer::read(
+            Path::new("tokenizer.json"),
+            tokenizer_json().as_bytes(),
+            &tiny_encoder(20, 16),
+            longest,
+        )
+        .expect("reads")
+    }
+
+    #[test]
+    fn texts_and_pairs_are_cut_longest_first() {
+        let tokens = of(8).one("a b zz").expect("tokens");
+        assert_eq!((tokens.tokens, tokens.truncated), (vec![2, 4, 5, 1, 3], false));
+        let tokens = of(8).one("a b c d e f").expect("tokens");
+        assert_eq!((tokens.tokens, tokens.truncated), (vec![2, 4, 5, 6, 7, 8, 9, 3], false));
+        let tokens = of(7).one("a b c d e f").expect("tokens");
+        assert_eq!((tokens.tokens, tokens.truncated), (vec![2, 4, 5, 6, 7, 8, 3], true));
+        assert_eq!(tokens.types, [0; 7]);
+        // 3 of 8 are special, 5 are left: the second keeps its one, the first has 4.
+        let tokens = of(8).pair("a b c d e f", "p").expect("tokens");
+        assert_eq!(tokens.tokens, [2, 4, 5, 6, 7, 3, 19, 3]);
+        assert_eq!((tokens.types, tokens.truncated), (vec![0, 0, 0, 0, 0, 0, 1, 1], true));
+        let tokens = of(8).pair("a", "p").expect("tokens");
+        assert_eq!((tokens.tokens, tokens.truncated), (vec![2, 4, 3, 19, 3], false));
+    }
+
+    #[test]
+    fn room_is_shared_as_the_library_shares_it() {
+        use tokenizers::{Encoding, TruncationParams, truncate_encodings};
+        let encoding = |len: usize| {
+            Encoding::from_tokens(
+                (0..len as u32)
+                    .map(|id| tokenizers::Token::new(id, "t".into(), (0, 1)))
+                    .collect(),
+                0,
+            )
+        };
+        for (first, second, room) in (0..9).flat_map(|a| (0..9).flat_map(move |b| (1..9).map(move |room| (a, b, room))))
+        {
+            let settings = TruncationParams {
+                max_length: room,
+                ..TruncationParams::default()
+            };
+            let (a, b) = truncate_encodings(encoding(first), Some(encoding(second)), &settings).expect("truncates");
+            let theirs = (a.len(), b.expect("a second").len());
+            assert_eq!(
+                longest_first(first, second, room),
+                theirs,
+                "{first}, {second} in {room}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_special_token_that_the_model_does_not_know_is_refused() {
+        let json = tokenizer_json().replace(r#""ids":[3]"#, r#""ids":[102]"#);
+        let error = TextTokenizer::read(Path::new("t.json"), json.as_bytes(), &tiny_encoder(20, 16), 8)
+            .expect_err("is refused");
+        assert_eq!(
+            error.to_string(),
+            "t.json: expected a tokenizer that fits the model, found a special token with number 102, and the model knows 20 \
+             tokens"
+        );
+    }
+
+    #[test]
+    fn a_tokenizer_of_another_model_is_refused() {
+        let refused = |model: &EncoderWeights, longest: usize| {
+            TextTokenizer::read(Path::new("t.json"), tokenizer_json().as_bytes(), model, longest)
+                .expect_err("is refused")
+                .to_string()
+        };
+        assert_eq!(
+            refused(&tiny_encoder(19, 16), 8),
+            r#"t.json: expected a tokenizer that fits the model, found token "p" with number 19, and the model knows 19 tokens"#
+        );
+        assert_eq!(
+            refused(&tiny_encoder(20, 16), 3),
+            "t.json: expected a tokenizer that fits the model, found 3 special tokens around a pair of texts, in sequences of \
+             at most 3 tokens"
+        );
+    }
+}

@@ -1,0 +1,201 @@
+//! Affine maps of many rows: forward, and backward to the input and to the parameters.
+//!
+//! How work is shared out between threads changes no bit: see [`Panels`].
+
+use crate::{
+    Matrix,
+    kernels::{
+        prepacked::{Begin, Panels},
+        product::Layout,
+        tiles::Tiles,
+    },
+};
+
+/// An affine map.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Linear {
+    /// Shape `(outputs, inputs)`.
+    pub weight: Matrix,
+    /// Shape `(outputs,)`.
+    pub bias: Vec<f32>,
+}
+
+impl Linear {
+    /// A map of zeros.
+    pub fn zeros(outputs: usize, inputs: usize) -> Self {
+        Self {
+            weight: Matrix::zeros(outputs, inputs),
+            bias: vec![0.0; outputs],
+        }
+    }
+
+    /// A map of zeros, of this one's shape.
+    pub fn zeros_like(&self) -> Self {
+        Self::zeros(self.weight.rows(), self.weight.cols())
+    }
+
+    /// The rows `outputs` of the map, to be applied as a map of their own.
+    pub fn part(&self, outputs: std::ops::Range<usize>) -> Part<'_> {
+        let inputs = self.weight.cols();
+        Part {
+            weight: &self.weight.as_slice()[outputs.start * inputs..outputs.end * inputs],
+            bias: &self.bias[outputs],
+            inputs,
+        }
+    }
+
+    /// The whole map.
+    pub fn whole(&self) -> Part<'_> {
+        self.part(0..self.bias.len())
+    }
+
+    /// Adds to this gradient's rows from `first` on that of a map with as many outputs as a row of `upstream`, on all threads:
+    /// `dW += uᵀ x`, `db += Σ u`.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes do not fit.
+    pub fn add_gradient(
+        &mut self,
+        first: usize,
+        x: &[f32],
+        upstream: &[f32],
+        outputs: usize,
+        workspace: &mut Workspace,
+    ) {
+        let inputs = self.weight.cols();
+        let rows = x.len() / inputs;
+        let bias = &mut self.bias[first..first + outputs];
+        workspace.tiles.lay(upstream, outputs, bias);
+        workspace.panels.lay(x, (rows, inputs), Layout::Plain);
+        let gradient = &mut self.weight.as_mut_slice()[first * inputs..(first + outputs) * inputs];
+        workspace
+            .panels
+            .multiply_columns_in_parallel(&workspace.tiles, Begin::There, gradient);
+    }
+}
+
+/// Some of an affine map's outputs.
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'a> {
+    weight: &'a [f32],
+    bias: &'a [f32],
+    inputs: usize,
+}
+
+/// Buffers of affine maps' passes, used again by the next.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    panels: Panels,
+    tiles: Tiles,
+}
+
+impl<'a> Part<'a> {
+    /// Shape `(outputs, inputs)`, row-major.
+    pub(crate) fn weight(self) -> &'a [f32] {
+        self.weight
+    }
+
+    /// Shape `(outputs,)`.
+    pub(crate) fn bias(self) -> &'a [f32] {
+        self.bias
+    }
+
+    /// How many inputs it has.
+    pub(crate) fn inputs(self) -> usize {
+        self.inputs
+    }
+
+    /// The map laid out for many forward passes.
+    pub fn laid_out(self) -> LaidOut {
+        let shape = (self.inputs, self.bias.len());
+        LaidOut {
+            weight: Panels::new(self.weight, shape, Layout::Transposed),
+            bias: self.bias.to_vec(),
+        }
+    }
+
+    /// `out = x Wᵀ + b`, row by row, on one thread.
+    pub fn apply(self, x: &[f32], out: &mut Vec<f32>) {
+        out.resize(x.len() / self.inputs * self.bias.len(), 0.0);
+        self.laid_out().apply(x, out);
+    }
+
+    /// The same on all threads.
+    pub fn apply_in_parallel(self, x: &[f32], out: &mut Vec<f32>, workspace: &mut Workspace) {
+        let (inputs, outputs) = (self.inputs, self.bias.len());
+        workspace.panels.lay(self.weight, (inputs, outputs), Layout::Transposed);
+        // What is there is written over: no clearing, which would fill all of it with zeros first.
+        out.resize(x.len() / inputs * outputs, 0.0);
+        workspace.panels.multiply_in_parallel(x, Begin::Row(self.bias), out);
+    }
+
+    /// The derivative by the input, `u W`, added to `out` or in place of it, on all threads.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes do not fit.
+    pub fn backward(self, upstream: &[f32], begin: Begin<'_>, out: &mut [f32], workspace: &mut Workspace) {
+        workspace
+            .panels
+            .lay(self.weight, (self.bias.len(), self.inputs), Layout::Plain);
+        workspace.panels.multiply_in_parallel(upstream, begin, out);
+    }
+}
+
+/// An affine map that is laid out for many forward passes.
+#[derive(Debug, Clone)]
+pub struct LaidOut {
+    weight: Panels,
+    bias: Vec<f32>,
+}
+
+impl LaidOut {
+    /// How many outputs it has.
+    pub fn outputs(&self) -> usize {
+        self.bias.len()
+    }
+
+    /// `out = x Wᵀ + b`, row by row, on one thread.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes do not fit.
+    pub fn apply(&self, x: &[f32], out: &mut [f32]) {
+        self.weight.multiply(x, Begin::Row(&self.bias), out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_and_its_gradients_worked_by_hand() {
+        // W = [1 2; 3 4; 5 6], b = (1, 0, -1); x = (1, 1): y = (4, 7, 10)
+        let map = Linear {
+            weight: Matrix::from_vec(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3, 2),
+            bias: vec![1.0, 0.0, -1.0],
+        };
+        let (mut out, mut workspace) = (Vec::new(), Workspace::default());
+        map.whole().apply(&[1.0, 1.0, 0.0, 1.0], &mut out);
+        assert_eq!(out, [4.0, 7.0, 10.0, 3.0, 4.0, 5.0]);
+        map.part(1..3).apply_in_parallel(&[1.0, 1.0], &mut out, &mut workspace);
+        assert_eq!(out, [7.0, 10.0]);
+        map.part(1..3).laid_out().apply(&[0.0, 1.0], &mut out);
+        assert_eq!(out, [4.0, 5.0]);
+        // u = (1, 0) on outputs 1..3: dx = (3, 4), kept once
+        let mut dx = vec![1.0, 1.0];
+        map.part(1..3)
+            .backward(&[1.0, 0.0], Begin::There, &mut dx, &mut workspace);
+        assert_eq!(dx, [4.0, 5.0]);
+        map.part(1..3)
+            .backward(&[0.0, 1.0], Begin::Zero, &mut dx, &mut workspace);
+        assert_eq!(dx, [5.0, 6.0]);
+        // dW rows 1..3 = uᵀ x over two rows: u = (1, 2), (0, 1); x = (1, 1), (0, 3)
+        let mut gradient = Linear::zeros(3, 2);
+        gradient.add_gradient(1, &[1.0, 1.0, 0.0, 3.0], &[1.0, 2.0, 0.0, 1.0], 2, &mut workspace);
+        assert_eq!(gradient.weight.as_slice(), [0.0, 0.0, 1.0, 1.0, 2.0, 5.0]);
+        assert_eq!(gradient.bias, [0.0, 1.0, 3.0]);
+    }
+}

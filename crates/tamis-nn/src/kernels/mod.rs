@@ -1,0 +1,11 @@
+//! Numeric kernels: products, and what happens between them.
+
+pub mod attention;
+pub mod dropout;
+pub mod elementwise;
+pub mod int8;
+pub mod layer_norm;
+pub mod linear;
+pub mod prepacked;
+pub mod product;
+pub mod tiles;

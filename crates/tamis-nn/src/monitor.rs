@@ -1,0 +1,72 @@
+//! How long work tells the outside how far it is, and hears that it should stop. The library itself never prints.
+
+use crate::{Error, Result};
+
+/// Told of progress; asked whether to stop.
+pub trait Monitor: Sync {
+    /// A stage begins; `total` is how many steps it has, if that is known.
+    fn begin(&self, stage: &str, total: Option<u64>);
+    /// `steps` more steps of the present stage are done.
+    fn advance(&self, steps: u64);
+    /// A short word on how the present stage is doing, such as the best score so far.
+    fn note(&self, text: &str);
+    /// The present stage is over.
+    fn end(&self);
+    /// Whether the user asked to stop.
+    fn cancelled(&self) -> bool;
+
+    /// Where long loops end if the user asked to stop.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Interrupted`] if so.
+    fn proceed(&self) -> Result<()> {
+        if self.cancelled() {
+            Err(Error::Interrupted)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// A monitor that says nothing and never stops anything.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Monitor for Silent {
+    fn begin(&self, _stage: &str, _total: Option<u64>) {}
+    fn advance(&self, _steps: u64) {}
+    fn note(&self, _text: &str) {}
+    fn end(&self) {}
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// A monitor that only hears when to stop, for parts of a stage that have no progress of their own to show.
+pub struct Quiet<'a>(pub &'a dyn Monitor);
+
+impl Monitor for Quiet<'_> {
+    fn begin(&self, _stage: &str, _total: Option<u64>) {}
+    fn advance(&self, _steps: u64) {}
+    fn note(&self, _text: &str) {}
+    fn end(&self) {}
+    fn cancelled(&self) -> bool {
+        self.0.cancelled()
+    }
+}
+
+/// A monitor of a user who has asked to stop.
+#[cfg(any(test, feature = "test-util"))]
+pub struct Stop;
+
+#[cfg(any(test, feature = "test-util"))]
+impl Monitor for Stop {
+    fn begin(&self, _stage: &str, _total: Option<u64>) {}
+    fn advance(&self, _steps: u64) {}
+    fn note(&self, _text: &str) {}
+    fn end(&self) {}
+    fn cancelled(&self) -> bool {
+        true
+    }
+}

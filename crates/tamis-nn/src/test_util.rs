@@ -1,0 +1,89 @@
+//! Small models and data with a known answer, for tests here and in the crates above.
+
+use rand::RngExt;
+
+use crate::{
+    Matrix, Seed,
+    encoder::{EncoderShape, EncoderWeights, Layer, Norm, head::Head},
+    hub::config::DropoutShares,
+    kernels::{elementwise::Activation, linear::Linear},
+    train::{Classifier, Encoded},
+};
+
+/// Two layers, 8 numbers a token, 2 heads, random weights.
+pub fn tiny_encoder(vocabulary: usize, positions: usize) -> EncoderWeights {
+    let mut rng = Seed(5).rng();
+    let mut numbers = |count: usize| -> Vec<f32> { (0..count).map(|_| rng.random::<f32>() - 0.5).collect() };
+    let mut linear = |inputs: usize, outputs: usize| Linear {
+        weight: Matrix::from_vec(numbers(inputs * outputs), outputs, inputs),
+        bias: numbers(outputs),
+    };
+    let norm = || Norm {
+        gain: vec![1.0; 8],
+        shift: vec![0.1; 8],
+    };
+    let layers = (0..2)
+        .map(|_| Layer {
+            attention: linear(8, 24),
+            attention_out: linear(8, 8),
+            attention_norm: norm(),
+            inner: linear(8, 16),
+            outer: linear(16, 8),
+            out_norm: norm(),
+        })
+        .collect();
+    EncoderWeights {
+        shape: EncoderShape {
+            hidden: 8,
+            heads: 2,
+            activation: Activation::Gelu,
+            norm_epsilon: 1e-12,
+            first_position: 0,
+        },
+        words: linear(8, vocabulary).weight,
+        positions: linear(8, positions).weight,
+        types: linear(8, 2).weight,
+        norm: norm(),
+        layers,
+    }
+}
+
+/// Sequences that begin with 1; the label is whether a 7 stands among the other tokens.
+pub fn tiny_classifier() -> (Classifier, Encoded) {
+    let mut data = Encoded::new(2);
+    let mut state = 1u32;
+    let mut next = |below: u32| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 16) % below
+    };
+    for _ in 0..160 {
+        let mut tokens = vec![1];
+        tokens.extend((0..2 + next(5)).map(|_| 8 + next(12)));
+        let label = next(2);
+        if label == 1 {
+            let at = 1 + next(tokens.len() as u32 - 1) as usize;
+            tokens[at] = 7;
+        }
+        let types = vec![0; tokens.len()];
+        data.push([(tokens, types)], label);
+    }
+    let encoder = tiny_encoder(20, 9);
+    let square = |outputs: usize| {
+        let mut linear = Linear::zeros(outputs, 8);
+        let weights = linear.weight.as_mut_slice().iter_mut().enumerate();
+        weights.for_each(|(i, w)| *w = 0.3 * (i as f32 * 1.9).sin());
+        linear
+    };
+    let head = Head {
+        dense: square(8),
+        activation: Activation::Tanh,
+        scores: square(2),
+    };
+    let dropout = DropoutShares {
+        hidden: 0.05,
+        attention: 0.05,
+        classifier: 0.05,
+    };
+    let model = Classifier { encoder, head, dropout };
+    (model, data)
+}

@@ -1,0 +1,240 @@
+//! A training run on disk: weights, moments and the step, so that a killed run goes on and ends with the same weights.
+//!
+//! A safetensors file: tensor `p<i>` is the i-th trained tensor, `words` the word vectors where they are trained; in a checkpoint also the
+//! optimiser's moments by their names. Its metadata then hold the step, the fingerprint of the run that it belongs to, and, as JSON, what
+//! that run wants to know again.
+
+use std::{collections::HashMap, io::Write, path::Path};
+
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    Error, Fingerprint, Place, Result,
+    atomic_write::write_whole,
+    hub::floats,
+    optim::adamw::AdamW,
+    train::{classifier::Classifier, trainer::Trainer},
+};
+
+/// Writes the state of a run that is so far.
+///
+/// # Errors
+///
+/// If the file cannot be written.
+pub fn save(
+    path: &Path,
+    run: &Fingerprint,
+    progress: &impl Serialize,
+    model: &mut Classifier,
+    trainer: &Trainer,
+) -> Result<()> {
+    let mut tensors = weights(model, trainer);
+    let optimiser = trainer.optimiser();
+    tensors.extend(
+        optimiser
+            .moments()
+            .map(|(name, values)| of_f32(name.to_owned(), values)),
+    );
+    let slots = optimiser.slots();
+    let slot_bytes = slots.iter().flat_map(|slot| slot.to_le_bytes()).collect();
+    tensors.push(("slots".to_owned(), slot_bytes, Dtype::U32, slots.len()));
+    let progress = serde_json::to_string(progress).map_err(|error| Error::io(path, "write")(error.into()))?;
+    let metadata = [
+        ("run", run.to_string()),
+        ("step", optimiser.steps().to_string()),
+        ("progress", progress),
+    ];
+    write(path, &tensors, &metadata)
+}
+
+/// Writes the trained weights alone.
+///
+/// # Errors
+///
+/// If the file cannot be written.
+pub fn save_weights(path: &Path, model: &mut Classifier, trainer: &Trainer) -> Result<()> {
+    write(path, &weights(model, trainer), &[])
+}
+
+/// Goes on from the state in a file, and tells how far that run was; `None` where there is no such file, or it belongs to another run.
+///
+/// # Errors
+///
+/// If the file is broken.
+pub fn load<P: DeserializeOwned>(
+    path: &Path,
+    run: &Fingerprint,
+    model: &mut Classifier,
+    trainer: &mut Trainer,
+) -> Result<Option<P>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let file = std::fs::read(path).map_err(Error::io(path, "read"))?;
+    let broken = |found: String| broken(path, found);
+    let (_, header) = SafeTensors::read_metadata(&file).map_err(|error| broken(error.to_string()))?;
+    let told = header.metadata().clone().unwrap_or_default();
+    if told.get("run").map(String::as_str) != Some(run.as_str()) {
+        return Ok(None);
+    }
+    let of = |name: &str| told.get(name).ok_or_else(|| broken(format!("no {name}")));
+    let step: u64 = of("step")?.parse().map_err(|_| broken("no step".into()))?;
+    let progress = serde_json::from_str(of("progress")?).map_err(|error| broken(error.to_string()))?;
+    let tensors = SafeTensors::deserialize(&file).map_err(|error| broken(error.to_string()))?;
+    set_weights(path, &tensors, model, trainer)?;
+    let mut moments = Vec::new();
+    for (name, _) in trainer.optimiser().moments() {
+        moments.push(numbers_of(path, &tensors, name)?);
+    }
+    let slots = tensors.tensor("slots").map_err(|_| broken("no tensor slots".into()))?;
+    let slots = slots
+        .data()
+        .chunks_exact(4)
+        .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+        .collect();
+    let moments = moments.try_into().map_err(|_| broken("other moments".into()))?;
+    trainer.set_optimiser(AdamW::restore(trainer.settings().weight_decay, step, moments, slots));
+    Ok(Some(progress))
+}
+
+/// Gives the model the trained weights in a file.
+///
+/// # Errors
+///
+/// If the file cannot be read, or is broken.
+pub fn load_weights(path: &Path, model: &mut Classifier, trainer: &Trainer) -> Result<()> {
+    let file = std::fs::read(path).map_err(Error::io(path, "read"))?;
+    let tensors = SafeTensors::deserialize(&file).map_err(|error| broken(path, error.to_string()))?;
+    set_weights(path, &tensors, model, trainer)
+}
+
+/// A tensor of one dimension: its name, bytes, type and length.
+type Flat = (String, Vec<u8>, Dtype, usize);
+
+fn of_f32(name: String, values: &[f32]) -> Flat {
+    let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+    (name, bytes, Dtype::F32, values.len())
+}
+
+fn weights(model: &mut Classifier, trainer: &Trainer) -> Vec<Flat> {
+    named(trainer, model)
+        .map(|(name, values)| of_f32(name, values))
+        .collect()
+}
+
+fn write(path: &Path, tensors: &[Flat], metadata: &[(&str, String)]) -> Result<()> {
+    let invalid = |error: safetensors::SafeTensorError| Error::io(path, "write")(std::io::Error::other(error));
+    let views = tensors
+        .iter()
+        .map(|(name, bytes, dtype, length)| Ok((name, TensorView::new(*dtype, vec![*length], bytes).map_err(invalid)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let metadata: HashMap<_, _> = metadata
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), value.clone()))
+        .collect();
+    let whole = safetensors::serialize(views, Some(metadata)).map_err(invalid)?;
+    write_whole(path, &mut |out| out.write_all(&whole).map_err(Error::io(path, "write")))
+}
+
+fn set_weights(path: &Path, tensors: &SafeTensors<'_>, model: &mut Classifier, trainer: &Trainer) -> Result<()> {
+    for (name, values) in named(trainer, model) {
+        let kept = numbers_of(path, tensors, &name)?;
+        if kept.len() != values.len() {
+            let found = format!("{name} of {} numbers, not {}", kept.len(), values.len());
+            return Err(broken(path, found));
+        }
+        values.copy_from_slice(&kept);
+    }
+    Ok(())
+}
+
+fn numbers_of(path: &Path, tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>> {
+    let tensor = tensors
+        .tensor(name)
+        .map_err(|_| broken(path, format!("no tensor {name}")))?;
+    floats::of_tensor(path, &tensor)
+}
+
+fn broken(path: &Path, found: String) -> Error {
+    Error::data(Place::file(path), "a checkpoint of this run", found)
+        .with_hint("delete the file to train from the beginning")
+}
+
+/// The trained tensors of a model by the names that they have in the file.
+fn named<'m>(trainer: &Trainer, model: &'m mut Classifier) -> impl Iterator<Item = (String, &'m mut [f32])> {
+    let (words, dense) = trainer.trained(model);
+    let words = words.into_iter().map(|values| ("words".to_owned(), values));
+    words.chain(
+        dense
+            .into_iter()
+            .enumerate()
+            .map(|(i, values)| (format!("p{i}"), values)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        seed::Seed,
+        test_util::tiny_classifier,
+        train::{Beneath, TrainSettings, fit},
+    };
+
+    #[test]
+    fn a_run_that_goes_on_ends_with_the_same_weights() {
+        for freeze in [None, Some(1)] {
+            let settings = TrainSettings {
+                epochs: 2,
+                batch: 8,
+                rate: 0.01,
+                freeze,
+                ..TrainSettings::default()
+            };
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("checkpoint.safetensors");
+            let run = Fingerprint::of(["this run"]);
+            let (start, data) = tiny_classifier();
+            let rows: Vec<u32> = (0..40).collect();
+            let beneath = freeze.map(|layers| Beneath::new(layers, 1 << 20));
+            let train = |model: &mut Classifier, trainer: &mut Trainer, save_at: u64| {
+                fit::<Error>(
+                    model,
+                    trainer,
+                    (&data, &rows),
+                    beneath.as_ref(),
+                    Seed(1),
+                    &mut |step, model, trainer| {
+                        if step.step == save_at {
+                            save(&path, &run, &1.5, model, trainer)?;
+                        }
+                        Ok(())
+                    },
+                )
+                .expect("trains");
+            };
+            let (mut whole, mut trainer) = (start.clone(), Trainer::new(&start, &settings));
+            let nothing: Option<f64> = load(&path, &run, &mut whole, &mut trainer).expect("is not there");
+            assert_eq!(nothing, None);
+            train(&mut whole, &mut trainer, 7);
+            let (mut resumed, mut trainer) = (start.clone(), Trainer::new(&start, &settings));
+            let others = Fingerprint::of(["other"]);
+            let nothing: Option<f64> = load(&path, &others, &mut resumed, &mut trainer).expect("another's");
+            assert_eq!(nothing, None);
+            assert_eq!(load(&path, &run, &mut resumed, &mut trainer).expect("loads"), Some(1.5));
+            assert_eq!(trainer.optimiser().steps(), 7);
+            train(&mut resumed, &mut trainer, u64::MAX);
+            assert!(whole == resumed, "going on from step 7 gave other weights");
+
+            save_weights(&path, &mut whole, &trainer).expect("writes");
+            let mut again = start.clone();
+            load_weights(&path, &mut again, &trainer).expect("loads");
+            assert!(whole == again, "other weights were read than written");
+
+            std::fs::write(&path, b"torn").expect("writes");
+            let error = load::<f64>(&path, &run, &mut resumed, &mut trainer).expect_err("is broken");
+            assert!(matches!(error, Error::Data { .. }) && error.hint().is_some(), "{error}");
+        }
+    }
+}

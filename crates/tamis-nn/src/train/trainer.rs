@@ -1,0 +1,366 @@
+//! The training loop: epochs of shuffled batches, each a forward and a backward pass and a step of AdamW.
+//!
+//! Source: the usual recipe for encoders (Devlin et al. 2019, appendix A.3; Mosbach et al. 2021): linear warm-up and decay, gradients
+//! clipped by their global norm, decay of weights but not of biases and norms. A batch is packed, never padded; where it has more
+//! tokens than a pass may take, its gradient is added up over several passes.
+
+use rand::seq::SliceRandom;
+
+use crate::{
+    Error, Result,
+    encoder::{
+        Wanted,
+        gradient::EncoderGradient,
+        head::{Head, HeadTape},
+        loss::cross_entropy,
+        training_pass::{Dropouts, Input, Tape},
+    },
+    kernels::dropout::Dropout,
+    optim::adamw::{AdamW, Parameter, Table, global_norm, linear_schedule},
+    seed::Seed,
+    train::{
+        batch::{Batch, Encoded},
+        classifier::Classifier,
+        frozen_cache::Beneath,
+        settings::TrainSettings,
+    },
+};
+
+/// What a training run holds besides the model: the optimiser and the buffers that steps use again.
+pub struct Trainer {
+    optimiser: AdamW,
+    gradient: EncoderGradient,
+    head_gradient: Head,
+    tape: Tape,
+    head_tape: HeadTape,
+    settings: TrainSettings,
+}
+
+/// How far a run is, told after every step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Step {
+    /// Steps done.
+    pub step: u64,
+    /// The epoch that the step belongs to, from 1.
+    pub epoch: u32,
+    /// Whether it is the last step of its epoch.
+    pub ends_epoch: bool,
+    /// The mean loss of the step's rows, before the step.
+    pub loss: f64,
+}
+
+impl Trainer {
+    /// A run that has taken no step.
+    pub fn new(model: &Classifier, settings: &TrainSettings) -> Self {
+        Self {
+            optimiser: AdamW::new(settings.weight_decay),
+            gradient: EncoderGradient::zeros(&model.encoder, settings.freeze),
+            head_gradient: model.head.zeros_like(),
+            tape: Tape::default(),
+            head_tape: HeadTape::default(),
+            settings: settings.clone(),
+        }
+    }
+
+    /// The optimiser.
+    pub fn optimiser(&self) -> &AdamW {
+        &self.optimiser
+    }
+
+    /// How it trains.
+    pub fn settings(&self) -> &TrainSettings {
+        &self.settings
+    }
+
+    /// The trained tensors of a model in a fixed order: the word vectors, where they are trained, and all others.
+    pub fn trained<'m>(&self, model: &'m mut Classifier) -> (Option<&'m mut [f32]>, Vec<&'m mut [f32]>) {
+        let (words, dense) = model.encoder.trained_mut(self.settings.freeze);
+        let all = dense.into_iter().chain(model.head.tensors_mut());
+        (words, all.map(|(values, _)| values).collect())
+    }
+
+    /// Goes on from an optimiser's state.
+    pub fn set_optimiser(&mut self, optimiser: AdamW) {
+        self.optimiser = optimiser;
+    }
+
+    /// One step on these examples at this rate. Returns their mean loss before the step. `dropout` is the source of what is
+    /// dropped.
+    ///
+    /// # Errors
+    ///
+    /// If the loss or the gradient is not finite; the model is then as it was before the step.
+    ///
+    /// # Panics
+    ///
+    /// If layers are frozen and `beneath` is not there, or the other way round.
+    pub fn step(
+        &mut self,
+        model: &mut Classifier,
+        data: &Encoded,
+        examples: &[u32],
+        rate: f32,
+        dropout: Seed,
+        beneath: Option<&Beneath>,
+    ) -> Result<f64> {
+        assert_eq!(self.settings.freeze, beneath.map(Beneath::layers), "what is frozen");
+        // From a thread of the pool, which takes part in all of a step's loops: one outside would wake another for each.
+        rayon::scope(|_| {
+            let weight = 1.0 / examples.len() as f32;
+            let mut loss = 0.0;
+            for (part, rows) in data.parts(examples, self.settings.pass_tokens).into_iter().enumerate() {
+                let vectors = beneath.map(|beneath| (beneath.vectors(&model.encoder, data, rows), beneath.layers()));
+                let vectors = vectors.as_ref().map(|(vectors, layers)| (vectors.as_slice(), *layers));
+                loss += self.pass(model, &data.batch(rows), vectors, weight, dropout.index(part as u64));
+            }
+            let loss = loss * f64::from(weight);
+            let norm = self.gradient_norm();
+            if !(loss.is_finite() && norm.is_finite()) {
+                let (what, found) = if loss.is_finite() {
+                    ("gradient", norm)
+                } else {
+                    ("loss", loss)
+                };
+                self.clear_gradient();
+                return Err(Error::NotFinite {
+                    place: format!("the {what} at step {} of the fine-tune", self.optimiser.steps() + 1),
+                    found: found.to_string(),
+                });
+            }
+            self.update(model, rate, (self.settings.clip / (norm as f32 + 1e-6)).min(1.0));
+            Ok(loss)
+        })
+    }
+
+    /// Forward and backward over one part of a batch; returns the sum of its rows' losses.
+    fn pass(
+        &mut self,
+        model: &Classifier,
+        batch: &Batch,
+        beneath: Option<(&[f32], usize)>,
+        weight: f32,
+        dropout: Seed,
+    ) -> f64 {
+        let drop = |rate: f32, name: &str| Dropout::new(self.settings.dropout.unwrap_or(rate), dropout.derive(name).0);
+        let dropouts = Dropouts {
+            hidden: drop(model.dropout.hidden, "hidden"),
+            attention: drop(model.dropout.attention, "attention"),
+        };
+        let head_dropout = drop(model.dropout.classifier, "head");
+        let input = match beneath {
+            None => Input::Tokens(batch.packed()),
+            Some((vectors, frozen)) => Input::Hidden {
+                vectors,
+                starts: &batch.starts,
+                frozen,
+            },
+        };
+        let firsts = model
+            .encoder
+            .train_forward(input, Wanted::First, dropouts, &mut self.tape);
+        let scores = model.head.forward(firsts, head_dropout, &mut self.head_tape);
+        let mut upstream = Vec::new();
+        let smoothing = self.settings.label_smoothing;
+        let loss = cross_entropy(scores, &batch.groups, &batch.targets, smoothing, weight, &mut upstream);
+        let upstream = model
+            .head
+            .backward(&upstream, head_dropout, &mut self.head_tape, &mut self.head_gradient);
+        model
+            .encoder
+            .train_backward(&upstream, dropouts, &mut self.tape, &mut self.gradient);
+        loss
+    }
+
+    fn gradient_norm(&mut self) -> f64 {
+        let words = global_norm(std::iter::once(self.gradient.words.values()));
+        let parts = dense_parts(&mut self.gradient, &mut self.head_gradient);
+        global_norm(parts.iter().map(|part| &**part)).hypot(words)
+    }
+
+    /// A step of the optimiser against the gradient times `factor`; the gradient is zero afterwards.
+    fn update(&mut self, model: &mut Classifier, rate: f32, factor: f32) {
+        let cols = model.encoder.shape.hidden;
+        let (words, dense) = model.encoder.trained_mut(self.settings.freeze);
+        // The gradient's words are read while its other parts are written to.
+        let word_gradient = std::mem::take(&mut self.gradient.words);
+        let mut parameters: Vec<Parameter<'_>> = dense
+            .into_iter()
+            .chain(model.head.tensors_mut())
+            .zip(dense_parts(&mut self.gradient, &mut self.head_gradient))
+            .map(|((values, decays), gradient)| Parameter {
+                values,
+                gradient,
+                decays,
+            })
+            .collect();
+        let mut table = words.map(|values| Table {
+            values,
+            cols,
+            rows: word_gradient.rows(),
+            gradient: word_gradient.values(),
+        });
+        self.optimiser.step(rate, factor, &mut parameters, table.as_mut());
+        drop(parameters);
+        self.gradient.words = word_gradient;
+        self.gradient.words.clear();
+    }
+
+    fn clear_gradient(&mut self) {
+        self.gradient.words.clear();
+        for part in dense_parts(&mut self.gradient, &mut self.head_gradient) {
+            part.fill(0.0);
+        }
+    }
+}
+
+/// The gradients of all dense tensors, in the order of [`Trainer::trained`].
+fn dense_parts<'g>(gradient: &'g mut EncoderGradient, head: &'g mut Head) -> Vec<&'g mut [f32]> {
+    let head = head.tensors_mut().map(|(part, _)| part);
+    gradient.dense_mut().into_iter().chain(head).collect()
+}
+
+/// Trains `model` on these rows of `data`, going on from the step that `trainer` is at, and tells `watch` after every step.
+///
+/// # Errors
+///
+/// If a loss is not finite, or `watch` fails.
+pub fn fit<E: From<Error>>(
+    model: &mut Classifier,
+    trainer: &mut Trainer,
+    (data, rows): (&Encoded, &[u32]),
+    beneath: Option<&Beneath>,
+    seed: Seed,
+    watch: &mut dyn FnMut(Step, &mut Classifier, &mut Trainer) -> Result<(), E>,
+) -> Result<(), E> {
+    let settings = trainer.settings.clone();
+    let (steps, begun) = (settings.steps(rows.len()), trainer.optimiser.steps());
+    // In single precision, so that a tenth of 840 steps is 84 and not a little more.
+    let warm_up = (settings.warm_up * steps as f32).ceil() as u64;
+    let mut step = 0;
+    for epoch in 0..settings.epochs {
+        let mut order = rows.to_vec();
+        order.shuffle(&mut seed.derive("order").index(u64::from(epoch)).rng());
+        let per_epoch = order.len().div_ceil(settings.batch);
+        for (i, batch) in order.chunks(settings.batch).enumerate() {
+            if step >= begun {
+                let rate = settings.rate * linear_schedule(step, warm_up, steps);
+                let loss = trainer.step(model, data, batch, rate, seed.derive("dropout").index(step), beneath)?;
+                let told = Step {
+                    step: step + 1,
+                    epoch: epoch + 1,
+                    ends_epoch: i + 1 == per_epoch,
+                    loss,
+                };
+                watch(told, model, trainer)?;
+            }
+            step += 1;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::{Silent, test_util::tiny_classifier};
+
+    fn settings() -> TrainSettings {
+        TrainSettings {
+            epochs: 30,
+            batch: 8,
+            rate: 0.01,
+            ..TrainSettings::default()
+        }
+    }
+
+    fn trained(settings: &TrainSettings, threads: usize) -> (Classifier, f64) {
+        let (mut model, data) = tiny_classifier();
+        let rows: Vec<u32> = (0..120).collect();
+        let beneath = settings.freeze.map(|layers| Beneath::new(layers, 1 << 20));
+        let mut trainer = Trainer::new(&model, settings);
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .expect("a pool");
+        pool.install(|| {
+            fit::<Error>(
+                &mut model,
+                &mut trainer,
+                (&data, &rows),
+                beneath.as_ref(),
+                Seed(3),
+                &mut |_, _, _| Ok(()),
+            )
+            .expect("trains");
+            let rest: Vec<u32> = (120..160).collect();
+            let probabilities = model
+                .predict(&data, &rest, beneath.as_ref(), &Silent)
+                .expect("predicts");
+            let right = rest
+                .iter()
+                .zip(probabilities.iter_rows())
+                .filter(|(row, p)| u32::from(p[1] > p[0]) == data.targets()[**row as usize])
+                .count();
+            (model.clone(), right as f64 / 40.0)
+        })
+    }
+
+    #[test]
+    fn it_learns_what_can_be_learned_the_same_way_with_any_number_of_threads() {
+        let (one, accuracy) = trained(&settings(), 1);
+        assert!(accuracy > 0.9, "{accuracy}");
+        let (three, _) = trained(&settings(), 3);
+        assert!(one == three, "another number of threads gave other weights");
+        // Batches of more rows than a norm or a dropout has in one block.
+        let large = TrainSettings {
+            batch: 32,
+            epochs: 2,
+            ..settings()
+        };
+        assert!(trained(&large, 1) == trained(&large, 3), "in large batches");
+        // in passes of a few tokens: the same sums in another order
+        let small = TrainSettings {
+            pass_tokens: 12,
+            dropout: Some(0.0),
+            epochs: 1,
+            ..settings()
+        };
+        let whole = TrainSettings {
+            pass_tokens: 4096,
+            ..small.clone()
+        };
+        let ((a, _), (b, _)) = (trained(&small, 2), trained(&whole, 2));
+        let (a, b) = (a.head.scores.weight, b.head.scores.weight);
+        assert!(a.as_slice().iter().zip(b.as_slice()).all(|(a, b)| (a - b).abs() < 1e-3));
+    }
+
+    #[test]
+    fn frozen_layers_stay_as_they_are_and_the_rest_learns() {
+        let frozen = TrainSettings {
+            freeze: Some(1),
+            ..settings()
+        };
+        let (before, _) = tiny_classifier();
+        let (after, accuracy) = trained(&frozen, 2);
+        assert!(before.encoder.layers[0] == after.encoder.layers[0]);
+        assert!(before.encoder.words == after.encoder.words);
+        assert!(before.encoder.layers[1] != after.encoder.layers[1]);
+        assert!(accuracy > 0.6, "{accuracy}");
+    }
+
+    #[test]
+    fn a_loss_that_is_not_finite_stops_the_run_and_leaves_the_model() {
+        let (mut model, data) = tiny_classifier();
+        model.head.scores.bias[0] = f32::NAN;
+        let before = format!("{model:?}");
+        let mut trainer = Trainer::new(&model, &settings());
+        let error = trainer
+            .step(&mut model, &data, &[0, 1], 0.1, Seed(0), None)
+            .expect_err("is not a number");
+        assert_eq!(
+            error.to_string(),
+            "the loss at step 1 of the fine-tune: expected finite numbers, found NaN"
+        );
+        assert_eq!(format!("{model:?}"), before);
+    }
+}

@@ -1,0 +1,63 @@
+//! Agents: they learn what to add from what it earned.
+
+pub mod dqn;
+pub mod dyna_dqn;
+pub mod network;
+pub mod policy;
+pub mod ppo;
+
+use tamis_nn::seed::Seed;
+
+use crate::{
+    Result,
+    env::{Action, Environment, Observation},
+};
+
+/// A learner of policies for any [`Environment`] of the shape it was made for.
+pub trait Agent {
+    /// Learns until `env.remaining()` is 0 or the agent's own limit is reached.
+    ///
+    /// # Errors
+    ///
+    /// If the environment fails, or `log` does (its errors, such as a user's wish to stop, are passed on).
+    fn train(
+        &mut self,
+        env: &mut dyn Environment,
+        seed: Seed,
+        log: &mut dyn FnMut(&TrainEvent) -> Result<()>,
+    ) -> Result<()>;
+
+    /// The best action as far as the agent knows.
+    ///
+    /// # Panics
+    ///
+    /// If no action is legal.
+    fn act(&mut self, observation: &Observation) -> Action;
+}
+
+/// What an agent reports after each episode.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TrainEvent {
+    /// Episodes finished, this one included.
+    pub episode: u64,
+    /// Steps taken so far.
+    pub steps: u64,
+    /// The sum of this episode's rewards.
+    pub episode_return: f64,
+    /// The mean training loss since the last event; NaN before training began.
+    pub loss: f64,
+    /// The share of actions taken at random.
+    pub epsilon: f64,
+    /// How well a learned model ranked what was paid for since the last event, before it was: Spearman's rank correlation of its
+    /// predictions with the true scores; NaN where there is no model.
+    pub agreement: f64,
+}
+
+/// The item of the greatest value; ties go to the first.
+pub(crate) fn best(items: &[usize], value: impl Fn(usize) -> f64) -> usize {
+    items
+        .iter()
+        .copied()
+        .reduce(|best, item| if value(item) > value(best) { item } else { best })
+        .expect("an action is legal")
+}

@@ -1,7 +1,0 @@
-//! What the checks measure: whether cheap scores rank as dear ones do, what it takes to tell two of these apart, and whether clusters
-//! are any.
-
-pub mod agreement;
-pub mod cloud;
-pub mod partition;
-pub mod power;

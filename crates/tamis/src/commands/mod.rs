@@ -1,0 +1,22 @@
+//! What the `tamis` command does, one file a subcommand.
+
+pub(crate) mod check_agent;
+pub(crate) mod check_clusters;
+pub(crate) mod check_proxy;
+pub(crate) mod finetune;
+pub(crate) mod select;
+pub(crate) mod study;
+
+pub use check_agent::{
+    AgentRecord, CheckAgentRecord, CheckAgentSettings, ProblemRecord, check_agent, check_agent_path,
+};
+pub use check_clusters::{
+    CheckClustersRecord, CheckClustersSettings, CheckedCluster, CountRecord, LabelsRecord, NearRow, check_clusters,
+    check_clusters_path,
+};
+pub use check_proxy::{
+    CheckProxyRecord, CheckProxySettings, CheckedState, Costs, Rung, Telling, check_proxy, check_proxy_path,
+};
+pub use finetune::{finetune, selection_data};
+pub use select::select;
+pub use study::{study, study_path};

@@ -1,0 +1,78 @@
+//! Whether a pass of training fits in memory, told before it starts.
+
+use tamis_nn::{
+    hub::classifier::HeadKind,
+    train::{Classifier, Encoded, TrainSettings},
+};
+
+use crate::{
+    Error, Result,
+    data::{Dataset, TaskKind},
+    pipeline::stages::bytes_in,
+};
+
+/// What the head of a model for this data scores.
+pub(crate) fn head_kind(dataset: &Dataset) -> HeadKind<'_> {
+    if dataset.task.kind == TaskKind::Choice {
+        HeadKind::Choice
+    } else {
+        HeadKind::Labels(&dataset.task.labels)
+    }
+}
+
+/// At least one layer has to be trained.
+pub(crate) fn check_freeze(freeze: Option<usize>, layers: usize) -> Result<()> {
+    match freeze {
+        Some(frozen) if frozen >= layers => Err(Error::setting(
+            "--freeze",
+            format!("fewer than the model's {layers} layers"),
+            frozen.to_string(),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Says before it starts that passes will not fit in memory, so many models being trained at once, rather than being killed in the middle.
+pub(crate) fn check_memory(
+    model: &Classifier,
+    train: &Encoded,
+    settings: &TrainSettings,
+    at_once: usize,
+) -> Result<()> {
+    let longest = train.longest();
+    let tokens = settings
+        .pass_tokens
+        .min(longest.saturating_mul(settings.batch))
+        .max(longest);
+    let needed = (model.training_bytes(tokens, settings.freeze) as u64).saturating_mul(at_once as u64);
+    let Some(free) = free_bytes() else { return Ok(()) };
+    if needed <= free {
+        return Ok(());
+    }
+    let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
+    let (models, fewer) = match at_once {
+        1 => (String::new(), ""),
+        several => (
+            format!(" of {several} models at once"),
+            "fewer models at once with `--threads`, ",
+        ),
+    };
+    let takes = gigabytes(needed);
+    Err(Error::setting(
+        "finetune.pass_tokens",
+        format!("passes that fit in the {} of free memory", gigabytes(free)),
+        format!("passes of {tokens} tokens{models}, which take about {takes}"),
+    )
+    .with_hint(format!(
+        "{fewer}cut long texts with `--max-length`, take fewer tokens a pass (`pass_tokens` in the settings file), or freeze layers with `--freeze`",
+    )))
+}
+
+/// Memory that the process may still take, from Linux's own account and its control group's limit.
+fn free_bytes() -> Option<u64> {
+    let available = bytes_in("/proc/meminfo", "MemAvailable:")?;
+    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let group = number("/sys/fs/cgroup/memory.max")
+        .map(|most| most.saturating_sub(number("/sys/fs/cgroup/memory.current").unwrap_or(0)));
+    Some(available.min(group.unwrap_or(u64::MAX)))
+}

@@ -1,0 +1,79 @@
+//! How long each stage took, and how much memory it held.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use tamis_nn::Monitor;
+
+use crate::{Result, records::selection::StageRecord};
+
+/// Runs stages and keeps their records.
+pub(crate) struct Stages<'a> {
+    monitor: &'a dyn Monitor,
+    records: Vec<StageRecord>,
+}
+
+impl<'a> Stages<'a> {
+    pub(crate) fn new(monitor: &'a dyn Monitor) -> Self {
+        Self {
+            monitor,
+            records: Vec::new(),
+        }
+    }
+
+    /// Runs one stage of `total` steps, if that is known.
+    pub(crate) fn run<T>(&mut self, name: &str, total: Option<u64>, stage: impl FnOnce() -> Result<T>) -> Result<T> {
+        reset_peak();
+        let began = Instant::now();
+        self.monitor.begin(name, total);
+        let result = stage();
+        self.monitor.end();
+        self.records.push(StageRecord {
+            name: name.to_owned(),
+            seconds: began.elapsed().as_secs_f64(),
+            peak_bytes: peak_bytes(),
+        });
+        result
+    }
+
+    /// The latest stage also took so many seconds in earlier starts of the run.
+    pub(crate) fn add_to_latest(&mut self, seconds: f64) {
+        if let Some(latest) = self.records.last_mut() {
+            latest.seconds += seconds;
+        }
+    }
+
+    /// Wall-clock seconds so far, by stage.
+    pub(crate) fn seconds(&self) -> BTreeMap<String, f64> {
+        let mut seconds = BTreeMap::new();
+        for record in &self.records {
+            *seconds.entry(record.name.clone()).or_default() += record.seconds;
+        }
+        seconds
+    }
+
+    pub(crate) fn into_records(self) -> Vec<StageRecord> {
+        self.records
+    }
+}
+
+/// Makes Linux count the process's peak memory anew; elsewhere, and where it may not, the peak is that of the whole run.
+fn reset_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+/// The process's peak resident memory.
+fn peak_bytes() -> Option<u64> {
+    bytes_in("/proc/self/status", "VmHWM:")
+}
+
+/// What a file of Linux's process file system says behind this name, in kB there; none where there is no such file or name.
+pub(crate) fn bytes_in(file: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .map(|kilobytes| kilobytes * 1024)
+}

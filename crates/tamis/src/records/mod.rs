@@ -1,0 +1,5 @@
+//! What commands leave in their folders, for programs and for the report.
+
+pub mod finetune;
+pub mod selection;
+pub mod study;

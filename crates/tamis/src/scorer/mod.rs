@@ -1,0 +1,65 @@
+//! What a reward is made of: a cheap model, trained on the rows taken so far, and its score on a validation fold.
+
+pub mod finetune;
+pub mod ridge;
+
+use tamis_nn::{fingerprint::Fingerprint, seed::Seed};
+
+use crate::{Result, data::RowId};
+
+/// A model cheap enough to be trained at every state, and the fold on which it is scored.
+pub trait Proxy: Sync {
+    /// What a score depends on besides rows and seed: the kind of proxy, its settings, the data, the fold.
+    fn fingerprint(&self) -> &Fingerprint;
+
+    /// Whether a score depends on the order in which chunks were added, and not only on which they are.
+    fn path_matters(&self) -> bool {
+        false
+    }
+
+    /// A run on no rows.
+    ///
+    /// # Errors
+    ///
+    /// If the model cannot be set up.
+    fn start(&self, seed: Seed) -> Result<Box<dyn ProxyRun + '_>>;
+}
+
+/// A proxy on its way through an episode: rows are added, scores are asked for.
+pub trait ProxyRun: Send + Sync {
+    /// Adds training rows. The rows of one call are one chunk of the pool or a prefix of one.
+    ///
+    /// # Errors
+    ///
+    /// If the model cannot take them.
+    fn add(&mut self, rows: &[RowId]) -> Result<()>;
+
+    /// The score of the model trained on all rows added so far; higher is better, whatever the metric.
+    ///
+    /// # Errors
+    ///
+    /// If training or scoring fails, or the score is not finite.
+    fn score(&mut self) -> Result<f64>;
+
+    /// A second run in the same state, to try an action on.
+    fn fork(&self) -> Box<dyn ProxyRun + '_>;
+
+    /// What the present model can tell about rows it has not seen, where it can tell anything cheaply.
+    ///
+    /// # Errors
+    ///
+    /// If training fails.
+    fn insight(&mut self, chunks: &[&[RowId]]) -> Result<Option<Insight>>;
+}
+
+/// A proxy's hints to an agent about what to add next. No evaluation is spent on them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Insight {
+    /// Each chunk's first-order influence: the change of the fold's score that a small step towards its rows promises,
+    /// shape `(chunks,)`, in units of the metric, higher is better.
+    pub influence: Vec<f32>,
+    /// The mean loss of the present model on each chunk's rows, shape `(chunks,)`: how much is new or wrong in them.
+    pub chunk_loss: Vec<f32>,
+    /// The loss on each row of the fold, shape `(fold rows,)`.
+    pub fold_loss: Vec<f32>,
+}

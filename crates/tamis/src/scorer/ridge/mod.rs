@@ -1,0 +1,7 @@
+//! The default scorer: a ridge probe on fixed features, trained in closed form in about a millisecond.
+
+pub mod probe;
+pub mod probe_data;
+pub mod projection;
+pub mod regression;
+pub mod tune;

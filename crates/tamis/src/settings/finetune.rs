@@ -1,0 +1,110 @@
+//! What one fine-tune of the target is asked for.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use tamis_nn::{seed::Seed, train::TrainSettings};
+
+use crate::{
+    Error, Result,
+    budget::Budget,
+    data::{DataSettings, Dataset, TaskKind},
+    metrics::MetricKind,
+};
+
+/// The settings of one fine-tune of the target.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FinetuneSettings {
+    /// The files.
+    pub data: DataSettings,
+    /// The folder of a `select` run whose chosen rows are trained on; none: all rows of the training files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selection: Option<PathBuf>,
+    /// How much of the pool is trained on, drawn at random: the control of a selection. Default (none): all of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample: Option<Budget>,
+    /// Whether the validation rows are trained on, too. Default: false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub with_validation: bool,
+    /// The folder or hub id of a BERT-family model.
+    pub model: String,
+    /// Whether a head that the model has is replaced by a new one.
+    pub new_head: bool,
+    /// How it is trained.
+    pub train: TrainSettings,
+    /// How many validation rows are scored after every epoch. Default: 1000.
+    pub epoch_rows: usize,
+    /// The metric by whose score on those rows the best epoch's weights are kept. Default (none): the last epoch's are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_best: Option<MetricKind>,
+    /// The metric for which label biases are tuned on the validation rows and added to the head. Default (none): the head is written as it
+    /// was trained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_biases: Option<MetricKind>,
+    /// The most bytes that the output of frozen layers may take in memory. Default: 1 GiB.
+    pub frozen_memory: u64,
+    /// The source of all randomness. Default: 0.
+    pub seed: Seed,
+    /// Where the model is written. Default: `runs/finetune`.
+    pub out: PathBuf,
+}
+
+impl Default for FinetuneSettings {
+    fn default() -> Self {
+        Self {
+            data: DataSettings::default(),
+            selection: None,
+            sample: None,
+            with_validation: false,
+            model: String::new(),
+            new_head: false,
+            train: TrainSettings::default(),
+            epoch_rows: 1000,
+            keep_best: None,
+            label_biases: None,
+            frozen_memory: 1 << 30,
+            seed: Seed(0),
+            out: PathBuf::from("runs/finetune"),
+        }
+    }
+}
+
+impl FinetuneSettings {
+    /// # Errors
+    ///
+    /// If a setting is out of range, or two of them contradict each other.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.train.check()?;
+        if self.selection.is_some() && self.sample.is_some() {
+            let found = "`--selection` as well";
+            return Err(Error::setting("--sample", "no selection beside it", found));
+        }
+        if self.label_biases == Some(MetricKind::LogLoss) {
+            let expected = "accuracy or macro-f1, which count answers";
+            return Err(Error::setting("--label-biases", expected, "log-loss"));
+        }
+        if self.epoch_rows == 0 {
+            return Err(Error::setting("epoch_rows", "a number above 0", "0"));
+        }
+        let judged = [("--keep-best", self.keep_best), ("--label-biases", self.label_biases)];
+        for (name, metric) in judged {
+            if metric.is_some() && self.with_validation {
+                let expected = "validation rows that are not trained on";
+                return Err(Error::setting(name, expected, "`--with-validation` as well"));
+            }
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    ///
+    /// If this data cannot be trained on so.
+    pub(crate) fn check_against(&self, dataset: &Dataset) -> Result<()> {
+        if self.label_biases.is_some() && dataset.task.kind == TaskKind::Choice {
+            let found = "questions, whose answers' letters are no labels";
+            return Err(Error::setting("--label-biases", "rows with labels", found));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,11 @@
+//! Everything that can be set, and what it may be.
+
+pub(crate) mod finetune;
+pub(crate) mod select;
+pub(crate) mod study;
+pub(crate) mod study_method;
+
+pub use finetune::FinetuneSettings;
+pub use select::{ProxyKind, RewardKind, SelectSettings};
+pub use study::StudySettings;
+pub use study_method::StudyMethod;

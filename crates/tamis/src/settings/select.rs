@@ -1,0 +1,400 @@
+//! Everything that can be set for `select`; `tamis.toml` holds the same.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use tamis_nn::{encoder::Dtype, seed::Seed};
+
+use crate::{
+    Error, Result,
+    agents::{dqn::DqnSettings, dyna_dqn::DynaDqnSettings, ppo::PpoSettings},
+    budget::Budget,
+    candidates::Within,
+    cluster::{KMeansSettings, default_clusters},
+    data::DataSettings,
+    embed::{lexical::LexicalSettings, spec},
+    env::pool::{Grain, RowOrder},
+    metrics::{Metric, MetricKind},
+    scorer::finetune::FinetuneProxySettings,
+    search::{ClimbDiscSettings, Method, MethodSettings, RewardModelKind},
+};
+
+/// The settings of one selection run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SelectSettings {
+    /// How much may be chosen. Default: 5%.
+    pub budget: Budget,
+    /// How much one action takes. Default: as many rows as make about 40 steps.
+    pub chunk: Grain,
+    /// In which order the rows of a cluster are taken. Default: relevant ones first where validation rows differ from the pool, else
+    /// representative ones.
+    pub order: RowOrder,
+    /// Which share of the pool, of each label where the metric is macro-F1, is taken last: the rows whose answer a probe that was trained
+    /// on the others, or on validation rows where they differ from the pool, finds least probable. Default (none): 0.2, or as many as that
+    /// probe gets wrong if they are fewer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub doubtful: Option<f64>,
+    /// Which rows the agent chooses among. Default: those like typical validation rows where these differ from the pool, else all.
+    pub within: Within,
+    /// `lexical`, the folder or hub id of a sentence encoder, or a .npy or .safetensors file. Default: `lexical`.
+    pub embedder: String,
+    /// The numbers in which a sentence encoder multiplies. Default: `float32`.
+    pub embed_dtype: Dtype,
+    /// How many clusters. Default (none): the square root of half the rows, within bounds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clusters: Option<usize>,
+    /// How the budget is spent. Default: `dqn`.
+    pub agent: Method,
+    /// Who scores the states that a learning agent meets: the proxy (none), or trees that are fitted first. Default: none.
+    pub reward_model: RewardModelKind,
+    /// What is measured. Default: accuracy.
+    pub metric: MetricKind,
+    /// The form of the metric that is the reward, or log-loss instead of it. Default: log-loss where validation rows differ from the
+    /// pool and the probe rewards, else soft.
+    pub reward: RewardKind,
+    /// What is trained at every state. Default: the probe.
+    pub proxy: ProxyKind,
+    /// How much of the pool the probe's features are adapted on: a model is fine-tuned on as many random rows that are not doubted, and
+    /// the probe reads its features instead of the embedder's; by them rows are doubted anew. Default (none): the embedder's features.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapt: Option<Budget>,
+    /// The encoder that is fine-tuned: by the dear proxy, the dear judge, and to adapt features. Default (none): the embedder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// What is trained on the finalists to choose between them. Default (none): what is trained at every state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub judge: Option<ProxyKind>,
+    /// How many finalists are judged by fine-tuning, beside as many random selections. Default: 4.
+    pub finalists: usize,
+    /// The most evaluations that are spent. Default: 5000.
+    pub max_evaluations: u64,
+    /// The most seconds that the agent may take. Default (none): no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_time: Option<f64>,
+    /// The source of all randomness. Default: 0.
+    pub seed: Seed,
+    /// Where the run is kept. Default: `runs/select`.
+    pub out: PathBuf,
+    /// Where embeddings are kept between runs. Default (none): `$XDG_CACHE_HOME/tamis` or `~/.cache/tamis`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
+    /// The most bytes that chunk Gram matrices may take in memory; others are recomputed. Default: 512 MiB.
+    pub gram_memory: u64,
+    /// The most bytes that the output of frozen layers may take in memory. Default: 2 GiB.
+    pub frozen_memory: u64,
+    /// How models are fine-tuned.
+    pub finetune: FinetuneProxySettings,
+    /// The files.
+    pub data: DataSettings,
+    /// The lexical embedder.
+    pub lexical: LexicalSettings,
+    /// k-means.
+    pub k_means: KMeansSettings,
+    /// The deep Q-network.
+    pub dqn: DqnSettings,
+    /// What `dyna-dqn` does besides.
+    pub dyna_dqn: DynaDqnSettings,
+    /// Proximal policy optimisation.
+    pub ppo: PpoSettings,
+    /// The rounds of CLIMB, as a search or as a reward model.
+    pub climb_disc: ClimbDiscSettings,
+}
+
+/// What is trained on a state's rows to score it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyKind {
+    /// A ridge probe on fixed features, in about a millisecond.
+    #[default]
+    Probe,
+    /// The target, or a model like it, fine-tuned in seconds.
+    Finetune,
+}
+
+/// The form of the metric that agents are rewarded by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RewardKind {
+    /// What the data ask for; soft until that is known.
+    #[default]
+    Auto,
+    /// Expected under the probe's probabilities: small changes of the model show.
+    Soft,
+    /// By the most probable answer.
+    Hard,
+    /// How well each class's probability ranks its rows, whatever the metric: [`Metric::Auc`].
+    Auc,
+    /// The log loss at the best class factors and temperature, whatever the metric: [`Metric::Calibrated`].
+    Calibrated,
+    /// As soft, after the predicted label mix is brought to the true one: [`Metric::Matched`].
+    Matched,
+    /// The log loss, whatever the metric.
+    LogLoss,
+}
+
+impl RewardKind {
+    /// The metric of this kind in this form.
+    pub fn of(self, kind: MetricKind) -> Metric {
+        match self {
+            Self::Auto | Self::Soft => Metric::soft(kind),
+            Self::Hard => Metric::hard(kind),
+            Self::Auc => Metric::Auc,
+            Self::Calibrated => Metric::Calibrated,
+            Self::Matched => Metric::Matched(kind),
+            Self::LogLoss => Metric::soft(MetricKind::LogLoss),
+        }
+    }
+}
+
+impl Default for SelectSettings {
+    fn default() -> Self {
+        Self {
+            budget: Budget::Percent(5.0),
+            chunk: Grain::Auto,
+            order: RowOrder::default(),
+            doubtful: None,
+            within: Within::default(),
+            embedder: "lexical".into(),
+            embed_dtype: Dtype::default(),
+            clusters: None,
+            agent: Method::default(),
+            reward_model: RewardModelKind::default(),
+            metric: MetricKind::Accuracy,
+            reward: RewardKind::default(),
+            proxy: ProxyKind::Probe,
+            adapt: None,
+            model: None,
+            judge: None,
+            finalists: 4,
+            max_evaluations: 5000,
+            max_time: None,
+            seed: Seed(0),
+            out: PathBuf::from("runs/select"),
+            cache: None,
+            gram_memory: 512 << 20,
+            frozen_memory: 2 << 30,
+            finetune: FinetuneProxySettings::default(),
+            data: DataSettings::default(),
+            lexical: LexicalSettings::default(),
+            k_means: KMeansSettings::default(),
+            dqn: DqnSettings::default(),
+            dyna_dqn: DynaDqnSettings::default(),
+            ppo: PpoSettings::default(),
+            climb_disc: ClimbDiscSettings::default(),
+        }
+    }
+}
+
+/// The separability from which on validation rows count as other than the pool. Measured on folds of 370 rows and more: 0.46 to 0.52 where
+/// they are drawn like the pool, at most 0.59 where both are the same sources in other shares, 0.73 to 0.87 where they are of one source.
+const TOLD_APART: f64 = 0.65;
+/// It also has to be so many standard errors above chance, which takes more where the fold is small.
+const STANDARD_ERRORS: f64 = 3.0;
+/// The lexical embedder is fitted to the pool, and the fewer its rows, the more that alone tells them apart. Validation rows drawn like the
+/// pool: 0.52 from 20,000 rows, 0.58 from 5,000, 0.67 from 2,000, 0.86 from 500.
+const LEAST_FITTED: usize = 10_000;
+
+impl SelectSettings {
+    /// Whether validation rows count as other than the pool, by the [separability](crate::candidates::domain::separability) of so many
+    /// rows of the pool and of the reward fold.
+    pub(crate) fn told_apart(&self, separability: f64, (pool, fold): (usize, usize)) -> bool {
+        // Of an AUC by chance, against many more rows.
+        let standard_error = (12.0 * fold as f64).sqrt().recip();
+        separability >= TOLD_APART.max(0.5 + STANDARD_ERRORS * standard_error)
+            && (self.embedder != "lexical" || pool >= LEAST_FITTED)
+    }
+
+    /// The same with each `auto` decided.
+    pub(crate) fn resolved(&self, told_apart: bool) -> Self {
+        let order = match self.order {
+            RowOrder::Auto if told_apart => RowOrder::Relevant,
+            RowOrder::Auto => RowOrder::Representative,
+            order => order,
+        };
+        let reward = match self.reward {
+            RewardKind::Auto if told_apart && self.proxy == ProxyKind::Probe => RewardKind::LogLoss,
+            RewardKind::Auto => RewardKind::Soft,
+            reward => reward,
+        };
+        let within = match self.within {
+            Within::Auto if told_apart => Within::Typical,
+            Within::Auto => Within::All,
+            within => within,
+        };
+        Self {
+            order,
+            within,
+            reward,
+            ..self.clone()
+        }
+    }
+
+    /// The metric by which states are rewarded.
+    pub fn reward_metric(&self) -> Metric {
+        self.reward.of(self.metric)
+    }
+
+    /// The metric by which results are reported.
+    pub fn report_metric(&self) -> Metric {
+        Metric::hard(self.metric)
+    }
+
+    /// How each method works.
+    pub(crate) fn methods(&self) -> MethodSettings<'_> {
+        MethodSettings {
+            dqn: &self.dqn,
+            dyna_dqn: &self.dyna_dqn,
+            ppo: &self.ppo,
+            climb_disc: &self.climb_disc,
+            reward_model: self.reward_model,
+        }
+    }
+
+    /// How many clusters a pool of so many rows has.
+    pub(crate) fn clusters_of(&self, rows: usize) -> usize {
+        self.clusters.unwrap_or_else(|| default_clusters(rows))
+    }
+
+    /// What judges the finalists.
+    pub fn judge(&self) -> ProxyKind {
+        self.judge.unwrap_or(self.proxy)
+    }
+
+    /// Whether a model is fine-tuned anywhere in the run.
+    pub(crate) fn finetunes(&self) -> bool {
+        self.adapt.is_some() || self.proxy == ProxyKind::Finetune || self.judge() == ProxyKind::Finetune
+    }
+
+    /// Looks for values that mean nothing.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is out of range.
+    pub fn check(&self) -> Result<()> {
+        if self.max_evaluations == 0 {
+            return Err(Error::setting("--max-evaluations", "a number above 0", "0"));
+        }
+        if let Some(seconds) = self.max_time
+            && !(seconds > 0.0 && seconds.is_finite())
+        {
+            return Err(Error::setting(
+                "--max-time",
+                "a number of seconds above 0",
+                seconds.to_string(),
+            ));
+        }
+        if let Some(share) = self.doubtful
+            && !(0.0..1.0).contains(&share)
+        {
+            return Err(Error::setting(
+                "--doubtful",
+                "a share from 0 to below 1",
+                share.to_string(),
+            ));
+        }
+        if self.embed_dtype == Dtype::Int8 && !spec::is_encoder(&self.embedder) {
+            return Err(Error::setting(
+                "--embed-dtype",
+                "float32 where no sentence encoder embeds",
+                format!("`int8` beside `--embedder {}`", self.embedder),
+            )
+            .with_hint("name an encoder: `--embedder sentence-transformers/all-MiniLM-L6-v2`, or its folder"));
+        }
+        if self.clusters == Some(0) {
+            return Err(Error::setting("--clusters", "a number above 0", "0"));
+        }
+        self.lexical.check()?;
+        if self.finalists == 0 {
+            return Err(Error::setting("--finalists", "a number above 0", "0"));
+        }
+        self.finetune.check()?;
+        self.agent.check(self.reward_model)?;
+        self.dqn.check()?;
+        self.dyna_dqn.check()?;
+        self.ppo.check()?;
+        self.climb_disc.check()
+    }
+}
+
+impl std::str::FromStr for ProxyKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "probe" => Ok(Self::Probe),
+            "finetune" => Ok(Self::Finetune),
+            _ => Err(Error::setting(
+                "--proxy or --judge",
+                "probe or finetune",
+                format!("`{text}`"),
+            )),
+        }
+    }
+}
+
+impl std::str::FromStr for RewardKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "soft" => Ok(Self::Soft),
+            "hard" => Ok(Self::Hard),
+            "auc" => Ok(Self::Auc),
+            "calibrated" => Ok(Self::Calibrated),
+            "matched" => Ok(Self::Matched),
+            "log-loss" => Ok(Self::LogLoss),
+            _ => Err(Error::setting(
+                "--reward",
+                "auto, soft, hard, auc, calibrated, matched or log-loss",
+                format!("`{text}`"),
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_is_decided_by_separability_and_the_size_of_the_fold_and_nothing_else_changes() {
+        let given = SelectSettings::default();
+        let told_apart = |separability, fold| given.told_apart(separability, (10_000, fold));
+        assert_eq!([told_apart(0.64, 1000), told_apart(0.66, 1000)], [false, true]);
+        // Three standard errors of 30 rows are 3 / sqrt(360) = 0.158.
+        assert_eq!([told_apart(0.656, 30), told_apart(0.66, 30)], [false, true]);
+
+        // Lexical vectors of few rows tell nothing; those of a model do.
+        let few = |embedder: &str| {
+            let embedder = embedder.to_owned();
+            let given = SelectSettings {
+                embedder,
+                ..given.clone()
+            };
+            given.told_apart(0.9, (9_999, 1000))
+        };
+        assert!(!few("lexical") && few("a model"));
+
+        let of = |told_apart| {
+            let resolved = given.resolved(told_apart);
+            (resolved.order, resolved.reward, resolved.within)
+        };
+        assert_eq!(of(false), (RowOrder::Representative, RewardKind::Soft, Within::All));
+        assert_eq!(of(true), (RowOrder::Relevant, RewardKind::LogLoss, Within::Typical));
+        let dear = SelectSettings {
+            proxy: ProxyKind::Finetune,
+            ..given.clone()
+        };
+        assert_eq!(dear.resolved(true).reward, RewardKind::Soft);
+        let told = SelectSettings {
+            order: RowOrder::Random,
+            reward: RewardKind::Auc,
+            doubtful: Some(0.1),
+            within: Within::Budgets(7.0),
+            ..given
+        };
+        assert_eq!(told.resolved(true), told);
+    }
+}

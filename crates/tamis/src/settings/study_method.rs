@@ -1,0 +1,130 @@
+//! The methods of a study, by name.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Error,
+    baselines::Heuristic,
+    records::study::{EVERYTHING, Family, RANDOM},
+    search::Method,
+};
+
+/// A way to come by training rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum StudyMethod {
+    /// The whole pool.
+    Everything,
+    /// Random rows.
+    Random,
+    /// A rule that never looks at a score.
+    Rule(Heuristic),
+    /// Greedy search whose actions are whole clusters.
+    ClusterGreedy,
+    /// An agent or a search over scores.
+    Search(Method),
+}
+
+impl StudyMethod {
+    /// All of them but `exhaustive`, which few pools are small enough for, in the order of a table.
+    pub fn all() -> Vec<Self> {
+        let rules = Heuristic::NAMES.map(|(rule, _)| Self::Rule(rule));
+        // Simple ones first.
+        let searches = Method::NAMES.iter().rev().map(|(method, _)| *method);
+        [Self::Everything, Self::Random]
+            .into_iter()
+            .chain(rules)
+            .chain([Self::ClusterGreedy])
+            .chain(
+                searches
+                    .filter(|&method| method != Method::Exhaustive)
+                    .map(Self::Search),
+            )
+            .collect()
+    }
+
+    /// Whether its seconds grow with the square of the rows.
+    pub(crate) fn compares_all_rows(self) -> bool {
+        matches!(self, Self::Rule(Heuristic::FacilityLocation | Heuristic::KCentre))
+    }
+
+    /// What kind of method it is.
+    pub fn family(self) -> Family {
+        match self {
+            Self::Everything | Self::Random => Family::Control,
+            Self::Rule(_) => Family::Heuristic,
+            Self::Search(Method::Dqn | Method::DynaDqn | Method::Ppo | Method::ClimbDisc) => Family::Agent,
+            Self::ClusterGreedy | Self::Search(_) => Family::Search,
+        }
+    }
+}
+
+impl fmt::Display for StudyMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Everything => f.write_str(EVERYTHING),
+            Self::Random => f.write_str(RANDOM),
+            Self::Rule(rule) => rule.fmt(f),
+            Self::ClusterGreedy => f.write_str("cluster-greedy"),
+            // Its rows are those of the best of many random selections, and not random.
+            Self::Search(Method::Random) => f.write_str("random-search"),
+            Self::Search(method) => method.fmt(f),
+        }
+    }
+}
+
+impl std::str::FromStr for StudyMethod {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let all = || Self::all().into_iter().chain([Self::Search(Method::Exhaustive)]);
+        all().find(|method| method.to_string() == text).ok_or_else(|| {
+            let names: Vec<String> = all().map(|method| method.to_string()).collect();
+            Error::setting(
+                "--methods",
+                format!("names among {}", names.join(", ")),
+                format!("`{text}`"),
+            )
+        })
+    }
+}
+
+impl TryFrom<String> for StudyMethod {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+impl From<StudyMethod> for String {
+    fn from(method: StudyMethod) -> Self {
+        method.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_reads_what_it_shows() {
+        let mut names: Vec<String> = StudyMethod::all().iter().map(StudyMethod::to_string).collect();
+        for (method, name) in StudyMethod::all().iter().zip(&names) {
+            assert_eq!(name.parse::<StudyMethod>().expect("a name"), *method);
+        }
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "names are unique");
+        assert!(
+            "no-such"
+                .parse::<StudyMethod>()
+                .expect_err("unknown")
+                .to_string()
+                .contains("dyna-dqn")
+        );
+    }
+}

@@ -1,0 +1,9 @@
+//! What the checks measure: whether cheap scores rank as dear ones do, what it takes to tell two of these apart, and whether clusters
+//! are any.
+
+pub mod agreement;
+pub mod gain;
+pub mod null_cloud;
+pub mod partition;
+pub mod power;
+pub(crate) mod ranking;

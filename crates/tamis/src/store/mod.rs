@@ -1,0 +1,3 @@
+//! Where scores that were paid for are kept.
+
+pub mod ledger;

@@ -1,0 +1,201 @@
+//! The run directory: taken only if it is empty or holds this same run.
+//!
+//! It holds `tamis.toml`'s values as `settings.json` (resolved), `ledger.sqlite`, and at the end `selected.*`,
+//! `selection.json`, `map.json`, `report.html`, `metrics.jsonl`, `tensorboard/` and `rejects.jsonl`.
+
+use std::{fs, path::Path};
+
+use serde_json::Value;
+use tamis_nn::Fingerprint;
+
+use crate::{
+    Error, Place, Result,
+    settings::select::SelectSettings,
+    store::ledger::Ledger,
+    workspace::{
+        command::command,
+        json::{compare, without, write_json},
+    },
+};
+
+/// Settings of a selection that never change a result, so that a run may go on with others.
+pub(crate) const NEUTRAL: [&str; 4] = ["out", "cache", "gram_memory", "frozen_memory"];
+/// What the settings file is called.
+const SETTINGS: &str = "settings.json";
+/// The note in a study's ledger that is there as soon as a cell is filed: core-seconds.
+pub(crate) const FILED: &str = "core_seconds";
+/// What that of a fine-tune is called.
+const FINETUNE: &str = "finetune.json";
+
+/// Makes the directory, or goes on with the run that it holds. A run that stopped before it paid for a score, for instance
+/// at a mistake in the settings, leaves nothing to go on with: its folder is taken over.
+///
+/// # Errors
+///
+/// If it holds something else, or cannot be written.
+pub(crate) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<Ledger> {
+    let now = without(settings, &NEUTRAL)?;
+    let files = (SETTINGS, "ledger.sqlite");
+    let (mut ledger, fresh) = hold(&settings.out, files, &now, data, &|ledger| Ok(!ledger.is_empty()))?;
+    if fresh {
+        ledger.set_meta("command", &command(settings)?)?;
+    }
+    Ok(ledger)
+}
+
+/// Makes the directory of a fine-tune with these settings, or goes on with the run that has the same ones.
+///
+/// # Errors
+///
+/// If it holds something else, or cannot be written.
+pub(crate) fn claim(out: &Path, settings: &Value) -> Result<()> {
+    let path = out.join(FINETUNE);
+    if !path.exists() {
+        create(out)?;
+        write_json(&path, settings)?;
+    }
+    same_run(out, FINETUNE, settings)
+}
+
+/// Makes the directory of a study that keeps its settings in a file of this name, and a ledger beside it, or goes on with the one that
+/// has the same settings and data. A study that filed nothing, for instance for a mistake in the settings, is taken over.
+///
+/// # Errors
+///
+/// If it holds something else, or cannot be written.
+pub(crate) fn claim_with_ledger(out: &Path, name: &str, settings: &Value, data: &Fingerprint) -> Result<Ledger> {
+    let begun = |ledger: &Ledger| Ok(ledger.meta(FILED)?.is_some());
+    Ok(hold(out, (name, "study.sqlite"), settings, data, &begun)?.0)
+}
+
+/// Makes the directory, takes it over where nothing has `begun`, or goes on with the run that has these settings and data. Returns the
+/// ledger, and whether it is a fresh start. The files are those of the settings and of the ledger.
+fn hold(
+    out: &Path,
+    (settings_file, ledger_file): (&str, &str),
+    settings: &Value,
+    data: &Fingerprint,
+    begun: &dyn Fn(&Ledger) -> Result<bool>,
+) -> Result<(Ledger, bool)> {
+    let path = out.join(ledger_file);
+    // The ledger is what makes it ours: other programs have a settings.json as well.
+    if !path.exists() {
+        create(out)?;
+    }
+    let mut ledger = Ledger::open(&path)?;
+    if !begun(&ledger)? {
+        write_json(&out.join(settings_file), settings)?;
+        ledger.set_meta("data", data.as_str())?;
+        return Ok((ledger, true));
+    }
+    same_run(out, settings_file, settings)?;
+    if ledger.meta("data")?.is_some_and(|there| there != data.as_str()) {
+        return Err(other_data(out));
+    }
+    Ok((ledger, false))
+}
+
+fn other_data(out: &Path) -> Error {
+    Error::OtherRun {
+        path: out.to_path_buf(),
+        difference: "the contents of the data files, of the vectors or of the model".into(),
+    }
+}
+
+/// Makes the directory if it is not there; one with files in it is somebody else's.
+fn create(out: &Path) -> Result<()> {
+    if out.exists() && !out.is_dir() {
+        return Err(Error::setting(
+            "--out",
+            "a folder",
+            format!("{}, a file", out.display()),
+        ));
+    }
+    if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Error::setting(
+            "--out",
+            "a new or empty folder, or one that holds a run",
+            format!("{}, which holds other files", out.display()),
+        )
+        .with_hint("name a folder of its own for the run, such as `--out runs/first`"));
+    }
+    fs::create_dir_all(out).map_err(Error::io(out, "create"))
+}
+
+/// Whether the run in the directory has these settings.
+fn same_run(out: &Path, name: &str, now: &Value) -> Result<()> {
+    let path = out.join(name);
+    let text = fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
+    let there: Value = serde_json::from_str(&text).map_err(|error| {
+        Error::data(
+            Place::file(&path),
+            "the settings of a run",
+            format!("broken JSON ({error})"),
+        )
+        .with_hint("choose another folder with `--out`")
+    })?;
+    let mut differences = Vec::new();
+    compare("", &there, now, &mut differences);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::OtherRun {
+        path: out.to_path_buf(),
+        difference: differences.join(", "),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Budget;
+    use tamis_nn::seed::Seed;
+
+    #[test]
+    fn a_folder_is_gone_on_with_only_by_the_same_run() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut settings = SelectSettings {
+            out: folder.path().join("run"),
+            ..SelectSettings::default()
+        };
+        let data = Fingerprint::of(["rows"]);
+        settings.seed = Seed(9);
+        drop(open(&settings, &data).expect("a new folder"));
+        settings.seed = Seed(0);
+        let mut ledger = open(&settings, &data).expect("nothing was paid for");
+        ledger.record([1; 16], 0.5, 0.1).expect("records");
+        ledger.commit().expect("commits");
+        drop(ledger);
+        settings.gram_memory = 1;
+        drop(open(&settings, &data).expect("memory changes no result"));
+        let error = open(&settings, &Fingerprint::of(["other rows"])).expect_err("other data");
+        assert!(error.to_string().contains("the contents of the data files"), "{error}");
+        settings.seed = Seed(3);
+        settings.budget = Budget::Rows(10);
+        let error = open(&settings, &data).expect_err("other settings");
+        assert!(error.is_input() && error.hint().is_some());
+        assert!(
+            error
+                .to_string()
+                .ends_with(r#"budget (there: "5%", now: "10"), seed (there: 0, now: 3)"#),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_folder_with_other_files_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("settings.json"), "{\"mine\": true}").expect("writes");
+        let settings = SelectSettings {
+            out: folder.path().to_path_buf(),
+            ..SelectSettings::default()
+        };
+        assert!(
+            open(&settings, &Fingerprint::of(["rows"]))
+                .expect_err("is taken")
+                .to_string()
+                .contains("other files")
+        );
+        assert_eq!(fs::read_dir(folder.path()).expect("reads").count(), 1);
+    }
+}
