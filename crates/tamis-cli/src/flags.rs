@@ -172,16 +172,16 @@ impl SelectArgs {
         read_into(&mut settings.agent, self.agent)?;
         read_into(&mut settings.reward_model, self.reward_model)?;
         read_into(&mut settings.chunk, self.chunk)?;
-        read_into(&mut settings.order, self.order)?;
-        read_into(&mut settings.within, self.within)?;
+        read_into(&mut settings.row_order, self.order)?;
+        read_into(&mut settings.candidates, self.within)?;
         read_into(&mut settings.metric, self.metric)?;
         read_into(&mut settings.reward, self.reward)?;
         read_into(&mut settings.dqn.network, self.network.clone())?;
         read_into(&mut settings.ppo.network, self.network)?;
         read_into(&mut settings.proxy, self.proxy)?;
-        read_some(&mut settings.adapt, "--adapt", self.adapt)?;
-        read_some(&mut settings.judge, "--judge", self.judge)?;
-        set(&mut settings.finalists, self.finalists);
+        read_some(&mut settings.finetune_features, "--adapt", self.adapt)?;
+        read_some(&mut settings.rerank, "--judge", self.judge)?;
+        set(&mut settings.rerank_top, self.finalists);
         settings.model = self.model.or(settings.model);
         set(&mut settings.out, self.out);
         set(&mut settings.data.max_bad, self.max_bad);
@@ -194,7 +194,7 @@ impl SelectArgs {
         );
         settings.cache = self.cache.or(settings.cache);
         settings.clusters = self.clusters.or(settings.clusters);
-        settings.doubtful = self.doubtful.or(settings.doubtful);
+        settings.label_error_share = self.doubtful.or(settings.label_error_share);
         settings.max_time = self.max_time.or(settings.max_time);
         Ok(settings)
     }

@@ -104,7 +104,7 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::R
         writeln!(
             text,
             "\nOf each cluster the rows most like validation rows, which are told from the pool with an AUC of {:.2}, were taken first",
-            data.separability
+            data.domain_auc
         )?;
     }
     if (1..data.read.pool).contains(&data.among) {

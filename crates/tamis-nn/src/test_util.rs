@@ -7,7 +7,7 @@ use crate::{
     encoder::{EncoderShape, EncoderWeights, Layer, Norm, head::Head},
     hub::config::DropoutShares,
     kernels::{elementwise::Activation, linear::Linear},
-    train::{Classifier, Encoded},
+    train::{EncoderClassifier, TokenizedSplit},
 };
 
 /// Two layers, 8 numbers a token, 2 heads, random weights.
@@ -49,8 +49,8 @@ pub fn tiny_encoder(vocabulary: usize, positions: usize) -> EncoderWeights {
 }
 
 /// Sequences that begin with 1; the label is whether a 7 stands among the other tokens.
-pub fn tiny_classifier() -> (Classifier, Encoded) {
-    let mut data = Encoded::new(2);
+pub fn tiny_classifier() -> (EncoderClassifier, TokenizedSplit) {
+    let mut data = TokenizedSplit::new(2);
     let mut state = 1u32;
     let mut next = |below: u32| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -84,6 +84,6 @@ pub fn tiny_classifier() -> (Classifier, Encoded) {
         attention: 0.05,
         classifier: 0.05,
     };
-    let model = Classifier { encoder, head, dropout };
+    let model = EncoderClassifier { encoder, head, dropout };
     (model, data)
 }

@@ -12,7 +12,7 @@ use tamis_nn::{
         config::DropoutShares,
     },
     seed::Seed,
-    train::{Beneath, Classifier, Encoded, TrainSettings, Trainer},
+    train::{EncoderClassifier, FrozenLayerCache, TokenizedSplit, TrainSettings, Trainer},
 };
 
 fn steps(criterion: &mut Criterion) {
@@ -30,7 +30,7 @@ fn steps(criterion: &mut Criterion) {
         seed: Seed(0),
     })
     .expect("loads");
-    let model = Classifier {
+    let model = EncoderClassifier {
         encoder: loaded.encoder,
         head: loaded.head,
         dropout: DropoutShares {
@@ -40,12 +40,12 @@ fn steps(criterion: &mut Criterion) {
         },
     };
     let mut rng = Seed(0).rng();
-    let mut even = Encoded::new(4);
+    let mut even = TokenizedSplit::new(4);
     for row in 0..64 {
         let tokens: Vec<u32> = (0..64).map(|_| rng.random_range(1000..30000)).collect();
         even.push([(tokens, vec![0; 64])], row % 4);
     }
-    let mut mixed = Encoded::new(4);
+    let mut mixed = TokenizedSplit::new(4);
     let texts = std::fs::read_to_string(texts).expect("reads");
     let mut lines: Vec<&str> = texts.lines().collect();
     lines.shuffle(&mut rng);
@@ -65,7 +65,7 @@ fn steps(criterion: &mut Criterion) {
             freeze,
             ..TrainSettings::default()
         };
-        let beneath = freeze.map(|layers| Beneath::new(layers, 1 << 30));
+        let beneath = freeze.map(|layers| FrozenLayerCache::new(layers, 1 << 30));
         let mut model = model.clone();
         let mut trainer = Trainer::new(&model, &settings);
         let mut at = 0;

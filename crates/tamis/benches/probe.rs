@@ -7,10 +7,10 @@ use rand::RngExt;
 use tamis::{
     metrics::{Metric, MetricKind},
     scorer::{
-        Proxy,
+        Scorer,
         ridge::{
             probe::{Probe, ProbeSettings},
-            probe_data::Design,
+            probe_data::ProbeData,
         },
     },
 };
@@ -19,12 +19,12 @@ use tamis_nn::{Matrix, seed::Seed};
 const WIDTH: usize = 384;
 const CLASSES: usize = 4;
 
-fn design(rows: usize, seed: u64) -> Design {
+fn design(rows: usize, seed: u64) -> ProbeData {
     let mut rng = Seed(seed).rng();
     let numbers = (0..rows * WIDTH).map(|_| 2.0 * rng.random::<f32>() - 1.0).collect();
     let targets = (0..rows).map(|_| rng.random_range(0..CLASSES as u32)).collect();
     let starts = (0..=rows as u32).collect();
-    Design::new(Matrix::from_vec(numbers, rows, WIDTH), starts, targets, CLASSES)
+    ProbeData::new(Matrix::from_vec(numbers, rows, WIDTH), starts, targets, CLASSES)
 }
 
 fn evaluation(criterion: &mut Criterion) {

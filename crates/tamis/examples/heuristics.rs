@@ -12,7 +12,7 @@ use std::{fmt::Display, path::Path, time::Instant};
 
 use tamis::{
     Result,
-    baselines::{Heuristic, View, frequency},
+    baselines::{Baseline, View, frequency},
     budget::Budget,
     candidates::facility_location,
     data::{self, DataSettings, LeakPolicy, Split},
@@ -59,7 +59,7 @@ fn main() -> Result<()> {
         // The rules of loss sort by it; what a probe costs is not their matter.
         losses: &|| Ok(tokens.iter().map(|&t| t as f32).collect()),
     };
-    for (rule, name) in Heuristic::NAMES {
+    for (rule, name) in Baseline::NAMES {
         if !rules.is_empty() && !rules.iter().any(|named| named == name) {
             continue;
         }
@@ -70,7 +70,7 @@ fn main() -> Result<()> {
         let objective = facility_location::objective(view.vectors, &all, &rows);
         let line = serde_json::json!({"rule": name, "rows": rows.len(), "seconds": seconds, "objective": objective});
         println!("{line}");
-        if rule == Heuristic::FacilityLocation {
+        if rule == Baseline::FacilityLocation {
             write(folder, "facility-location.txt", &rows);
         }
     }

@@ -19,7 +19,7 @@ use tamis::{
     },
     metrics::{Metric, MetricKind},
     scorer::ridge::{
-        probe_data::Design,
+        probe_data::ProbeData,
         projection::{Projection, WIDTH},
         regression::Model,
         tune::tune,
@@ -102,7 +102,7 @@ fn as_strs(texts: &[String]) -> Vec<&str> {
 }
 
 /// The same ridge regression by plain normal equations in `f64`; only the finished weights are rounded.
-fn solved_in_f64(train: &Design, taken: &[u32], ridge: f64) -> Model {
+fn solved_in_f64(train: &ProbeData, taken: &[u32], ridge: f64) -> Model {
     let (width, outputs, n) = (train.width(), train.outputs, taken.len());
     let x = Mat::from_fn(n, width, |i, j| f64::from(train.rows.row(taken[i] as usize)[j]));
     let y = Mat::from_fn(n, outputs, |i, c| {

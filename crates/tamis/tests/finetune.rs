@@ -13,7 +13,7 @@ use tamis_nn::{
         config::DropoutShares,
     },
     seed::Seed,
-    train::{Classifier, Encoded, TrainSettings, Trainer},
+    train::{EncoderClassifier, TokenizedSplit, TrainSettings, Trainer},
 };
 
 #[derive(Deserialize)]
@@ -45,7 +45,7 @@ fn twenty_steps_have_the_losses_of_pytorch() {
         seed: Seed(0),
     })
     .expect("loads");
-    let mut data = Encoded::new(4);
+    let mut data = TokenizedSplit::new(4);
     for (i, line) in read("sentences.txt").lines().enumerate() {
         let text = line.replace("\\n", "\n");
         let tokens = loaded.tokenizer.one(&text).expect("tokenizes");
@@ -54,7 +54,7 @@ fn twenty_steps_have_the_losses_of_pytorch() {
             ((i * 7 + text.chars().count()) % 4) as u32,
         );
     }
-    let mut model = Classifier {
+    let mut model = EncoderClassifier {
         encoder: loaded.encoder,
         head: loaded.head,
         dropout: DropoutShares {

@@ -10,7 +10,7 @@ use tamis::embed::{Embedder, encoder::Encoder};
 use tamis_nn::{
     Silent,
     encoder::{Dtype, Packed, Scratch, Wanted, head::HeadTape},
-    hub::classifier::{Classifier, HeadKind, Loaded, Request, load},
+    hub::classifier::{EncoderClassifier, HeadKind, Loaded, Request, load},
     kernels::dropout::Dropout,
     seed::Seed,
 };
@@ -146,7 +146,7 @@ fn tokens_and_scores_agree_with_transformers() {
         }
         // What is saved again scores the same, bit for bit.
         let folder = tempfile::tempdir().expect("a folder");
-        Classifier {
+        EncoderClassifier {
             config: &model.config,
             encoder: &model.encoder,
             head: &model.head,

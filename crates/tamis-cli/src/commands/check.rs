@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use tamis::{
     commands::{
         self, CheckAgentRecord, CheckAgentSettings, CheckClustersRecord, CheckClustersSettings, CheckProxyRecord,
-        CheckProxySettings, CheckedCluster, Telling,
+        CheckProxySettings, CheckedCluster, DetectableEffect,
     },
     records::selection::ReadRecord,
     search::Method,
@@ -28,7 +28,7 @@ pub(crate) enum CheckCommand {
     /// Measure whether clusters hold rows that are alike, whether other seeds find them, and what they tell of labels
     Clusters(Box<CheckClustersArgs>),
     /// Score selections of many kinds by every rung of the ladder and by the fine-tuned target, and compare
-    Proxy(Box<CheckProxyArgs>),
+    Scorer(Box<CheckProxyArgs>),
     /// Let every agent look for optima that are known, on small problems made from your own rows
     Agent(Box<CheckAgentArgs>),
 }
@@ -82,7 +82,7 @@ pub(crate) struct CheckAgentArgs {
 pub(crate) fn run(command: CheckCommand, progress: &Progress) -> anyhow::Result<()> {
     match command {
         CheckCommand::Clusters(args) => clusters(*args, progress),
-        CheckCommand::Proxy(args) => proxy(*args, progress),
+        CheckCommand::Scorer(args) => proxy(*args, progress),
         CheckCommand::Agent(args) => agent(*args, progress),
     }
 }
@@ -265,7 +265,7 @@ fn summary(record: &CheckProxyRecord) -> String {
 }
 
 /// What it takes to tell two selections apart, in a line.
-fn apart(telling: &Telling) -> String {
+fn apart(telling: &DetectableEffect) -> String {
     let (gap, rows) = (telling.gap, telling.noise.rows);
     let needed = match (telling.seeds_on_these_rows, telling.seeds_and_rows) {
         (Some(seeds), _) => format!("{seeds} fine-tuning seeds each on these {rows} rows"),

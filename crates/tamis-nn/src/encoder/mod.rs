@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error, Matrix, Result,
     kernels::{
-        attention::{Heads, Room},
+        attention::{AttentionWorkspace, Heads},
         dropout::Dropout,
         elementwise::{Activation, activate},
         int8::{ByteMap, ByteRows},
@@ -179,7 +179,7 @@ pub struct Scratch {
     context: Vec<f32>,
     attended: Vec<f32>,
     inner: Vec<f32>,
-    room: Room,
+    room: AttentionWorkspace,
     rows: ByteRows,
 }
 

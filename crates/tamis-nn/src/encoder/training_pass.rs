@@ -316,7 +316,7 @@ impl<'a> LayerPass<'a> {
         cut(&mut kept.context, &rows, hidden)
             .into_par_iter()
             .enumerate()
-            .for_each_init(attention::Room::default, |room, (i, context)| {
+            .for_each_init(attention::AttentionWorkspace::default, |room, (i, context)| {
                 heads.attend(
                     &query[rows[i] * hidden..rows[i + 1] * hidden],
                     &keys_values[2 * starts[i] * hidden..2 * starts[i + 1] * hidden],
@@ -400,19 +400,22 @@ impl<'a> LayerPass<'a> {
             .into_par_iter()
             .zip(cut(wide, starts, 2 * hidden))
             .enumerate()
-            .for_each_init(attention::Room::default, |room, (i, (d_query, d_keys_values))| {
-                let row = rows[i] * hidden..rows[i + 1] * hidden;
-                heads.attend_backward(
-                    (
-                        &query[row.clone()],
-                        &keys_values[2 * starts[i] * hidden..2 * starts[i + 1] * hidden],
-                    ),
-                    &d_context[row],
-                    (d_query, d_keys_values),
-                    dropout.at(i as u64),
-                    room,
-                );
-            });
+            .for_each_init(
+                attention::AttentionWorkspace::default,
+                |room, (i, (d_query, d_keys_values))| {
+                    let row = rows[i] * hidden..rows[i + 1] * hidden;
+                    heads.attend_backward(
+                        (
+                            &query[row.clone()],
+                            &keys_values[2 * starts[i] * hidden..2 * starts[i + 1] * hidden],
+                        ),
+                        &d_context[row],
+                        (d_query, d_keys_values),
+                        dropout.at(i as u64),
+                        room,
+                    );
+                },
+            );
         grown.attention.add_gradient(hidden, x, wide, 2 * hidden, workspace);
         let keys_values = layer.attention.part(hidden..3 * hidden);
         let queries = layer.attention.part(0..hidden);

@@ -78,7 +78,7 @@ pub struct Loaded {
 
 /// A model to be saved.
 #[derive(Debug, Clone, Copy)]
-pub struct Classifier<'a> {
+pub struct ClassifierFiles<'a> {
     /// The configuration of the model that it was made from.
     pub config: &'a Config,
     /// The encoder.
@@ -293,7 +293,7 @@ fn normal(seed: Seed, count: usize, deviation: f32) -> Vec<f32> {
         .collect()
 }
 
-impl Classifier<'_> {
+impl ClassifierFiles<'_> {
     /// Writes `config.json`, the tokenizer's files and `model.safetensors` into a folder, as transformers saves them, in `f32`.
     /// The weights come last, so that a folder without them is not taken for a model.
     ///
@@ -429,7 +429,7 @@ mod tests {
     fn request<'a>(folder: &'a Path, head: HeadKind<'a>) -> Request<'a> {
         Request {
             name: folder.to_str().expect("a name"),
-            setting: "--model",
+            setting: "model",
             head,
             new_head: false,
             longest: None,
@@ -438,7 +438,7 @@ mod tests {
     }
 
     fn save(loaded: &Loaded, kind: HeadKind<'_>, folder: &Path) {
-        Classifier {
+        ClassifierFiles {
             config: &loaded.config,
             encoder: &loaded.encoder,
             head: &loaded.head,

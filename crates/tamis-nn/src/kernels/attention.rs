@@ -22,7 +22,7 @@ pub struct Heads {
 
 /// Buffers for one head of one sequence, used again by the next.
 #[derive(Debug, Default)]
-pub struct Room {
+pub struct AttentionWorkspace {
     /// A row a key, a column a query, as many columns as fill the lanes; so are the others.
     shares: Vec<f32>,
     // Of the backward pass.
@@ -70,7 +70,14 @@ impl Heads {
     ///
     /// `queries` has shape `(queries, hidden)`, `keys_values` `(keys, 2 * hidden)` with each token's key before its value, `out`
     /// `(queries, hidden)`.
-    pub fn attend(self, queries: &[f32], keys_values: &[f32], out: &mut [f32], dropout: Dropout, room: &mut Room) {
+    pub fn attend(
+        self,
+        queries: &[f32],
+        keys_values: &[f32],
+        out: &mut [f32],
+        dropout: Dropout,
+        room: &mut AttentionWorkspace,
+    ) {
         let hidden = self.hidden;
         let (rows, keys) = (queries.len() / hidden, keys_values.len() / (2 * hidden));
         for index in 0..self.count {
@@ -91,7 +98,7 @@ impl Heads {
         upstream: &[f32],
         (d_queries, d_keys_values): (&mut [f32], &mut [f32]),
         dropout: Dropout,
-        room: &mut Room,
+        room: &mut AttentionWorkspace,
     ) {
         let hidden = self.hidden;
         let (rows, keys) = (queries.len() / hidden, keys_values.len() / (2 * hidden));
@@ -132,7 +139,7 @@ fn lanes(queries: usize) -> usize {
     queries.next_multiple_of(LANES)
 }
 
-/// The product of every row of `keys` with every one of `queries`, as shares lie in [`Room`], and zeros in what is left of the lanes.
+/// The product of every row of `keys` with every one of `queries`, as shares lie in [`AttentionWorkspace`], and zeros in what is left of the lanes.
 fn products(out: &mut Vec<f32>, keys: View<'_>, queries: View<'_>) {
     let lanes = lanes(queries.rows());
     out.clear();
@@ -141,7 +148,7 @@ fn products(out: &mut Vec<f32>, keys: View<'_>, queries: View<'_>) {
     multiply(&mut out, keys, queries.transposed(), 0.0);
 }
 
-/// Shares as they lie in [`Room`], without what only fills the lanes: shape `(keys, queries)`.
+/// Shares as they lie in [`AttentionWorkspace`], without what only fills the lanes: shape `(keys, queries)`.
 fn by_key(shares: &[f32], rows: usize, keys: usize) -> View<'_> {
     View::new(shares, keys, lanes(rows)).columns(0..rows)
 }
@@ -159,7 +166,7 @@ mod tests {
             let dropout = Dropout::new(probability, 11);
             let (queries, keys_values) = (numbers(rows * 6, 0.1), numbers(keys * 12, 0.7));
             let upstream = numbers(rows * 6, 2.0);
-            let mut room = Room::default();
+            let mut room = AttentionWorkspace::default();
             let mut loss = |queries: &[f32], keys_values: &[f32]| -> f64 {
                 let mut out = vec![0.0; rows * 6];
                 heads.attend(queries, keys_values, &mut out, dropout, &mut room);
@@ -185,7 +192,7 @@ mod tests {
                 &upstream,
                 (&mut d_queries, &mut d_keys_values),
                 dropout,
-                &mut Room::default(),
+                &mut AttentionWorkspace::default(),
             );
             for (i, (analytic, numeric)) in d_queries.iter().chain(&d_keys_values).zip(&numeric).enumerate() {
                 assert!(

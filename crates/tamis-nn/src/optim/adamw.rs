@@ -53,7 +53,7 @@ pub struct AdamW {
     /// How much of a weight decays a step, times the rate.
     decay: f32,
     steps: i32,
-    /// Moments of all parameters, in their order.
+    /// SufficientStatistics of all parameters, in their order.
     mean: Vec<f32>,
     square: Vec<f32>,
     /// Where a table row's moments are, plus 1; 0: it has none yet.

@@ -4,7 +4,7 @@ use crate::encoder::Packed;
 
 /// The examples of a split, tokenized: a text or a pair is one sequence, a question one for each of its choices.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Encoded {
+pub struct TokenizedSplit {
     tokens: Vec<u32>,
     types: Vec<u8>,
     /// Sequence `i` is `tokens[sequences[i]..sequences[i + 1]]`.
@@ -18,7 +18,7 @@ pub struct Encoded {
     pub truncated: u64,
 }
 
-impl Encoded {
+impl TokenizedSplit {
     /// No examples; each sequence is going to have this many scores.
     pub fn new(outputs: usize) -> Self {
         Self {
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn questions_are_packed_with_all_their_choices() {
-        let mut encoded = Encoded::new(1);
+        let mut encoded = TokenizedSplit::new(1);
         let sequence = |tokens: &[u32]| (tokens.to_vec(), vec![0; tokens.len()]);
         encoded.push([sequence(&[1, 2]), sequence(&[3])], 1);
         encoded.push([sequence(&[4]), sequence(&[5, 6]), sequence(&[7])], 2);
@@ -217,7 +217,8 @@ mod tests {
     #[test]
     fn a_split_that_is_appended_reads_as_if_its_examples_had_been_pushed() {
         let sequence = |tokens: &[u32]| (tokens.to_vec(), vec![1; tokens.len()]);
-        let (mut first, mut second, mut both) = (Encoded::new(1), Encoded::new(1), Encoded::new(1));
+        let (mut first, mut second, mut both) =
+            (TokenizedSplit::new(1), TokenizedSplit::new(1), TokenizedSplit::new(1));
         for encoded in [&mut first, &mut both] {
             encoded.push([sequence(&[1, 2]), sequence(&[3])], 1);
         }
@@ -231,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_text_has_a_score_a_label() {
-        let mut encoded = Encoded::new(3);
+        let mut encoded = TokenizedSplit::new(3);
         encoded.push([(vec![1, 2], vec![0, 0])], 2);
         encoded.push([(vec![1], vec![0])], 0);
         assert_eq!(encoded.batch(&[0, 1]).groups, [0, 3, 6]);

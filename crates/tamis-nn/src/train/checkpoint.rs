@@ -14,7 +14,7 @@ use crate::{
     atomic_write::write_whole,
     hub::floats,
     optim::adamw::AdamW,
-    train::{classifier::Classifier, trainer::Trainer},
+    train::{classifier::EncoderClassifier, trainer::Trainer},
 };
 
 /// Writes the state of a run that is so far.
@@ -26,7 +26,7 @@ pub fn save(
     path: &Path,
     run: &Fingerprint,
     progress: &impl Serialize,
-    model: &mut Classifier,
+    model: &mut EncoderClassifier,
     trainer: &Trainer,
 ) -> Result<()> {
     let mut tensors = weights(model, trainer);
@@ -53,7 +53,7 @@ pub fn save(
 /// # Errors
 ///
 /// If the file cannot be written.
-pub fn save_weights(path: &Path, model: &mut Classifier, trainer: &Trainer) -> Result<()> {
+pub fn save_weights(path: &Path, model: &mut EncoderClassifier, trainer: &Trainer) -> Result<()> {
     write(path, &weights(model, trainer), &[])
 }
 
@@ -65,7 +65,7 @@ pub fn save_weights(path: &Path, model: &mut Classifier, trainer: &Trainer) -> R
 pub fn load<P: DeserializeOwned>(
     path: &Path,
     run: &Fingerprint,
-    model: &mut Classifier,
+    model: &mut EncoderClassifier,
     trainer: &mut Trainer,
 ) -> Result<Option<P>> {
     if !path.exists() {
@@ -103,7 +103,7 @@ pub fn load<P: DeserializeOwned>(
 /// # Errors
 ///
 /// If the file cannot be read, or is broken.
-pub fn load_weights(path: &Path, model: &mut Classifier, trainer: &Trainer) -> Result<()> {
+pub fn load_weights(path: &Path, model: &mut EncoderClassifier, trainer: &Trainer) -> Result<()> {
     let file = std::fs::read(path).map_err(Error::io(path, "read"))?;
     let tensors = SafeTensors::deserialize(&file).map_err(|error| broken(path, error.to_string()))?;
     set_weights(path, &tensors, model, trainer)
@@ -117,7 +117,7 @@ fn of_f32(name: String, values: &[f32]) -> Flat {
     (name, bytes, Dtype::F32, values.len())
 }
 
-fn weights(model: &mut Classifier, trainer: &Trainer) -> Vec<Flat> {
+fn weights(model: &mut EncoderClassifier, trainer: &Trainer) -> Vec<Flat> {
     named(trainer, model)
         .map(|(name, values)| of_f32(name, values))
         .collect()
@@ -137,7 +137,7 @@ fn write(path: &Path, tensors: &[Flat], metadata: &[(&str, String)]) -> Result<(
     write_whole(path, &mut |out| out.write_all(&whole).map_err(Error::io(path, "write")))
 }
 
-fn set_weights(path: &Path, tensors: &SafeTensors<'_>, model: &mut Classifier, trainer: &Trainer) -> Result<()> {
+fn set_weights(path: &Path, tensors: &SafeTensors<'_>, model: &mut EncoderClassifier, trainer: &Trainer) -> Result<()> {
     for (name, values) in named(trainer, model) {
         let kept = numbers_of(path, tensors, &name)?;
         if kept.len() != values.len() {
@@ -162,7 +162,7 @@ fn broken(path: &Path, found: String) -> Error {
 }
 
 /// The trained tensors of a model by the names that they have in the file.
-fn named<'m>(trainer: &Trainer, model: &'m mut Classifier) -> impl Iterator<Item = (String, &'m mut [f32])> {
+fn named<'m>(trainer: &Trainer, model: &'m mut EncoderClassifier) -> impl Iterator<Item = (String, &'m mut [f32])> {
     let (words, dense) = trainer.trained(model);
     let words = words.into_iter().map(|values| ("words".to_owned(), values));
     words.chain(
@@ -179,7 +179,7 @@ mod tests {
     use crate::{
         seed::Seed,
         test_util::tiny_classifier,
-        train::{Beneath, TrainSettings, fit},
+        train::{FrozenLayerCache, TrainSettings, fit},
     };
 
     #[test]
@@ -197,8 +197,8 @@ mod tests {
             let run = Fingerprint::of(["this run"]);
             let (start, data) = tiny_classifier();
             let rows: Vec<u32> = (0..40).collect();
-            let beneath = freeze.map(|layers| Beneath::new(layers, 1 << 20));
-            let train = |model: &mut Classifier, trainer: &mut Trainer, save_at: u64| {
+            let beneath = freeze.map(|layers| FrozenLayerCache::new(layers, 1 << 20));
+            let train = |model: &mut EncoderClassifier, trainer: &mut Trainer, save_at: u64| {
                 fit::<Error>(
                     model,
                     trainer,

@@ -12,8 +12,8 @@ use crate::{
     hub::config::DropoutShares,
     kernels::dropout::Dropout,
     train::{
-        batch::{Batch, Encoded},
-        frozen_cache::Beneath,
+        batch::{Batch, TokenizedSplit},
+        frozen_cache::FrozenLayerCache,
     },
 };
 
@@ -22,7 +22,7 @@ const BATCH_TOKENS: usize = 1024;
 
 /// A model that gives every label, or every choice, a score.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Classifier {
+pub struct EncoderClassifier {
     /// The encoder.
     pub encoder: EncoderWeights,
     /// What reads each sequence's first token.
@@ -31,7 +31,7 @@ pub struct Classifier {
     pub dropout: DropoutShares,
 }
 
-impl Classifier {
+impl EncoderClassifier {
     /// The probabilities of these examples' answers, shape `(examples, answers)`; 0 where an example has fewer answers. One step
     /// of `monitor` an example.
     ///
@@ -40,9 +40,9 @@ impl Classifier {
     /// If a score is not finite, or the user stopped.
     pub fn predict(
         &self,
-        data: &Encoded,
+        data: &TokenizedSplit,
         examples: &[u32],
-        beneath: Option<&Beneath>,
+        beneath: Option<&FrozenLayerCache>,
         monitor: &dyn Monitor,
     ) -> Result<Matrix> {
         let rows = self.by_example(data, examples, beneath, monitor, |firsts, batch, tape| {
@@ -70,7 +70,7 @@ impl Classifier {
     /// # Errors
     ///
     /// If the user stopped.
-    pub fn features(&self, data: &Encoded, monitor: &dyn Monitor) -> Result<Matrix> {
+    pub fn features(&self, data: &TokenizedSplit, monitor: &dyn Monitor) -> Result<Matrix> {
         let hidden = self.encoder.shape.hidden;
         let rows = self.by_example(data, &data.all(), None, monitor, |firsts, batch, tape| {
             let mut rest = self.head.features(firsts, tape);
@@ -93,9 +93,9 @@ impl Classifier {
     /// examples of like length, so that the threads' shares are alike.
     fn by_example<F>(
         &self,
-        data: &Encoded,
+        data: &TokenizedSplit,
         examples: &[u32],
-        beneath: Option<&Beneath>,
+        beneath: Option<&FrozenLayerCache>,
         monitor: &dyn Monitor,
         of: F,
     ) -> Result<Vec<Vec<f32>>>
@@ -106,7 +106,7 @@ impl Classifier {
         order.sort_by_key(|&i| std::cmp::Reverse(data.tokens_of(examples[i])));
         let sorted: Vec<u32> = order.iter().map(|&i| examples[i]).collect();
         let layers = (self.encoder).laid_out(
-            beneath.map_or(0, Beneath::layers)..self.encoder.layers.len(),
+            beneath.map_or(0, FrozenLayerCache::layers)..self.encoder.layers.len(),
             Dtype::Float32,
         );
         let made: Vec<Vec<Vec<f32>>> = data

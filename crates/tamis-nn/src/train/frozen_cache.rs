@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::{
     encoder::{Dtype, EncoderWeights, LaidLayers, Scratch, Wanted},
-    train::batch::Encoded,
+    train::batch::TokenizedSplit,
 };
 
 /// Tokens of a batch that one thread runs through the frozen layers at a time.
@@ -19,7 +19,7 @@ const BATCH_TOKENS: usize = 1024;
 type Vectors = Arc<[f32]>;
 
 /// The output of the lowest layers for the examples of one split. It can be shared by models that differ only above them.
-pub struct Beneath {
+pub struct FrozenLayerCache {
     layers: usize,
     laid_out: OnceLock<LaidLayers>,
     /// The most bytes that are kept; the rest is computed again.
@@ -27,7 +27,7 @@ pub struct Beneath {
     kept: RwLock<(HashMap<u32, Vectors>, usize)>,
 }
 
-impl Beneath {
+impl FrozenLayerCache {
     /// Nothing yet, of the lowest `layers` layers and the embeddings.
     pub fn new(layers: usize, memory: usize) -> Self {
         Self {
@@ -44,7 +44,7 @@ impl Beneath {
     }
 
     /// The vectors of these examples, one behind the other, shape `(tokens, hidden)`.
-    pub fn vectors(&self, encoder: &EncoderWeights, data: &Encoded, examples: &[u32]) -> Vec<f32> {
+    pub fn vectors(&self, encoder: &EncoderWeights, data: &TokenizedSplit, examples: &[u32]) -> Vec<f32> {
         let mut found: Vec<Option<Vectors>> = {
             let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
             examples.iter().map(|example| kept.0.get(example).cloned()).collect()
@@ -102,16 +102,16 @@ mod tests {
     #[test]
     fn what_is_kept_is_what_is_computed() {
         let weights = tiny_encoder(20, 9);
-        let mut data = Encoded::new(2);
+        let mut data = TokenizedSplit::new(2);
         for row in 0..5u32 {
             let tokens: Vec<u32> = (0..=row).collect();
             let types = vec![0; tokens.len()];
             data.push([(tokens, types)], 0);
         }
         let examples = [3, 0, 4, 1];
-        let roomy = Beneath::new(1, 1 << 20);
+        let roomy = FrozenLayerCache::new(1, 1 << 20);
         let first = roomy.vectors(&weights, &data, &examples);
-        let tight = Beneath::new(1, 8 * 4 * 5);
+        let tight = FrozenLayerCache::new(1, 8 * 4 * 5);
         assert_eq!(first.len(), (4 + 1 + 5 + 2) * 8);
         assert_eq!(roomy.vectors(&weights, &data, &examples), first);
         assert_eq!(tight.vectors(&weights, &data, &examples), first);

@@ -1,7 +1,7 @@
 //! Fine-tuning an encoder with a head: the target that a selection is for, and the dearest of the proxies.
 //!
 //! ```text
-//! examples -> tokens (Encoded) -> batches -> training passes (nn::training) -> AdamW -> probabilities
+//! examples -> tokens (TokenizedSplit) -> batches -> training passes (nn::training) -> AdamW -> probabilities
 //! ```
 //!
 //! One seed gives one set of weights, whatever the number of threads; see [`crate::encoder::training_pass`].
@@ -13,8 +13,8 @@ mod frozen_cache;
 mod settings;
 mod trainer;
 
-pub use batch::{Batch, Encoded};
-pub use classifier::Classifier;
-pub use frozen_cache::Beneath;
+pub use batch::{Batch, TokenizedSplit};
+pub use classifier::EncoderClassifier;
+pub use frozen_cache::FrozenLayerCache;
 pub use settings::TrainSettings;
 pub use trainer::{Step, Trainer, fit};

@@ -65,9 +65,9 @@ impl TrainSettings {
     /// If a setting is out of range.
     pub fn check(&self) -> Result<()> {
         for (name, value) in [
-            ("--epochs", self.epochs as usize),
-            ("--batch", self.batch),
-            ("--max-length", self.max_length),
+            ("epochs", self.epochs as usize),
+            ("batch_size", self.batch),
+            ("max_length", self.max_length),
             ("finetune.pass_tokens", self.pass_tokens),
         ] {
             if value == 0 {
@@ -85,7 +85,11 @@ impl TrainSettings {
             }
         }
         if !(self.rate > 0.0 && self.rate.is_finite()) {
-            return Err(Error::setting("--rate", "a number above 0", self.rate.to_string()));
+            return Err(Error::setting(
+                "learning_rate",
+                "a number above 0",
+                self.rate.to_string(),
+            ));
         }
         if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
             let found = self.weight_decay.to_string();

@@ -19,9 +19,9 @@ use crate::{
     optim::adamw::{AdamW, Parameter, Table, global_norm, linear_schedule},
     seed::Seed,
     train::{
-        batch::{Batch, Encoded},
-        classifier::Classifier,
-        frozen_cache::Beneath,
+        batch::{Batch, TokenizedSplit},
+        classifier::EncoderClassifier,
+        frozen_cache::FrozenLayerCache,
         settings::TrainSettings,
     },
 };
@@ -51,7 +51,7 @@ pub struct Step {
 
 impl Trainer {
     /// A run that has taken no step.
-    pub fn new(model: &Classifier, settings: &TrainSettings) -> Self {
+    pub fn new(model: &EncoderClassifier, settings: &TrainSettings) -> Self {
         Self {
             optimiser: AdamW::new(settings.weight_decay),
             gradient: EncoderGradient::zeros(&model.encoder, settings.freeze),
@@ -73,7 +73,7 @@ impl Trainer {
     }
 
     /// The trained tensors of a model in a fixed order: the word vectors, where they are trained, and all others.
-    pub fn trained<'m>(&self, model: &'m mut Classifier) -> (Option<&'m mut [f32]>, Vec<&'m mut [f32]>) {
+    pub fn trained<'m>(&self, model: &'m mut EncoderClassifier) -> (Option<&'m mut [f32]>, Vec<&'m mut [f32]>) {
         let (words, dense) = model.encoder.trained_mut(self.settings.freeze);
         let all = dense.into_iter().chain(model.head.tensors_mut());
         (words, all.map(|(values, _)| values).collect())
@@ -96,14 +96,18 @@ impl Trainer {
     /// If layers are frozen and `beneath` is not there, or the other way round.
     pub fn step(
         &mut self,
-        model: &mut Classifier,
-        data: &Encoded,
+        model: &mut EncoderClassifier,
+        data: &TokenizedSplit,
         examples: &[u32],
         rate: f32,
         dropout: Seed,
-        beneath: Option<&Beneath>,
+        beneath: Option<&FrozenLayerCache>,
     ) -> Result<f64> {
-        assert_eq!(self.settings.freeze, beneath.map(Beneath::layers), "what is frozen");
+        assert_eq!(
+            self.settings.freeze,
+            beneath.map(FrozenLayerCache::layers),
+            "what is frozen"
+        );
         // From a thread of the pool, which takes part in all of a step's loops: one outside would wake another for each.
         rayon::scope(|_| {
             let weight = 1.0 / examples.len() as f32;
@@ -135,7 +139,7 @@ impl Trainer {
     /// Forward and backward over one part of a batch; returns the sum of its rows' losses.
     fn pass(
         &mut self,
-        model: &Classifier,
+        model: &EncoderClassifier,
         batch: &Batch,
         beneath: Option<(&[f32], usize)>,
         weight: f32,
@@ -178,7 +182,7 @@ impl Trainer {
     }
 
     /// A step of the optimiser against the gradient times `factor`; the gradient is zero afterwards.
-    fn update(&mut self, model: &mut Classifier, rate: f32, factor: f32) {
+    fn update(&mut self, model: &mut EncoderClassifier, rate: f32, factor: f32) {
         let cols = model.encoder.shape.hidden;
         let (words, dense) = model.encoder.trained_mut(self.settings.freeze);
         // The gradient's words are read while its other parts are written to.
@@ -225,12 +229,12 @@ fn dense_parts<'g>(gradient: &'g mut EncoderGradient, head: &'g mut Head) -> Vec
 ///
 /// If a loss is not finite, or `watch` fails.
 pub fn fit<E: From<Error>>(
-    model: &mut Classifier,
+    model: &mut EncoderClassifier,
     trainer: &mut Trainer,
-    (data, rows): (&Encoded, &[u32]),
-    beneath: Option<&Beneath>,
+    (data, rows): (&TokenizedSplit, &[u32]),
+    beneath: Option<&FrozenLayerCache>,
     seed: Seed,
-    watch: &mut dyn FnMut(Step, &mut Classifier, &mut Trainer) -> Result<(), E>,
+    watch: &mut dyn FnMut(Step, &mut EncoderClassifier, &mut Trainer) -> Result<(), E>,
 ) -> Result<(), E> {
     let settings = trainer.settings.clone();
     let (steps, begun) = (settings.steps(rows.len()), trainer.optimiser.steps());
@@ -273,10 +277,10 @@ pub(crate) mod tests {
         }
     }
 
-    fn trained(settings: &TrainSettings, threads: usize) -> (Classifier, f64) {
+    fn trained(settings: &TrainSettings, threads: usize) -> (EncoderClassifier, f64) {
         let (mut model, data) = tiny_classifier();
         let rows: Vec<u32> = (0..120).collect();
-        let beneath = settings.freeze.map(|layers| Beneath::new(layers, 1 << 20));
+        let beneath = settings.freeze.map(|layers| FrozenLayerCache::new(layers, 1 << 20));
         let mut trainer = Trainer::new(&model, settings);
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)

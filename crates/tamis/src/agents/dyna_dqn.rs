@@ -205,8 +205,8 @@ impl DynaDqn {
                 open = self.shortlist(env, &open, &course, |action| estimates.q(action))?;
             }
             open.truncate(self.lookahead.min(usize::try_from(left).unwrap_or(usize::MAX)));
-            let earned = env.peek(&open)?;
-            let described = outlook(env, &course.plan, &open)?;
+            let earned = env.lookahead(&open)?;
+            let described = afterstates(env, &course.plan, &open)?;
             for ((&action, &reward), features) in open.iter().zip(&earned).zip(described.iter_rows()) {
                 self.dqn.remember(&seen, action, reward);
                 self.model.add(features, course.plan.len() + 1, course.earned + reward);
@@ -254,9 +254,11 @@ impl DynaDqn {
         if self.fitted == 0 {
             return Ok(by_network);
         }
-        let outlook = outlook(env, &course.plan, open)?;
+        let afterstates = afterstates(env, &course.plan, open)?;
         let promise = self.promise(
-            &self.model.predict(&outlook, &vec![course.plan.len() + 1; open.len()]),
+            &self
+                .model
+                .predict(&afterstates, &vec![course.plan.len() + 1; open.len()]),
             course.earned,
         );
         let mut by_model: Vec<usize> = (0..open.len()).collect();
@@ -292,13 +294,13 @@ impl DynaDqn {
         // In their old order each of them is as legal as it was: less is taken before it.
         places.sort_unstable();
         let kept: Vec<Action> = places.into_iter().map(|place| elite[place]).collect();
-        let mut walk = env.walk()?;
+        let mut walk = env.simulate()?;
         let (mut earned, mut end) = (0.0, Vec::new());
         for (i, &action) in kept.iter().enumerate() {
             if i + 1 == kept.len() {
-                let outlook = walk.outlook(&[action])?;
-                earned = self.model.mean(&outlook, &[kept.len()])[0];
-                end = outlook.row(0).to_vec();
+                let afterstates = walk.afterstates(&[action])?;
+                earned = self.model.mean(&afterstates, &[kept.len()])[0];
+                end = afterstates.row(0).to_vec();
             }
             walk.take(action, 0.0)?;
         }
@@ -321,12 +323,12 @@ impl DynaDqn {
                     open[0] = again;
                 }
             }
-            let outlook = walk.outlook(open)?;
-            let predicted = self.model.mean(&outlook, &vec![course.plan.len() + 1; open.len()]);
+            let afterstates = walk.afterstates(open)?;
+            let predicted = self.model.mean(&afterstates, &vec![course.plan.len() + 1; open.len()]);
             let places: Vec<usize> = (0..open.len()).collect();
             let chosen = best(&places, |i| predicted[i] + estimates.futures[open[i]]);
             let reward = predicted[chosen] - course.earned;
-            end = outlook.row(chosen).to_vec();
+            end = afterstates.row(chosen).to_vec();
             walk.take(open[chosen], reward)?;
             course.earned += reward;
             course.plan.push(open[chosen]);
@@ -398,11 +400,11 @@ impl DynaDqn {
             for _ in 0..self.settings.updates * plans.len() {
                 self.dqn.update(1.0, rng);
             }
-            let returns = env.evaluate(&plans)?;
+            let returns = env.evaluate_plans(&plans)?;
             followed.extend_from_slice(&returns);
             for (plan, earned) in plans.into_iter().zip(returns) {
                 if let Some((&last, before)) = plan.split_last() {
-                    let features = outlook(env, before, &[last])?;
+                    let features = afterstates(env, before, &[last])?;
                     self.model.add(features.row(0), plan.len(), earned);
                 }
                 self.keep(plan, earned);
@@ -419,12 +421,12 @@ impl DynaDqn {
 }
 
 /// Features of the states that these actions lead to after a plan.
-fn outlook(env: &dyn Environment, plan: &[Action], actions: &[Action]) -> Result<Matrix> {
-    let mut walk = env.walk()?;
+fn afterstates(env: &dyn Environment, plan: &[Action], actions: &[Action]) -> Result<Matrix> {
+    let mut walk = env.simulate()?;
     for &action in plan {
         walk.take(action, 0.0)?;
     }
-    walk.outlook(actions)
+    walk.afterstates(actions)
 }
 
 impl Agent for DynaDqn {

@@ -431,7 +431,7 @@ impl FromStr for NetworkKind {
         match text {
             "shared" => Ok(Self::Shared),
             "flat" => Ok(Self::Flat),
-            _ => Err(Error::setting("--network", "shared or flat", format!("`{text}`"))),
+            _ => Err(Error::setting("network", "shared or flat", format!("`{text}`"))),
         }
     }
 }

@@ -7,7 +7,7 @@
 //! (generalised advantage estimates, eq. 16); Huang & Ontañón 2022 (masked logits). Gamma is 1, since the return is the final
 //! score. What we do differently:
 //!
-//! 1. An episode is imagined to its end and only its last state is paid for ([`Environment::evaluate`]), so that an evaluation
+//! 1. An episode is imagined to its end and only its last state is paid for ([`Environment::evaluate_plans`]), so that an evaluation
 //!    buys a whole episode; all reward comes with the last step. `pay = "steps"` pays for every step, as usual.
 //! 2. Beside the shared network each action has an offset of its own ([`crate::agents::policy`]).
 //! 3. The value network learns distances from what is usual at a depth, as the [DQN](crate::agents::dqn) does.
@@ -26,7 +26,7 @@ use crate::{
         policy::{ActorCritic, Losses, Sample, Weights},
     },
     env::{Action, Environment, Observation, Shape},
-    reward_models::baseline::Baseline,
+    reward_models::baseline::DepthBaseline,
 };
 
 /// Which states of an episode are paid for.
@@ -138,7 +138,7 @@ pub struct Ppo {
     settings: PpoSettings,
     networks: ActorCritic,
     /// What is usually still earned at a depth.
-    usual_future: Baseline,
+    usual_future: DepthBaseline,
     trace: Trace,
     /// Training steps done.
     trained: u64,
@@ -170,7 +170,7 @@ impl Ppo {
         let seed = seed.derive("ppo");
         Ok(Self {
             networks: ActorCritic::new(settings.network, shape, settings.hidden, settings.learning_rate, seed),
-            usual_future: Baseline::default(),
+            usual_future: DepthBaseline::default(),
             trace: Trace::default(),
             trained: 0,
             settings,
@@ -212,7 +212,7 @@ impl Ppo {
             .min(usize::try_from(env.remaining()).unwrap_or(usize::MAX));
         let mut episodes = Vec::with_capacity(count);
         for _ in 0..count {
-            let mut walk = env.walk()?;
+            let mut walk = env.simulate()?;
             let mut episode = Episode::default();
             let mut seen = walk.observe()?;
             while seen.legal.contains(&true) {
@@ -224,7 +224,7 @@ impl Ppo {
             episodes.push(episode);
         }
         let plans: Vec<Vec<Action>> = episodes.iter().map(|episode| episode.actions.clone()).collect();
-        for (episode, earned) in episodes.iter_mut().zip(env.evaluate(&plans)?) {
+        for (episode, earned) in episodes.iter_mut().zip(env.evaluate_plans(&plans)?) {
             if let Some(last) = episode.rewards.last_mut() {
                 *last = earned;
             }

@@ -17,7 +17,7 @@ use tamis_nn::{Matrix, Monitor};
 use crate::{
     Error, Result,
     baselines::{View, expected_picks},
-    budget::{Limit, Purse},
+    budget::{BudgetTracker, Limit},
     stats::ranking::Ranked,
 };
 
@@ -25,7 +25,7 @@ use crate::{
 const MOST_PAIRS: u64 = 4_000_000_000;
 
 /// Takes rows until the purse is empty; ties take the lower row.
-pub(crate) fn spend(purse: &mut Purse<'_>, view: &View<'_>, limit: Limit, monitor: &dyn Monitor) -> Result<()> {
+pub(crate) fn spend(purse: &mut BudgetTracker<'_>, view: &View<'_>, limit: Limit, monitor: &dyn Monitor) -> Result<()> {
     let vectors = view.vectors;
     check(vectors.rows() as u64, expected_picks(view.tokens, limit))?;
     let mut centres = vec![nearest_the_mean(vectors)];
@@ -105,7 +105,7 @@ fn check(rows: u64, picks: u64) -> Result<()> {
         return Ok(());
     }
     Err(Error::setting(
-        "--methods",
+        "methods",
         format!("at most {MOST_PAIRS} pairs of a row and a pick for k-centre"),
         format!("{rows} rows and {picks} picks"),
     )

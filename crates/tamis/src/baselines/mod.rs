@@ -12,7 +12,7 @@ use tamis_nn::{Matrix, Monitor, seed::Seed};
 
 use crate::{
     Error, Result,
-    budget::{Limit, Purse},
+    budget::{BudgetTracker, Limit},
     candidates::{domain, facility_location},
 };
 
@@ -38,7 +38,7 @@ pub struct View<'a> {
 
 /// A rule, as named on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heuristic {
+pub enum Baseline {
     /// Random rows, each label with its share of the pool.
     Stratified,
     /// The rows with the most tokens.
@@ -65,7 +65,7 @@ pub enum Heuristic {
     Median,
 }
 
-impl Heuristic {
+impl Baseline {
     /// Every rule with its name on the command line.
     pub const NAMES: [(Self, &'static str); 12] = [
         (Self::Stratified, "stratified"),
@@ -88,7 +88,7 @@ impl Heuristic {
     ///
     /// If the probe cannot be trained, the pool is too large for the rule, or the user asked to stop.
     pub fn choose(self, view: &View<'_>, limit: Limit, seed: Seed, monitor: &dyn Monitor) -> Result<Vec<u32>> {
-        let mut purse = Purse::new(view.tokens, limit);
+        let mut purse = BudgetTracker::new(view.tokens, limit);
         match self {
             Self::Stratified => purse.spend(stratified::order(view.targets, limit, seed)),
             Self::Longest => purse.spend(sorted::longest(view.tokens, seed)),
@@ -107,21 +107,21 @@ impl Heuristic {
     }
 }
 
-impl fmt::Display for Heuristic {
+impl fmt::Display for Baseline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let named = Self::NAMES.iter().find(|(rule, _)| rule == self);
         f.write_str(named.map_or("", |(_, name)| name))
     }
 }
 
-impl FromStr for Heuristic {
+impl FromStr for Baseline {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
         let named = Self::NAMES.iter().find(|(_, name)| *name == text);
         named.map(|(rule, _)| *rule).ok_or_else(|| {
             let names = Self::NAMES.map(|(_, name)| name).join(", ");
-            Error::setting("--methods", format!("one of {names}"), format!("`{text}`"))
+            Error::setting("methods", format!("one of {names}"), format!("`{text}`"))
         })
     }
 }
@@ -217,7 +217,7 @@ pub(crate) mod tests {
             } else {
                 Limit::Rows(1 + (share * (rows - 1) as f64) as u64)
             };
-            for (rule, name) in Heuristic::NAMES {
+            for (rule, name) in Baseline::NAMES {
                 let choose = || sample.view(|view| rule.choose(view, limit, Seed(seed), &Silent));
                 let chosen = choose().expect("chooses");
                 prop_assert!(chosen.windows(2).all(|pair| pair[0] < pair[1]), "{name}: {chosen:?}");
@@ -238,17 +238,17 @@ pub(crate) mod tests {
 
     #[test]
     fn names_are_read_as_they_are_shown() {
-        for (rule, name) in Heuristic::NAMES {
+        for (rule, name) in Baseline::NAMES {
             assert_eq!((rule.to_string().as_str(), name.parse().ok()), (name, Some(rule)));
         }
-        let error = "longst".parse::<Heuristic>().expect_err("is unknown");
+        let error = "longst".parse::<Baseline>().expect_err("is unknown");
         assert!(error.to_string().contains("longest, shortest"), "{error}");
     }
 
     #[test]
     fn a_stop_is_heard() {
         let sample = Sample::drawn(30, 5, 0);
-        for rule in [Heuristic::KCentre, Heuristic::FacilityLocation, Heuristic::Similarity] {
+        for rule in [Baseline::KCentre, Baseline::FacilityLocation, Baseline::Similarity] {
             let stopped = sample.view(|view| rule.choose(view, Limit::Rows(9), Seed(0), &Stop));
             assert!(matches!(stopped, Err(Error::Interrupted)), "{rule}");
         }

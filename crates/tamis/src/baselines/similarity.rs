@@ -18,7 +18,7 @@ use tamis_nn::{
 use crate::{
     Result,
     baselines::{View, expected_picks},
-    budget::{Limit, Purse},
+    budget::{BudgetTracker, Limit},
     stats::ranking::{Ranked, shuffled},
 };
 
@@ -33,7 +33,7 @@ const LEAST_LISTED: usize = 32;
 
 /// Takes rows until the purse is empty; ties take the lower row.
 pub(crate) fn spend(
-    purse: &mut Purse<'_>,
+    purse: &mut BudgetTracker<'_>,
     view: &View<'_>,
     limit: Limit,
     seed: Seed,
@@ -148,7 +148,7 @@ mod tests {
     use tamis_nn::Silent;
 
     fn chosen(sample: &Sample, rows: u64) -> Vec<u32> {
-        let mut purse = Purse::new(&[], Limit::Rows(rows));
+        let mut purse = BudgetTracker::new(&[], Limit::Rows(rows));
         sample
             .view(|view| spend(&mut purse, view, Limit::Rows(rows), Seed(3), &Silent))
             .expect("chooses");

@@ -4,7 +4,7 @@ mod random_rows;
 mod tracker;
 
 pub use random_rows::{limit_of, random_rows, tokens_of};
-pub use tracker::Purse;
+pub use tracker::BudgetTracker;
 
 use std::{fmt, str::FromStr};
 
@@ -63,7 +63,7 @@ impl Budget {
         };
         if asked > have {
             return Err(Error::setting(
-                "--budget",
+                "budget",
                 format!("at most the {have} {unit} of the pool"),
                 format!("`{self}`"),
             )
@@ -79,7 +79,7 @@ impl FromStr for Budget {
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || {
             Error::setting(
-                "--budget",
+                "budget",
                 "a percentage above 0% and up to 100%, a number of rows, or a number of tokens",
                 format!("`{text}`"),
             )

@@ -5,7 +5,7 @@ use tamis_nn::seed::Seed;
 
 use crate::{
     Result,
-    budget::{Budget, Limit, Purse},
+    budget::{Budget, BudgetTracker, Limit},
     data::RowId,
 };
 
@@ -32,7 +32,7 @@ pub fn limit_of(budget: Budget, tokens: &[u32]) -> Result<Limit> {
 pub fn random_rows(pool: &[RowId], tokens: &[u32], limit: Limit, seed: Seed) -> Vec<RowId> {
     let mut order: Vec<u32> = (0..pool.len() as u32).collect();
     order.shuffle(&mut seed.rng());
-    let mut purse = Purse::new(tokens, limit);
+    let mut purse = BudgetTracker::new(tokens, limit);
     purse.spend(order);
     purse.into_rows().into_iter().map(|i| pool[i as usize]).collect()
 }

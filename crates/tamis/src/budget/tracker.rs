@@ -3,14 +3,14 @@
 use crate::budget::Limit;
 
 /// What is left of a limit, and the rows that it was spent on.
-pub struct Purse<'a> {
+pub struct BudgetTracker<'a> {
     /// What each row costs; none where rows are counted.
     costs: Option<&'a [u32]>,
     left: u64,
     rows: Vec<u32>,
 }
 
-impl<'a> Purse<'a> {
+impl<'a> BudgetTracker<'a> {
     /// A full one; `tokens[i]` is what row `i` costs, and is read only where the limit is in tokens.
     pub fn new(tokens: &'a [u32], limit: Limit) -> Self {
         let (costs, left) = match limit {

@@ -23,7 +23,7 @@ use tamis_nn::{
 
 use crate::{
     Error, Result,
-    budget::{Limit, Purse},
+    budget::{BudgetTracker, Limit},
     metrics::Metric,
     stats::ranking::{falling, sample},
 };
@@ -50,7 +50,7 @@ pub fn relevance(pool: &Matrix, fold: &Matrix, seed: Seed) -> Result<Vec<f32>> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Contrast {
     /// How well rows of the fold are told from rows of the pool: the AUC, from 0.5 (alike) to 1 (nothing in common).
-    pub separability: f64,
+    pub domain_auc: f64,
     /// The share of the pool that is at least as relevant as the fold's median row: 0.5 where they are alike, less the more they differ.
     pub typical: f64,
 }
@@ -61,15 +61,15 @@ pub struct Contrast {
 ///
 /// If the vectors hold a number that is not finite.
 pub fn contrast(pool: &Matrix, fold: &Matrix, seed: Seed) -> Result<Contrast> {
-    let seed = seed.derive("separability");
+    let seed = seed.derive("domain_auc");
     let (pool, fold) = (halves(&drawn(pool, seed), seed), halves(&drawn(fold, seed), seed));
     if [&pool, &fold].iter().any(|halves| halves[1].rows() == 0) {
         return Ok(Contrast {
-            separability: 0.5,
+            domain_auc: 0.5,
             typical: 0.5,
         });
     }
-    let (mut separability, mut typical) = (0.0, 0.0);
+    let (mut domain_auc, mut typical) = (0.0, 0.0);
     for (fitted, judged) in [(0, 1), (1, 0)] {
         let direction = discriminant(&pool[fitted], &fold[fitted])?;
         let [pool, mut fold] = [&pool, &fold].map(|halves| along(&halves[judged], &direction));
@@ -77,12 +77,12 @@ pub fn contrast(pool: &Matrix, fold: &Matrix, seed: Seed) -> Result<Contrast> {
             .map(|i| u32::from(i >= pool.len()))
             .collect();
         let both = pool.iter().chain(&fold).flat_map(|&score| [-score, score]).collect();
-        separability += Metric::Auc.score(&Matrix::from_vec(both, targets.len(), 2), &targets) / 2.0;
+        domain_auc += Metric::Auc.score(&Matrix::from_vec(both, targets.len(), 2), &targets) / 2.0;
         fold.sort_by(f32::total_cmp);
         let median = fold[fold.len() / 2];
         typical += pool.iter().filter(|&&score| score >= median).count() as f64 / pool.len() as f64 / 2.0;
     }
-    Ok(Contrast { separability, typical })
+    Ok(Contrast { domain_auc, typical })
 }
 
 /// The rows by falling relevance, ties by number.
@@ -104,7 +104,7 @@ pub fn most_relevant(ranked: &[u32], tokens: &[u32], limit: Limit) -> Vec<u32> {
         Limit::Rows(_) => true,
         Limit::Tokens(most) => u64::from(tokens[*row as usize]) <= most,
     };
-    let mut purse = Purse::new(tokens, limit);
+    let mut purse = BudgetTracker::new(tokens, limit);
     purse.spend(ranked.iter().copied().filter(fits));
     purse.into_rows()
 }
@@ -199,9 +199,9 @@ mod tests {
     #[test]
     fn what_is_alike_is_told_by_chance_and_what_never_meets_for_sure() {
         let pool = around([0.0, 0.0], 2000, 1);
-        let near = |place: [f32; 2], separability: f64, typical: f64| {
+        let near = |place: [f32; 2], domain_auc: f64, typical: f64| {
             let found = contrast(&pool, &around(place, 1000, 2), Seed(3)).expect("is finite");
-            assert!((found.separability - separability).abs() < 0.03, "{found:?}");
+            assert!((found.domain_auc - domain_auc).abs() < 0.03, "{found:?}");
             assert!((found.typical - typical).abs() < 0.05, "{found:?}");
         };
         near([0.0, 0.0], 0.5, 0.5);
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(relevance(&pool, &none, Seed(0)).expect("is finite"), [0.0; 5]);
         let of = |pool: &Matrix, fold: &Matrix| {
             let found = contrast(pool, fold, Seed(0)).expect("is finite");
-            [found.separability, found.typical]
+            [found.domain_auc, found.typical]
         };
         assert_eq!(of(&pool, &around([9.0, 0.0], 1, 2)), [0.5, 0.5]);
         let same = |x| Matrix::from_vec(vec![x; 8], 4, 2);

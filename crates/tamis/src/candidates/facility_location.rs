@@ -21,7 +21,7 @@ use tamis_nn::{
 
 use crate::{
     Result,
-    budget::{Limit, Purse},
+    budget::{BudgetTracker, Limit},
     stats::ranking::{Ranked, sample},
 };
 
@@ -58,7 +58,7 @@ pub fn objective(vectors: &Matrix, represented: &[u32], chosen: &[u32]) -> f64 {
 }
 
 /// Takes rows until the purse is empty; ties take the lower row.
-pub(crate) fn spend(purse: &mut Purse<'_>, vectors: &Matrix, seed: Seed, monitor: &dyn Monitor) -> Result<()> {
+pub(crate) fn spend(purse: &mut BudgetTracker<'_>, vectors: &Matrix, seed: Seed, monitor: &dyn Monitor) -> Result<()> {
     let represented = represented(vectors.rows(), seed);
     let mut greedy = Greedy::new(Represented::new(vectors, &represented), monitor)?;
     while !purse.is_empty() {
@@ -77,7 +77,7 @@ pub(crate) fn spend(purse: &mut Purse<'_>, vectors: &Matrix, seed: Seed, monitor
 ///
 /// If the user asked to stop.
 pub fn order(vectors: &Matrix, most: usize, seed: Seed, monitor: &dyn Monitor) -> Result<Vec<u32>> {
-    let mut purse = Purse::new(&[], Limit::Rows(most as u64));
+    let mut purse = BudgetTracker::new(&[], Limit::Rows(most as u64));
     spend(&mut purse, vectors, seed, monitor)?;
     Ok(purse.into_order())
 }
@@ -244,7 +244,7 @@ mod tests {
 
     /// In ascending order.
     fn chosen(vectors: &Matrix, rows: u64) -> Vec<u32> {
-        let mut purse = Purse::new(&[], Limit::Rows(rows));
+        let mut purse = BudgetTracker::new(&[], Limit::Rows(rows));
         spend(&mut purse, vectors, Seed(0), &Silent).expect("chooses");
         purse.into_rows()
     }

@@ -13,8 +13,8 @@ use crate::{
     data::RowId,
     metrics::{Metric, MetricKind, row_losses},
     scorer::ridge::{
-        probe_data::Design,
-        regression::{Model, Moments, Scratch},
+        probe_data::ProbeData,
+        regression::{Model, Scratch, SufficientStatistics},
         tune::Tuning,
     },
 };
@@ -32,7 +32,7 @@ pub struct Unseen {
 
 impl Unseen {
     /// What a model makes of all of these examples, which it has not seen.
-    fn of(model: &Model, judged: &Design, tuning: &Tuning) -> Self {
+    fn of(model: &Model, judged: &ProbeData, tuning: &Tuning) -> Self {
         let temperature = tuning.temperature_for(Metric::soft(MetricKind::LogLoss));
         let probabilities = model.probabilities(judged, temperature);
         Self {
@@ -48,7 +48,7 @@ impl Unseen {
 ///
 /// If the features cannot be factored, or the user asked to stop.
 pub fn judge_unseen(
-    train: &Design,
+    train: &ProbeData,
     rows: &[RowId],
     tuning: &Tuning,
     seed: Seed,
@@ -58,16 +58,16 @@ pub fn judge_unseen(
     places.shuffle(&mut seed.rng());
     let parts: Vec<&[u32]> = places.chunks(rows.len().div_ceil(PARTS).max(1)).collect();
     let rows_of = |part: &[u32]| -> Vec<RowId> { part.iter().map(|&place| rows[place as usize]).collect() };
-    let moments: Vec<Moments> = parts
+    let moments: Vec<SufficientStatistics> = parts
         .par_iter()
-        .map(|part| Moments::of(train, &rows_of(part), &mut Scratch::new(train.width())))
+        .map(|part| SufficientStatistics::of(train, &rows_of(part), &mut Scratch::new(train.width())))
         .collect();
     let judged: Vec<Unseen> = parts
         .par_iter()
         .enumerate()
         .map(|(judged, part)| {
             monitor.proceed()?;
-            let mut others = Moments::empty(train.width(), train.outputs);
+            let mut others = SufficientStatistics::empty(train.width(), train.outputs);
             for (i, moments) in moments.iter().enumerate() {
                 if i != judged {
                     others.add(moments);
@@ -92,7 +92,7 @@ pub fn judge_unseen(
 /// # Errors
 ///
 /// If the features cannot be factored.
-pub fn judge_by(others: &Design, train: &Design, rows: &[RowId], tuning: &Tuning) -> Result<Unseen> {
+pub fn judge_by(others: &ProbeData, train: &ProbeData, rows: &[RowId], tuning: &Tuning) -> Result<Unseen> {
     let model = Model::fit(others, &others.all(), tuning.ridge)?;
     Ok(Unseen::of(&model, &train.select(rows), tuning))
 }

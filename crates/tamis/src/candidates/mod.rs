@@ -4,5 +4,7 @@ mod candidate_set;
 pub mod domain;
 pub mod facility_location;
 pub mod label_errors;
+mod row_order;
 
-pub use candidate_set::Within;
+pub use candidate_set::CandidateSet;
+pub use row_order::RowOrder;

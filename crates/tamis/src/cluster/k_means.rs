@@ -99,7 +99,7 @@ pub fn k_means(points: &Matrix, settings: &KMeansSettings, seed: Seed, monitor: 
     let k = settings.clusters;
     if k == 0 || k > points.rows() {
         return Err(Error::setting(
-            "--clusters",
+            "clusters",
             format!("from 1 to the {} rows of the pool", points.rows()),
             k.to_string(),
         ));

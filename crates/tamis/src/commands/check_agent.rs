@@ -15,16 +15,16 @@ use crate::{
     cluster::{self, KMeansSettings},
     data,
     embed::pooled,
-    env::pool::{Grain, Pool},
+    env::pool::{ChunkSize, Pool},
     pipeline::{
         describe, embed,
         prepare::read,
-        probe_features::{Designs, Features, Tuned},
+        probe_features::{Features, ProbeFolds, Tuned},
         stages::Stages,
     },
-    problem::{FeatureContext, Limits, Path, Problem},
+    problem::{FeatureContext, Limits, Problem, Trajectory},
     records::selection::{ReadRecord, StageRecord, VERSION},
-    scorer::{Proxy, ridge::probe::Probe},
+    scorer::{Scorer, ridge::probe::Probe},
     search::{Method, full_paths},
     settings::select::SelectSettings,
     stats::power::mean_and_sd,
@@ -148,16 +148,16 @@ pub struct AgentRecord {
 }
 
 /// One problem and what is needed to pose it.
-struct Small {
+struct EnumerableProblem {
     pool: Pool,
     features: FeatureContext,
     seed: Seed,
 }
 
-impl Small {
+impl EnumerableProblem {
     fn pose<'a>(
         &'a self,
-        proxy: &'a dyn Proxy,
+        proxy: &'a dyn Scorer,
         ledger: &'a mut Ledger,
         evaluations: u64,
         monitor: &'a dyn Monitor,
@@ -187,7 +187,7 @@ pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Resu
     let mut stages = Stages::new(monitor);
     let quiet = Quiet(monitor);
     let select = &settings.select;
-    for (name, value) in [("--problems", settings.problems), ("--seeds", settings.seeds)] {
+    for (name, value) in [("problems", settings.problems), ("seeds", settings.seeds)] {
         if value == 0 {
             return Err(Error::setting(name, "a number above 0", "0"));
         }
@@ -197,12 +197,12 @@ pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Resu
     data::write_rejects(&dataset.rejects, &select.out)?;
     let (embedded, tokens) = embed::embed(select, &dataset, &mut stages, monitor)?;
     let limit = limit_of(select.budget, &tokens)?;
-    let designs = Designs::new(select, (&dataset, &folds), Features::Embedded(&embedded), &mut stages)?;
+    let designs = ProbeFolds::new(select, (&dataset, &folds), Features::Embedded(&embedded), &mut stages)?;
     let tuned = Tuned::new(select, &dataset, designs, (&tokens, limit), &mut stages, monitor)?;
     let views = pooled::one_each(&embedded[0]).gather(&dataset.pool);
     let fold_views = pooled::one_each_of(&embedded[1], &folds.reward);
-    let Contrast { separability, .. } = domain::contrast(&views, &fold_views, select.seed.derive("pool"))?;
-    let select = &select.resolved(select.told_apart(separability, (views.rows(), fold_views.rows())));
+    let Contrast { domain_auc, .. } = domain::contrast(&views, &fold_views, select.seed.derive("pool"))?;
+    let select = &select.resolved(select.shifted(domain_auc, (views.rows(), fold_views.rows())));
     let probe = tuned.probe(select.reward_metric(), select)?;
     let rows = match limit {
         Limit::Rows(rows) => rows,
@@ -213,7 +213,7 @@ pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Resu
         }
     };
 
-    let small = |i: usize, (clusters, steps): (usize, u64)| -> Result<Small> {
+    let small = |i: usize, (clusters, steps): (usize, u64)| -> Result<EnumerableProblem> {
         let seed = select.seed.derive("small problem").index(i as u64);
         let k_means = KMeansSettings {
             clusters: clusters.min(views.rows()),
@@ -223,26 +223,27 @@ pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Resu
         let chunk = rows.div_ceil(steps).max(1) as u32;
         let limit = Limit::Rows((u64::from(chunk) * steps).min(views.rows() as u64));
         let count = clusters.centroids.rows();
-        let cut = (Grain::Rows(chunk), limit);
+        let cut = (ChunkSize::Rows(chunk), limit);
         let pool = Pool::new(&dataset.pool, &clusters.assignment, &tokens, count, cut, seed);
         let traits = describe::traits(&dataset, &folds, &embedded[1], &clusters);
         let features = FeatureContext::new(traits, &pool);
-        Ok(Small { pool, features, seed })
+        Ok(EnumerableProblem { pool, features, seed })
     };
-    let posed: Vec<(Small, ProblemRecord)> = stages.run("enumerate", Some(settings.problems as u64), || {
-        let mut posed = Vec::new();
-        for (i, &(clusters, steps)) in LADDER.iter().cycle().take(settings.problems).enumerate() {
-            let small = small(i, (clusters, steps))?;
-            if let Some(record) = enumerate(&small, (&probe, &mut ledger), steps, &quiet)? {
-                posed.push((small, record));
+    let posed: Vec<(EnumerableProblem, ProblemRecord)> =
+        stages.run("enumerate", Some(settings.problems as u64), || {
+            let mut posed = Vec::new();
+            for (i, &(clusters, steps)) in LADDER.iter().cycle().take(settings.problems).enumerate() {
+                let small = small(i, (clusters, steps))?;
+                if let Some(record) = enumerate(&small, (&probe, &mut ledger), steps, &quiet)? {
+                    posed.push((small, record));
+                }
+                monitor.advance(1);
             }
-            monitor.advance(1);
-        }
-        Ok(posed)
-    })?;
+            Ok(posed)
+        })?;
     if posed.is_empty() {
         return Err(Error::setting(
-            "--budget",
+            "budget",
             "a pool and a budget that leave at least 20 selections to choose from",
             format!("`{}` of {} rows", select.budget, dataset.pool.len()),
         ));
@@ -289,7 +290,7 @@ pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Resu
 
 /// The problem's record, or nothing if it has too few selections to choose from, or too many to look at.
 fn enumerate(
-    small: &Small,
+    small: &EnumerableProblem,
     (probe, ledger): (&Probe, &mut Ledger),
     steps: u64,
     monitor: &dyn Monitor,
@@ -298,7 +299,7 @@ fn enumerate(
         return Ok(None);
     };
     let mut problem = small.pose(probe, ledger, u64::MAX, monitor)?;
-    let empty = problem.score_paths(&[Path::new()])?[0];
+    let empty = problem.score_paths(&[Trajectory::new()])?[0];
     let mut scores = Vec::with_capacity(paths.len());
     for batch in paths.chunks(BATCH) {
         scores.extend(problem.score_paths(batch)?);
@@ -322,7 +323,7 @@ fn enumerate(
 fn attempt(
     method: Method,
     select: &SelectSettings,
-    (small, record): (&Small, &ProblemRecord),
+    (small, record): (&EnumerableProblem, &ProblemRecord),
     (probe, ledger, seed): (&Probe, &mut Ledger, Seed),
     monitor: &dyn Monitor,
 ) -> Result<[f64; 4]> {

@@ -159,7 +159,7 @@ pub struct NearRow {
 pub fn check_clusters(settings: &CheckClustersSettings, monitor: &dyn Monitor) -> Result<CheckClustersRecord> {
     let mut stages = Stages::new(monitor);
     let select = &settings.select;
-    for (name, value) in [("--sample", settings.sample), ("--seeds", settings.seeds)] {
+    for (name, value) in [("sample", settings.sample), ("seeds", settings.seeds)] {
         if value < 2 {
             return Err(Error::setting(name, "2 or more", value.to_string()));
         }

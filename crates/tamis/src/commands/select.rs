@@ -47,7 +47,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
         clusters,
         statistics,
         pool,
-        separability,
+        domain_auc,
         doubted,
         target,
     } = prepared;
@@ -86,8 +86,8 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
 
     let judge = Judge::new(designs, tuning, tuning_everything, settings);
     let rows: Vec<Vec<RowId>> = finalists.iter().map(|(state, _)| pool.rows_of(state)).collect();
-    let dear_judge = target.as_ref().filter(|_| settings.judge() == ProxyKind::Finetune);
-    let judged = dear_judge.map_or(0, |_| rows.len().min(settings.finalists));
+    let dear_judge = target.as_ref().filter(|_| settings.rerank() == ProxyKind::Finetune);
+    let judged = dear_judge.map_or(0, |_| rows.len().min(settings.rerank_top));
     let (best, finetuned) = stages.run("confirm", dear_judge.map(|_| 2 * judged as u64), || match dear_judge {
         None => Ok((judge.choose(&rows)?, None)),
         Some(target) => {
@@ -169,7 +169,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
             reward_fold: folds.reward.len() as u64,
             confirm_fold: folds.confirm.len() as u64,
             test: dataset.test.as_ref().map_or(0, |test| test.examples.len() as u64),
-            separability,
+            domain_auc,
             among: pool.rows_in_all() as u64,
             doubted: doubted.iter().filter(|&&doubted| doubted).count() as u64,
         },

@@ -239,7 +239,7 @@ pub fn write(folder: &Path, seed: Seed) -> Result<DemoFiles> {
         match fs::read(&path) {
             Ok(there) if there == text.as_bytes() => Ok(path),
             Ok(_) => Err(Error::setting(
-                "--out",
+                "out",
                 "a folder without other data",
                 format!("{}, which holds something else", path.display()),
             )

@@ -74,7 +74,7 @@ pub(crate) struct Missing {
 pub(crate) fn check_names(names: &BTreeMap<String, String>) -> Result<()> {
     match names.keys().find(|role| !ROLES.contains(&role.as_str())) {
         Some(role) => Err(Error::setting(
-            "--field",
+            "field",
             format!("one of the roles {}", ROLES.join(", ")),
             format!("`{role}`"),
         )

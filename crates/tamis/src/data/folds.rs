@@ -57,7 +57,7 @@ impl Folds {
             (0..targets.len() as u32).partition(|&row| confirms[firsts[row as usize] as usize]);
         if reward.len() < LEAST_ROWS || confirm.len() < LEAST_ROWS {
             return Err(Error::setting(
-                "--validation",
+                "validation",
                 format!("enough rows for a reward fold and a confirm fold of at least {LEAST_ROWS} rows each"),
                 format!("{} rows, split {} and {}", targets.len(), reward.len(), confirm.len()),
             )

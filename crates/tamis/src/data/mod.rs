@@ -235,7 +235,7 @@ impl FromStr for LeakPolicy {
             "drop" => Ok(Self::Drop),
             "keep" => Ok(Self::Keep),
             "fail" => Ok(Self::Fail),
-            _ => Err(Error::setting("--leaks", "drop, keep or fail", format!("`{text}`"))),
+            _ => Err(Error::setting("leaks", "drop, keep or fail", format!("`{text}`"))),
         }
     }
 }
@@ -250,7 +250,7 @@ impl FromStr for TaskKind {
             "choice" => Ok(Self::Choice),
             "response" => Ok(Self::Response),
             _ => Err(Error::setting(
-                "--task",
+                "task",
                 "classification, pair, choice or response",
                 format!("`{text}`"),
             )),

@@ -94,12 +94,12 @@ fn check(settings: &DataSettings) -> Result<()> {
     check_names(&settings.field)?;
     if !(0.0..=1.0).contains(&settings.max_bad) {
         return Err(Error::setting(
-            "--max-bad",
+            "max_bad",
             "a share from 0 to 1",
             settings.max_bad.to_string(),
         ));
     }
-    for (name, files) in [("--train", &settings.train), ("--validation", &settings.validation)] {
+    for (name, files) in [("train", &settings.train), ("validation", &settings.validation)] {
         if files.is_empty() {
             return Err(Error::setting(name, "at least one file", "none"));
         }

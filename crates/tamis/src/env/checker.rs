@@ -31,8 +31,8 @@ pub fn check(env: &mut dyn Environment, episodes: u64, seed: Seed) -> Result<Vec
                 break;
             }
             let action = open[rng.random_range(0..open.len())];
-            let peeked = env.peek(&[action, open[0]])?;
-            let again = env.peek(&[action])?;
+            let peeked = env.lookahead(&[action, open[0]])?;
+            let again = env.lookahead(&[action])?;
             let step = env.step(action)?;
             if peeked[0] != again[0] || (peeked[0] - step.reward).abs() > 1e-9 {
                 broken.push(format!(
@@ -82,17 +82,17 @@ fn walk_faults(env: &mut dyn Environment, played: &[(Action, f64)]) -> Result<Ve
     let mut faults = Vec::new();
     let shape = env.shape();
     {
-        let mut walk = env.walk()?;
+        let mut walk = env.simulate()?;
         for (i, &(action, reward)) in played.iter().enumerate() {
             if !walk.observe()?.legal[action] {
                 faults.push(format!("step {i}: action {action} was legal, and is not on a walk"));
                 return Ok(faults);
             }
-            let outlook = walk.outlook(&[action])?;
-            if (outlook.rows(), outlook.cols()) != (1, shape.state_features)
-                || !outlook.as_slice().iter().all(|x| x.is_finite())
+            let afterstates = walk.afterstates(&[action])?;
+            if (afterstates.rows(), afterstates.cols()) != (1, shape.state_features)
+                || !afterstates.as_slice().iter().all(|x| x.is_finite())
             {
-                faults.push(format!("step {i}: an outlook of {outlook:?}"));
+                faults.push(format!("step {i}: an afterstates of {afterstates:?}"));
             }
             walk.take(action, reward)?;
         }
@@ -102,7 +102,7 @@ fn walk_faults(env: &mut dyn Environment, played: &[(Action, f64)]) -> Result<Ve
     }
     let earned: f64 = played.iter().map(|(_, reward)| reward).sum();
     let plan = played.iter().map(|&(action, _)| action).collect();
-    let value = env.evaluate(&[plan])?[0];
+    let value = env.evaluate_plans(&[plan])?[0];
     if (value - earned).abs() > 1e-9 {
         faults.push(format!("an episode earned {earned}, its plan {value}"));
     }

@@ -10,7 +10,7 @@ use tamis_nn::{Matrix, seed::Seed};
 
 use crate::{
     Result,
-    env::{Action, Environment, Observation, Shape, Step, Walk},
+    env::{Action, Environment, Observation, Shape, Simulation, Step},
 };
 
 /// The problem and an episode of it.
@@ -184,11 +184,11 @@ impl Environment for Coverage {
         })
     }
 
-    fn peek(&mut self, actions: &[Action]) -> Result<Vec<f64>> {
+    fn lookahead(&mut self, actions: &[Action]) -> Result<Vec<f64>> {
         Ok(actions.iter().map(|&action| self.gain(action)).collect())
     }
 
-    fn evaluate(&mut self, plans: &[Vec<Action>]) -> Result<Vec<f64>> {
+    fn evaluate_plans(&mut self, plans: &[Vec<Action>]) -> Result<Vec<f64>> {
         let empty = self.value(&vec![false; self.covers.len()]);
         let mut returns = Vec::new();
         for plan in plans {
@@ -203,8 +203,8 @@ impl Environment for Coverage {
         Ok(returns)
     }
 
-    fn walk(&self) -> Result<Box<dyn Walk + '_>> {
-        Ok(Box::new(Stroll {
+    fn simulate(&self) -> Result<Box<dyn Simulation + '_>> {
+        Ok(Box::new(SimulatedEpisode {
             problem: self,
             taken: vec![false; self.covers.len()],
         }))
@@ -268,19 +268,19 @@ impl Environment for Counted {
         self.problem.step(action)
     }
 
-    fn peek(&mut self, actions: &[Action]) -> Result<Vec<f64>> {
+    fn lookahead(&mut self, actions: &[Action]) -> Result<Vec<f64>> {
         self.seen += actions.len() as u64;
         self.tried.extend_from_slice(actions);
-        self.problem.peek(actions)
+        self.problem.lookahead(actions)
     }
 
-    fn evaluate(&mut self, plans: &[Vec<Action>]) -> Result<Vec<f64>> {
+    fn evaluate_plans(&mut self, plans: &[Vec<Action>]) -> Result<Vec<f64>> {
         self.seen += plans.len() as u64;
-        self.problem.evaluate(plans)
+        self.problem.evaluate_plans(plans)
     }
 
-    fn walk(&self) -> Result<Box<dyn Walk + '_>> {
-        self.problem.walk()
+    fn simulate(&self) -> Result<Box<dyn Simulation + '_>> {
+        self.problem.simulate()
     }
 
     fn remaining(&self) -> u64 {
@@ -289,12 +289,12 @@ impl Environment for Counted {
 }
 
 /// An imagined episode.
-struct Stroll<'a> {
+struct SimulatedEpisode<'a> {
     problem: &'a Coverage,
     taken: Vec<bool>,
 }
 
-impl Walk for Stroll<'_> {
+impl Simulation for SimulatedEpisode<'_> {
     fn observe(&mut self) -> Result<Observation> {
         Ok(self.problem.observe(&self.taken))
     }
@@ -305,7 +305,7 @@ impl Walk for Stroll<'_> {
         Ok(())
     }
 
-    fn outlook(&mut self, actions: &[Action]) -> Result<Matrix> {
+    fn afterstates(&mut self, actions: &[Action]) -> Result<Matrix> {
         let mut features = Matrix::zeros(actions.len(), self.taken.len());
         for (i, &action) in actions.iter().enumerate() {
             let row = features.row_mut(i);
@@ -336,7 +336,7 @@ mod tests {
     fn rewards_seen_are_counted() {
         let mut env = Counted::new(Coverage::random(7, 20, 3, 1000, Seed(1)), 10);
         env.reset(Seed(0)).expect("resets");
-        env.peek(&[0, 1, 2]).expect("peeks");
+        env.lookahead(&[0, 1, 2]).expect("peeks");
         // peeked at before; not peeked at; once more from the start, where it is known already
         env.step(1).expect("steps");
         assert_eq!((env.seen(), env.remaining()), (3, 7));
@@ -366,14 +366,14 @@ mod tests {
                     ..step
                 })
             }
-            fn peek(&mut self, actions: &[Action]) -> Result<Vec<f64>> {
-                self.0.peek(actions)
+            fn lookahead(&mut self, actions: &[Action]) -> Result<Vec<f64>> {
+                self.0.lookahead(actions)
             }
-            fn evaluate(&mut self, plans: &[Vec<Action>]) -> Result<Vec<f64>> {
-                self.0.evaluate(plans)
+            fn evaluate_plans(&mut self, plans: &[Vec<Action>]) -> Result<Vec<f64>> {
+                self.0.evaluate_plans(plans)
             }
-            fn walk(&self) -> Result<Box<dyn Walk + '_>> {
-                self.0.walk()
+            fn simulate(&self) -> Result<Box<dyn Simulation + '_>> {
+                self.0.simulate()
             }
             fn remaining(&self) -> u64 {
                 self.0.remaining()

@@ -1,8 +1,8 @@
 //! The seam between agents and what they act on.
 //!
 //! Differs from Gymnasium's API in that an observation carries the legal-action mask, and in what known transitions allow: an
-//! environment can be asked what several actions would earn ([`Environment::peek`]), be walked through without looking at any
-//! score ([`Environment::walk`]), and be asked for the score at the end of a plan alone ([`Environment::evaluate`]).
+//! environment can be asked what several actions would earn ([`Environment::lookahead`]), be walked through without looking at any
+//! score ([`Environment::simulate`]), and be asked for the score at the end of a plan alone ([`Environment::evaluate_plans`]).
 
 pub mod checker;
 pub mod coverage;
@@ -24,7 +24,7 @@ pub struct Shape {
     pub action_features: usize,
     /// Features of the state as a whole.
     pub global_features: usize,
-    /// Features that tell a state apart from others by what was taken ([`Walk::outlook`]).
+    /// Features that tell a state apart from others by what was taken ([`Simulation::afterstates`]).
     pub state_features: usize,
 }
 
@@ -93,7 +93,7 @@ pub trait Environment {
     /// # Panics
     ///
     /// If an action is illegal, or no episode is going on.
-    fn peek(&mut self, actions: &[Action]) -> Result<Vec<f64>>;
+    fn lookahead(&mut self, actions: &[Action]) -> Result<Vec<f64>>;
 
     /// What the episodes that take these actions, in order, from the first state on, would earn altogether: their returns, in
     /// the order asked. Only the states at their ends are scored, each at the price of one evaluation; the present state stays
@@ -106,14 +106,14 @@ pub trait Environment {
     /// # Panics
     ///
     /// If an action is illegal where it is taken.
-    fn evaluate(&mut self, plans: &[Vec<Action>]) -> Result<Vec<f64>>;
+    fn evaluate_plans(&mut self, plans: &[Vec<Action>]) -> Result<Vec<f64>>;
 
     /// A walk from the first state on. It costs no evaluation.
     ///
     /// # Errors
     ///
     /// If the first state cannot be made.
-    fn walk(&self) -> Result<Box<dyn Walk + '_>>;
+    fn simulate(&self) -> Result<Box<dyn Simulation + '_>>;
 
     /// How many more evaluations may be spent; steps and peeks at states known already cost none. An agent stops training
     /// when this is 0. `u64::MAX` where nothing limits it.
@@ -121,7 +121,7 @@ pub trait Environment {
 }
 
 /// An episode that is only imagined: its states are the real ones, its scores are never looked at.
-pub trait Walk {
+pub trait Simulation {
     /// What an agent sees of the present state, less what only a trained proxy can tell of it.
     ///
     /// # Errors
@@ -146,5 +146,5 @@ pub trait Walk {
     /// # Errors
     ///
     /// If they cannot be computed.
-    fn outlook(&mut self, actions: &[Action]) -> Result<Matrix>;
+    fn afterstates(&mut self, actions: &[Action]) -> Result<Matrix>;
 }

@@ -21,7 +21,7 @@ const SMALLEST_CHUNK: u64 = 5;
 /// How much one action takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub enum Grain {
+pub enum ChunkSize {
     /// As many rows as make about 40 steps an episode; at least 5 where they make 20.
     #[default]
     Auto,
@@ -70,7 +70,7 @@ impl Pool {
         assignment: &[u32],
         tokens: &[u32],
         clusters: usize,
-        (grain, limit): (Grain, Limit),
+        (grain, limit): (ChunkSize, Limit),
         seed: Seed,
     ) -> Self {
         assert_eq!(rows.len(), assignment.len(), "one cluster a row");
@@ -82,7 +82,12 @@ impl Pool {
     /// # Panics
     ///
     /// If the slices differ in length, or a member is no place in `rows`.
-    pub fn of_members(rows: &[RowId], members: &[Vec<u32>], tokens: &[u32], (grain, limit): (Grain, Limit)) -> Self {
+    pub fn of_members(
+        rows: &[RowId],
+        members: &[Vec<u32>],
+        tokens: &[u32],
+        (grain, limit): (ChunkSize, Limit),
+    ) -> Self {
         assert_eq!(rows.len(), tokens.len(), "one cost a row");
         let price = |i: u32| match limit {
             Limit::Rows(_) => 1,
@@ -109,10 +114,10 @@ impl Pool {
             budget_rows.div_ceil(steps)
         };
         let chunk = match grain {
-            Grain::Rows(rows) => rows,
-            Grain::Cluster => u32::MAX,
-            Grain::Steps(steps) => rows_for(steps.max(1)).max(1) as u32,
-            Grain::Auto => {
+            ChunkSize::Rows(rows) => rows,
+            ChunkSize::Cluster => u32::MAX,
+            ChunkSize::Steps(steps) => rows_for(steps.max(1)).max(1) as u32,
+            ChunkSize::Auto => {
                 let smallest = SMALLEST_CHUNK.min(rows_for(STEPS / 2));
                 rows_for(STEPS).max(smallest).max(1) as u32
             }
@@ -277,40 +282,7 @@ pub fn members(assignment: &[u32], clusters: usize, seed: Seed) -> Vec<Vec<u32>>
     members
 }
 
-/// In which order the rows of a cluster are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RowOrder {
-    /// Relevant ones first where validation rows can be told from the pool, else representative ones.
-    #[default]
-    Auto,
-    /// Those first that resemble the validation rows more than the pool.
-    Relevant,
-    /// Those first that resemble the cluster as a whole: by facility location.
-    Representative,
-    /// At random.
-    Random,
-}
-
-impl FromStr for RowOrder {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "relevant" => Ok(Self::Relevant),
-            "representative" => Ok(Self::Representative),
-            "random" => Ok(Self::Random),
-            _ => Err(Error::setting(
-                "--order",
-                "auto, relevant, representative or random",
-                format!("`{text}`"),
-            )),
-        }
-    }
-}
-
-impl FromStr for Grain {
+impl FromStr for ChunkSize {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
@@ -327,7 +299,7 @@ impl FromStr for Grain {
             }
             .ok_or_else(|| {
                 Error::setting(
-                    "--chunk",
+                    "chunk",
                     "a number of rows above 0, `cluster`, `auto`, or a number of steps such as \"80 steps\"",
                     format!("`{text}`"),
                 )
@@ -336,7 +308,7 @@ impl FromStr for Grain {
     }
 }
 
-impl Grain {
+impl ChunkSize {
     /// What `auto` means where rows have one of so many labels: chunks of one cluster are much alike, so an episode needs steps for
     /// every label, twice over.
     #[must_use]
@@ -348,7 +320,7 @@ impl Grain {
     }
 }
 
-impl fmt::Display for Grain {
+impl fmt::Display for ChunkSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Auto => f.write_str("auto"),
@@ -359,7 +331,7 @@ impl fmt::Display for Grain {
     }
 }
 
-impl TryFrom<String> for Grain {
+impl TryFrom<String> for ChunkSize {
     type Error = Error;
 
     fn try_from(text: String) -> Result<Self> {
@@ -367,8 +339,8 @@ impl TryFrom<String> for Grain {
     }
 }
 
-impl From<Grain> for String {
-    fn from(grain: Grain) -> Self {
+impl From<ChunkSize> for String {
+    fn from(grain: ChunkSize) -> Self {
         grain.to_string()
     }
 }
@@ -388,7 +360,7 @@ mod tests {
             &[0, 0, 0, 0, 0, 1, 1, 1],
             &[3, 3, 3, 3, 3, 1, 1, 1],
             2,
-            (Grain::Rows(2), limit),
+            (ChunkSize::Rows(2), limit),
             Seed(1),
         )
     }
@@ -421,7 +393,7 @@ mod tests {
             &[0, 0, 0, 0, 0, 1, 1, 1],
             &[1; 8],
             2,
-            (Grain::Cluster, Limit::Rows(6)),
+            (ChunkSize::Cluster, Limit::Rows(6)),
             Seed(1),
         );
         let state = pool.after(&pool.empty(), 1, &(0..3));
@@ -431,17 +403,22 @@ mod tests {
 
     #[test]
     fn a_grain_reads_what_it_shows() {
-        for grain in [Grain::Auto, Grain::Cluster, Grain::Rows(7), Grain::Steps(80)] {
-            assert_eq!(grain.to_string().parse::<Grain>().expect("reads"), grain);
+        for grain in [
+            ChunkSize::Auto,
+            ChunkSize::Cluster,
+            ChunkSize::Rows(7),
+            ChunkSize::Steps(80),
+        ] {
+            assert_eq!(grain.to_string().parse::<ChunkSize>().expect("reads"), grain);
         }
-        assert!("0".parse::<Grain>().is_err() && "0 steps".parse::<Grain>().is_err());
+        assert!("0".parse::<ChunkSize>().is_err() && "0 steps".parse::<ChunkSize>().is_err());
     }
 
     #[test]
     fn an_episode_has_40_steps_or_20_of_few_rows() {
         let rows: Vec<RowId> = (0..2000).collect();
         let chunk = |budget| {
-            let cut = (Grain::Auto, Limit::Rows(budget));
+            let cut = (ChunkSize::Auto, Limit::Rows(budget));
             Pool::new(&rows, &[0; 2000], &[1; 2000], 1, cut, Seed(1)).chunk()
         };
         assert_eq!([1000, 160, 100, 40, 7].map(chunk), [25, 5, 5, 2, 1].map(Some));
@@ -449,11 +426,11 @@ mod tests {
 
     #[test]
     fn many_labels_make_many_steps() {
-        assert_eq!(Grain::Auto.for_labels(2), Grain::Auto);
-        assert_eq!(Grain::Auto.for_labels(77), Grain::Steps(154));
-        assert_eq!(Grain::Rows(9).for_labels(77), Grain::Rows(9));
+        assert_eq!(ChunkSize::Auto.for_labels(2), ChunkSize::Auto);
+        assert_eq!(ChunkSize::Auto.for_labels(77), ChunkSize::Steps(154));
+        assert_eq!(ChunkSize::Rows(9).for_labels(77), ChunkSize::Rows(9));
         let rows: Vec<RowId> = (0..8).collect();
-        let cut = (Grain::Steps(4), Limit::Rows(7));
+        let cut = (ChunkSize::Steps(4), Limit::Rows(7));
         assert_eq!(Pool::new(&rows, &[0; 8], &[1; 8], 1, cut, Seed(1)).chunk(), Some(2));
     }
 
@@ -467,7 +444,7 @@ mod tests {
             let total = if by_tokens { tokens.iter().sum::<u32>() as u64 } else { rows.len() as u64 };
             let amount = ((total as f64 * share) as u64).max(1);
             let limit = if by_tokens { Limit::Tokens(amount) } else { Limit::Rows(amount) };
-            let pool = Pool::new(&rows, &assignment, &tokens, 6, (Grain::Rows(chunk), limit), Seed(seed));
+            let pool = Pool::new(&rows, &assignment, &tokens, 6, (ChunkSize::Rows(chunk), limit), Seed(seed));
             let mut state = pool.empty();
             let mut rng = Seed(seed).rng();
             let mut steps = 0;

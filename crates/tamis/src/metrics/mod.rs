@@ -304,7 +304,7 @@ impl FromStr for MetricKind {
             "macro_f1" => Ok(Self::MacroF1),
             "log_loss" => Ok(Self::LogLoss),
             _ => Err(Error::setting(
-                "--metric",
+                "metric",
                 "accuracy, macro-f1 or log-loss",
                 format!("`{name}`"),
             )),
@@ -321,7 +321,7 @@ impl FromStr for Metric {
         match Self::NAMES.iter().find(|(known, _)| *known == wanted) {
             Some((_, metric)) => Ok(*metric),
             None => Err(Error::setting(
-                "--metric",
+                "metric",
                 format!("one of {}", Self::NAMES.map(|(known, _)| known).join(", ")),
                 format!("`{name}`"),
             )),

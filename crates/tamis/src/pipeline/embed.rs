@@ -31,7 +31,7 @@ pub(crate) fn sources(settings: &SelectSettings, dataset: &Dataset) -> Result<Fi
     }
     let target = settings.model.as_deref().filter(|_| settings.finetunes());
     if let Some(name) = target.filter(|name| is_encoder(name)) {
-        contents.push(classifier::files(name, "--model")?.fingerprint()?);
+        contents.push(classifier::files(name, "model")?.fingerprint()?);
     }
     Ok(Fingerprint::of(contents))
 }

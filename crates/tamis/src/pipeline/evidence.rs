@@ -8,11 +8,11 @@ use crate::{
     budget::{Limit, random_rows},
     data::RowId,
     metrics::Metric,
-    pipeline::probe_features::Designs,
+    pipeline::probe_features::ProbeFolds,
     records::selection::{Scored, Scores},
     scorer::ridge::{
-        probe_data::Design,
-        regression::{Model, Moments, Scratch, score, train_and_score},
+        probe_data::ProbeData,
+        regression::{Model, Scratch, SufficientStatistics, score, train_and_score},
         tune::{Tuning, tune},
     },
     settings::select::SelectSettings,
@@ -24,10 +24,10 @@ const RANDOM_CONTROLS: u64 = 10;
 
 /// The folds and the probe's settings, fixed before the agent begins.
 pub(crate) struct Judge<'a> {
-    train: &'a Design,
-    reward: &'a Design,
-    confirm: &'a Design,
-    test: Option<&'a Design>,
+    train: &'a ProbeData,
+    reward: &'a ProbeData,
+    confirm: &'a ProbeData,
+    test: Option<&'a ProbeData>,
     /// Ridge strength and temperature at the budget's size.
     at_budget: (f64, f64),
     /// The same at the pool's size, for the control that trains on everything.
@@ -41,7 +41,7 @@ pub(crate) struct Judge<'a> {
 impl<'a> Judge<'a> {
     /// A judge on these folds, in the settings' metrics.
     pub(crate) fn new(
-        designs: &'a Designs,
+        designs: &'a ProbeFolds,
         at_budget: &Tuning,
         at_everything: &Tuning,
         settings: &SelectSettings,
@@ -90,7 +90,7 @@ impl<'a> Judge<'a> {
         seed: Seed,
         monitor: &dyn Monitor,
     ) -> Result<Scores> {
-        let folds: Vec<&Design> = [Some(self.reward), Some(self.confirm), self.test]
+        let folds: Vec<&ProbeData> = [Some(self.reward), Some(self.confirm), self.test]
             .into_iter()
             .flatten()
             .collect();
@@ -133,7 +133,7 @@ impl<'a> Judge<'a> {
     /// fold.
     fn of_validation_rows(
         &self,
-        folds: &[&Design],
+        folds: &[&ProbeData],
         metrics: &[Metric],
         seed: Seed,
         monitor: &dyn Monitor,
@@ -142,8 +142,8 @@ impl<'a> Judge<'a> {
         let tuning = tune(self.confirm, &rows, rows.len(), self.reward, seed, monitor)?;
         let temperature = tuning.temperature_for(self.reward_metric);
         let mut scratch = Scratch::new(self.train.width());
-        let reward = Moments::of(self.reward, &self.reward.all(), &mut scratch);
-        let confirm = Moments::of(self.confirm, &rows, &mut scratch);
+        let reward = SufficientStatistics::of(self.reward, &self.reward.all(), &mut scratch);
+        let confirm = SufficientStatistics::of(self.confirm, &rows, &mut scratch);
         let mut both = reward.clone();
         both.add(&confirm);
         folds

@@ -2,7 +2,7 @@
 
 use tamis_nn::{
     hub::classifier::HeadKind,
-    train::{Classifier, Encoded, TrainSettings},
+    train::{EncoderClassifier, TokenizedSplit, TrainSettings},
 };
 
 use crate::{
@@ -24,7 +24,7 @@ pub(crate) fn head_kind(dataset: &Dataset) -> HeadKind<'_> {
 pub(crate) fn check_freeze(freeze: Option<usize>, layers: usize) -> Result<()> {
     match freeze {
         Some(frozen) if frozen >= layers => Err(Error::setting(
-            "--freeze",
+            "freeze",
             format!("fewer than the model's {layers} layers"),
             frozen.to_string(),
         )),
@@ -34,8 +34,8 @@ pub(crate) fn check_freeze(freeze: Option<usize>, layers: usize) -> Result<()> {
 
 /// Says before it starts that passes will not fit in memory, so many models being trained at once, rather than being killed in the middle.
 pub(crate) fn check_memory(
-    model: &Classifier,
-    train: &Encoded,
+    model: &EncoderClassifier,
+    train: &TokenizedSplit,
     settings: &TrainSettings,
     at_once: usize,
 ) -> Result<()> {

@@ -9,7 +9,7 @@ use crate::{
     Error, Result,
     budget::{Limit, limit_of},
     candidates::{
-        Within,
+        CandidateSet, RowOrder,
         domain::{self, Contrast},
         facility_location,
         label_errors::{judge_by, judge_unseen, most_doubted},
@@ -17,15 +17,15 @@ use crate::{
     cluster::{self, ClusterStatistics, Clusters, KMeansSettings},
     data::{self, Dataset, RowId, folds::Folds},
     embed::{Embedded, pooled},
-    env::pool::{self, Grain, Pool, RowOrder},
+    env::pool::{self, ChunkSize, Pool},
     metrics::MetricKind,
     pipeline::{
         describe, embed,
-        probe_features::{Designs, Features},
+        probe_features::{Features, ProbeFolds},
         stages::Stages,
         target::{Target, adapt_rows},
     },
-    scorer::ridge::{probe_data::Design, projection::check_task},
+    scorer::ridge::{probe_data::ProbeData, projection::check_task},
     settings::select::SelectSettings,
 };
 
@@ -46,13 +46,13 @@ pub(crate) fn read(
 /// What can be told from the number of rows alone is told before they are embedded.
 fn check_against_pool(settings: &SelectSettings, rows: usize) -> Result<()> {
     settings.budget.resolve(rows as u64, u64::MAX)?;
-    if let Some(share) = settings.adapt {
+    if let Some(share) = settings.finetune_features {
         let limit = share.resolve(rows as u64, u64::MAX);
-        limit.map_err(|error| error.of_setting("--adapt"))?;
+        limit.map_err(|error| error.of_setting("finetune_features"))?;
     }
     match settings.clusters {
         Some(clusters) if clusters > rows => Err(Error::setting(
-            "--clusters",
+            "clusters",
             format!("from 1 to the {rows} rows of the pool"),
             clusters.to_string(),
         )),
@@ -73,7 +73,7 @@ pub(crate) struct Grouped {
     pub(crate) fold_views: Matrix,
     pub(crate) clusters: Clusters,
     /// The AUC with which rows of the reward fold are told from the pool.
-    pub(crate) separability: f64,
+    pub(crate) domain_auc: f64,
     /// Whether a row of the pool is taken last because its answer is doubted, shape `(rows of the pool,)`.
     pub(crate) doubted: Vec<bool>,
     /// Where anything in the run is fine-tuned.
@@ -110,10 +110,10 @@ fn ordered(
         .unzip();
     match order {
         RowOrder::Random => {}
-        RowOrder::Relevant => members
+        RowOrder::Relevance => members
             .iter_mut()
             .for_each(|members| members.sort_by(|&a, &b| relevance[b as usize].total_cmp(&relevance[a as usize]))),
-        RowOrder::Auto | RowOrder::Representative => members.par_iter_mut().try_for_each(|members| {
+        RowOrder::Auto | RowOrder::Coverage => members.par_iter_mut().try_for_each(|members| {
             let order = facility_location::order(&pool.gather(members), MOST_ORDERED, seed, monitor)?;
             let mut first = vec![false; members.len()];
             order.iter().for_each(|&i| first[i as usize] = true);
@@ -133,25 +133,25 @@ fn ordered(
 /// told apart from it, on those: the pool's labels may follow another policy.
 fn doubted(
     settings: &SelectSettings,
-    (dataset, told_apart): (&Dataset, bool),
-    designs: &Designs,
+    (dataset, shifted): (&Dataset, bool),
+    designs: &ProbeFolds,
     stages: &mut Stages<'_>,
     monitor: &dyn Monitor,
 ) -> Result<Vec<bool>> {
-    if settings.doubtful == Some(0.0) {
+    if settings.label_error_share == Some(0.0) {
         return Ok(vec![false; dataset.pool.len()]);
     }
     stages.run("doubt", None, || {
         let (train, seed) = (&designs.train, settings.seed);
         let tuning = |rows| designs.tuning(dataset, rows, seed, monitor);
-        let unseen = if told_apart {
+        let unseen = if shifted {
             let fold = &designs.reward;
             judge_by(fold, train, &dataset.pool, &tuning(fold.targets.len())?)?
         } else {
             let tuning = tuning(dataset.pool.len())?;
             judge_unseen(train, &dataset.pool, &tuning, seed.derive("doubt"), monitor)?
         };
-        let share = settings.doubtful.unwrap_or(unseen.mistaken.min(MOST_DOUBTED));
+        let share = settings.label_error_share.unwrap_or(unseen.mistaken.min(MOST_DOUBTED));
         // Macro-F1 counts every label alike; the others count rows, of which the rare labels' are doubted most. Of a question the answer's
         // letter is no label.
         let by_label = settings.metric == MetricKind::MacroF1 && train.outputs > 1;
@@ -163,7 +163,7 @@ fn doubted(
 
 /// Of each label of the fold, what share of a budget a choice may want. Macro-F1 counts every label alike, so an even share; the others count
 /// rows, so the label's share of the fold.
-fn wanted(metric: MetricKind, fold: &Design) -> BTreeMap<u32, f64> {
+fn wanted(metric: MetricKind, fold: &ProbeData) -> BTreeMap<u32, f64> {
     let mut rows: BTreeMap<u32, f64> = BTreeMap::new();
     // Of a question the answer's letter is no label.
     for &target in fold.targets.iter().filter(|_| fold.outputs > 1) {
@@ -186,7 +186,7 @@ pub(crate) fn group(
     known: Option<(Vec<Embedded>, Vec<u32>)>,
     stages: &mut Stages<'_>,
     monitor: &dyn Monitor,
-) -> Result<(Grouped, Designs)> {
+) -> Result<(Grouped, ProbeFolds)> {
     // Before hours may go into vectors: what is wrong with the model is said now.
     let target = Target::of(settings, dataset, stages)?;
     let (embedded, tokens) = match known {
@@ -203,34 +203,34 @@ pub(crate) fn group(
     })?;
     let fold_views = pooled::one_each_of(&embedded[1], &folds.reward);
     let seed = settings.seed.derive("pool");
-    let Contrast { separability, typical } =
+    let Contrast { domain_auc, typical } =
         stages.run("compare", None, || domain::contrast(&views, &fold_views, seed))?;
-    let told_apart = settings.told_apart(separability, (views.rows(), fold_views.rows()));
-    let settings = settings.resolved(told_apart);
-    let designs = Designs::new(&settings, (dataset, folds), Features::Embedded(&embedded), stages)?;
-    let doubt = |designs: &Designs, stages: &mut Stages<'_>| {
-        doubted(&settings, (dataset, told_apart), designs, stages, monitor)
+    let shifted = settings.shifted(domain_auc, (views.rows(), fold_views.rows()));
+    let settings = settings.resolved(shifted);
+    let designs = ProbeFolds::new(&settings, (dataset, folds), Features::Embedded(&embedded), stages)?;
+    let doubt = |designs: &ProbeFolds, stages: &mut Stages<'_>| {
+        doubted(&settings, (dataset, shifted), designs, stages, monitor)
     };
     let doubted = doubt(&designs, stages)?;
-    let (designs, doubted) = match (&target, settings.adapt) {
+    let (designs, doubted) = match (&target, settings.finetune_features) {
         (Some(target), Some(share)) => {
             let rows = adapt_rows(share, (&dataset.pool, &tokens), &doubted, settings.seed)?;
             let features = target.adapted_features(&settings, &rows, stages, monitor)?;
-            let designs = Designs::new(&settings, (dataset, folds), Features::Adapted(&features), stages)?;
+            let designs = ProbeFolds::new(&settings, (dataset, folds), Features::Adapted(&features), stages)?;
             let doubted = doubt(&designs, stages)?;
             (designs, doubted)
         }
         _ => (designs, doubted),
     };
     let (ranked, members) = stages.run("order", None, || {
-        let among_all = settings.within == Within::All;
-        let relevance = if settings.order == RowOrder::Relevant || !among_all {
+        let among_all = settings.candidates == CandidateSet::All;
+        let relevance = if settings.row_order == RowOrder::Relevance || !among_all {
             domain::relevance(&views, &fold_views, seed)?
         } else {
             Vec::new()
         };
         let both = (&clusters, doubted.as_slice());
-        let members = ordered(settings.order, (&views, &relevance), both, seed, monitor)?;
+        let members = ordered(settings.row_order, (&views, &relevance), both, seed, monitor)?;
         let ranked = if among_all {
             Vec::new()
         } else {
@@ -246,7 +246,7 @@ pub(crate) fn group(
         views,
         fold_views,
         clusters,
-        separability,
+        domain_auc,
         doubted,
         target,
         ranked,
@@ -259,7 +259,7 @@ pub(crate) fn group(
 
 impl Grouped {
     /// The clusters cut into chunks, less the rows that no agent chooses among.
-    pub(crate) fn pool(&self, dataset: &Dataset, chunk: Grain, limit: Limit) -> Pool {
+    pub(crate) fn pool(&self, dataset: &Dataset, chunk: ChunkSize, limit: Limit) -> Pool {
         let chunk = chunk.for_labels(dataset.task.labels.len());
         let cut = |members: &[Vec<u32>]| Pool::of_members(&dataset.pool, members, &self.tokens, (chunk, limit));
         let Some(among) = self.among(dataset, limit) else {
@@ -276,10 +276,10 @@ impl Grouped {
     /// The rows that agents choose among, in ascending order; none where it is all of the pool.
     fn among(&self, dataset: &Dataset, limit: Limit) -> Option<Vec<u32>> {
         let front = |ranked: &[u32], most| domain::most_relevant(ranked, &self.tokens, most);
-        match self.settings.within {
-            Within::Auto | Within::All => None,
-            Within::Budgets(times) => Some(front(&self.ranked, limit.times(times))),
-            Within::Typical => {
+        match self.settings.candidates {
+            CandidateSet::Auto | CandidateSet::All => None,
+            CandidateSet::Budgets(times) => Some(front(&self.ranked, limit.times(times))),
+            CandidateSet::InDomain => {
                 let [typical, two] =
                     [Limit::Rows(self.typical), limit.times(2.0)].map(|most| front(&self.ranked, most));
                 let mut among = if typical.len() > two.len() { typical } else { two };
@@ -313,7 +313,7 @@ pub(crate) struct Prepared {
     pub(crate) statistics: Vec<ClusterStatistics>,
     pub(crate) pool: Pool,
     /// As in [`Grouped`].
-    pub(crate) separability: f64,
+    pub(crate) domain_auc: f64,
     /// As in [`Grouped`].
     pub(crate) doubted: Vec<bool>,
     /// As in [`Grouped`].
@@ -326,7 +326,7 @@ pub(crate) fn prepare(
     (dataset, folds): (&Dataset, &Folds),
     stages: &mut Stages<'_>,
     monitor: &dyn Monitor,
-) -> Result<(Prepared, Designs)> {
+) -> Result<(Prepared, ProbeFolds)> {
     let (grouped, designs) = group(settings, (dataset, folds), None, stages, monitor)?;
     let limit = limit_of(settings.budget, &grouped.tokens)?;
     let pool = grouped.pool(dataset, settings.chunk, limit);
@@ -336,7 +336,7 @@ pub(crate) fn prepare(
         tokens,
         views,
         clusters,
-        separability,
+        domain_auc,
         doubted,
         target,
         ..
@@ -352,7 +352,7 @@ pub(crate) fn prepare(
         clusters,
         statistics,
         pool,
-        separability,
+        domain_auc,
         doubted,
         target,
     };
@@ -365,7 +365,7 @@ mod tests {
 
     #[test]
     fn what_a_choice_may_want_of_a_label_is_what_the_metric_counts_it_for() {
-        let fold = |outputs| Design::new(Matrix::zeros(4, 1), (0..5).collect(), vec![2, 0, 2, 2], outputs);
+        let fold = |outputs| ProbeData::new(Matrix::zeros(4, 1), (0..5).collect(), vec![2, 0, 2, 2], outputs);
         let wanted = |metric| wanted(metric, &fold(3)).into_iter().collect::<Vec<_>>();
         assert_eq!(wanted(MetricKind::MacroF1), [(0, 0.5), (2, 0.5)]);
         assert_eq!(wanted(MetricKind::Accuracy), [(0, 0.25), (2, 0.75)]);

@@ -13,7 +13,7 @@ use crate::{
     pipeline::stages::Stages,
     scorer::ridge::{
         probe::{Probe, ProbeSettings},
-        probe_data::Design,
+        probe_data::ProbeData,
         projection::{Projection, WIDTH},
         regression::Model,
         tune::{Tuning, tune},
@@ -31,14 +31,14 @@ pub(crate) enum Features<'a> {
 }
 
 /// The probe's features of every fold.
-pub(crate) struct Designs {
-    pub(crate) train: Arc<Design>,
-    pub(crate) reward: Arc<Design>,
-    pub(crate) confirm: Design,
-    pub(crate) test: Option<Design>,
+pub(crate) struct ProbeFolds {
+    pub(crate) train: Arc<ProbeData>,
+    pub(crate) reward: Arc<ProbeData>,
+    pub(crate) confirm: ProbeData,
+    pub(crate) test: Option<ProbeData>,
 }
 
-impl Designs {
+impl ProbeFolds {
     pub(crate) fn new(
         settings: &SelectSettings,
         (dataset, folds): (&Dataset, &Folds),
@@ -102,7 +102,7 @@ impl Designs {
 
 /// Features, and the probe's ridge strength and temperature on them.
 pub(crate) struct Tuned {
-    pub(crate) designs: Designs,
+    pub(crate) designs: ProbeFolds,
     /// For training sets of the budget's size.
     pub(crate) at_budget: Tuning,
     /// For the whole pool.
@@ -113,7 +113,7 @@ impl Tuned {
     pub(crate) fn new(
         settings: &SelectSettings,
         dataset: &Dataset,
-        designs: Designs,
+        designs: ProbeFolds,
         (tokens, limit): (&[u32], Limit),
         stages: &mut Stages<'_>,
         monitor: &dyn Monitor,

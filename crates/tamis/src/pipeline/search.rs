@@ -5,8 +5,8 @@ use tamis_nn::{Monitor, seed::Seed};
 use crate::{
     Error, Result,
     env::pool::{Pool, State},
-    problem::{Curve, FeatureContext, Limits, Path, Problem},
-    scorer::{Proxy, finetune::FinetuneProxy, ridge::probe::Probe},
+    problem::{Curve, FeatureContext, Limits, Problem, Trajectory},
+    scorer::{Scorer, finetune::FinetuneScorer, ridge::probe::Probe},
     settings::select::SelectSettings,
     store::ledger::Ledger,
 };
@@ -17,14 +17,14 @@ pub(crate) fn check_episode(settings: &SelectSettings, pool: &Pool, tokens: &[u3
     if longest == 0 || pool.legal(&pool.empty()).iter().all(Option::is_none) {
         let (least, most) = (tokens.iter().min().unwrap_or(&0), tokens.iter().max().unwrap_or(&0));
         return Err(Error::setting(
-            "--budget",
+            "budget",
             format!("enough for one row (rows have {least} to {most} tokens)"),
             format!("`{}`", settings.budget),
         ));
     }
     if longest >= settings.max_evaluations && settings.agent.pays_for_steps(settings.reward_model) {
         return Err(Error::setting(
-            "--max-evaluations",
+            "max_evaluations",
             format!("more than the {longest} that one episode may take"),
             settings.max_evaluations.to_string(),
         )
@@ -36,12 +36,12 @@ pub(crate) fn check_episode(settings: &SelectSettings, pool: &Pool, tokens: &[u3
 /// A problem for the proxy of a run, with nothing spent. Where scores are dear, models of them read the probe's as well.
 pub(crate) fn pose<'a>(
     pool: &'a Pool,
-    (probe, dear): (&'a Probe, Option<&'a FinetuneProxy>),
+    (probe, dear): (&'a Probe, Option<&'a FinetuneScorer>),
     ledger: &'a mut Ledger,
     (features, limits, seed): (FeatureContext, Limits, Seed),
     monitor: &'a dyn Monitor,
 ) -> Result<Problem<'a>> {
-    let proxy: &dyn Proxy = dear.map_or(probe as &dyn Proxy, |dear| dear);
+    let proxy: &dyn Scorer = dear.map_or(probe as &dyn Scorer, |dear| dear);
     let problem = Problem::new(pool, proxy, ledger, features, limits, seed.derive("proxy"), monitor)?;
     Ok(match dear {
         Some(_) => problem.with_hint(probe),
@@ -52,7 +52,7 @@ pub(crate) fn pose<'a>(
 /// What a search came to.
 pub(crate) struct Found {
     /// The best full states with the paths to them, best first.
-    pub(crate) finalists: Vec<(State, Path)>,
+    pub(crate) finalists: Vec<(State, Trajectory)>,
     /// Evaluations spent.
     pub(crate) evaluations: u64,
     /// Those of them that failed.
@@ -86,13 +86,13 @@ pub(crate) fn search(mut problem: Problem<'_>, settings: &SelectSettings, seed: 
 pub(crate) fn too_short(settings: &SelectSettings, longest: u64, evaluations: u64) -> Error {
     match settings.max_time {
         Some(seconds) if evaluations < settings.max_evaluations => Error::setting(
-            "--max-time",
+            "max_time",
             "time for at least one whole episode",
             format!("{seconds} s, which ended after {evaluations} evaluations"),
         )
         .with_hint("start again in another folder with more time, or with fewer steps: `--chunk <rows>`"),
         _ => Error::setting(
-            "--max-evaluations",
+            "max_evaluations",
             format!("enough for one whole episode of up to {longest} steps, each of which tries several actions"),
             settings.max_evaluations.to_string(),
         )

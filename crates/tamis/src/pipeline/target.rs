@@ -7,7 +7,7 @@ use tamis_nn::{
     fingerprint::first_half,
     hub::classifier::{Request, load},
     seed::Seed,
-    train::{Classifier, Encoded, TrainSettings, Trainer, fit},
+    train::{EncoderClassifier, TokenizedSplit, TrainSettings, Trainer, fit},
 };
 
 use crate::{
@@ -23,8 +23,8 @@ use crate::{
     },
     records::selection::Finetuned,
     scorer::{
-        Proxy,
-        finetune::{FinetuneProxy, FinetuneProxySettings},
+        Scorer,
+        finetune::{FinetuneScorer, FinetuneScorerSettings},
     },
     settings::select::{ProxyKind, SelectSettings},
     store::ledger::{Key, Ledger},
@@ -33,11 +33,11 @@ use crate::{
 
 /// The model that `--model` names, and every split as its tokens.
 pub(crate) struct Target {
-    model: Classifier,
+    model: EncoderClassifier,
     fingerprint: Fingerprint,
-    train: Arc<Encoded>,
-    validation: Arc<Encoded>,
-    test: Option<Encoded>,
+    train: Arc<TokenizedSplit>,
+    validation: Arc<TokenizedSplit>,
+    test: Option<TokenizedSplit>,
 }
 
 /// The dear proxy on the reward fold, where the settings reward by fine-tuning.
@@ -46,7 +46,7 @@ pub(crate) fn dear_proxy(
     settings: &SelectSettings,
     folds: &Folds,
     data: &Fingerprint,
-) -> Option<FinetuneProxy> {
+) -> Option<FinetuneScorer> {
     let target = target.filter(|_| settings.proxy == ProxyKind::Finetune)?;
     let (rows, metric) = (settings.finetune.fold_rows, settings.reward_metric());
     Some(target.proxy(&folds.reward, rows, metric, settings, data))
@@ -58,7 +58,7 @@ impl Target {
         let load = || stages.run("tokenize", None, || Self::load(settings, dataset));
         let target = settings.finetunes().then(load).transpose()?;
         if let Some(target) = &target
-            && [settings.proxy, settings.judge()].contains(&ProxyKind::Finetune)
+            && [settings.proxy, settings.rerank()].contains(&ProxyKind::Finetune)
         {
             target.check_side_by_side(settings)?;
         }
@@ -76,7 +76,7 @@ impl Target {
         let name = settings.model.as_deref().unwrap_or(&settings.embedder);
         if !spec::is_encoder(name) {
             return Err(
-                Error::setting("--model", "the encoder that is to be fine-tuned", format!("`{name}`")).with_hint(
+                Error::setting("model", "the encoder that is to be fine-tuned", format!("`{name}`")).with_hint(
                     "name a BERT-family encoder, a folder or hub id: `--model sentence-transformers/all-MiniLM-L6-v2`",
                 ),
             );
@@ -84,13 +84,13 @@ impl Target {
         let seed = settings.seed.derive("head");
         let loaded = load(&Request {
             name,
-            setting: "--model",
+            setting: "model",
             head: head_kind(dataset),
             new_head: true,
             longest: Some(settings.finetune.train.max_length),
             seed,
         })?;
-        let model = Classifier {
+        let model = EncoderClassifier {
             encoder: loaded.encoder,
             head: loaded.head,
             dropout: loaded.config.dropout,
@@ -98,7 +98,7 @@ impl Target {
         check_freeze(settings.finetune.train.freeze, model.encoder.layers.len())?;
         let of = |split: &Split| encode(&split.examples, &dataset.task, &loaded.tokenizer);
         let train = of(&dataset.train)?;
-        if settings.adapt.is_some() {
+        if settings.finetune_features.is_some() {
             check_memory(&model, &train, &whole(&settings.finetune.train), 1)?;
         }
         Ok(Self {
@@ -129,7 +129,7 @@ impl Target {
     }
 
     /// Fine-tunes a copy of the model on a few random rows of the pool. Advances `monitor` by one a step.
-    fn adapt(&self, settings: &SelectSettings, rows: &[RowId], monitor: &dyn Monitor) -> Result<Classifier> {
+    fn adapt(&self, settings: &SelectSettings, rows: &[RowId], monitor: &dyn Monitor) -> Result<EncoderClassifier> {
         let mut model = self.model.clone();
         let mut trainer = Trainer::new(&model, &whole(&settings.finetune.train));
         let seed = settings.seed.derive("adapt");
@@ -148,7 +148,7 @@ impl Target {
     }
 
     /// The adapted model's features of every split. Advances `monitor` by one an example.
-    fn features(&self, adapted: &Classifier, monitor: &dyn Monitor) -> Result<Vec<Embedded>> {
+    fn features(&self, adapted: &EncoderClassifier, monitor: &dyn Monitor) -> Result<Vec<Embedded>> {
         [Some(&*self.train), Some(&*self.validation), self.test.as_ref()]
             .into_iter()
             .flatten()
@@ -163,7 +163,7 @@ impl Target {
 
     /// How many examples all splits have.
     fn examples(&self) -> u64 {
-        (self.train.len() + self.validation.len() + self.test.as_ref().map_or(0, Encoded::len)) as u64
+        (self.train.len() + self.validation.len() + self.test.as_ref().map_or(0, TokenizedSplit::len)) as u64
     }
 
     /// How many layers the model has.
@@ -172,7 +172,12 @@ impl Target {
     }
 
     /// At most `most` rows that no reward is made from, and their split: test rows where there are some, else the confirm fold.
-    pub(crate) fn judging_rows(&self, confirm: &[u32], most: usize, settings: &SelectSettings) -> (&Encoded, Vec<u32>) {
+    pub(crate) fn judging_rows(
+        &self,
+        confirm: &[u32],
+        most: usize,
+        settings: &SelectSettings,
+    ) -> (&TokenizedSplit, Vec<u32>) {
         let (limit, seed) = (Limit::Rows(most as u64), settings.seed.derive("judging rows"));
         match &self.test {
             Some(test) => (test, random_rows(&test.all(), &[], limit, seed)),
@@ -187,7 +192,7 @@ impl Target {
         tests: &[Vec<u32>],
         most: usize,
         settings: &SelectSettings,
-    ) -> Vec<(&Encoded, Vec<u32>)> {
+    ) -> Vec<(&TokenizedSplit, Vec<u32>)> {
         let (limit, seed) = (Limit::Rows(most as u64), settings.seed.derive("judging rows"));
         let some = |rows: &[u32]| random_rows(rows, &[], limit, seed);
         std::iter::once((&*self.validation, some(confirm)))
@@ -202,7 +207,7 @@ impl Target {
         settings: &SelectSettings,
         (freeze, epochs): (Option<usize>, Option<u32>),
         data: &Fingerprint,
-    ) -> FinetuneProxy {
+    ) -> FinetuneScorer {
         let mut changed = settings.clone();
         changed.finetune.train.freeze = freeze.or(settings.finetune.train.freeze);
         changed.finetune.train.epochs = epochs.unwrap_or(settings.finetune.train.epochs);
@@ -217,14 +222,14 @@ impl Target {
         metric: Metric,
         settings: &SelectSettings,
         data: &Fingerprint,
-    ) -> FinetuneProxy {
+    ) -> FinetuneScorer {
         let seed = settings.seed.derive("fold rows");
         let rows = random_rows(fold, &[], Limit::Rows(fold_rows as u64), seed);
-        FinetuneProxy::new(
+        FinetuneScorer::new(
             self.model.clone(),
             (Arc::clone(&self.train), Arc::clone(&self.validation), rows),
             metric,
-            FinetuneProxySettings {
+            FinetuneScorerSettings {
                 fold_rows,
                 ..settings.finetune.clone()
             },
@@ -238,11 +243,11 @@ impl Target {
 /// of each. What the ledger has under `question`, which tells what is answered, is not paid for again. Advances `monitor` by one a
 /// selection.
 pub(crate) fn trained_on_each(
-    proxy: &FinetuneProxy,
+    proxy: &FinetuneScorer,
     selections: &[(&[RowId], Seed)],
     (ledger, question): (&mut Ledger, &Fingerprint),
     monitor: &dyn Monitor,
-    answer: &(dyn Fn(&Classifier) -> Result<Vec<f64>> + Sync),
+    answer: &(dyn Fn(&EncoderClassifier) -> Result<Vec<f64>> + Sync),
 ) -> Result<Vec<(Vec<f64>, f64)>> {
     let keys: Vec<Key> = selections
         .iter()
@@ -268,7 +273,7 @@ pub(crate) fn trained_on_each(
     Ok(answers.into_iter().flatten().collect())
 }
 
-fn answer_key(proxy: &FinetuneProxy, question: &Fingerprint, rows: &[RowId], seed: Seed) -> Key {
+fn answer_key(proxy: &FinetuneScorer, question: &Fingerprint, rows: &[RowId], seed: Seed) -> Key {
     let mut hasher = blake3::Hasher::new();
     hasher.update(proxy.fingerprint().as_ref()).update(question.as_ref());
     hasher.update(&seed.0.to_le_bytes());
@@ -338,7 +343,7 @@ pub(crate) fn adapt_rows(
     doubted: &[bool],
     seed: Seed,
 ) -> Result<Vec<RowId>> {
-    let limit = limit_of(share, tokens).map_err(|error| error.of_setting("--adapt"))?;
+    let limit = limit_of(share, tokens).map_err(|error| error.of_setting("finetune_features"))?;
     let (rows, tokens): (Vec<RowId>, Vec<u32>) = (0..doubted.len())
         .filter(|&i| !doubted[i])
         .map(|i| (pool[i], tokens[i]))

@@ -82,7 +82,7 @@ mod tests {
         let mut filed = 0;
         let failed = side_by_side((0..1000).collect::<Vec<u32>>(), 1, &Silent, &|_| (), &mut |_, ()| {
             filed += 1;
-            Err(Error::setting("--budget", "less", "more"))
+            Err(Error::setting("budget", "less", "more"))
         });
         assert!(matches!(failed, Err(Error::Setting { .. })) && filed == 1);
         let stopped = side_by_side(vec![1], 1, &Stop, &|_| (), &mut |_, ()| Ok(()));

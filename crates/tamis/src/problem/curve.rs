@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn a_search_that_goes_on_tells_the_same_seconds_of_what_it_repeats() {
         let (_folder, mut ledger, mut first) = curve();
-        let state = crate::problem::toy::Toy::new(3).pool(2).empty();
+        let state = crate::search::toy::Toy::new(3).pool(2).empty();
         let told = |curve: &mut Curve, ledger: &mut Ledger| {
             for (evaluations, reward) in [(4, 0.5), (4, 0.6), (9, 0.6), (12, 0.7)] {
                 curve.spent(evaluations, ledger);

@@ -11,8 +11,6 @@
 
 mod curve;
 mod features;
-#[cfg(test)]
-pub(crate) mod toy;
 
 pub use curve::{Curve, EPISODES_KEPT, Episode, Improvement};
 pub use features::{ClusterTraits, FeatureContext};
@@ -31,11 +29,11 @@ use tamis_nn::{Fingerprint, Matrix, Monitor, fingerprint::first_half, seed::Seed
 use crate::{
     Error, Result,
     env::{
-        Action, Environment, Observation, Shape, Step, Walk,
+        Action, Environment, Observation, Shape, Simulation, Step,
         pool::{Pool, State},
     },
     problem::features::Memory,
-    scorer::{Proxy, ProxyRun},
+    scorer::{Scorer, ScorerRun},
     store::ledger::{Key, Ledger},
 };
 
@@ -50,12 +48,12 @@ pub struct Limits {
 }
 
 /// The chunks taken on the way to a state: of which cluster, and which of its rows.
-pub type Path = Vec<(usize, Range<u32>)>;
+pub type Trajectory = Vec<(usize, Range<u32>)>;
 
 /// The best full states found, best first.
 #[derive(Debug, Clone, Default)]
 pub struct Best {
-    states: Vec<(f64, State, Path)>,
+    states: Vec<(f64, State, Trajectory)>,
     seen: HashSet<State>,
 }
 
@@ -95,12 +93,12 @@ impl Best {
 /// A selection problem under way.
 pub struct Problem<'a> {
     pool: &'a Pool,
-    proxy: &'a dyn Proxy,
+    proxy: &'a dyn Scorer,
     ledger: &'a mut Ledger,
     monitor: &'a dyn Monitor,
     features: FeatureContext,
     /// A cheap proxy whose score of a state is one of its features.
-    hint: Option<&'a dyn Proxy>,
+    hint: Option<&'a dyn Scorer>,
     /// What a score depends on besides the state.
     scope: Fingerprint,
     seed: Seed,
@@ -120,13 +118,13 @@ pub struct Problem<'a> {
     dear: bool,
 
     // The episode under way.
-    run: Box<dyn ProxyRun + 'a>,
+    run: Box<dyn ScorerRun + 'a>,
     /// Chunks taken that `run` has not been given yet.
-    pending: Path,
+    pending: Trajectory,
     state: State,
     legal: Vec<Option<Range<u32>>>,
     score: f64,
-    path: Path,
+    path: Trajectory,
 }
 
 /// The time limit of a run that may be killed and started again.
@@ -172,7 +170,7 @@ impl<'a> Problem<'a> {
     /// If the ledger cannot be read, or the empty state cannot be scored, nor at a second attempt.
     pub fn new(
         pool: &'a Pool,
-        proxy: &'a dyn Proxy,
+        proxy: &'a dyn Scorer,
         ledger: &'a mut Ledger,
         features: FeatureContext,
         limits: Limits,
@@ -244,7 +242,7 @@ impl<'a> Problem<'a> {
     }
 
     /// Lets models of the score read what a cheap proxy makes of a state: a few dear scores then correct many cheap ones.
-    pub fn with_hint(mut self, hint: &'a dyn Proxy) -> Self {
+    pub fn with_hint(mut self, hint: &'a dyn Scorer) -> Self {
         self.hint = Some(hint);
         self
     }
@@ -334,7 +332,7 @@ impl<'a> Problem<'a> {
         Ok(reward)
     }
 
-    /// What each of these actions would earn; see [`Environment::peek`].
+    /// What each of these actions would earn; see [`Environment::lookahead`].
     fn rewards(&mut self, clusters: &[Action]) -> Result<Vec<f64>> {
         let ranges: Vec<Range<u32>> = clusters
             .iter()
@@ -372,7 +370,7 @@ impl<'a> Problem<'a> {
     /// # Errors
     ///
     /// If a score cannot be had.
-    pub fn score_paths(&mut self, paths: &[Path]) -> Result<Vec<f64>> {
+    pub fn score_paths(&mut self, paths: &[Trajectory]) -> Result<Vec<f64>> {
         let pool = self.pool;
         let states: Vec<State> = paths.iter().map(|path| reached(pool, path)).collect();
         let keys: Vec<Key> = states
@@ -421,7 +419,7 @@ impl<'a> Problem<'a> {
         &mut self,
         keys: &[Key],
         start: Start,
-        pay: &(dyn Fn(&mut dyn ProxyRun, usize) -> Result<f64> + Sync),
+        pay: &(dyn Fn(&mut dyn ScorerRun, usize) -> Result<f64> + Sync),
     ) -> Result<Vec<f64>> {
         self.monitor.proceed()?;
         let (before, mut told) = (self.evaluations(), 0);
@@ -549,7 +547,7 @@ impl<'a> Problem<'a> {
     }
 
     /// The chunks that these actions take, from the first state on.
-    pub(crate) fn path_of(&self, plan: &[Action]) -> Path {
+    pub(crate) fn path_of(&self, plan: &[Action]) -> Trajectory {
         let mut state = self.pool.empty();
         let step = |&cluster: &Action| {
             let range = self.pool.legal(&state)[cluster].clone().expect("a legal action");
@@ -618,7 +616,7 @@ fn is_failure(error: &Error) -> bool {
 }
 
 /// Gives a run these chunks.
-fn add(run: &mut dyn ProxyRun, pool: &Pool, chunks: &[(usize, Range<u32>)]) -> Result<()> {
+fn add(run: &mut dyn ScorerRun, pool: &Pool, chunks: &[(usize, Range<u32>)]) -> Result<()> {
     chunks
         .iter()
         .try_for_each(|(cluster, range)| run.add(pool.rows(*cluster, range)))
@@ -650,22 +648,22 @@ impl Environment for Problem<'_> {
         })
     }
 
-    fn peek(&mut self, actions: &[Action]) -> Result<Vec<f64>> {
+    fn lookahead(&mut self, actions: &[Action]) -> Result<Vec<f64>> {
         let rewards = self.rewards(actions)?;
         self.memory.earned(self.path.len(), actions, &rewards);
         Ok(rewards)
     }
 
-    fn evaluate(&mut self, plans: &[Vec<Action>]) -> Result<Vec<f64>> {
-        let paths: Vec<Path> = plans.iter().map(|plan| self.path_of(plan)).collect();
+    fn evaluate_plans(&mut self, plans: &[Vec<Action>]) -> Result<Vec<f64>> {
+        let paths: Vec<Trajectory> = plans.iter().map(|plan| self.path_of(plan)).collect();
         let scores = self.score_paths(&paths)?;
         let empty = self.empty_score();
         Ok(scores.iter().map(|score| score - empty).collect())
     }
 
-    fn walk(&self) -> Result<Box<dyn Walk + '_>> {
+    fn simulate(&self) -> Result<Box<dyn Simulation + '_>> {
         let state = self.pool.empty();
-        Ok(Box::new(Stroll {
+        Ok(Box::new(SimulatedEpisode {
             legal: self.pool.legal(&state),
             score: self.empty_score(),
             steps: 0,
@@ -684,7 +682,7 @@ impl Environment for Problem<'_> {
 }
 
 /// An imagined episode of a problem.
-struct Stroll<'a> {
+struct SimulatedEpisode<'a> {
     problem: &'a Problem<'a>,
     state: State,
     legal: Vec<Option<Range<u32>>>,
@@ -692,13 +690,13 @@ struct Stroll<'a> {
     steps: usize,
 }
 
-impl Stroll<'_> {
+impl SimulatedEpisode<'_> {
     fn range(&self, cluster: Action) -> Range<u32> {
         self.legal[cluster].clone().expect("a legal action")
     }
 }
 
-impl Walk for Stroll<'_> {
+impl Simulation for SimulatedEpisode<'_> {
     fn observe(&mut self) -> Result<Observation> {
         let at = (&self.state, self.legal.as_slice(), self.steps);
         let (pool, features) = (self.problem.pool, &self.problem.features);
@@ -714,7 +712,7 @@ impl Walk for Stroll<'_> {
         Ok(())
     }
 
-    fn outlook(&mut self, clusters: &[Action]) -> Result<Matrix> {
+    fn afterstates(&mut self, clusters: &[Action]) -> Result<Matrix> {
         let pool = self.problem.pool;
         let after = clusters
             .iter()
@@ -737,7 +735,7 @@ fn observe(
     features: &FeatureContext,
     (state, ranges, step): (&State, &[Option<Range<u32>>], usize),
     score: f64,
-    run: Option<&mut (dyn ProxyRun + '_)>,
+    run: Option<&mut (dyn ScorerRun + '_)>,
     memory: &Memory,
 ) -> Result<Observation> {
     let legal: Vec<bool> = ranges.iter().map(Option::is_some).collect();
@@ -764,8 +762,10 @@ mod tests {
     use crate::{
         agents::dqn::{Dqn, DqnSettings},
         env::checker,
-        problem::toy::{Fault, FaultKind, Toy},
-        search::{Greedy, LearnedSelector, Random, Selector},
+        search::{
+            Greedy, LearnedSelector, Random, Selector,
+            toy::{Fault, FaultKind, Toy},
+        },
     };
 
     #[test]
@@ -884,7 +884,7 @@ mod tests {
         let pool = toy.pool(6);
         toy.problem(&pool, 1000, |mut problem| {
             let all: Vec<Action> = (0..20).collect();
-            let rewards = problem.peek(&all).expect("peeks");
+            let rewards = problem.lookahead(&all).expect("peeks");
             let failed = |&cluster: &Action| {
                 let mut rows = pool.rows(cluster, &(0..2)).to_vec();
                 rows.sort_unstable();
@@ -927,7 +927,7 @@ mod tests {
                 .ends_with("the last time: the toy's weights: expected finite numbers, found inf"),
             "{error}"
         );
-        assert!(error.hint().is_some_and(|hint| hint.contains("--out")) && !error.is_input());
+        assert!(error.hint().is_some_and(|hint| hint.contains("out")) && !error.is_input());
         // Started again, it says the same and asks for nothing.
         toy.asked();
         assert_eq!(stopped().to_string(), error.to_string());

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tamis_nn::{
     Fingerprint, Matrix, Monitor,
-    train::{Beneath, Classifier, Encoded},
+    train::{EncoderClassifier, FrozenLayerCache, TokenizedSplit},
 };
 
 use crate::{
@@ -105,10 +105,10 @@ impl TargetScores {
     ///
     /// If a score is not finite, or the user stopped.
     pub(crate) fn of(
-        model: &Classifier,
-        data: &Encoded,
+        model: &EncoderClassifier,
+        data: &TokenizedSplit,
         examples: &[u32],
-        beneath: Option<&Beneath>,
+        beneath: Option<&FrozenLayerCache>,
         monitor: &dyn Monitor,
     ) -> Result<Self> {
         let probabilities = model.predict(data, examples, beneath, monitor)?;

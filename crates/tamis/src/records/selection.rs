@@ -224,7 +224,7 @@ pub struct DataRecord {
     /// Test rows.
     pub test: u64,
     /// How well reward rows are told from the pool by their vectors: the AUC, 0.5 where they are alike.
-    pub separability: f64,
+    pub domain_auc: f64,
     /// Rows of the pool that the agent chose among.
     #[serde(default)]
     pub among: u64,

@@ -486,7 +486,7 @@ mod tests {
                 reward_fold: 100,
                 confirm_fold: 100,
                 test: 200,
-                separability: 0.5,
+                domain_auc: 0.5,
                 among: 1000,
                 doubted: 0,
             },

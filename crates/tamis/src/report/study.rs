@@ -339,7 +339,7 @@ mod tests {
         let mut methods = Vec::new();
         for (budget, more) in [("5%", 0.0), ("10%", 0.02)] {
             methods.push(method(budget, "random", Family::Control, 0.5 + more, Vec::new()));
-            methods.push(method(budget, "herding", Family::Heuristic, 0.52 + more, Vec::new()));
+            methods.push(method(budget, "herding", Family::Baseline, 0.52 + more, Vec::new()));
             methods.push(method(budget, "dqn", Family::Agent, 0.57 + more, broken.clone()));
             methods.push(method(budget, "everything", Family::Control, 0.6, Vec::new()));
         }

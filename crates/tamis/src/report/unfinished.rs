@@ -91,7 +91,7 @@ mod tests {
     fn a_folder_of_something_else_or_of_another_version_is_refused_with_the_way_out() {
         let folder = tempfile::tempdir().expect("a folder");
         let error = write(folder.path()).expect_err("is empty");
-        assert!(error.is_input() && error.hint().is_some_and(|hint| hint.contains("--out")));
+        assert!(error.is_input() && error.hint().is_some_and(|hint| hint.contains("out")));
         for name in ["selection.json", "study.json"] {
             fs::write(folder.path().join(name), r#"{"version": 9, "tamis": "7.0.0"}"#).expect("writes");
             let error = write(folder.path()).expect_err("is another version's");
@@ -104,7 +104,7 @@ mod tests {
             assert!(
                 error
                     .hint()
-                    .is_some_and(|hint| hint.contains("tamis 7.0.0") && hint.contains("--out"))
+                    .is_some_and(|hint| hint.contains("tamis 7.0.0") && hint.contains("out"))
             );
             fs::write(folder.path().join(name), r#"{"version": 1}"#).expect("writes");
             assert!(write(folder.path()).expect_err("is not whole").is_input());

@@ -5,12 +5,12 @@
 
 /// Running moments by depth.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Baseline {
+pub(crate) struct DepthBaseline {
     /// Number, mean and sum of squared deviations at each depth.
     depths: Vec<(f64, f64, f64)>,
 }
 
-impl Baseline {
+impl DepthBaseline {
     /// Whether nothing was seen yet.
     pub(crate) fn is_empty(&self) -> bool {
         self.depths.is_empty()
@@ -47,7 +47,7 @@ impl Baseline {
         ((value - mean) / spread) as f32
     }
 
-    /// The inverse of [`Baseline::standardise`].
+    /// The inverse of [`DepthBaseline::standardise`].
     pub(crate) fn restore(&self, depth: usize, value: f32) -> f64 {
         let (mean, spread) = self.at(depth);
         mean + spread * f64::from(value)
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn moments_worked_by_hand() {
-        let mut baseline = Baseline::default();
+        let mut baseline = DepthBaseline::default();
         for value in [1.0, 3.0] {
             baseline.add(1, value);
         }

@@ -22,7 +22,7 @@ use tamis_nn::{
     },
 };
 
-use crate::reward_models::{Prediction, baseline::Baseline};
+use crate::reward_models::{Prediction, baseline::DepthBaseline};
 
 /// States that predictions are made from: time grows with the cube of their number.
 const ACTIVE: usize = 1024;
@@ -45,7 +45,7 @@ pub struct GaussianProcess {
     inputs: Vec<f32>,
     scores: Vec<f64>,
     steps: Vec<usize>,
-    usual: Baseline,
+    usual: DepthBaseline,
     fitted: Option<Fitted>,
 }
 
@@ -87,7 +87,7 @@ impl GaussianProcess {
             inputs: Vec::new(),
             scores: Vec::new(),
             steps: Vec::new(),
-            usual: Baseline::default(),
+            usual: DepthBaseline::default(),
             fitted: None,
         }
     }
@@ -126,7 +126,7 @@ impl GaussianProcess {
 
     /// Learns from the states seen: all of them, or the best and the newest where they are many. Takes a fraction of a second.
     pub fn fit(&mut self) {
-        self.usual = Baseline::default();
+        self.usual = DepthBaseline::default();
         let scored = || self.steps.iter().zip(&self.scores);
         scored().for_each(|(&steps, &score)| self.usual.add(steps, score));
         let targets: Vec<f32> = scored()

@@ -11,21 +11,21 @@ use serde::{Deserialize, Serialize};
 use tamis_nn::{
     Fingerprint, Monitor, Silent,
     seed::Seed,
-    train::{Beneath, Classifier, Encoded, TrainSettings, Trainer, fit},
+    train::{EncoderClassifier, FrozenLayerCache, TokenizedSplit, TrainSettings, Trainer, fit},
 };
 
 use crate::{
     Error, Result,
     data::RowId,
     metrics::Metric,
-    scorer::{Insight, Proxy, ProxyRun},
+    scorer::{Insight, Scorer, ScorerRun},
     target::score,
 };
 
 /// How the proxy is trained and scored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct FinetuneProxySettings {
+pub struct FinetuneScorerSettings {
     /// How each state's model is trained.
     pub train: TrainSettings,
     /// Whether a state starts from its parent's weights. Default: no.
@@ -36,7 +36,7 @@ pub struct FinetuneProxySettings {
     pub fold_rows: usize,
 }
 
-impl Default for FinetuneProxySettings {
+impl Default for FinetuneScorerSettings {
     fn default() -> Self {
         Self {
             train: TrainSettings::default(),
@@ -47,7 +47,7 @@ impl Default for FinetuneProxySettings {
     }
 }
 
-impl FinetuneProxySettings {
+impl FinetuneScorerSettings {
     /// Looks for values that mean nothing.
     ///
     /// # Errors
@@ -66,27 +66,27 @@ impl FinetuneProxySettings {
 }
 
 /// A model that is fine-tuned at every state.
-pub struct FinetuneProxy {
-    base: Classifier,
-    train: Arc<Encoded>,
-    fold: Arc<Encoded>,
+pub struct FinetuneScorer {
+    base: EncoderClassifier,
+    train: Arc<TokenizedSplit>,
+    fold: Arc<TokenizedSplit>,
     /// The rows of `fold` that are scored.
     fold_rows: Vec<u32>,
     metric: Metric,
-    settings: FinetuneProxySettings,
+    settings: FinetuneScorerSettings,
     /// Of the training rows, of the fold.
-    beneath: Option<(Beneath, Beneath)>,
+    beneath: Option<(FrozenLayerCache, FrozenLayerCache)>,
     fingerprint: Fingerprint,
 }
 
-impl FinetuneProxy {
+impl FinetuneScorer {
     /// A proxy that trains `base` on rows of `train` and scores `fold_rows` of `fold`. `base_fingerprint` tells the base model's
     /// weights, head and tokenizer; `data` the rows. Frozen layers' output takes at most `memory` bytes.
     pub fn new(
-        base: Classifier,
-        (train, fold, fold_rows): (Arc<Encoded>, Arc<Encoded>, Vec<u32>),
+        base: EncoderClassifier,
+        (train, fold, fold_rows): (Arc<TokenizedSplit>, Arc<TokenizedSplit>, Vec<u32>),
         metric: Metric,
-        settings: FinetuneProxySettings,
+        settings: FinetuneScorerSettings,
         (base_fingerprint, data): (&Fingerprint, &Fingerprint),
         memory: usize,
     ) -> Self {
@@ -101,7 +101,7 @@ impl FinetuneProxy {
             &rows,
         ]);
         let beneath = settings.train.freeze.map(|layers| {
-            let part = |memory| Beneath::new(layers, memory);
+            let part = |memory| FrozenLayerCache::new(layers, memory);
             (part(memory / 4 * 3), part(memory / 4))
         });
         Self {
@@ -117,7 +117,13 @@ impl FinetuneProxy {
     }
 
     /// Trains a model on these rows, all of them from the first step on.
-    fn trained_on(&self, model: &mut Classifier, rows: &[RowId], seed: Seed, monitor: &dyn Monitor) -> Result<()> {
+    fn trained_on(
+        &self,
+        model: &mut EncoderClassifier,
+        rows: &[RowId],
+        seed: Seed,
+        monitor: &dyn Monitor,
+    ) -> Result<()> {
         let mut trainer = Trainer::new(model, &self.settings.train);
         let beneath = self.beneath.as_ref().map(|(train, _)| train);
         fit(
@@ -135,7 +141,7 @@ impl FinetuneProxy {
     /// # Errors
     ///
     /// If a loss is not finite, or the user stopped.
-    pub fn cold(&self, rows: &[RowId], seed: Seed, monitor: &dyn Monitor) -> Result<Classifier> {
+    pub fn cold(&self, rows: &[RowId], seed: Seed, monitor: &dyn Monitor) -> Result<EncoderClassifier> {
         let mut model = self.base.clone();
         let mut rows = rows.to_vec();
         rows.sort_unstable();
@@ -150,13 +156,13 @@ impl FinetuneProxy {
     /// # Errors
     ///
     /// If a score is not finite.
-    pub fn scores(&self, model: &Classifier, metrics: &[Metric]) -> Result<Vec<f64>> {
+    pub fn scores(&self, model: &EncoderClassifier, metrics: &[Metric]) -> Result<Vec<f64>> {
         let beneath = self.beneath.as_ref().map(|(_, fold)| fold);
         score(model, (&self.fold, &self.fold_rows), metrics, beneath, &Silent)
     }
 }
 
-impl Proxy for FinetuneProxy {
+impl Scorer for FinetuneScorer {
     fn fingerprint(&self) -> &Fingerprint {
         &self.fingerprint
     }
@@ -165,7 +171,7 @@ impl Proxy for FinetuneProxy {
         self.settings.warm
     }
 
-    fn start(&self, seed: Seed) -> Result<Box<dyn ProxyRun + '_>> {
+    fn start(&self, seed: Seed) -> Result<Box<dyn ScorerRun + '_>> {
         Ok(Box::new(FinetuneRun {
             proxy: self,
             seed,
@@ -178,15 +184,15 @@ impl Proxy for FinetuneProxy {
 
 #[derive(Clone)]
 struct FinetuneRun<'a> {
-    proxy: &'a FinetuneProxy,
+    proxy: &'a FinetuneScorer,
     seed: Seed,
     rows: Vec<RowId>,
     chunks: u64,
     /// The model so far, where it goes on from state to state.
-    warm: Option<Arc<Classifier>>,
+    warm: Option<Arc<EncoderClassifier>>,
 }
 
-impl ProxyRun for FinetuneRun<'_> {
+impl ScorerRun for FinetuneRun<'_> {
     fn add(&mut self, rows: &[RowId]) -> Result<()> {
         if self.proxy.settings.warm {
             let seed = self.seed.derive("warm").index(self.chunks);
@@ -215,7 +221,7 @@ impl ProxyRun for FinetuneRun<'_> {
         Ok(self.proxy.scores(&model, &[self.proxy.metric])?[0])
     }
 
-    fn fork(&self) -> Box<dyn ProxyRun + '_> {
+    fn fork(&self) -> Box<dyn ScorerRun + '_> {
         Box::new(self.clone())
     }
 
@@ -230,10 +236,10 @@ mod tests {
     use crate::metrics::MetricKind;
     use tamis_nn::{monitor::Stop, test_util::tiny_classifier};
 
-    fn proxy(warm: bool) -> FinetuneProxy {
+    fn proxy(warm: bool) -> FinetuneScorer {
         let (base, data) = tiny_classifier();
         let data = Arc::new(data);
-        let settings = FinetuneProxySettings {
+        let settings = FinetuneScorerSettings {
             train: TrainSettings {
                 epochs: 20,
                 batch: 8,
@@ -241,9 +247,9 @@ mod tests {
                 ..TrainSettings::default()
             },
             warm,
-            ..FinetuneProxySettings::default()
+            ..FinetuneScorerSettings::default()
         };
-        FinetuneProxy::new(
+        FinetuneScorer::new(
             base,
             (Arc::clone(&data), data, (120..160).collect()),
             Metric::hard(MetricKind::Accuracy),
@@ -253,7 +259,7 @@ mod tests {
         )
     }
 
-    fn score_of(proxy: &FinetuneProxy, chunks: &[&[RowId]]) -> f64 {
+    fn score_of(proxy: &FinetuneScorer, chunks: &[&[RowId]]) -> f64 {
         let mut run = proxy.start(Seed(4)).expect("starts");
         for chunk in chunks {
             run.add(chunk).expect("adds");

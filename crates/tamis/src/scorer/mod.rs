@@ -8,7 +8,7 @@ use tamis_nn::{fingerprint::Fingerprint, seed::Seed};
 use crate::{Result, data::RowId};
 
 /// A model cheap enough to be trained at every state, and the fold on which it is scored.
-pub trait Proxy: Sync {
+pub trait Scorer: Sync {
     /// What a score depends on besides rows and seed: the kind of proxy, its settings, the data, the fold.
     fn fingerprint(&self) -> &Fingerprint;
 
@@ -22,11 +22,11 @@ pub trait Proxy: Sync {
     /// # Errors
     ///
     /// If the model cannot be set up.
-    fn start(&self, seed: Seed) -> Result<Box<dyn ProxyRun + '_>>;
+    fn start(&self, seed: Seed) -> Result<Box<dyn ScorerRun + '_>>;
 }
 
 /// A proxy on its way through an episode: rows are added, scores are asked for.
-pub trait ProxyRun: Send + Sync {
+pub trait ScorerRun: Send + Sync {
     /// Adds training rows. The rows of one call are one chunk of the pool or a prefix of one.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ pub trait ProxyRun: Send + Sync {
     fn score(&mut self) -> Result<f64>;
 
     /// A second run in the same state, to try an action on.
-    fn fork(&self) -> Box<dyn ProxyRun + '_>;
+    fn fork(&self) -> Box<dyn ScorerRun + '_>;
 
     /// What the present model can tell about rows it has not seen, where it can tell anything cheaply.
     ///

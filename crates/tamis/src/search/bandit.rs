@@ -13,7 +13,7 @@ use crate::{
     Result,
     env::Environment,
     problem::Problem,
-    reward_models::baseline::Baseline,
+    reward_models::baseline::DepthBaseline,
     search::{Selector, random::PATIENCE},
 };
 
@@ -37,7 +37,7 @@ impl Selector for Bandit {
         let mut rng = seed.rng();
         let crumbs: Vec<f64> = (0..clusters).map(|_| 1e-9 * rng.random::<f64>()).collect();
         let mut arms = vec![(0.0, 0.0f64); clusters];
-        let mut usual = Baseline::default();
+        let mut usual = DepthBaseline::default();
         let (mut pulls, mut idle) = (0.0f64, 0);
         while idle < PATIENCE {
             let before = problem.evaluations();
@@ -72,7 +72,7 @@ impl Selector for Bandit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::problem::toy::{Toy, optimum};
+    use crate::search::toy::{Toy, optimum};
 
     #[test]
     fn it_learns_which_clusters_are_worth_taking() {

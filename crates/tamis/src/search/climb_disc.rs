@@ -22,7 +22,7 @@ use tamis_nn::{Matrix, seed::Seed};
 use crate::{
     Error, Result,
     env::{Environment, pool::State},
-    problem::{Path, Problem, reached},
+    problem::{Problem, Trajectory, reached},
     reward_models::trees::{TreeSettings, Trees},
     search::{
         Selector,
@@ -142,7 +142,7 @@ impl Selector for ClimbDisc {
 /// A full state that was scored.
 struct Scored {
     score: f64,
-    path: Path,
+    path: Trajectory,
 }
 
 /// Rounds under way: what was scored, and what it taught.
@@ -210,7 +210,7 @@ impl<'s> Rounds<'s> {
     }
 
     /// Scores full states that were not scored before, batch by batch; false if the evaluations ran out on the way.
-    pub(crate) fn score(&mut self, problem: &mut Problem<'_>, mut paths: Vec<Path>) -> Result<bool> {
+    pub(crate) fn score(&mut self, problem: &mut Problem<'_>, mut paths: Vec<Trajectory>) -> Result<bool> {
         while !paths.is_empty() {
             let batch = BATCH.min(problem.remaining()).min(paths.len() as u64) as usize;
             if batch == 0 {
@@ -231,7 +231,7 @@ impl<'s> Rounds<'s> {
     }
 
     /// Random full states that were not scored before; fewer than wanted where the pool hardly holds others.
-    fn random(&self, problem: &Problem<'_>, wanted: u64, seed: Seed) -> Vec<Path> {
+    fn random(&self, problem: &Problem<'_>, wanted: u64, seed: Seed) -> Vec<Trajectory> {
         let (mut paths, mut met, mut idle) = (Vec::new(), HashSet::new(), 0);
         for draw in 0.. {
             if paths.len() as u64 == wanted || idle == PATIENCE {
@@ -250,7 +250,7 @@ impl<'s> Rounds<'s> {
     }
 
     /// A random draw from the new states of the greatest prediction; fewer than wanted where the candidates held no more.
-    fn promising(&self, problem: &Problem<'_>, trees: &Trees, wanted: u64, seed: Seed) -> Result<Vec<Path>> {
+    fn promising(&self, problem: &Problem<'_>, trees: &Trees, wanted: u64, seed: Seed) -> Result<Vec<Trajectory>> {
         let pool = problem.pool();
         let mut order: Vec<&Scored> = self.scored.iter().collect();
         order.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -258,7 +258,7 @@ impl<'s> Rounds<'s> {
         let count = (wanted * u64::from(self.settings.candidates)).max(FEWEST_CANDIDATES);
         let mutated = (count as f64 * self.settings.mutated) as u64;
         // Each candidate has its own seed, so that threads change nothing.
-        let candidates: Vec<(Path, State)> = (0..count)
+        let candidates: Vec<(Trajectory, State)> = (0..count)
             .into_par_iter()
             .map(|i| {
                 let path = if i < mutated {
@@ -284,7 +284,7 @@ impl<'s> Rounds<'s> {
             })
             .collect();
         let mut met = HashSet::new();
-        let (new, states): (Vec<Path>, Vec<State>) = candidates
+        let (new, states): (Vec<Trajectory>, Vec<State>) = candidates
             .into_iter()
             .filter(|(_, state)| !self.seen.contains(state) && met.insert(state.clone()))
             .unzip();
@@ -317,14 +317,13 @@ mod tests {
     use crate::{
         agents::{dqn::DqnSettings, dyna_dqn::DynaDqnSettings, ppo::PpoSettings},
         env::pool::Pool,
-        problem::toy::Toy,
-        search::{Method, MethodSettings, RewardModelKind},
+        search::{Method, MethodSettings, RewardModelKind, toy::Toy},
     };
 
     /// Every state of a pool, and the full ones among them.
-    fn enumerated(pool: &Pool) -> (usize, Vec<Path>) {
+    fn enumerated(pool: &Pool) -> (usize, Vec<Trajectory>) {
         let (mut seen, mut full) = (HashSet::new(), Vec::new());
-        let mut open = vec![(pool.empty(), Path::new())];
+        let mut open = vec![(pool.empty(), Trajectory::new())];
         while let Some((state, path)) = open.pop() {
             if !seen.insert(state.clone()) {
                 continue;
@@ -343,7 +342,7 @@ mod tests {
         (seen.len(), full)
     }
 
-    fn optimum(toy: &Toy, pool: &Pool, full: &[Path]) -> f64 {
+    fn optimum(toy: &Toy, pool: &Pool, full: &[Trajectory]) -> f64 {
         toy.problem(pool, u64::MAX, |mut problem| {
             let scores = problem.score_paths(full).expect("scores");
             scores.into_iter().fold(f64::NEG_INFINITY, f64::max)

@@ -10,7 +10,7 @@ use crate::{
         Environment,
         pool::{Pool, State},
     },
-    problem::{Path, Problem},
+    problem::{Problem, Trajectory},
     search::Selector,
 };
 
@@ -48,12 +48,12 @@ impl Selector for Exhaustive {
 }
 
 /// A path to every full state of a pool, or nothing if there are more than `most`.
-pub fn full_paths(pool: &Pool, most: usize) -> Option<Vec<Path>> {
+pub fn full_paths(pool: &Pool, most: usize) -> Option<Vec<Trajectory>> {
     /// States on the way that are kept for each full one: far more are a sign that there are too many.
     const INNER: usize = 64;
     let mut met: HashSet<State> = HashSet::from([pool.empty()]);
     let mut full = Vec::new();
-    let mut waiting = vec![(pool.empty(), Path::new())];
+    let mut waiting = vec![(pool.empty(), Trajectory::new())];
     while let Some((state, path)) = waiting.pop() {
         let mut open = false;
         for (cluster, range) in pool.legal(&state).into_iter().enumerate() {
@@ -77,7 +77,7 @@ pub fn full_paths(pool: &Pool, most: usize) -> Option<Vec<Path>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::problem::toy::Toy;
+    use crate::search::toy::Toy;
 
     #[test]
     fn every_full_state_is_met_once() {
@@ -102,6 +102,6 @@ mod tests {
             Exhaustive.select(&mut problem, Seed(1)).expect_err("too many")
         });
         assert!(error.to_string().contains("exhaustive"), "{error}");
-        assert!(error.hint().is_some_and(|hint| hint.contains("--clusters")));
+        assert!(error.hint().is_some_and(|hint| hint.contains("clusters")));
     }
 }

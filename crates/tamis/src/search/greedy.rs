@@ -67,7 +67,7 @@ impl Greedy {
                 .min(open.len())
                 .min(usize::try_from(affordable).unwrap_or(usize::MAX));
             let candidates = open.partial_shuffle(&mut rng, tries).0.to_vec();
-            let rewards = problem.peek(&candidates)?;
+            let rewards = problem.lookahead(&candidates)?;
             let best = (0..tries)
                 .max_by(|&a, &b| rewards[a].total_cmp(&rewards[b]).then(b.cmp(&a)))
                 .unwrap_or(0);
@@ -79,7 +79,7 @@ impl Greedy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::problem::toy::Toy;
+    use crate::search::toy::Toy;
 
     #[test]
     fn greedy_comes_to_an_end_with_few_evaluations() {

@@ -23,8 +23,7 @@ mod tests {
     use crate::{
         agents::{dqn::DqnSettings, dyna_dqn::DynaDqnSettings, ppo::PpoSettings},
         budget::Limit,
-        problem::toy::Toy,
-        search::{ClimbDiscSettings, Method, MethodSettings, RewardModelKind},
+        search::{ClimbDiscSettings, Method, MethodSettings, RewardModelKind, toy::Toy},
     };
 
     #[test]

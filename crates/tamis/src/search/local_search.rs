@@ -13,7 +13,7 @@ use tamis_nn::seed::Seed;
 use crate::{
     Result,
     env::Environment,
-    problem::{Path, Problem},
+    problem::{Problem, Trajectory},
     search::{
         Greedy, Selector,
         random::{PATIENCE, completed},
@@ -63,7 +63,7 @@ impl Selector for LocalSearch {
             let before = problem.evaluations();
             let count = self.neighbours.min(usize::try_from(left).unwrap_or(usize::MAX)) as u64;
             let seed = seed.index(round);
-            let neighbours: Vec<Path> = (0..count)
+            let neighbours: Vec<Trajectory> = (0..count)
                 .map(|i| swapped(problem, &path, 1, seed.index(i), &mut rng))
                 .collect();
             let scores = problem.score_paths(&neighbours)?;
@@ -90,7 +90,7 @@ impl Selector for LocalSearch {
 }
 
 /// The full state after `swaps` of its chunks, drawn at random, are given back for chunks of random clusters.
-fn swapped(problem: &Problem<'_>, path: &Path, swaps: usize, seed: Seed, rng: &mut ChaCha8Rng) -> Path {
+fn swapped(problem: &Problem<'_>, path: &Trajectory, swaps: usize, seed: Seed, rng: &mut ChaCha8Rng) -> Trajectory {
     let mut clusters: Vec<usize> = path.iter().map(|(cluster, _)| *cluster).collect();
     clusters.shuffle(rng);
     clusters.truncate(clusters.len().saturating_sub(swaps));
@@ -103,7 +103,7 @@ fn swapped(problem: &Problem<'_>, path: &Path, swaps: usize, seed: Seed, rng: &m
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::problem::toy::{Toy, optimum};
+    use crate::search::toy::{Toy, optimum};
 
     #[test]
     fn it_finds_the_optimum_that_enumeration_finds() {

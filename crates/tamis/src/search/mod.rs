@@ -8,6 +8,8 @@ mod learned;
 mod local_search;
 mod modelled;
 mod random;
+#[cfg(test)]
+pub(crate) mod toy;
 
 use std::{fmt, str::FromStr};
 
@@ -160,7 +162,7 @@ impl Method {
             return Ok(());
         }
         Err(Error::setting(
-            "--reward-model",
+            "reward_model",
             "a learning agent beside it (`--agent dqn` or `ppo`)",
             format!("`{reward_model}` with `--agent {self}`"),
         ))
@@ -189,7 +191,7 @@ impl FromStr for Method {
         let named = Self::NAMES.iter().find(|(_, name)| *name == text);
         named.map(|(method, _)| *method).ok_or_else(|| {
             let names = Self::NAMES.map(|(_, name)| name).join(", ");
-            Error::setting("--agent", format!("one of {names}"), format!("`{text}`"))
+            Error::setting("agent", format!("one of {names}"), format!("`{text}`"))
         })
     }
 }
@@ -211,7 +213,7 @@ impl FromStr for RewardModelKind {
             "none" => Ok(Self::None),
             "climb-disc" => Ok(Self::ClimbDisc),
             _ => Err(Error::setting(
-                "--reward-model",
+                "reward_model",
                 "none or climb-disc",
                 format!("`{text}`"),
             )),

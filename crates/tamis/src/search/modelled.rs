@@ -16,8 +16,8 @@ use tamis_nn::seed::Seed;
 use crate::{
     Error, Result,
     agents::Agent,
-    env::{Action, Environment, Observation, Shape, Step, Walk, pool::State},
-    problem::{Path, Problem, reached},
+    env::{Action, Environment, Observation, Shape, Simulation, Step, pool::State},
+    problem::{Problem, Trajectory, reached},
     reward_models::trees::Trees,
     search::{ClimbDiscSettings, Selector, climb_disc::Rounds},
 };
@@ -75,14 +75,14 @@ pub struct Modelled<'p> {
     /// Predicted scores.
     known: HashMap<State, f64>,
     /// Full states met: predicted score, state, and the path that first led there.
-    full: Vec<(f64, State, Path)>,
+    full: Vec<(f64, State, Trajectory)>,
 
     // The episode under way.
-    walk: Box<dyn Walk + 'p>,
+    walk: Box<dyn Simulation + 'p>,
     state: State,
     legal: Vec<Option<Range<u32>>>,
     score: f64,
-    path: Path,
+    path: Trajectory,
 }
 
 impl<'p> Modelled<'p> {
@@ -98,7 +98,7 @@ impl<'p> Modelled<'p> {
             known: HashMap::from([(state.clone(), problem.empty_score())]),
             full: Vec::new(),
             path: Vec::new(),
-            walk: problem.walk()?,
+            walk: problem.simulate()?,
             problem,
             trees,
             limit,
@@ -107,7 +107,7 @@ impl<'p> Modelled<'p> {
     }
 
     /// Paths to the full states met, best predicted first, without those of `known`.
-    fn promising(mut self, known: &HashSet<State>) -> Vec<Path> {
+    fn promising(mut self, known: &HashSet<State>) -> Vec<Trajectory> {
         self.full.retain(|(_, state, _)| !known.contains(state));
         // The sort is stable: of equal predictions the one met first stands first.
         self.full.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -115,7 +115,7 @@ impl<'p> Modelled<'p> {
     }
 
     /// Predicted scores of the states at the ends of these paths.
-    fn predicted(&mut self, paths: &[Path]) -> Result<Vec<f64>> {
+    fn predicted(&mut self, paths: &[Trajectory]) -> Result<Vec<f64>> {
         self.problem.monitor().proceed()?;
         let pool = self.problem.pool();
         let states: Vec<State> = paths.iter().map(|path| reached(pool, path)).collect();
@@ -139,7 +139,7 @@ impl<'p> Modelled<'p> {
 
     /// What each of these actions would earn.
     fn rewards(&mut self, actions: &[Action]) -> Result<Vec<f64>> {
-        let paths: Vec<Path> = actions
+        let paths: Vec<Trajectory> = actions
             .iter()
             .map(|&action| {
                 let range = self.legal[action].clone().expect("a legal action");
@@ -157,7 +157,7 @@ impl Environment for Modelled<'_> {
     }
 
     fn reset(&mut self, _seed: Seed) -> Result<Observation> {
-        self.walk = self.problem.walk()?;
+        self.walk = self.problem.simulate()?;
         self.state = self.problem.pool().empty();
         self.legal = self.problem.pool().legal(&self.state);
         self.score = self.problem.empty_score();
@@ -183,18 +183,18 @@ impl Environment for Modelled<'_> {
         })
     }
 
-    fn peek(&mut self, actions: &[Action]) -> Result<Vec<f64>> {
+    fn lookahead(&mut self, actions: &[Action]) -> Result<Vec<f64>> {
         self.rewards(actions)
     }
 
-    fn evaluate(&mut self, plans: &[Vec<Action>]) -> Result<Vec<f64>> {
-        let paths: Vec<Path> = plans.iter().map(|plan| self.problem.path_of(plan)).collect();
+    fn evaluate_plans(&mut self, plans: &[Vec<Action>]) -> Result<Vec<f64>> {
+        let paths: Vec<Trajectory> = plans.iter().map(|plan| self.problem.path_of(plan)).collect();
         let scores = self.predicted(&paths)?;
         Ok(scores.iter().map(|score| score - self.problem.empty_score()).collect())
     }
 
-    fn walk(&self) -> Result<Box<dyn Walk + '_>> {
-        self.problem.walk()
+    fn simulate(&self) -> Result<Box<dyn Simulation + '_>> {
+        self.problem.simulate()
     }
 
     fn remaining(&self) -> u64 {
@@ -212,8 +212,7 @@ mod tests {
     use crate::{
         agents::dqn::{Dqn, DqnSettings},
         env::checker,
-        problem::toy::Toy,
-        search::random::random_path,
+        search::{random::random_path, toy::Toy},
     };
 
     fn settings() -> ClimbDiscSettings {
@@ -270,7 +269,7 @@ mod tests {
                 };
                 let mut rounds = Rounds::new(&settings);
                 rounds.spend(&mut problem, 80, Seed(seed)).expect("scores");
-                let random: Vec<Path> = (0..100).map(|i| random_path(&pool, Seed(seed).index(i))).collect();
+                let random: Vec<Trajectory> = (0..100).map(|i| random_path(&pool, Seed(seed).index(i))).collect();
                 let random = mean(&problem.score_paths(&random).expect("scores"));
 
                 let trees = rounds.fit(&problem, Seed(seed)).expect("fits");

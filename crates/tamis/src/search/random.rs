@@ -7,7 +7,7 @@ use tamis_nn::seed::Seed;
 use crate::{
     Result,
     env::{Environment, pool::Pool},
-    problem::{Path, Problem},
+    problem::{Problem, Trajectory},
     search::Selector,
 };
 
@@ -41,12 +41,12 @@ impl Selector for Random {
 }
 
 /// A random full state's path: chunks drawn at random, each cluster as likely as it has rows left, until the budget is spent.
-pub(crate) fn random_path(pool: &Pool, seed: Seed) -> Path {
+pub(crate) fn random_path(pool: &Pool, seed: Seed) -> Trajectory {
     completed(pool, &[], &mut seed.rng())
 }
 
 /// Takes the next chunks of these clusters, in order, as far as they are legal, and then random ones until the budget is spent.
-pub(crate) fn completed(pool: &Pool, plan: &[usize], rng: &mut ChaCha8Rng) -> Path {
+pub(crate) fn completed(pool: &Pool, plan: &[usize], rng: &mut ChaCha8Rng) -> Trajectory {
     let mut state = pool.empty();
     let mut path = Vec::new();
     let mut plan = plan.iter();

@@ -78,16 +78,16 @@ impl FinetuneSettings {
         self.train.check()?;
         if self.selection.is_some() && self.sample.is_some() {
             let found = "`--selection` as well";
-            return Err(Error::setting("--sample", "no selection beside it", found));
+            return Err(Error::setting("sample", "no selection beside it", found));
         }
         if self.label_biases == Some(MetricKind::LogLoss) {
             let expected = "accuracy or macro-f1, which count answers";
-            return Err(Error::setting("--label-biases", expected, "log-loss"));
+            return Err(Error::setting("label_biases", expected, "log-loss"));
         }
         if self.epoch_rows == 0 {
             return Err(Error::setting("epoch_rows", "a number above 0", "0"));
         }
-        let judged = [("--keep-best", self.keep_best), ("--label-biases", self.label_biases)];
+        let judged = [("load_best", self.keep_best), ("label_biases", self.label_biases)];
         for (name, metric) in judged {
             if metric.is_some() && self.with_validation {
                 let expected = "validation rows that are not trained on";
@@ -103,7 +103,7 @@ impl FinetuneSettings {
     pub(crate) fn check_against(&self, dataset: &Dataset) -> Result<()> {
         if self.label_biases.is_some() && dataset.task.kind == TaskKind::Choice {
             let found = "questions, whose answers' letters are no labels";
-            return Err(Error::setting("--label-biases", "rows with labels", found));
+            return Err(Error::setting("label_biases", "rows with labels", found));
         }
         Ok(())
     }

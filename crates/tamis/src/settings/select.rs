@@ -9,13 +9,13 @@ use crate::{
     Error, Result,
     agents::{dqn::DqnSettings, dyna_dqn::DynaDqnSettings, ppo::PpoSettings},
     budget::Budget,
-    candidates::Within,
+    candidates::{CandidateSet, RowOrder},
     cluster::{KMeansSettings, default_clusters},
     data::DataSettings,
     embed::{lexical::LexicalSettings, spec},
-    env::pool::{Grain, RowOrder},
+    env::pool::ChunkSize,
     metrics::{Metric, MetricKind},
-    scorer::finetune::FinetuneProxySettings,
+    scorer::finetune::FinetuneScorerSettings,
     search::{ClimbDiscSettings, Method, MethodSettings, RewardModelKind},
 };
 
@@ -26,17 +26,17 @@ pub struct SelectSettings {
     /// How much may be chosen. Default: 5%.
     pub budget: Budget,
     /// How much one action takes. Default: as many rows as make about 40 steps.
-    pub chunk: Grain,
+    pub chunk: ChunkSize,
     /// In which order the rows of a cluster are taken. Default: relevant ones first where validation rows differ from the pool, else
     /// representative ones.
-    pub order: RowOrder,
+    pub row_order: RowOrder,
     /// Which share of the pool, of each label where the metric is macro-F1, is taken last: the rows whose answer a probe that was trained
     /// on the others, or on validation rows where they differ from the pool, finds least probable. Default (none): 0.2, or as many as that
     /// probe gets wrong if they are fewer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub doubtful: Option<f64>,
+    pub label_error_share: Option<f64>,
     /// Which rows the agent chooses among. Default: those like typical validation rows where these differ from the pool, else all.
-    pub within: Within,
+    pub candidates: CandidateSet,
     /// `lexical`, the folder or hub id of a sentence encoder, or a .npy or .safetensors file. Default: `lexical`.
     pub embedder: String,
     /// The numbers in which a sentence encoder multiplies. Default: `float32`.
@@ -58,15 +58,15 @@ pub struct SelectSettings {
     /// How much of the pool the probe's features are adapted on: a model is fine-tuned on as many random rows that are not doubted, and
     /// the probe reads its features instead of the embedder's; by them rows are doubted anew. Default (none): the embedder's features.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub adapt: Option<Budget>,
+    pub finetune_features: Option<Budget>,
     /// The encoder that is fine-tuned: by the dear proxy, the dear judge, and to adapt features. Default (none): the embedder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// What is trained on the finalists to choose between them. Default (none): what is trained at every state.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub judge: Option<ProxyKind>,
+    pub rerank: Option<ProxyKind>,
     /// How many finalists are judged by fine-tuning, beside as many random selections. Default: 4.
-    pub finalists: usize,
+    pub rerank_top: usize,
     /// The most evaluations that are spent. Default: 5000.
     pub max_evaluations: u64,
     /// The most seconds that the agent may take. Default (none): no limit.
@@ -84,7 +84,7 @@ pub struct SelectSettings {
     /// The most bytes that the output of frozen layers may take in memory. Default: 2 GiB.
     pub frozen_memory: u64,
     /// How models are fine-tuned.
-    pub finetune: FinetuneProxySettings,
+    pub finetune: FinetuneScorerSettings,
     /// The files.
     pub data: DataSettings,
     /// The lexical embedder.
@@ -151,10 +151,10 @@ impl Default for SelectSettings {
     fn default() -> Self {
         Self {
             budget: Budget::Percent(5.0),
-            chunk: Grain::Auto,
-            order: RowOrder::default(),
-            doubtful: None,
-            within: Within::default(),
+            chunk: ChunkSize::Auto,
+            row_order: RowOrder::default(),
+            label_error_share: None,
+            candidates: CandidateSet::default(),
             embedder: "lexical".into(),
             embed_dtype: Dtype::default(),
             clusters: None,
@@ -163,10 +163,10 @@ impl Default for SelectSettings {
             metric: MetricKind::Accuracy,
             reward: RewardKind::default(),
             proxy: ProxyKind::Probe,
-            adapt: None,
+            finetune_features: None,
             model: None,
-            judge: None,
-            finalists: 4,
+            rerank: None,
+            rerank_top: 4,
             max_evaluations: 5000,
             max_time: None,
             seed: Seed(0),
@@ -174,7 +174,7 @@ impl Default for SelectSettings {
             cache: None,
             gram_memory: 512 << 20,
             frozen_memory: 2 << 30,
-            finetune: FinetuneProxySettings::default(),
+            finetune: FinetuneScorerSettings::default(),
             data: DataSettings::default(),
             lexical: LexicalSettings::default(),
             k_means: KMeansSettings::default(),
@@ -186,9 +186,9 @@ impl Default for SelectSettings {
     }
 }
 
-/// The separability from which on validation rows count as other than the pool. Measured on folds of 370 rows and more: 0.46 to 0.52 where
+/// The domain_auc from which on validation rows count as other than the pool. Measured on folds of 370 rows and more: 0.46 to 0.52 where
 /// they are drawn like the pool, at most 0.59 where both are the same sources in other shares, 0.73 to 0.87 where they are of one source.
-const TOLD_APART: f64 = 0.65;
+const SHIFTED_AUC: f64 = 0.65;
 /// It also has to be so many standard errors above chance, which takes more where the fold is small.
 const STANDARD_ERRORS: f64 = 3.0;
 /// The lexical embedder is fitted to the pool, and the fewer its rows, the more that alone tells them apart. Validation rows drawn like the
@@ -196,35 +196,35 @@ const STANDARD_ERRORS: f64 = 3.0;
 const LEAST_FITTED: usize = 10_000;
 
 impl SelectSettings {
-    /// Whether validation rows count as other than the pool, by the [separability](crate::candidates::domain::separability) of so many
+    /// Whether validation rows count as other than the pool, by the [domain_auc](crate::candidates::domain::domain_auc) of so many
     /// rows of the pool and of the reward fold.
-    pub(crate) fn told_apart(&self, separability: f64, (pool, fold): (usize, usize)) -> bool {
+    pub(crate) fn shifted(&self, domain_auc: f64, (pool, fold): (usize, usize)) -> bool {
         // Of an AUC by chance, against many more rows.
         let standard_error = (12.0 * fold as f64).sqrt().recip();
-        separability >= TOLD_APART.max(0.5 + STANDARD_ERRORS * standard_error)
+        domain_auc >= SHIFTED_AUC.max(0.5 + STANDARD_ERRORS * standard_error)
             && (self.embedder != "lexical" || pool >= LEAST_FITTED)
     }
 
     /// The same with each `auto` decided.
-    pub(crate) fn resolved(&self, told_apart: bool) -> Self {
-        let order = match self.order {
-            RowOrder::Auto if told_apart => RowOrder::Relevant,
-            RowOrder::Auto => RowOrder::Representative,
-            order => order,
+    pub(crate) fn resolved(&self, shifted: bool) -> Self {
+        let row_order = match self.row_order {
+            RowOrder::Auto if shifted => RowOrder::Relevance,
+            RowOrder::Auto => RowOrder::Coverage,
+            given => given,
         };
         let reward = match self.reward {
-            RewardKind::Auto if told_apart && self.proxy == ProxyKind::Probe => RewardKind::LogLoss,
+            RewardKind::Auto if shifted && self.proxy == ProxyKind::Probe => RewardKind::LogLoss,
             RewardKind::Auto => RewardKind::Soft,
             reward => reward,
         };
-        let within = match self.within {
-            Within::Auto if told_apart => Within::Typical,
-            Within::Auto => Within::All,
-            within => within,
+        let candidates = match self.candidates {
+            CandidateSet::Auto if shifted => CandidateSet::InDomain,
+            CandidateSet::Auto => CandidateSet::All,
+            given => given,
         };
         Self {
-            order,
-            within,
+            row_order,
+            candidates,
             reward,
             ..self.clone()
         }
@@ -257,13 +257,13 @@ impl SelectSettings {
     }
 
     /// What judges the finalists.
-    pub fn judge(&self) -> ProxyKind {
-        self.judge.unwrap_or(self.proxy)
+    pub fn rerank(&self) -> ProxyKind {
+        self.rerank.unwrap_or(self.proxy)
     }
 
     /// Whether a model is fine-tuned anywhere in the run.
     pub(crate) fn finetunes(&self) -> bool {
-        self.adapt.is_some() || self.proxy == ProxyKind::Finetune || self.judge() == ProxyKind::Finetune
+        self.finetune_features.is_some() || self.proxy == ProxyKind::Finetune || self.rerank() == ProxyKind::Finetune
     }
 
     /// Looks for values that mean nothing.
@@ -273,40 +273,40 @@ impl SelectSettings {
     /// If a setting is out of range.
     pub fn check(&self) -> Result<()> {
         if self.max_evaluations == 0 {
-            return Err(Error::setting("--max-evaluations", "a number above 0", "0"));
+            return Err(Error::setting("max_evaluations", "a number above 0", "0"));
         }
         if let Some(seconds) = self.max_time
             && !(seconds > 0.0 && seconds.is_finite())
         {
             return Err(Error::setting(
-                "--max-time",
+                "max_time",
                 "a number of seconds above 0",
                 seconds.to_string(),
             ));
         }
-        if let Some(share) = self.doubtful
+        if let Some(share) = self.label_error_share
             && !(0.0..1.0).contains(&share)
         {
             return Err(Error::setting(
-                "--doubtful",
+                "label_error_share",
                 "a share from 0 to below 1",
                 share.to_string(),
             ));
         }
         if self.embed_dtype == Dtype::Int8 && !spec::is_encoder(&self.embedder) {
             return Err(Error::setting(
-                "--embed-dtype",
+                "embed_dtype",
                 "float32 where no sentence encoder embeds",
                 format!("`int8` beside `--embedder {}`", self.embedder),
             )
             .with_hint("name an encoder: `--embedder sentence-transformers/all-MiniLM-L6-v2`, or its folder"));
         }
         if self.clusters == Some(0) {
-            return Err(Error::setting("--clusters", "a number above 0", "0"));
+            return Err(Error::setting("clusters", "a number above 0", "0"));
         }
         self.lexical.check()?;
-        if self.finalists == 0 {
-            return Err(Error::setting("--finalists", "a number above 0", "0"));
+        if self.rerank_top == 0 {
+            return Err(Error::setting("rerank_top", "a number above 0", "0"));
         }
         self.finetune.check()?;
         self.agent.check(self.reward_model)?;
@@ -346,7 +346,7 @@ impl std::str::FromStr for RewardKind {
             "matched" => Ok(Self::Matched),
             "log-loss" => Ok(Self::LogLoss),
             _ => Err(Error::setting(
-                "--reward",
+                "reward",
                 "auto, soft, hard, auc, calibrated, matched or log-loss",
                 format!("`{text}`"),
             )),
@@ -361,10 +361,10 @@ mod tests {
     #[test]
     fn auto_is_decided_by_separability_and_the_size_of_the_fold_and_nothing_else_changes() {
         let given = SelectSettings::default();
-        let told_apart = |separability, fold| given.told_apart(separability, (10_000, fold));
-        assert_eq!([told_apart(0.64, 1000), told_apart(0.66, 1000)], [false, true]);
+        let shifted = |domain_auc, fold| given.shifted(domain_auc, (10_000, fold));
+        assert_eq!([shifted(0.64, 1000), shifted(0.66, 1000)], [false, true]);
         // Three standard errors of 30 rows are 3 / sqrt(360) = 0.158.
-        assert_eq!([told_apart(0.656, 30), told_apart(0.66, 30)], [false, true]);
+        assert_eq!([shifted(0.656, 30), shifted(0.66, 30)], [false, true]);
 
         // Lexical vectors of few rows tell nothing; those of a model do.
         let few = |embedder: &str| {
@@ -373,26 +373,29 @@ mod tests {
                 embedder,
                 ..given.clone()
             };
-            given.told_apart(0.9, (9_999, 1000))
+            given.shifted(0.9, (9_999, 1000))
         };
         assert!(!few("lexical") && few("a model"));
 
-        let of = |told_apart| {
-            let resolved = given.resolved(told_apart);
-            (resolved.order, resolved.reward, resolved.within)
+        let of = |shifted| {
+            let resolved = given.resolved(shifted);
+            (resolved.row_order, resolved.reward, resolved.candidates)
         };
-        assert_eq!(of(false), (RowOrder::Representative, RewardKind::Soft, Within::All));
-        assert_eq!(of(true), (RowOrder::Relevant, RewardKind::LogLoss, Within::Typical));
+        assert_eq!(of(false), (RowOrder::Coverage, RewardKind::Soft, CandidateSet::All));
+        assert_eq!(
+            of(true),
+            (RowOrder::Relevance, RewardKind::LogLoss, CandidateSet::InDomain)
+        );
         let dear = SelectSettings {
             proxy: ProxyKind::Finetune,
             ..given.clone()
         };
         assert_eq!(dear.resolved(true).reward, RewardKind::Soft);
         let told = SelectSettings {
-            order: RowOrder::Random,
+            row_order: RowOrder::Random,
             reward: RewardKind::Auc,
-            doubtful: Some(0.1),
-            within: Within::Budgets(7.0),
+            label_error_share: Some(0.1),
+            candidates: CandidateSet::Budgets(7.0),
             ..given
         };
         assert_eq!(told.resolved(true), told);

@@ -50,21 +50,19 @@ impl Default for StudySettings {
 impl StudySettings {
     pub(crate) fn check(&self) -> Result<()> {
         if self.seeds == 0 {
-            return Err(Error::setting("--seeds", "a number above 0", "0"));
+            return Err(Error::setting("seeds", "a number above 0", "0"));
         }
         if self.judge_rows == 0 {
-            return Err(Error::setting("--judge-rows", "a number above 0", "0"));
+            return Err(Error::setting("eval_rows", "a number above 0", "0"));
         }
         if self.select.max_time.is_some() {
-            return Err(
-                Error::setting("--max-time", "no time limit in a study", "one").with_hint(
-                    "`--max-evaluations` limits all methods alike, and gives the same answer on every machine",
-                ),
-            );
+            return Err(Error::setting("max_time", "no time limit in a study", "one").with_hint(
+                "`--max-evaluations` limits all methods alike, and gives the same answer on every machine",
+            ));
         }
         let methods: Vec<String> = self.methods.iter().map(StudyMethod::to_string).collect();
         let budgets: Vec<String> = self.budgets.iter().map(Budget::to_string).collect();
-        for (flag, names) in [("--methods", &methods), ("--budgets", &budgets)] {
+        for (flag, names) in [("methods", &methods), ("budgets", &budgets)] {
             if let Some(twice) = (1..names.len()).find(|&i| names[..i].contains(&names[i])) {
                 let found = format!("`{}` twice", names[twice]);
                 return Err(Error::setting(flag, "each name once", found));
@@ -73,7 +71,7 @@ impl StudySettings {
         for (name, given) in &self.selections {
             if name.parse::<StudyMethod>().is_ok() {
                 return Err(Error::setting(
-                    "--selection",
+                    "selection",
                     "a name that no method has",
                     format!("`{name}`"),
                 ));
@@ -82,14 +80,14 @@ impl StudySettings {
             let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
             if !name.chars().all(plain) || name.starts_with('.') {
                 return Err(Error::setting(
-                    "--selection",
+                    "selection",
                     "a name of letters, digits, `-`, `_` and `.`",
                     format!("`{name}`"),
                 ));
             }
             if self.budgets.len() > 1 && !given.contains("{budget}") {
                 return Err(Error::setting(
-                    "--selection",
+                    "selection",
                     "`{budget}` in the path where there are several budgets",
                     format!("`{given}`"),
                 ));

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error,
-    baselines::Heuristic,
+    baselines::Baseline,
     records::study::{EVERYTHING, Family, RANDOM},
     search::Method,
 };
@@ -20,7 +20,7 @@ pub enum StudyMethod {
     /// Random rows.
     Random,
     /// A rule that never looks at a score.
-    Rule(Heuristic),
+    Rule(Baseline),
     /// Greedy search whose actions are whole clusters.
     ClusterGreedy,
     /// An agent or a search over scores.
@@ -30,7 +30,7 @@ pub enum StudyMethod {
 impl StudyMethod {
     /// All of them but `exhaustive`, which few pools are small enough for, in the order of a table.
     pub fn all() -> Vec<Self> {
-        let rules = Heuristic::NAMES.map(|(rule, _)| Self::Rule(rule));
+        let rules = Baseline::NAMES.map(|(rule, _)| Self::Rule(rule));
         // Simple ones first.
         let searches = Method::NAMES.iter().rev().map(|(method, _)| *method);
         [Self::Everything, Self::Random]
@@ -47,14 +47,14 @@ impl StudyMethod {
 
     /// Whether its seconds grow with the square of the rows.
     pub(crate) fn compares_all_rows(self) -> bool {
-        matches!(self, Self::Rule(Heuristic::FacilityLocation | Heuristic::KCentre))
+        matches!(self, Self::Rule(Baseline::FacilityLocation | Baseline::KCentre))
     }
 
     /// What kind of method it is.
     pub fn family(self) -> Family {
         match self {
             Self::Everything | Self::Random => Family::Control,
-            Self::Rule(_) => Family::Heuristic,
+            Self::Rule(_) => Family::Baseline,
             Self::Search(Method::Dqn | Method::DynaDqn | Method::Ppo | Method::ClimbDisc) => Family::Agent,
             Self::ClusterGreedy | Self::Search(_) => Family::Search,
         }
@@ -83,7 +83,7 @@ impl std::str::FromStr for StudyMethod {
         all().find(|method| method.to_string() == text).ok_or_else(|| {
             let names: Vec<String> = all().map(|method| method.to_string()).collect();
             Error::setting(
-                "--methods",
+                "methods",
                 format!("names among {}", names.join(", ")),
                 format!("`{text}`"),
             )

@@ -4,7 +4,7 @@ pub mod tokenize;
 
 use tamis_nn::{
     Monitor,
-    train::{Beneath, Classifier, Encoded},
+    train::{EncoderClassifier, FrozenLayerCache, TokenizedSplit},
 };
 
 use crate::{Result, metrics::Metric};
@@ -15,10 +15,10 @@ use crate::{Result, metrics::Metric};
 ///
 /// If a score is not finite, or the user stopped.
 pub fn score(
-    model: &Classifier,
-    (data, examples): (&Encoded, &[u32]),
+    model: &EncoderClassifier,
+    (data, examples): (&TokenizedSplit, &[u32]),
     metrics: &[Metric],
-    beneath: Option<&Beneath>,
+    beneath: Option<&FrozenLayerCache>,
     monitor: &dyn Monitor,
 ) -> Result<Vec<f64>> {
     let probabilities = model.predict(data, examples, beneath, monitor)?;

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use tamis_nn::{
     hub::tokenizer::{TextTokenizer, Tokens},
-    train::Encoded,
+    train::TokenizedSplit,
 };
 
 use crate::{
@@ -25,7 +25,7 @@ pub fn outputs_of(task: &Task) -> usize {
 /// # Errors
 ///
 /// If the task has nothing that a head could score, or a text cannot be tokenized.
-pub fn encode(examples: &[Example], task: &Task, tokenizer: &TextTokenizer) -> Result<Encoded> {
+pub fn encode(examples: &[Example], task: &Task, tokenizer: &TextTokenizer) -> Result<TokenizedSplit> {
     let sequences: Vec<Vec<Tokens>> = examples
         .par_iter()
         .map(|example| match &example.input {
@@ -42,7 +42,7 @@ pub fn encode(examples: &[Example], task: &Task, tokenizer: &TextTokenizer) -> R
             }),
         })
         .collect::<Result<_>>()?;
-    let mut encoded = Encoded::new(outputs_of(task));
+    let mut encoded = TokenizedSplit::new(outputs_of(task));
     for (sequences, example) in sequences.into_iter().zip(examples) {
         encoded.truncated += sequences.iter().filter(|sequence| sequence.truncated).count() as u64;
         let sequences = sequences.into_iter().map(|sequence| {

@@ -105,15 +105,11 @@ fn other_data(out: &Path) -> Error {
 /// Makes the directory if it is not there; one with files in it is somebody else's.
 fn create(out: &Path) -> Result<()> {
     if out.exists() && !out.is_dir() {
-        return Err(Error::setting(
-            "--out",
-            "a folder",
-            format!("{}, a file", out.display()),
-        ));
+        return Err(Error::setting("out", "a folder", format!("{}, a file", out.display())));
     }
     if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(Error::setting(
-            "--out",
+            "out",
             "a new or empty folder, or one that holds a run",
             format!("{}, which holds other files", out.display()),
         )

@@ -69,7 +69,7 @@ impl Beyond {
             if plans.is_empty() {
                 return Ok(None);
             }
-            let earned = env.evaluate(&plans)?;
+            let earned = env.evaluate_plans(&plans)?;
             let mut found = None;
             for (plan, earned) in plans.into_iter().zip(earned) {
                 if self.improves(&plan, earned) {
@@ -95,7 +95,7 @@ impl Beyond {
             _ => Vec::new(),
         };
         known.shuffle(rng);
-        let mut walk = env.walk()?;
+        let mut walk = env.simulate()?;
         let mut plan = Vec::new();
         let mut seen = walk.observe()?;
         while seen.legal.contains(&true) {
@@ -146,11 +146,14 @@ mod tests {
         let mut env = Coverage::random(10, 40, 4, 10_000, Seed(11));
         let mut rng = Seed(1).rng();
         let mut beyond = Beyond::default();
-        beyond.note(&[0, 1, 2, 3], env.evaluate(&[vec![0, 1, 2, 3]]).expect("a plan")[0]);
+        beyond.note(
+            &[0, 1, 2, 3],
+            env.evaluate_plans(&[vec![0, 1, 2, 3]]).expect("a plan")[0],
+        );
         let first = |seen: &Observation| (seen.legal_actions()[0], 0.0);
         let mut earned = Vec::new();
         while let Some(plan) = beyond.look(&mut env, first, &mut rng).expect("looks") {
-            earned.push(env.evaluate(&[plan]).expect("a plan")[0]);
+            earned.push(env.evaluate_plans(&[plan]).expect("a plan")[0]);
         }
         assert!(earned.is_sorted(), "{earned:?}");
         let (optimum, best) = (env.optimum(), beyond.best.expect("a plan").1);

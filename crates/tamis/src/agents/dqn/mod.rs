@@ -8,7 +8,7 @@
 //!    or not, teaches the first. With `split = false` it is learned whole, as in the paper; "future" then means all that is earned
 //!    from here on.
 //! 2. An action is not taken on the network's word alone: the `lookahead` actions with the greatest Q and `explorers`
-//!    random ones are tried ([`Environment::peek`]), and the one with the greatest *true* reward plus predicted future is
+//!    random ones are tried ([`Environment::lookahead`]), and the one with the greatest *true* reward plus predicted future is
 //!    taken. With `lookahead = 0` this is plain DQN: the greatest Q is taken, and only that is paid for.
 //! 3. Predicted differences between futures count as far as earlier episodes bore them out ([`DqnSettings::calibrate`]).
 //! 4. Rewards and futures are learned as distances from what is usual at their depth of the episode.
@@ -38,7 +38,7 @@ use crate::{
         network::{Lesson, NetworkKind, QNetwork, Training, Values},
     },
     env::{Action, Environment, Observation, Shape},
-    reward_models::baseline::Baseline,
+    reward_models::baseline::DepthBaseline,
 };
 
 /// For how many episodes the evaluations are made to last, by trying fewer actions at a step.
@@ -217,8 +217,8 @@ pub struct Dqn {
     pub(crate) episodes: u64,
     pace: Pace,
     /// What is usually earned at a depth, and what usually follows.
-    usual_reward: Baseline,
-    usual_future: Baseline,
+    usual_reward: DepthBaseline,
+    usual_future: DepthBaseline,
     trust: Trust,
 }
 
@@ -318,8 +318,8 @@ impl Dqn {
                 explorers: settings.explorers,
                 warm_up: settings.warm_up,
             },
-            usual_reward: Baseline::default(),
-            usual_future: Baseline::default(),
+            usual_reward: DepthBaseline::default(),
+            usual_future: DepthBaseline::default(),
             trust: Trust::default(),
             online,
             settings,
@@ -334,7 +334,7 @@ impl Dqn {
     /// Immediate reward and future return of every action, in units of the score; shapes `(actions,)`. The futures of
     /// legal actions differ as far as [`Trust`] lets them.
     pub(crate) fn estimates(&self, values: &Values, observation: &Observation) -> Estimates {
-        let restored = |values: &[f32], usual: &Baseline| -> Vec<f64> {
+        let restored = |values: &[f32], usual: &DepthBaseline| -> Vec<f64> {
             let (mean, spread) = usual.at(observation.step);
             values.iter().map(|&x| mean + spread * f64::from(x)).collect()
         };
@@ -408,7 +408,7 @@ impl Dqn {
         }
         let tries = self.pace.lookahead + self.pace.explorers;
         open.truncate(tries.min(usize::try_from(env.remaining()).unwrap_or(usize::MAX)).max(1));
-        let earned = env.peek(&open)?;
+        let earned = env.lookahead(&open)?;
         for (&action, &reward) in open.iter().zip(&earned) {
             self.remember(seen, action, reward);
         }
@@ -639,7 +639,7 @@ impl Agent for Dqn {
 
 /// How many actions can be tried at each step if the evaluations are to last for [`EPISODES`] episodes; at least one.
 fn tries_a_step(env: &dyn Environment) -> Result<usize> {
-    let mut walk = env.walk()?;
+    let mut walk = env.simulate()?;
     let mut steps = 0;
     while let Some(action) = walk.observe()?.legal.iter().position(|&legal| legal) {
         walk.take(action, 0.0)?;

@@ -6,7 +6,7 @@
 mod record;
 mod verdict;
 
-pub use record::{CheckedState, Costs, Rung, Telling};
+pub use record::{CheckedState, Costs, DetectableEffect, Rung};
 
 use std::{path::PathBuf, time::Instant};
 
@@ -25,14 +25,14 @@ use crate::{
     pipeline::{
         describe, embed,
         prepare::{Prepared, prepare, read},
-        probe_features::{Designs, Features, Tuned},
+        probe_features::{Features, ProbeFolds, Tuned},
         search::search,
         stages::Stages,
         target::{Target, adapt_rows, trained_on_each},
     },
     problem::{FeatureContext, Limits, Problem},
     records::selection::{ReadRecord, StageRecord, VERSION},
-    scorer::{finetune::FinetuneProxy, ridge::regression::train_and_score},
+    scorer::{finetune::FinetuneScorer, ridge::regression::train_and_score},
     settings::select::{ProxyKind, RewardKind, SelectSettings},
     stats::agreement::Agreement,
     workspace::{folder, json},
@@ -105,7 +105,7 @@ pub struct CheckProxyRecord {
     /// What the search costs beside training.
     pub costs: Costs,
     /// What it takes to tell two selections apart; none without repeats.
-    pub telling: Option<Telling>,
+    pub telling: Option<DetectableEffect>,
     /// What to make of it, in a sentence or two.
     pub verdict: String,
     /// Seconds and memory by stage.
@@ -120,15 +120,15 @@ pub struct CheckProxyRecord {
 ///
 /// If the data, the settings or the folder are not as they must be, a file cannot be written, or the user stopped the run.
 pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Result<CheckProxyRecord> {
-    for (name, value) in [("--states", settings.states), ("--target-rows", settings.target_rows)] {
+    for (name, value) in [("selections", settings.states), ("target_rows", settings.target_rows)] {
         if value == 0 {
             return Err(Error::setting(name, "a number above 0", "0"));
         }
     }
     let mut stages = Stages::new(monitor);
     let mut select = settings.select.clone();
-    let adapt = select.adapt.unwrap_or(Budget::Percent(5.0));
-    select.adapt = Some(adapt);
+    let adapt = select.finetune_features.unwrap_or(Budget::Percent(5.0));
+    select.finetune_features = Some(adapt);
     let (dataset, folds) = read(&select, &mut stages, monitor)?;
     let target = Target::load(&select, &dataset)?;
     target.check_side_by_side(&select)?;
@@ -136,7 +136,7 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
     data::write_rejects(&dataset.rejects, &select.out)?;
     // Selections are made of what the embedder says; adapted features are a rung of their own.
     let embedder = SelectSettings {
-        adapt: None,
+        finetune_features: None,
         ..select.clone()
     };
     let (prepared, frozen) = prepare(&embedder, (&dataset, &folds), &mut stages, monitor)?;
@@ -145,7 +145,7 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
     let frozen = Tuned::new(&select, &dataset, frozen, (tokens, limit), &mut stages, monitor)?;
     let rows = adapt_rows(adapt, (&dataset.pool, tokens), &prepared.doubted, select.seed)?;
     let adapted_features = target.adapted_features(&select, &rows, &mut stages, monitor)?;
-    let adapted = Designs::new(&select, both, Features::Adapted(&adapted_features), &mut stages)?;
+    let adapted = ProbeFolds::new(&select, both, Features::Adapted(&adapted_features), &mut stages)?;
     let adapted = Tuned::new(&select, &dataset, adapted, (tokens, limit), &mut stages, monitor)?;
     let probes = [(FROZEN, &frozen), (ADAPTED, &adapted)];
 
@@ -204,7 +204,7 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
     let rung = |freeze, epochs| target.rung(&folds.reward, &select, (freeze, epochs), &dataset.fingerprint);
     let whole = rung(None, None);
     let layers = target.layers();
-    let mut dear: Vec<(String, FinetuneProxy)> = Vec::new();
+    let mut dear: Vec<(String, FinetuneScorer)> = Vec::new();
     if settings.dear {
         for top in [1, 2].into_iter().filter(|&top| top < layers) {
             dear.push((
@@ -274,7 +274,7 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
     };
     let repeats: Vec<Matrix> = repeats.iter().map(|(numbers, _)| predicted_of(numbers)).collect();
     let repeats: Vec<&Matrix> = predicted.iter().take(1).chain(&repeats).collect();
-    let telling = Telling::of(&predicted, &repeats, &targets, report, select.seed.derive("telling"));
+    let telling = DetectableEffect::of(&predicted, &repeats, &targets, report, select.seed.derive("telling"));
 
     let seed = select.seed.derive("bootstrap");
     let checked: Vec<CheckedState> = states
@@ -324,7 +324,7 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
 fn in_use(settings: &SelectSettings) -> &'static str {
     match settings.proxy {
         ProxyKind::Finetune => ITSELF,
-        ProxyKind::Probe if settings.adapt.is_some() => ADAPTED,
+        ProxyKind::Probe if settings.finetune_features.is_some() => ADAPTED,
         ProxyKind::Probe => FROZEN,
     }
 }

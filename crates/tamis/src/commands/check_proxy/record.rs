@@ -37,7 +37,7 @@ pub struct Rung {
 
 /// What it takes to tell two selections apart by their fine-tuned targets' scores, with 80% power at 5%.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Telling {
+pub struct DetectableEffect {
     /// The median gap between the target's scores of two selections. It holds noise itself: where all is noise, it is of noise.
     pub gap: f64,
     /// What blurs a gap: training seeds, measured on one random selection, and rows, measured on the two selections of the median gap.
@@ -52,7 +52,7 @@ pub struct Telling {
     pub seeds_and_rows: Option<(u64, u64)>,
 }
 
-impl Telling {
+impl DetectableEffect {
     /// From the target's probabilities of every selection and of one selection with several training seeds, shape `(rows, answers)`
     /// each; none where there are too few of either.
     pub(crate) fn of(
@@ -114,7 +114,7 @@ mod tests {
         };
         let (selections, metric) = ([right(2), right(4), right(7)], Metric::hard(MetricKind::Accuracy));
         let (low, high) = (right(3), right(5));
-        let telling = |repeats: &[&Matrix]| Telling::of(&selections, repeats, &[0; 8], metric, Seed(1));
+        let telling = |repeats: &[&Matrix]| DetectableEffect::of(&selections, repeats, &[0; 8], metric, Seed(1));
         let found = telling(&[&low, &high]).expect("two of each");
         // Gaps 2/8, 3/8, 5/8; the median pair differs on 3 of 8 rows: √(3/8 * 5/8 / 8) = .171. Seeds: 3/8 and 5/8.
         assert_eq!(found.gap, 0.375);

@@ -61,7 +61,7 @@ fn record_path(run: &Path) -> Result<PathBuf> {
         return Ok(path);
     }
     Err(Error::setting(
-        "--selection",
+        "selection",
         "the folder of a finished selection",
         format!("no {}", path.display()),
     )

@@ -13,7 +13,7 @@ use tamis_nn::{
         files::TokenizerFiles,
         tokenizer::TextTokenizer,
     },
-    train::{Beneath, Classifier, Encoded, Trainer, checkpoint, fit},
+    train::{EncoderClassifier, FrozenLayerCache, TokenizedSplit, Trainer, checkpoint, fit},
 };
 
 use crate::{
@@ -63,7 +63,7 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
         fingerprint,
         ..
     } = load_model(settings, &dataset)?;
-    let mut model = Classifier {
+    let mut model = EncoderClassifier {
         encoder,
         head,
         dropout: config.dropout,
@@ -140,9 +140,9 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
 /// What is trained and judged on, as tokens.
 struct Material {
     /// The training rows, and behind them the validation rows, where they are trained on, too.
-    train: Encoded,
-    validation: Encoded,
-    test: Option<Encoded>,
+    train: TokenizedSplit,
+    validation: TokenizedSplit,
+    test: Option<TokenizedSplit>,
     /// Those of `train` that are trained on.
     rows: Vec<RowId>,
 }
@@ -155,7 +155,7 @@ impl Material {
             (Some(run), _) => chosen::chosen_rows(run, dataset)?,
             (None, Some(sample)) => {
                 let tokens: Vec<u32> = dataset.pool.iter().map(|&row| train.tokens_of(row) as u32).collect();
-                let limit = limit_of(sample, &tokens).map_err(|error| error.of_setting("--sample"))?;
+                let limit = limit_of(sample, &tokens).map_err(|error| error.of_setting("sample"))?;
                 random_rows(&dataset.pool, &tokens, limit, settings.seed.derive("sample"))
             }
             (None, None) => dataset.pool.clone(),
@@ -175,7 +175,7 @@ impl Material {
         })
     }
 
-    fn splits(&self) -> impl Iterator<Item = &Encoded> {
+    fn splits(&self) -> impl Iterator<Item = &TokenizedSplit> {
         [&self.train, &self.validation].into_iter().chain(&self.test)
     }
 
@@ -186,22 +186,25 @@ impl Material {
 
     /// How many rows are judged on.
     fn judging(&self) -> u64 {
-        self.splits().skip(1).map(Encoded::len).sum::<usize>() as u64
+        self.splits().skip(1).map(TokenizedSplit::len).sum::<usize>() as u64
     }
 }
 
 /// The output of the frozen layers for each split, where there are any.
 struct Frozen {
-    train: Option<Beneath>,
-    validation: Option<Beneath>,
-    test: Option<Beneath>,
+    train: Option<FrozenLayerCache>,
+    validation: Option<FrozenLayerCache>,
+    test: Option<FrozenLayerCache>,
 }
 
 impl Frozen {
     fn new(settings: &FinetuneSettings) -> Self {
         let beneath = |share: u64| {
             let memory = (settings.frozen_memory / share) as usize;
-            settings.train.freeze.map(|layers| Beneath::new(layers, memory))
+            settings
+                .train
+                .freeze
+                .map(|layers| FrozenLayerCache::new(layers, memory))
         };
         Self {
             train: beneath(2),
@@ -249,7 +252,7 @@ fn train(
     settings: &FinetuneSettings,
     run: &Fingerprint,
     (material, frozen): (&Material, &Frozen),
-    model: &mut Classifier,
+    model: &mut EncoderClassifier,
     monitor: &dyn Monitor,
 ) -> Result<Trained> {
     let (checkpoint, best) = (settings.out.join(CHECKPOINT), settings.out.join(BEST));
@@ -324,11 +327,12 @@ fn evaluate(
     settings: &FinetuneSettings,
     dataset: &Dataset,
     (material, frozen): (&Material, &Frozen),
-    model: &Classifier,
+    model: &EncoderClassifier,
     monitor: &dyn Monitor,
 ) -> Result<Evaluated> {
-    let predict =
-        |split: &Encoded, beneath: &Option<Beneath>| model.predict(split, &split.all(), beneath.as_ref(), monitor);
+    let predict = |split: &TokenizedSplit, beneath: &Option<FrozenLayerCache>| {
+        model.predict(split, &split.all(), beneath.as_ref(), monitor)
+    };
     let probabilities = predict(&material.validation, &frozen.validation)?;
     let targets = material.validation.targets();
     // Rows that were trained on would have them tuned to what is known by heart.
@@ -395,9 +399,9 @@ fn save(
     settings: &FinetuneSettings,
     dataset: &Dataset,
     (config, tokenizer_files): (&Config, &TokenizerFiles),
-    model: &Classifier,
+    model: &EncoderClassifier,
 ) -> Result<()> {
-    let files = model_files::Classifier {
+    let files = model_files::ClassifierFiles {
         config,
         encoder: &model.encoder,
         head: &model.head,

@@ -11,9 +11,9 @@ use tamis_nn::{Fingerprint, Monitor, atomic_write::write_whole, monitor::Quiet, 
 
 use crate::{
     Error, Place, Result,
-    baselines::{Heuristic, View},
+    baselines::{Baseline, View},
     budget::{Limit, random_rows, tokens_of},
-    commands::study::{external_selections, seed_context::Ground},
+    commands::study::{external_selections, seed_context::SeedContext},
     data::{Dataset, RowId},
     env::pool::Pool,
     pipeline::{
@@ -150,7 +150,12 @@ struct Choice {
 }
 
 /// Chooses, judges, and writes down which rows were chosen.
-pub(crate) fn run(study: &StudySettings, ground: &Ground<'_>, job: &Job, monitor: &dyn Monitor) -> Result<CellRecord> {
+pub(crate) fn run(
+    study: &StudySettings,
+    ground: &SeedContext<'_>,
+    job: &Job,
+    monitor: &dyn Monitor,
+) -> Result<CellRecord> {
     let quiet = Quiet(monitor);
     let choice = choose(study, ground, job, &quiet)?;
     let first = &choice.draws[0];
@@ -181,7 +186,7 @@ pub(crate) fn run(study: &StudySettings, ground: &Ground<'_>, job: &Job, monitor
     Ok(job.record((first.len() as u64, tokens), draws, choice.evaluations, seconds))
 }
 
-fn choose(study: &StudySettings, ground: &Ground<'_>, job: &Job, monitor: &dyn Monitor) -> Result<Choice> {
+fn choose(study: &StudySettings, ground: &SeedContext<'_>, job: &Job, monitor: &dyn Monitor) -> Result<Choice> {
     let began = Instant::now();
     let prepared = &ground.prepared;
     let plot = &ground.plots[job.plot];
@@ -221,7 +226,7 @@ fn choose(study: &StudySettings, ground: &Ground<'_>, job: &Job, monitor: &dyn M
         }
         Source::Method(StudyMethod::Everything) => Ok(free(vec![ground.dataset.pool.clone()], 0.0)),
         Source::Method(StudyMethod::Random) => {
-            let draws = match ground.settings.judge() {
+            let draws = match ground.settings.rerank() {
                 ProxyKind::Probe => DRAWS,
                 ProxyKind::Finetune => 1,
             };
@@ -233,12 +238,12 @@ fn choose(study: &StudySettings, ground: &Ground<'_>, job: &Job, monitor: &dyn M
         Source::Method(StudyMethod::Rule(rule)) => {
             let chosen = by_rule(*rule, ground, plot.limit, seed, monitor)?;
             let prepare = match rule {
-                Heuristic::Stratified | Heuristic::Longest | Heuristic::Shortest | Heuristic::Frequency => 0.0,
-                Heuristic::Undoubted => prepared.embed + prepared.adapt + prepared.doubt,
-                Heuristic::KCentre | Heuristic::FacilityLocation | Heuristic::Similarity | Heuristic::Relevance => {
+                Baseline::Stratified | Baseline::Longest | Baseline::Shortest | Baseline::Frequency => 0.0,
+                Baseline::Undoubted => prepared.embed + prepared.adapt + prepared.doubt,
+                Baseline::KCentre | Baseline::FacilityLocation | Baseline::Similarity | Baseline::Relevance => {
                     prepared.embed
                 }
-                Heuristic::Hardest | Heuristic::Easiest | Heuristic::Median => {
+                Baseline::Hardest | Baseline::Easiest | Baseline::Median => {
                     prepared.embed + prepared.adapt + prepared.probe
                 }
             };
@@ -256,7 +261,13 @@ fn choose(study: &StudySettings, ground: &Ground<'_>, job: &Job, monitor: &dyn M
     }
 }
 
-fn by_rule(rule: Heuristic, ground: &Ground<'_>, limit: Limit, seed: Seed, monitor: &dyn Monitor) -> Result<Vec<u32>> {
+fn by_rule(
+    rule: Baseline,
+    ground: &SeedContext<'_>,
+    limit: Limit,
+    seed: Seed,
+    monitor: &dyn Monitor,
+) -> Result<Vec<u32>> {
     let Dataset {
         train,
         validation,
@@ -293,7 +304,7 @@ fn by_rule(rule: Heuristic, ground: &Ground<'_>, limit: Limit, seed: Seed, monit
 /// Lets an agent or a search spend its evaluations; the best of its states on the confirm fold is the choice, as in `select`.
 fn searched(
     study: &StudySettings,
-    ground: &Ground<'_>,
+    ground: &SeedContext<'_>,
     job: &Job,
     (settings, pool, features): (&SelectSettings, &Pool, &FeatureContext),
     monitor: &dyn Monitor,
@@ -339,14 +350,14 @@ fn searched(
 /// The scores of each draw, one a column.
 fn judge(
     study: &StudySettings,
-    ground: &Ground<'_>,
+    ground: &SeedContext<'_>,
     job: &Job,
     draws: &[Vec<RowId>],
     monitor: &dyn Monitor,
 ) -> Result<Vec<Vec<f64>>> {
     let settings = &ground.settings;
     let report = settings.report_metric();
-    if let (ProxyKind::Finetune, Some(target)) = (settings.judge(), &ground.grouped.target) {
+    if let (ProxyKind::Finetune, Some(target)) = (settings.rerank(), &ground.grouped.target) {
         let proxy = target.rung(
             &ground.folds.confirm,
             settings,

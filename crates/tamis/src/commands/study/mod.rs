@@ -19,7 +19,7 @@ use crate::{
     budget::Budget,
     commands::study::{
         cell::Job,
-        seed_context::{Columns, Ground},
+        seed_context::{Columns, SeedContext},
     },
     data::{self, Dataset},
     pipeline::{embed, prepare::read, stages::Stages, worker_pool::side_by_side},
@@ -60,7 +60,7 @@ pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRec
     let (dataset, _) = read(&first, &mut stages, monitor)?;
     for budget in &settings.budgets {
         let limit = budget.resolve(dataset.pool.len() as u64, u64::MAX);
-        limit.map_err(|error| error.of_setting("--budgets"))?;
+        limit.map_err(|error| error.of_setting("budgets"))?;
     }
     // What stands in a file is a matter of its cell; one that is not there is told before hours go into the others.
     if let Some(path) = all_jobs(settings)
@@ -69,14 +69,14 @@ pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRec
         .find(|path| !path.exists())
     {
         let found = format!("nothing at {}", path.display());
-        return Err(Error::setting("--selection", "a file that names rows", found));
+        return Err(Error::setting("selection", "a file that names rows", found));
     }
     let now = json::without(settings, &[&folder::NEUTRAL[..], &EXTENT].concat())?;
     let sources = embed::sources(&settings.select, &dataset)?;
     let ledger = folder::claim_with_ledger(&settings.select.out, SETTINGS, &now, &sources)?;
     data::write_rejects(&dataset.rejects, &settings.select.out)?;
     let columns = Columns::of(&dataset, settings)?;
-    let mut book = Book::open(settings, &dataset, &columns, ledger, began)?;
+    let mut book = StudyStore::open(settings, &dataset, &columns, ledger, began)?;
     book.prepared += stages.seconds().values().sum::<f64>();
     book.write(settings)?;
     let outcome = run_seeds(settings, (&dataset, &columns.tests), &mut book, &mut stages, monitor);
@@ -92,7 +92,7 @@ pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRec
 fn run_seeds(
     settings: &StudySettings,
     (dataset, tests): (&Dataset, &[Vec<u32>]),
-    book: &mut Book<'_>,
+    book: &mut StudyStore<'_>,
     stages: &mut Stages<'_>,
     monitor: &dyn Monitor,
 ) -> Result<()> {
@@ -102,7 +102,7 @@ fn run_seeds(
         if jobs.is_empty() {
             continue;
         }
-        let ground = Ground::new(settings, index, (dataset, tests), vectors.take(), stages, monitor)?;
+        let ground = SeedContext::new(settings, index, (dataset, tests), vectors.take(), stages, monitor)?;
         book.prepared += ground.prepared.spent;
         run(settings, &ground, jobs, book, monitor)?;
         vectors = ground.into_vectors();
@@ -111,7 +111,7 @@ fn run_seeds(
 }
 
 /// What the study has so far, and where it is kept.
-struct Book<'a> {
+struct StudyStore<'a> {
     ledger: Ledger,
     /// Every cell of the study, in the order of its record, and those that are there.
     all: Vec<Job>,
@@ -125,7 +125,7 @@ struct Book<'a> {
     prepared: f64,
 }
 
-impl<'a> Book<'a> {
+impl<'a> StudyStore<'a> {
     /// Reads the cells that are there.
     fn open(
         settings: &StudySettings,
@@ -188,7 +188,7 @@ impl<'a> Book<'a> {
             version: study::VERSION,
             tamis: env!("CARGO_PKG_VERSION").to_owned(),
             metric: settings.select.report_metric().to_string(),
-            judge: match settings.select.judge() {
+            judge: match settings.select.rerank() {
                 ProxyKind::Probe => "probe".into(),
                 ProxyKind::Finetune => "finetune".into(),
             },
@@ -277,9 +277,9 @@ fn missing(all: &[Job], seed: u64, there: &[CellRecord]) -> Vec<Job> {
 /// Runs a seed's cells side by side, one a thread, and files each as it comes.
 fn run(
     settings: &StudySettings,
-    ground: &Ground<'_>,
+    ground: &SeedContext<'_>,
     jobs: Vec<Job>,
-    book: &mut Book<'_>,
+    book: &mut StudyStore<'_>,
     monitor: &dyn Monitor,
 ) -> Result<()> {
     monitor.begin(&format!("seed {}", ground.settings.seed.0), Some(jobs.len() as u64));

@@ -7,15 +7,15 @@ use crate::{
     budget::{Budget, Limit, limit_of, random_rows},
     data::{Dataset, folds::Folds},
     embed::Embedded,
-    env::pool::{Grain, Pool},
+    env::pool::{ChunkSize, Pool},
     pipeline::{
         describe,
         prepare::{Grouped, group},
-        probe_features::Designs,
+        probe_features::ProbeFolds,
         stages::Stages,
     },
     problem::FeatureContext,
-    scorer::ridge::{probe_data::Design, tune::Tuning},
+    scorer::ridge::{probe_data::ProbeData, tune::Tuning},
     settings::{
         StudySettings,
         select::{ProxyKind, SelectSettings},
@@ -46,7 +46,7 @@ impl Columns {
                 columns.tests.push(examples);
             }
         }
-        if settings.select.judge() == ProxyKind::Finetune {
+        if settings.select.rerank() == ProxyKind::Finetune {
             columns
                 .rows
                 .iter_mut()
@@ -78,7 +78,7 @@ impl Prepared {
 }
 
 /// What a budget adds.
-pub(crate) struct Plot {
+pub(crate) struct BudgetContext {
     pub(crate) limit: Limit,
     pub(crate) pool: Pool,
     pub(crate) features: FeatureContext,
@@ -88,18 +88,18 @@ pub(crate) struct Plot {
 }
 
 /// Vectors, clusters, folds and features of a seed, and its budgets.
-pub(crate) struct Ground<'a> {
+pub(crate) struct SeedContext<'a> {
     pub(crate) dataset: &'a Dataset,
     /// With the seed.
     pub(crate) settings: SelectSettings,
     pub(crate) folds: Folds,
     pub(crate) grouped: Grouped,
-    pub(crate) designs: Designs,
+    pub(crate) designs: ProbeFolds,
     /// What selections are scored on, in the order of the columns.
-    pub(crate) judged: Vec<Design>,
+    pub(crate) judged: Vec<ProbeData>,
     /// The examples of each test file.
     pub(crate) tests: &'a [Vec<u32>],
-    pub(crate) plots: Vec<Plot>,
+    pub(crate) plots: Vec<BudgetContext>,
     pub(crate) at_everything: Tuning,
     /// How many cells share the memory.
     pub(crate) workers: u64,
@@ -112,7 +112,7 @@ pub(crate) struct Vectors {
     seconds: f64,
 }
 
-impl<'a> Ground<'a> {
+impl<'a> SeedContext<'a> {
     /// What the next seed takes over, while all else is dropped; nothing where vectors are fitted to texts by the seed.
     pub(crate) fn into_vectors(self) -> Option<Vectors> {
         (self.settings.embedder != "lexical").then_some(Vectors {
@@ -155,11 +155,11 @@ impl<'a> Ground<'a> {
                     (pool, features)
                 };
                 let (pool, features) = of(settings.chunk);
-                Ok(Plot {
+                Ok(BudgetContext {
                     limit,
                     pool,
                     features,
-                    whole: of(Grain::Cluster),
+                    whole: of(ChunkSize::Cluster),
                     tuning: designs.tuning(dataset, rows, seed, monitor)?,
                 })
             };

@@ -80,7 +80,7 @@ pub struct MethodRecord {
     pub scores: Vec<Summary>,
     /// Its gains over random rows of the same seeds, one a column; empty for the random control itself and where every cell failed.
     pub gains: Vec<Gain>,
-    /// Proxy evaluations, as a mean.
+    /// Scorer evaluations, as a mean.
     pub evaluations: f64,
     /// Seconds, as means.
     pub seconds: Seconds,
@@ -95,7 +95,7 @@ pub enum Family {
     /// What every other method is compared with: everything, random rows.
     Control,
     /// A rule that looks at rows and never at a score.
-    Heuristic,
+    Baseline,
     /// A search over scores that learns nothing.
     Search,
     /// An agent that learns from scores.
@@ -140,7 +140,7 @@ pub struct CellRecord {
     pub tokens: u64,
     /// Scores of each draw, one a column. All methods have one draw, but random rows under the probe have several.
     pub draws: Vec<Vec<f64>>,
-    /// Proxy evaluations spent.
+    /// Scorer evaluations spent.
     pub evaluations: u64,
     /// What it took.
     pub seconds: Seconds,
@@ -201,7 +201,7 @@ impl Family {
     pub fn name(self) -> &'static str {
         match self {
             Self::Control => "control",
-            Self::Heuristic => "heuristic",
+            Self::Baseline => "heuristic",
             Self::Search => "search",
             Self::Agent => "agent",
             Self::Given => "given",

@@ -12,7 +12,7 @@ use crate::{
 const CONFIRM: usize = 0;
 
 /// What is picked among.
-const PICKED: [Family; 4] = [Family::Heuristic, Family::Search, Family::Agent, Family::Given];
+const PICKED: [Family; 4] = [Family::Baseline, Family::Search, Family::Agent, Family::Given];
 
 /// Sentences on each budget. The first test column is judged by; without one, the confirm fold.
 pub fn verdict(record: &StudyRecord) -> Vec<String> {
@@ -142,7 +142,7 @@ impl<'a> Told<'a> {
 
     /// Whether a rule would do, or a search that learns nothing, where there are agents to compare with.
     fn beside_simpler(&self, chosen: &MethodRecord) -> String {
-        let (Some(simple), Some(learned)) = (self.best(&[Family::Heuristic]), self.best(&[Family::Agent])) else {
+        let (Some(simple), Some(learned)) = (self.best(&[Family::Baseline]), self.best(&[Family::Agent])) else {
             return String::new();
         };
         let took = learned.seconds.prepare + learned.seconds.choose;
@@ -248,7 +248,7 @@ mod tests {
     const NAMES: [(&str, Family); 4] = [
         (RANDOM, Family::Control),
         (EVERYTHING, Family::Control),
-        ("similarity", Family::Heuristic),
+        ("similarity", Family::Baseline),
         ("dqn", Family::Agent),
     ];
 

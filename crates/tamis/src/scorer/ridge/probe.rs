@@ -1,6 +1,6 @@
 //! The default proxy: a ridge probe on frozen features, trained anew at every state in under a millisecond.
 //!
-//! The [`Moments`] of each chunk are computed once and kept, within a memory limit; a run adds them up. An evaluation is one
+//! The [`SufficientStatistics`] of each chunk are computed once and kept, within a memory limit; a run adds them up. An evaluation is one
 //! addition, one Cholesky factorisation, one product with the fold and one pass over its probabilities. What does not
 //! fit the limit is computed again by the same code in the same order, so the cache never changes a bit of a result.
 //!
@@ -31,10 +31,10 @@ use crate::{
     data::RowId,
     metrics::{Metric, row_losses},
     scorer::{
-        Insight, Proxy, ProxyRun,
+        Insight, Scorer, ScorerRun,
         ridge::{
-            probe_data::{Design, softmax},
-            regression::{Model, Moments, Scratch, dot},
+            probe_data::{ProbeData, softmax},
+            regression::{Model, Scratch, SufficientStatistics, dot},
         },
     },
 };
@@ -62,8 +62,8 @@ impl ProbeSettings {
 
 /// A ridge probe on frozen features and the fold it is scored on.
 pub struct Probe {
-    train: Arc<Design>,
-    fold: Arc<Design>,
+    train: Arc<ProbeData>,
+    fold: Arc<ProbeData>,
     /// The fold's features, transposed: shape `(width, items)`, which makes the narrow product twice as fast.
     fold_columns: Vec<f32>,
     settings: ProbeSettings,
@@ -75,7 +75,7 @@ pub struct Probe {
 /// The moments kept, by the exact list of rows.
 #[derive(Default)]
 struct Cache {
-    moments: HashMap<Box<[RowId]>, Arc<Moments>>,
+    moments: HashMap<Box<[RowId]>, Arc<SufficientStatistics>>,
     bytes: usize,
 }
 
@@ -97,7 +97,7 @@ impl Probe {
     /// # Panics
     ///
     /// If the two designs are of different shapes.
-    pub fn new(train: Arc<Design>, fold: Arc<Design>, settings: ProbeSettings) -> Result<Self> {
+    pub fn new(train: Arc<ProbeData>, fold: Arc<ProbeData>, settings: ProbeSettings) -> Result<Self> {
         assert_eq!(
             (train.width(), train.outputs),
             (fold.width(), fold.outputs),
@@ -155,7 +155,7 @@ impl Probe {
     }
 
     /// The moments of a chunk, from the cache or computed; kept if there is room left.
-    fn moments_of(&self, rows: &[RowId], scratch: &mut Scratch) -> Arc<Moments> {
+    fn moments_of(&self, rows: &[RowId], scratch: &mut Scratch) -> Arc<SufficientStatistics> {
         if let Some(moments) = self
             .cache
             .read()
@@ -165,7 +165,7 @@ impl Probe {
         {
             return Arc::clone(moments);
         }
-        let moments = Arc::new(Moments::of(&self.train, rows, scratch));
+        let moments = Arc::new(SufficientStatistics::of(&self.train, rows, scratch));
         let bytes = moments.bytes() + size_of_val(rows);
         let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
         if cache.bytes + bytes <= self.settings.gram_memory && !cache.moments.contains_key(rows) {
@@ -198,7 +198,7 @@ impl Probe {
     }
 
     /// M and μ of the module's formula: shapes `(outputs, width)` and `(outputs,)`. The factor is in `room`.
-    fn direction(&self, moments: &Moments, probabilities: &Matrix, room: &mut Room) -> (Matrix, Vec<f32>) {
+    fn direction(&self, moments: &SufficientStatistics, probabilities: &Matrix, room: &mut Room) -> (Matrix, Vec<f32>) {
         let (d, items, outputs) = (self.fold.width(), self.fold.rows.rows(), self.fold.outputs);
         let slope = self.settings.metric.slope(probabilities, &self.fold.targets);
         let sharpness = (1.0 / self.settings.temperature) as f32;
@@ -282,13 +282,13 @@ impl Probe {
     }
 }
 
-impl Proxy for Probe {
+impl Scorer for Probe {
     fn fingerprint(&self) -> &Fingerprint {
         &self.fingerprint
     }
 
-    fn start(&self, _seed: Seed) -> Result<Box<dyn ProxyRun + '_>> {
-        let moments = Moments::empty(self.train.width(), self.train.outputs);
+    fn start(&self, _seed: Seed) -> Result<Box<dyn ScorerRun + '_>> {
+        let moments = SufficientStatistics::empty(self.train.width(), self.train.outputs);
         Ok(Box::new(Run {
             probe: self,
             moments,
@@ -300,7 +300,7 @@ impl Proxy for Probe {
 /// The rows taken so far, as moments. The solution is unique, so the seed plays no part.
 struct Run<'a> {
     probe: &'a Probe,
-    moments: Moments,
+    moments: SufficientStatistics,
     /// The factor of the present moments, where it is at hand, and the model that came from it.
     factored: Option<(Room, Model)>,
 }
@@ -325,7 +325,7 @@ impl Run<'_> {
     }
 }
 
-impl ProxyRun for Run<'_> {
+impl ScorerRun for Run<'_> {
     fn add(&mut self, rows: &[RowId]) -> Result<()> {
         let mut room = self
             .factored
@@ -351,7 +351,7 @@ impl ProxyRun for Run<'_> {
         }
     }
 
-    fn fork(&self) -> Box<dyn ProxyRun + '_> {
+    fn fork(&self) -> Box<dyn ScorerRun + '_> {
         Box::new(Run {
             probe: self.probe,
             moments: self.moments.clone(),
@@ -467,8 +467,11 @@ mod tests {
     /// The soft score after the rows taken are joined by further ones with weight `epsilon`.
     fn weighted(probe: &Probe, taken: &[RowId], more: &[RowId], epsilon: f32) -> f64 {
         let mut room = probe.lease();
-        let mut moments = Moments::of(&probe.train, taken, &mut room.scratch);
-        moments.add_weighted(&Moments::of(&probe.train, more, &mut room.scratch), epsilon);
+        let mut moments = SufficientStatistics::of(&probe.train, taken, &mut room.scratch);
+        moments.add_weighted(
+            &SufficientStatistics::of(&probe.train, more, &mut room.scratch),
+            epsilon,
+        );
         moments
             .factor(probe.settings.ridge, &mut room.scratch)
             .expect("factors");
@@ -540,7 +543,7 @@ mod tests {
                 })
             };
             let targets = (0..120).map(|i| right(i) as u32).collect();
-            Arc::new(Design::new(items, (0..=120).map(|i| 4 * i).collect(), targets, 1))
+            Arc::new(ProbeData::new(items, (0..=120).map(|i| 4 * i).collect(), targets, 1))
         };
         let settings = ProbeSettings {
             metric: "soft_accuracy".parse().expect("a metric"),

@@ -8,7 +8,7 @@ use crate::data::RowId;
 
 /// The features of a split, and what is to be predicted.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Design {
+pub struct ProbeData {
     /// One row an item, shape `(items, width)`.
     pub rows: Matrix,
     /// Example `i` owns the items `starts[i]..starts[i + 1]`; shape `(examples + 1,)`, the first is 0.
@@ -20,7 +20,7 @@ pub struct Design {
     answers: usize,
 }
 
-impl Design {
+impl ProbeData {
     /// A design from finished features. With one output the items of an example are its choices; with more, each example
     /// has one item and the outputs are the classes.
     ///
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn a_fold_is_a_selection_of_examples() {
         let rows = Matrix::from_vec((0..30).map(|x| x as f32).collect(), 15, 2);
-        let design = Design::new(rows, vec![0, 3, 6, 9, 12, 15], vec![0, 1, 2, 0, 1], 1);
+        let design = ProbeData::new(rows, vec![0, 3, 6, 9, 12, 15], vec![0, 1, 2, 0, 1], 1);
         let fold = design.select(&[3, 1]);
         assert_eq!((fold.examples(), fold.rows.rows(), fold.answers()), (2, 6, 3));
         assert_eq!(fold.rows.row(0), design.rows.row(9));
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn probabilities_are_padded_with_zeros() {
-        let design = Design::new(Matrix::zeros(5, 1), vec![0, 2, 5], vec![0, 1], 1);
+        let design = ProbeData::new(Matrix::zeros(5, 1), vec![0, 2, 5], vec![0, 1], 1);
         let p = design.probabilities(&[0.0, 0.0, 0.0, 2f32.ln(), 0.0], 1.0);
         let want = [0.5, 0.5, 0.0, 0.25, 0.5, 0.25];
         assert!(
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn only_answers_that_are_not_there_have_probability_0() {
-        let design = Design::new(Matrix::zeros(5, 1), vec![0, 2, 5], vec![0, 1], 1);
+        let design = ProbeData::new(Matrix::zeros(5, 1), vec![0, 2, 5], vec![0, 1], 1);
         let p = design.probabilities(&[0.0, 1000.0, f32::NAN, 0.0, 0.0], 1.0);
         assert!(p.row(0)[0] > 0.0 && p.row(0)[0] < 1e-30, "{p:?}");
         assert_eq!(p.row(0)[1..], [1.0, 0.0]);

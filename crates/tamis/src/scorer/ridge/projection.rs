@@ -28,7 +28,7 @@ use tamis_nn::{
     seed::Seed,
 };
 
-use crate::{Error, Result, data::TaskKind, embed::Embedded, scorer::ridge::probe_data::Design};
+use crate::{Error, Result, data::TaskKind, embed::Embedded, scorer::ridge::probe_data::ProbeData};
 
 /// The default number of features that pairs and choices are projected to.
 pub const WIDTH: usize = 384;
@@ -53,7 +53,7 @@ pub fn check_task(kind: TaskKind, labels: usize) -> Result<()> {
             ),
         }),
         TaskKind::Classification | TaskKind::Pair if labels < 2 => Err(Error::setting(
-            "--train",
+            "train",
             "rows of at least two labels",
             format!("{labels}"),
         )),
@@ -90,7 +90,7 @@ impl Projection {
             return Err(Error::setting("probe width", "at least 1", "0"));
         }
         if train.examples() == 0 {
-            return Err(Error::setting("--train", "at least one row", "none"));
+            return Err(Error::setting("train", "at least one row", "none"));
         }
         if let Some(place) = train.vectors.as_slice().iter().position(|x| !x.is_finite()) {
             let (vector, value) = (place / train.vectors.cols(), train.vectors.as_slice()[place]);
@@ -134,7 +134,7 @@ impl Projection {
     pub fn fit_adapted(train: &Embedded, kind: TaskKind, labels: usize) -> Result<Self> {
         check_task(kind, labels)?;
         if train.examples() == 0 {
-            return Err(Error::setting("--train", "at least one row", "none"));
+            return Err(Error::setting("train", "at least one row", "none"));
         }
         let mut projection = Self {
             kind,
@@ -185,7 +185,7 @@ impl Projection {
     ///
     /// If there is not one target an example, a target is out of range, or the embeddings have another length than those
     /// of the training rows.
-    pub fn apply(&self, embedded: &Embedded, targets: &[u32]) -> Design {
+    pub fn apply(&self, embedded: &Embedded, targets: &[u32]) -> ProbeData {
         assert_eq!(embedded.examples(), targets.len(), "one target an example");
         assert_eq!(
             embedded.vectors.cols() * self.blocks(),
@@ -234,7 +234,7 @@ impl Projection {
             })
             .collect();
         let rows = Matrix::from_vec(features.concat(), starts[targets.len()] as usize, width);
-        Design::new(rows, starts, targets.to_vec(), self.outputs)
+        ProbeData::new(rows, starts, targets.to_vec(), self.outputs)
     }
 
     fn standardise(&self, raw: &mut [f32]) {

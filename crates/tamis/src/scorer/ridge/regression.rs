@@ -1,6 +1,6 @@
 //! Ridge regression on one-hot targets, in closed form, from sums that can be added.
 //!
-//! The rows taken enter only through their [`Moments`]: the number of items n, Σx, Σxxᵀ, Σyxᵀ and Σy. The intercept is not
+//! The rows taken enter only through their [`SufficientStatistics`]: the number of items n, Σx, Σxxᵀ, Σyxᵀ and Σy. The intercept is not
 //! penalised; it is eliminated exactly by centring on the rows taken:
 //!
 //! ```text
@@ -11,7 +11,7 @@
 //! `W x + b` become probabilities by a softmax with a temperature. No rows at all give W = 0, b = 0: every answer is
 //! equally probable.
 //!
-//! Precision: products of up to 1,024 rows are summed in `f32`, blocks of them in `f64`; [`Design`] features are centred and
+//! Precision: products of up to 1,024 rows are summed in `f32`, blocks of them in `f64`; [`ProbeData`] features are centred and
 //! scaled to mean square 1, so nothing large cancels. Where the `f32` factorisation meets a pivot that is not positive, the same
 //! system is solved in `f64`. The example `probe_precision` measures what is left of the error on real embeddings.
 //!
@@ -32,7 +32,7 @@ use tamis_nn::{
     kernels::product::{Layout, product},
 };
 
-use crate::{Error, Result, data::RowId, metrics::Metric, scorer::ridge::probe_data::Design};
+use crate::{Error, Result, data::RowId, metrics::Metric, scorer::ridge::probe_data::ProbeData};
 
 /// Rows whose products are summed in `f32`.
 const BLOCK: usize = 1024;
@@ -41,7 +41,7 @@ const BLOCKS_A_GROUP: usize = 8;
 
 /// All that ridge regression needs to know of a set of rows; moments of disjoint sets add.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Moments {
+pub struct SufficientStatistics {
     width: usize,
     outputs: usize,
     /// The number of items.
@@ -76,7 +76,7 @@ fn packed(width: usize) -> usize {
     width * (width + 1) / 2
 }
 
-impl Moments {
+impl SufficientStatistics {
     /// The moments of no rows.
     pub fn empty(width: usize, outputs: usize) -> Self {
         let len = packed(width) + width + outputs * width + outputs;
@@ -89,7 +89,7 @@ impl Moments {
     }
 
     /// The moments of these examples. Many rows are shared out over threads in groups that do not depend on their number.
-    pub fn of(design: &Design, rows: &[RowId], scratch: &mut Scratch) -> Self {
+    pub fn of(design: &ProbeData, rows: &[RowId], scratch: &mut Scratch) -> Self {
         let (width, outputs) = (design.width(), design.outputs);
         if rows.len() <= BLOCK {
             let mut moments = Self::empty(width, outputs);
@@ -126,7 +126,7 @@ impl Moments {
     }
 
     /// Overwrites with the moments of at most [`BLOCK`] examples.
-    fn set_block(&mut self, design: &Design, rows: &[RowId], scratch: &mut Scratch) {
+    fn set_block(&mut self, design: &ProbeData, rows: &[RowId], scratch: &mut Scratch) {
         let (d, outputs) = (self.width, self.outputs);
         scratch.gathered.clear();
         scratch.targets.clear();
@@ -292,7 +292,7 @@ impl Moments {
         }
     }
 
-    /// The model, from the factor that [`Moments::factor`] left in `scratch`.
+    /// The model, from the factor that [`SufficientStatistics::factor`] left in `scratch`.
     pub fn model(&self, scratch: &mut Scratch) -> Model {
         let (d, n) = (self.width, self.divisor());
         let (sum, targets) = (self.sum(), self.target_sum());
@@ -366,10 +366,10 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// As [`Moments::factor`].
-    pub fn fit(train: &Design, rows: &[RowId], ridge: f64) -> Result<Self> {
+    /// As [`SufficientStatistics::factor`].
+    pub fn fit(train: &ProbeData, rows: &[RowId], ridge: f64) -> Result<Self> {
         let mut scratch = Scratch::new(train.width());
-        let moments = Moments::of(train, rows, &mut scratch);
+        let moments = SufficientStatistics::of(train, rows, &mut scratch);
         Self::of(&moments, ridge, &mut scratch)
     }
 
@@ -377,14 +377,14 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// As [`Moments::factor`].
-    pub fn of(moments: &Moments, ridge: f64, scratch: &mut Scratch) -> Result<Self> {
+    /// As [`SufficientStatistics::factor`].
+    pub fn of(moments: &SufficientStatistics, ridge: f64, scratch: &mut Scratch) -> Result<Self> {
         moments.factor(ridge, scratch)?;
         Ok(moments.model(scratch))
     }
 
     /// Scores of a design's items, shape `(items, outputs)`, before any softmax.
-    pub fn scores(&self, design: &Design) -> Matrix {
+    pub fn scores(&self, design: &ProbeData) -> Matrix {
         let (n, d, outputs) = (design.rows.rows(), design.width(), design.outputs);
         let mut scores = Matrix::zeros(n, outputs);
         let (x, w) = (design.rows.as_slice(), self.weights.as_slice());
@@ -404,7 +404,7 @@ impl Model {
     }
 
     /// The probability of each answer, shape `(examples, design.answers())`.
-    pub fn probabilities(&self, design: &Design, temperature: f64) -> Matrix {
+    pub fn probabilities(&self, design: &ProbeData, temperature: f64) -> Matrix {
         design.probabilities(self.scores(design).as_slice(), temperature)
     }
 }
@@ -413,21 +413,21 @@ impl Model {
 ///
 /// # Errors
 ///
-/// As [`Moments::factor`].
+/// As [`SufficientStatistics::factor`].
 pub fn train_and_score(
-    train: &Design,
+    train: &ProbeData,
     rows: &[RowId],
     (ridge, temperature): (f64, f64),
-    folds: &[&Design],
+    folds: &[&ProbeData],
     metrics: &[Metric],
 ) -> Result<Vec<Vec<f64>>> {
     let model = Model::fit(train, rows, ridge)?;
-    let score = |fold: &&Design| score(&model, temperature, fold, metrics);
+    let score = |fold: &&ProbeData| score(&model, temperature, fold, metrics);
     Ok(folds.iter().map(score).collect())
 }
 
 /// A model's score on a fold by every metric; higher is better.
-pub fn score(model: &Model, temperature: f64, fold: &Design, metrics: &[Metric]) -> Vec<f64> {
+pub fn score(model: &Model, temperature: f64, fold: &ProbeData, metrics: &[Metric]) -> Vec<f64> {
     let probabilities = model.probabilities(fold, temperature);
     metrics
         .iter()
@@ -471,7 +471,7 @@ pub(crate) mod tests {
     use super::*;
 
     /// Random features of this width, three classes that depend on them.
-    pub(crate) fn random_design(examples: usize, width: usize, seed: u64) -> Design {
+    pub(crate) fn random_design(examples: usize, width: usize, seed: u64) -> ProbeData {
         let mut rng = tamis_nn::seed::Seed(seed).rng();
         let rows: Vec<f32> = (0..examples * width).map(|_| 2.0 * rng.random::<f32>() - 1.0).collect();
         let class = |x: &[f32]| {
@@ -482,7 +482,7 @@ pub(crate) mod tests {
             }
         };
         let targets = rows.chunks_exact(width).map(class).collect();
-        Design::new(
+        ProbeData::new(
             Matrix::from_vec(rows, examples, width),
             (0..=examples as u32).collect(),
             targets,
@@ -495,7 +495,7 @@ pub(crate) mod tests {
         // Items (1, 0), (-1, 0), (0, 2), (0, -2), classes 0, 1, 0, 1, ridge 2. Σx = 0, so A = diag(2 + 2, 8 + 2).
         // Σyxᵀ of class 0 is (1, 2), of class 1 (-1, -2); W = [1/4, 2/10; -1/4, -2/10]; b = (1/2, 1/2).
         let rows = Matrix::from_vec(vec![1.0, 0.0, -1.0, 0.0, 0.0, 2.0, 0.0, -2.0], 4, 2);
-        let design = Design::new(rows, vec![0, 1, 2, 3, 4], vec![0, 1, 0, 1], 2);
+        let design = ProbeData::new(rows, vec![0, 1, 2, 3, 4], vec![0, 1, 0, 1], 2);
         let model = Model::fit(&design, &[0, 1, 2, 3], 2.0).expect("fits");
         for (a, b) in model.weights.as_slice().iter().zip([0.25, 0.2, -0.25, -0.2]) {
             assert!((a - b).abs() < 1e-6, "{model:?}");
@@ -520,10 +520,10 @@ pub(crate) mod tests {
         let design = random_design(2500, 19, 2);
         let mut scratch = Scratch::new(19);
         let rows: Vec<u32> = (0..2500).rev().collect();
-        let whole = Moments::of(&design, &rows, &mut scratch);
-        let mut sum = Moments::empty(19, 3);
+        let whole = SufficientStatistics::of(&design, &rows, &mut scratch);
+        let mut sum = SufficientStatistics::empty(19, 3);
         for part in rows.chunks(700) {
-            sum.add(&Moments::of(&design, part, &mut scratch));
+            sum.add(&SufficientStatistics::of(&design, part, &mut scratch));
         }
         assert_eq!(whole.divisor(), sum.divisor());
         for (a, b) in whole.sums.iter().zip(&sum.sums) {
@@ -543,7 +543,7 @@ pub(crate) mod tests {
                 .num_threads(threads)
                 .build()
                 .expect("a pool");
-            pool.install(|| Moments::of(&design, &rows, &mut Scratch::new(12)))
+            pool.install(|| SufficientStatistics::of(&design, &rows, &mut Scratch::new(12)))
         };
         assert_eq!(on(1), on(3));
     }
@@ -562,7 +562,7 @@ pub(crate) mod tests {
         }
         let rows: Vec<u32> = (0..n as u32).collect();
         let mut scratch = Scratch::new(d);
-        let moments = Moments::of(&design, &rows, &mut scratch);
+        let moments = SufficientStatistics::of(&design, &rows, &mut scratch);
         for ridge in [1.0, 1e-2, 1e-4] {
             moments.factor(ridge, &mut scratch).expect("factors");
             let single = moments.model(&mut scratch).probabilities(&design, 0.3);
@@ -590,16 +590,16 @@ pub(crate) mod tests {
     fn what_f32_cannot_factor_f64_can_and_nonsense_is_an_error() {
         // [1 1; 1 1] + 1e-9: in f32 the second pivot is 0. Two rows (1, 1), (-1, -1) over √2 give this Gram matrix.
         let h = 0.5f32.sqrt();
-        let mut design = Design::new(Matrix::from_vec(vec![h, h, -h, -h], 2, 2), vec![0, 1, 2], vec![0, 1], 2);
+        let mut design = ProbeData::new(Matrix::from_vec(vec![h, h, -h, -h], 2, 2), vec![0, 1, 2], vec![0, 1], 2);
         let mut scratch = Scratch::new(2);
-        let moments = Moments::of(&design, &[0, 1], &mut scratch);
+        let moments = SufficientStatistics::of(&design, &[0, 1], &mut scratch);
         moments.factor(1e-9, &mut scratch).expect("f64 does it");
         assert!(scratch.double.is_some());
         // W = (h, h)·1 / (1 + 1 + λ): half of it on each of two equal features.
         let model = moments.model(&mut scratch);
         assert!((model.weights.row(0)[0] - 0.5 * h).abs() < 1e-4, "{model:?}");
         design.rows.row_mut(0)[0] = f32::NAN;
-        let moments = Moments::of(&design, &[0, 1], &mut scratch);
+        let moments = SufficientStatistics::of(&design, &[0, 1], &mut scratch);
         assert!(matches!(
             moments.factor(1.0, &mut scratch),
             Err(Error::NotFinite { .. })

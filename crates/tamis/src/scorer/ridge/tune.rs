@@ -13,9 +13,9 @@ use crate::{
     data::RowId,
     metrics::{Metric, MetricKind},
     scorer::ridge::{
-        probe_data::Design,
+        probe_data::ProbeData,
         projection::sample,
-        regression::{Model, Moments, Scratch},
+        regression::{Model, Scratch, SufficientStatistics},
     },
 };
 
@@ -78,34 +78,34 @@ impl Tuning {
 ///
 /// If there are no rows to draw, training fails, or the user asked to stop.
 pub fn tune(
-    train: &Design,
+    train: &ProbeData,
     rows: &[RowId],
     size: usize,
-    fold: &Design,
+    fold: &ProbeData,
     seed: Seed,
     monitor: &dyn Monitor,
 ) -> Result<Tuning> {
     if size == 0 || rows.is_empty() {
-        return Err(Error::setting("--budget", "at least one row", "0"));
+        return Err(Error::setting("budget", "at least one row", "0"));
     }
     let subsets = if size >= rows.len() { 1 } else { SUBSETS };
-    let moments: Vec<Moments> = (0..subsets)
+    let moments: Vec<SufficientStatistics> = (0..subsets)
         .into_par_iter()
         .map(|subset| {
             monitor.proceed()?;
             let mut scratch = Scratch::new(train.width());
             let moments = if size >= rows.len() {
-                Moments::of(train, rows, &mut scratch)
+                SufficientStatistics::of(train, rows, &mut scratch)
             } else {
                 let drawn = sample(rows.len(), size, seed.derive("tune").index(subset));
                 let drawn: Vec<RowId> = drawn.into_iter().map(|i| rows[i]).collect();
-                Moments::of(train, &drawn, &mut scratch)
+                SufficientStatistics::of(train, &drawn, &mut scratch)
             };
             monitor.advance(1);
             Ok(moments)
         })
         .collect::<Result<_>>()?;
-    let unit = moments.iter().map(Moments::mean_diagonal).sum::<f64>() / moments.len() as f64;
+    let unit = moments.iter().map(SufficientStatistics::mean_diagonal).sum::<f64>() / moments.len() as f64;
     // One row, or rows all alike: centring leaves nothing, and any ridge will do.
     let unit = if unit > 1e-6 { unit } else { 1.0 };
     let tried: Vec<(f64, f64, f64)> = RELATIVE_RIDGES
@@ -131,7 +131,7 @@ pub fn tune(
 }
 
 /// The temperature with the least log loss, meant over the subsets, and that loss.
-fn best_temperature(moments: &[Moments], ridge: f64, fold: &Design) -> Result<(f64, f64)> {
+fn best_temperature(moments: &[SufficientStatistics], ridge: f64, fold: &ProbeData) -> Result<(f64, f64)> {
     let mut scratch = Scratch::new(fold.width());
     let mut scores = Vec::new();
     for moments in moments {

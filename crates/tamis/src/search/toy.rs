@@ -11,9 +11,9 @@ use crate::{
     Error, Result,
     budget::Limit,
     data::RowId,
-    env::pool::{Grain, Pool},
+    env::pool::{ChunkSize, Pool},
     problem::{ClusterTraits, FeatureContext, Limits, Problem},
-    scorer::{Insight, Proxy, ProxyRun},
+    scorer::{Insight, Scorer, ScorerRun},
     search::{Exhaustive, Selector},
     store::ledger::Ledger,
 };
@@ -109,7 +109,7 @@ impl Toy {
         let rows: Vec<RowId> = (0..(self.clusters * ROWS) as RowId).collect();
         let assignment: Vec<u32> = rows.iter().map(|row| row / ROWS as u32).collect();
         let tokens: Vec<u32> = rows.iter().map(|row| row % 5 + 1).collect();
-        let cut = (Grain::Rows(chunk), limit);
+        let cut = (ChunkSize::Rows(chunk), limit);
         Pool::new(&rows, &assignment, &tokens, self.clusters, cut, Seed(0))
     }
 
@@ -159,12 +159,12 @@ impl Toy {
     }
 }
 
-impl Proxy for Toy {
+impl Scorer for Toy {
     fn fingerprint(&self) -> &Fingerprint {
         &self.fingerprint
     }
 
-    fn start(&self, _seed: Seed) -> Result<Box<dyn ProxyRun + '_>> {
+    fn start(&self, _seed: Seed) -> Result<Box<dyn ScorerRun + '_>> {
         Ok(Box::new(Run {
             toy: self,
             rows: Vec::new(),
@@ -208,7 +208,7 @@ fn unable() -> Error {
     }
 }
 
-impl ProxyRun for Run<'_> {
+impl ScorerRun for Run<'_> {
     fn add(&mut self, rows: &[RowId]) -> Result<()> {
         self.rows.extend(rows);
         match self.fault() {
@@ -228,7 +228,7 @@ impl ProxyRun for Run<'_> {
         }
     }
 
-    fn fork(&self) -> Box<dyn ProxyRun + '_> {
+    fn fork(&self) -> Box<dyn ScorerRun + '_> {
         Box::new(self.clone())
     }
 
