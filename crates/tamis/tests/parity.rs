@@ -146,7 +146,7 @@ fn tokens_and_scores_agree_with_transformers() {
         }
         // What is saved again scores the same, bit for bit.
         let folder = tempfile::tempdir().expect("a folder");
-        EncoderClassifier {
+        ClassifierFiles {
             config: &model.config,
             encoder: &model.encoder,
             head: &model.head,
