@@ -10,7 +10,7 @@ use tamis::embed::{Embedder, encoder::Encoder};
 use tamis_nn::{
     Silent,
     encoder::{Dtype, Packed, Scratch, Wanted, head::HeadTape},
-    hub::classifier::{EncoderClassifier, HeadKind, Loaded, Request, load},
+    hub::classifier::{ClassifierFiles, HeadKind, Loaded, Request, load},
     kernels::dropout::Dropout,
     seed::Seed,
 };
