@@ -107,18 +107,18 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::R
             data.domain_auc
         )?;
     }
-    if (1..data.read.pool).contains(&data.among) {
+    if (1..data.read.pool).contains(&data.candidates) {
         writeln!(
             text,
             "\nChosen among the {} of the pool's {} rows that are most like validation rows; all of them with `--within all`",
-            data.among, data.read.pool
+            data.candidates, data.read.pool
         )?;
     }
-    if data.doubted > 0 {
+    if data.label_errors > 0 {
         writeln!(
             text,
             "\n{} of the pool's {} rows stand behind all others: a probe that was not trained on them doubts their labels",
-            data.doubted, data.read.pool
+            data.label_errors, data.read.pool
         )?;
     }
     writeln!(text, "\nRead: {}", data.read)?;

@@ -34,10 +34,16 @@ fn main() -> Result<()> {
     let dataset = data::read(&settings, &Silent)?;
     let embedded = precomputed::load(vectors.as_ref(), &[&dataset.train, &dataset.validation])?;
     assert_eq!(
-        embedded[0].vectors.rows(),
+        embedded[0].vectors.count(),
         dataset.train.examples.len(),
         "rows of one vector each"
     );
+    let all = |i: usize| {
+        embedded[i]
+            .vectors
+            .gather(&(0..embedded[i].examples() as u32).collect::<Vec<u32>>())
+    };
+    let (vectors, fold_vectors) = (all(0)?, all(1)?);
     let words = |split: &Split| -> Vec<u32> {
         let texts = split.examples.iter().map(|example| example.input.texts());
         texts
@@ -49,11 +55,11 @@ fn main() -> Result<()> {
         .parse::<Budget>()?
         .resolve(tokens.len() as u64, tokens.iter().map(|&t| u64::from(t)).sum())?;
     let view = View {
-        vectors: &embedded[0].vectors,
+        vectors: &vectors,
         texts: &|row| dataset.train.examples[row].input.texts(),
         tokens: &tokens,
         targets: &dataset.train.targets(),
-        fold_vectors: &embedded[1].vectors,
+        fold_vectors: &fold_vectors,
         fold_texts: &|row| dataset.validation.examples[row].input.texts(),
         doubted: &vec![false; tokens.len()],
         // The rules of loss sort by it; what a probe costs is not their matter.

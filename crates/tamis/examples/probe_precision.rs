@@ -56,7 +56,7 @@ fn main() -> Result<()> {
     let embedded = |texts: &[&str]| -> Result<Embedded> {
         let starts = (0..=texts.len() as u32).collect();
         Ok(Embedded {
-            vectors: embedder.embed(texts, &Silent)?,
+            vectors: std::sync::Arc::new(embedder.embed(texts, &Silent)?),
             starts,
         })
     };
@@ -64,8 +64,8 @@ fn main() -> Result<()> {
     let labels = dataset.task.labels.len();
     let projection = Projection::fit(&train_vectors, dataset.task.kind, labels, WIDTH, Seed(0))?;
     let targets = |split: &Split, count: usize| split.targets()[..count].to_vec();
-    let train = projection.apply(&train_vectors, &targets(&dataset.train, train_texts.len()));
-    let fold = projection.apply(&fold_vectors, &targets(&dataset.validation, fold_texts.len()));
+    let train = projection.apply(&train_vectors, &targets(&dataset.train, train_texts.len()))?;
+    let fold = projection.apply(&fold_vectors, &targets(&dataset.validation, fold_texts.len()))?;
 
     let rows: Vec<u32> = (0..train.examples() as u32).collect();
     println!(

@@ -105,10 +105,10 @@ fn proxy(args: CheckProxyArgs, progress: &Progress) -> anyhow::Result<()> {
     use_threads(args.select.threads)?;
     let mut settings = CheckProxySettings {
         select: args.select.into_settings_in("runs/check-proxy")?,
-        dear: !args.cheap,
+        finetune: !args.cheap,
         ..CheckProxySettings::default()
     };
-    set(&mut settings.states, args.states);
+    set(&mut settings.selections, args.states);
     set(&mut settings.target_rows, args.target_rows);
     set(&mut settings.repeats, args.repeats);
     let record = commands::check_proxy(&settings, progress)?;
@@ -236,7 +236,7 @@ fn agents(record: &CheckAgentRecord) -> String {
 fn summary(record: &CheckProxyRecord) -> String {
     let mut text = format!(
         "\n{} selections of {} rows; the target's {} on {} rows that no reward is made from\n\n  {:34} {:22} {:>20} {:>8} {:>8} {:>10}\n",
-        record.states.len(),
+        record.selections.len(),
         record.rows,
         record.metric,
         record.target_rows,
@@ -247,18 +247,22 @@ fn summary(record: &CheckProxyRecord) -> String {
         "regret",
         "s a score"
     );
-    for rung in &record.rungs {
-        let agreement = &rung.agreement;
+    for reward in &record.rewards {
+        let agreement = &reward.agreement;
         let interval = format!(
             "{:.2} ({:.2} to {:.2})",
             agreement.spearman.value, agreement.spearman.low, agreement.spearman.high
         );
         text += &format!(
             "  {:34} {:22} {interval:>20} {:>8.2} {:>8.3} {:>10.4}\n",
-            rung.model, rung.metric, agreement.kendall.value, agreement.regret.value, rung.seconds
+            reward.fidelity.to_string(),
+            reward.metric.to_string(),
+            agreement.kendall.value,
+            agreement.regret.value,
+            reward.seconds
         );
     }
-    if let Some(telling) = &record.telling {
+    if let Some(telling) = &record.detectable_effect {
         text += &format!("\n{}\n", apart(telling));
     }
     text + "\n" + &record.verdict

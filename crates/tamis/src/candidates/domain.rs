@@ -61,7 +61,7 @@ pub struct Contrast {
 ///
 /// If the vectors hold a number that is not finite.
 pub fn contrast(pool: &Matrix, fold: &Matrix, seed: Seed) -> Result<Contrast> {
-    let seed = seed.derive("domain_auc");
+    let seed = seed.derive("separability");
     let (pool, fold) = (halves(&drawn(pool, seed), seed), halves(&drawn(fold, seed), seed));
     if [&pool, &fold].iter().any(|halves| halves[1].rows() == 0) {
         return Ok(Contrast {

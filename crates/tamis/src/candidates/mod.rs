@@ -3,8 +3,9 @@
 mod candidate_set;
 pub mod domain;
 pub mod facility_location;
+pub mod in_domain;
 pub mod label_errors;
-mod row_order;
+pub(crate) mod row_order;
 
 pub use candidate_set::CandidateSet;
 pub use row_order::RowOrder;

@@ -6,29 +6,30 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tamis_nn::{Monitor, monitor::Quiet, seed::Seed};
+use tamis_nn::{Matrix, Monitor, monitor::Quiet, seed::Seed};
 
 use crate::{
     Error, Result,
-    budget::{Limit, limit_of},
+    budget::Limit,
     candidates::domain::{self, Contrast},
     cluster::{self, KMeansSettings},
     data,
-    embed::pooled,
     env::pool::{ChunkSize, Pool},
     pipeline::{
-        describe, embed,
-        prepare::read,
-        probe_features::{Features, ProbeFolds, Tuned},
+        context::Context,
+        describe,
+        embed::{self, Vectors},
+        probe_features::{Features, ProbeFolds, TunedProbe},
+        session::read,
         stages::Stages,
     },
     problem::{FeatureContext, Limits, Problem, Trajectory},
     records::selection::{ReadRecord, StageRecord, VERSION},
-    scorer::{Scorer, ridge::probe::Probe},
+    scorer::ridge::probe::{Probe, ProbeSettings},
     search::{Method, full_paths},
     settings::select::SelectSettings,
     stats::power::mean_and_sd,
-    store::ledger::Ledger,
+    store::ScoreStore,
     workspace::{folder, json},
 };
 
@@ -147,7 +148,7 @@ pub struct AgentRecord {
     pub of_enumeration: f64,
 }
 
-/// One problem and what is needed to pose it.
+/// A problem small enough to be enumerated, and what is needed to pose it.
 struct EnumerableProblem {
     pool: Pool,
     features: FeatureContext,
@@ -155,26 +156,40 @@ struct EnumerableProblem {
 }
 
 impl EnumerableProblem {
-    fn pose<'a>(
-        &'a self,
-        proxy: &'a dyn Scorer,
-        ledger: &'a mut Ledger,
-        evaluations: u64,
-        monitor: &'a dyn Monitor,
-    ) -> Result<Problem<'a>> {
+    fn pose<'a>(&'a self, bench: &'a mut Bench<'_>, evaluations: u64) -> Result<Problem<'a>> {
         let limits = Limits {
             evaluations,
             seconds: None,
         };
+        let (features, store) = (self.features.clone(), &mut *bench.store);
         Problem::new(
             &self.pool,
-            proxy,
-            ledger,
-            self.features.clone(),
+            bench.probe,
+            store,
+            features,
             limits,
             self.seed,
-            monitor,
+            bench.monitor,
         )
+    }
+}
+
+/// What every run of an agent needs.
+struct Bench<'a> {
+    settings: &'a SelectSettings,
+    probe: &'a Probe,
+    store: &'a mut dyn ScoreStore,
+    monitor: &'a dyn Monitor,
+}
+
+impl CheckAgentSettings {
+    fn check(&self) -> Result<()> {
+        for (name, value) in [("problems", self.problems), ("seeds", self.seeds)] {
+            if value == 0 {
+                return Err(Error::setting(name, "a number above 0", "0"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -184,26 +199,75 @@ impl EnumerableProblem {
 ///
 /// If the data, the settings or the folder are not as they must be, a file cannot be written, or the user stopped the run.
 pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Result<CheckAgentRecord> {
-    let mut stages = Stages::new(monitor);
-    let quiet = Quiet(monitor);
-    let select = &settings.select;
-    for (name, value) in [("problems", settings.problems), ("seeds", settings.seeds)] {
-        if value == 0 {
-            return Err(Error::setting(name, "a number above 0", "0"));
+    settings.check()?;
+    let (stages, quiet) = (Stages::new(monitor), Quiet(monitor));
+    let given = &settings.select;
+    let (dataset, folds) = read(given, &stages)?;
+    let mut store = folder::open(given, &embed::sources(given, &dataset)?)?;
+    data::write_rejects(&dataset.rejects, &given.out)?;
+    let context = Context::new(given, &dataset, &folds, &stages);
+
+    let vectors = embed::embed(context)?;
+    let limit = vectors.limit(given.budget)?;
+    let features = ProbeFolds::new(context, Features::Embedded(&vectors.splits))?;
+    let tuned = TunedProbe::new(context, &features, &vectors, limit)?;
+    let (pool, fold) = (vectors.of_pool(&dataset.pool)?, vectors.of_fold(&folds.reward)?);
+    let Contrast { domain_auc, .. } = domain::contrast(&pool, &fold, given.seed.derive("pool"))?;
+    let select = given.resolved(given.shifted(domain_auc, pool.rows(), fold.rows()));
+    let metric = select.reward_metric();
+    let probe = features.probe(&tuned.at_budget, metric, ProbeSettings::GRAM_MEMORY as u64)?;
+    let mut bench = Bench {
+        settings: &select,
+        probe: &probe,
+        store: &mut store,
+        monitor: &quiet,
+    };
+
+    let posed = stages.run("enumerate", Some(settings.problems as u64), || {
+        let mut posed = Vec::new();
+        for (i, &(clusters, steps)) in LADDER.iter().cycle().take(settings.problems).enumerate() {
+            let seed = select.seed.derive("small problem").index(i as u64);
+            let small = small(context, &vectors, &pool, limit, clusters, steps, seed)?;
+            posed.extend(enumerate(&small, steps, &mut bench)?.map(|record| (small, record)));
+            monitor.advance(1);
         }
+        Ok(posed)
+    })?;
+    if posed.is_empty() {
+        return Err(Error::setting(
+            "budget",
+            "a pool and a budget that leave at least 20 selections to choose from",
+            format!("`{}` of {} rows", select.budget, dataset.pool.len()),
+        ));
     }
-    let (dataset, folds) = read(select, &mut stages, monitor)?;
-    let mut ledger = folder::open(select, &embed::sources(select, &dataset)?)?;
-    data::write_rejects(&dataset.rejects, &select.out)?;
-    let (embedded, tokens) = embed::embed(select, &dataset, &mut stages, monitor)?;
-    let limit = limit_of(select.budget, &tokens)?;
-    let designs = ProbeFolds::new(select, (&dataset, &folds), Features::Embedded(&embedded), &mut stages)?;
-    let tuned = Tuned::new(select, &dataset, designs, (&tokens, limit), &mut stages, monitor)?;
-    let views = pooled::one_each(&embedded[0]).gather(&dataset.pool);
-    let fold_views = pooled::one_each_of(&embedded[1], &folds.reward);
-    let Contrast { domain_auc, .. } = domain::contrast(&views, &fold_views, select.seed.derive("pool"))?;
-    let select = &select.resolved(select.shifted(domain_auc, (views.rows(), fold_views.rows())));
-    let probe = tuned.probe(select.reward_metric(), select)?;
+    let agents = attempts(settings, &posed, &mut bench, &stages)?;
+    let record = CheckAgentRecord {
+        version: VERSION,
+        tamis: env!("CARGO_PKG_VERSION").to_owned(),
+        read: ReadRecord::of(&dataset),
+        metric: metric.to_string(),
+        verdict: verdict(&agents, select.agent),
+        problems: posed.into_iter().map(|(_, record)| record).collect(),
+        agents,
+        seeds: settings.seeds,
+        stages: stages.records(),
+        settings: serde_json::to_value(settings).unwrap_or_default(),
+    };
+    json::write_json(&check_agent_path(settings), &record)?;
+    Ok(record)
+}
+
+/// A problem of so many clusters and steps; `pool` is one vector a row of the pool.
+fn small(
+    context: Context<'_>,
+    vectors: &Vectors,
+    pool: &Matrix,
+    limit: Limit,
+    clusters: usize,
+    steps: u64,
+    seed: Seed,
+) -> Result<EnumerableProblem> {
+    let (dataset, tokens) = (context.dataset, &vectors.tokens);
     let rows = match limit {
         Limit::Rows(rows) => rows,
         // As many rows as the tokens make on average.
@@ -212,93 +276,27 @@ pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Resu
             limit * dataset.pool.len() as u64 / all.max(1)
         }
     };
-
-    let small = |i: usize, (clusters, steps): (usize, u64)| -> Result<EnumerableProblem> {
-        let seed = select.seed.derive("small problem").index(i as u64);
-        let k_means = KMeansSettings {
-            clusters: clusters.min(views.rows()),
-            ..select.k_means.clone()
-        };
-        let clusters = cluster::k_means(&views, &k_means, seed, &quiet)?;
-        let chunk = rows.div_ceil(steps).max(1) as u32;
-        let limit = Limit::Rows((u64::from(chunk) * steps).min(views.rows() as u64));
-        let count = clusters.centroids.rows();
-        let cut = (ChunkSize::Rows(chunk), limit);
-        let pool = Pool::new(&dataset.pool, &clusters.assignment, &tokens, count, cut, seed);
-        let traits = describe::traits(&dataset, &folds, &embedded[1], &clusters);
-        let features = FeatureContext::new(traits, &pool);
-        Ok(EnumerableProblem { pool, features, seed })
+    let k_means = KMeansSettings {
+        clusters: clusters.min(pool.rows()),
+        ..context.settings.k_means.clone()
     };
-    let posed: Vec<(EnumerableProblem, ProblemRecord)> =
-        stages.run("enumerate", Some(settings.problems as u64), || {
-            let mut posed = Vec::new();
-            for (i, &(clusters, steps)) in LADDER.iter().cycle().take(settings.problems).enumerate() {
-                let small = small(i, (clusters, steps))?;
-                if let Some(record) = enumerate(&small, (&probe, &mut ledger), steps, &quiet)? {
-                    posed.push((small, record));
-                }
-                monitor.advance(1);
-            }
-            Ok(posed)
-        })?;
-    if posed.is_empty() {
-        return Err(Error::setting(
-            "budget",
-            "a pool and a budget that leave at least 20 selections to choose from",
-            format!("`{}` of {} rows", select.budget, dataset.pool.len()),
-        ));
-    }
-
-    let count = settings.agents.len() * settings.seeds * posed.len();
-    let agents = stages.run("agents", Some(count as u64), || {
-        let mut agents = Vec::new();
-        for &method in &settings.agents {
-            let mut runs = Vec::new();
-            for (small, record) in &posed {
-                for seed in 0..settings.seeds as u64 {
-                    let seed = small.seed.derive("agents").index(seed);
-                    runs.push(attempt(
-                        method,
-                        select,
-                        (small, record),
-                        (&probe, &mut ledger, seed),
-                        &quiet,
-                    )?);
-                    monitor.advance(1);
-                }
-            }
-            agents.push(summarise(method, &runs));
-        }
-        Ok(agents)
-    })?;
-    let problems: Vec<ProblemRecord> = posed.into_iter().map(|(_, record)| record).collect();
-    let record = CheckAgentRecord {
-        version: VERSION,
-        tamis: env!("CARGO_PKG_VERSION").to_owned(),
-        read: ReadRecord::of(&dataset),
-        metric: select.reward_metric().to_string(),
-        verdict: verdict(&agents, select.agent),
-        problems,
-        agents,
-        seeds: settings.seeds,
-        stages: stages.into_records(),
-        settings: serde_json::to_value(settings).unwrap_or_default(),
-    };
-    json::write_json(&check_agent_path(settings), &record)?;
-    Ok(record)
+    let clusters = cluster::k_means(pool, &k_means, seed, &Quiet(context.monitor()))?;
+    let chunk = rows.div_ceil(steps).max(1) as u32;
+    let limit = Limit::Rows((u64::from(chunk) * steps).min(pool.rows() as u64));
+    let count = clusters.centroids.rows();
+    let chunk = ChunkSize::Rows(chunk);
+    let pool = Pool::new(&dataset.pool, &clusters.assignment, tokens, count, chunk, limit, seed);
+    let traits = describe::traits(context, &vectors.splits.validation, &clusters)?;
+    let features = FeatureContext::new(traits, &pool);
+    Ok(EnumerableProblem { pool, features, seed })
 }
 
 /// The problem's record, or nothing if it has too few selections to choose from, or too many to look at.
-fn enumerate(
-    small: &EnumerableProblem,
-    (probe, ledger): (&Probe, &mut Ledger),
-    steps: u64,
-    monitor: &dyn Monitor,
-) -> Result<Option<ProblemRecord>> {
+fn enumerate(small: &EnumerableProblem, steps: u64, bench: &mut Bench<'_>) -> Result<Option<ProblemRecord>> {
     let Some(paths) = full_paths(&small.pool, MOST).filter(|paths| paths.len() >= 20) else {
         return Ok(None);
     };
-    let mut problem = small.pose(probe, ledger, u64::MAX, monitor)?;
+    let mut problem = small.pose(bench, u64::MAX)?;
     let empty = problem.score_paths(&[Trajectory::new()])?[0];
     let mut scores = Vec::with_capacity(paths.len());
     for batch in paths.chunks(BATCH) {
@@ -318,17 +316,43 @@ fn enumerate(
     }))
 }
 
+/// What every agent reaches over all problems and seeds.
+fn attempts(
+    settings: &CheckAgentSettings,
+    posed: &[(EnumerableProblem, ProblemRecord)],
+    bench: &mut Bench<'_>,
+    stages: &Stages<'_>,
+) -> Result<Vec<AgentRecord>> {
+    let count = settings.agents.len() * settings.seeds * posed.len();
+    stages.run("agents", Some(count as u64), || {
+        let mut agents = Vec::new();
+        for &method in &settings.agents {
+            let mut runs = Vec::new();
+            for (small, record) in posed {
+                for seed in 0..settings.seeds as u64 {
+                    let seed = small.seed.derive("agents").index(seed);
+                    runs.push(attempt(method, small, record, bench, seed)?);
+                    stages.monitor().advance(1);
+                }
+            }
+            agents.push(summarise(method, &runs));
+        }
+        Ok(agents)
+    })
+}
+
 /// One run of an agent on a problem: shares of the gain over nothing and over the mean selection, evaluations until the best was
 /// found, and those as a share of enumeration's.
 fn attempt(
     method: Method,
-    select: &SelectSettings,
-    (small, record): (&EnumerableProblem, &ProblemRecord),
-    (probe, ledger, seed): (&Probe, &mut Ledger, Seed),
-    monitor: &dyn Monitor,
+    small: &EnumerableProblem,
+    record: &ProblemRecord,
+    bench: &mut Bench<'_>,
+    seed: Seed,
 ) -> Result<[f64; 4]> {
-    let mut problem = small.pose(probe, ledger, record.evaluations, monitor)?;
-    let mut selector = method.selector(&problem, select.methods(), seed.derive("agent"))?;
+    let settings = bench.settings;
+    let mut problem = small.pose(bench, record.evaluations)?;
+    let mut selector = method.selector(&problem, settings.methods(), seed.derive("agent"))?;
     selector.select(&mut problem, seed.derive("search"))?;
     problem.finish()?;
     let found = problem

@@ -13,8 +13,7 @@ use crate::{
     Error, Result,
     cluster::{self, ClusterStatistics, Clusters, KMeansSettings},
     data::{self, Dataset, RowId},
-    embed::pooled,
-    pipeline::{describe, embed, prepare::read, stages::Stages},
+    pipeline::{context::Context, describe, embed, session::read, stages::Stages},
     records::selection::{ReadRecord, StageRecord, VERSION},
     settings::select::SelectSettings,
     stats::{
@@ -157,18 +156,18 @@ pub struct NearRow {
 ///
 /// If the data, the settings or the folder are not as they must be, a file cannot be written, or the user stopped the run.
 pub fn check_clusters(settings: &CheckClustersSettings, monitor: &dyn Monitor) -> Result<CheckClustersRecord> {
-    let mut stages = Stages::new(monitor);
+    let stages = Stages::new(monitor);
     let select = &settings.select;
     for (name, value) in [("sample", settings.sample), ("seeds", settings.seeds)] {
         if value < 2 {
             return Err(Error::setting(name, "2 or more", value.to_string()));
         }
     }
-    let (dataset, _) = read(select, &mut stages, monitor)?;
+    let (dataset, folds) = read(select, &stages)?;
     folder::open(select, &embed::sources(select, &dataset)?)?;
     data::write_rejects(&dataset.rejects, &select.out)?;
-    let (embedded, _) = embed::embed(select, &dataset, &mut stages, monitor)?;
-    let views = pooled::one_each(&embedded[0]).gather(&dataset.pool);
+    let context = Context::new(select, &dataset, &folds, &stages);
+    let views = embed::embed(context)?.of_pool(&dataset.pool)?;
     let mut sample = index::sample(
         &mut select.seed.derive("silhouettes").rng(),
         views.rows(),
@@ -244,7 +243,7 @@ pub fn check_clusters(settings: &CheckClustersSettings, monitor: &dyn Monitor) -
         counts: records,
         labels,
         clusters,
-        stages: stages.into_records(),
+        stages: stages.records(),
         settings: serde_json::to_value(settings).unwrap_or_default(),
     };
     json::write_json(&check_clusters_path(settings), &record)?;

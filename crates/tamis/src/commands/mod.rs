@@ -15,7 +15,8 @@ pub use check_clusters::{
     check_clusters_path,
 };
 pub use check_proxy::{
-    CheckProxyRecord, CheckProxySettings, CheckedState, Costs, DetectableEffect, Rung, check_proxy, check_proxy_path,
+    CheckProxyRecord, CheckProxySettings, CheckedReward, CheckedSelection, Costs, DetectableEffect, Fidelity,
+    SelectionKind, check_proxy, check_proxy_path,
 };
 pub use finetune::{finetune, selection_data};
 pub use select::select;

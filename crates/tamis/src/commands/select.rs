@@ -9,20 +9,14 @@ use crate::{
     budget::tokens_of,
     data::{self, RowId},
     pipeline::{
-        curves, describe, embed,
-        evidence::Judge,
+        curves, describe,
         map::map,
-        prepare::{Prepared, prepare, read},
-        probe_features::Tuned,
-        search::{Found, check_episode, pose, search, too_short},
-        stages::Stages,
-        target::{self, dear_proxy},
+        session::{Chosen, Prepared, Session},
     },
-    problem::{FeatureContext, Limits},
-    records::selection::{BudgetRecord, ChosenRow, DataRecord, ReadRecord, SelectionRecord, VERSION},
+    records::selection::{BudgetRecord, ChosenRow, DataRecord, ReadRecord, Scores, SelectionRecord, VERSION},
     report,
-    settings::select::{ProxyKind, SelectSettings},
-    workspace::{command::command, folder, json},
+    settings::select::SelectSettings,
+    workspace::{command::command, json},
 };
 
 /// Reads, embeds, clusters, lets the agent choose, confirms, scores and writes.
@@ -33,151 +27,101 @@ use crate::{
 ///
 /// If the data, the settings or the folder are not as they must be, a file cannot be written, or the user stopped the run.
 pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<SelectionRecord> {
-    let mut stages = Stages::new(monitor);
-    let (dataset, folds) = read(settings, &mut stages, monitor)?;
-    let seed = settings.seed;
-    let mut ledger = folder::open(settings, &embed::sources(settings, &dataset)?)?;
-    data::write_rejects(&dataset.rejects, &settings.out)?;
-    let (prepared, designs) = prepare(settings, (&dataset, &folds), &mut stages, monitor)?;
-    let Prepared {
-        settings: resolved,
-        embedded,
-        tokens,
-        limit,
-        clusters,
-        statistics,
-        pool,
-        domain_auc,
-        doubted,
-        target,
-    } = prepared;
-    let (given, settings) = (settings, &resolved);
-    let tuned = Tuned::new(settings, &dataset, designs, (&tokens, limit), &mut stages, monitor)?;
-    let (designs, tuning, tuning_everything) = (&tuned.designs, &tuned.at_budget, &tuned.at_everything);
-    let probe = tuned.probe(settings.reward_metric(), settings)?;
+    let mut session = Session::open(settings, monitor)?;
+    let vectors = session.embed()?;
+    let candidates = session.candidates(vectors)?;
+    let prepared = session.prepare(&candidates)?;
+    let found = session.search(&prepared)?;
+    let chosen = session.rerank(found, &prepared)?;
+    let evidence = session.evidence(&chosen, &prepared)?;
+    write(settings, &session, &prepared, &chosen, evidence)
+}
 
-    let features = FeatureContext::new(describe::traits(&dataset, &folds, &embedded[1], &clusters), &pool);
-    let limits = Limits {
-        evaluations: settings.max_evaluations,
-        seconds: settings.max_time,
-    };
-    let longest = check_episode(settings, &pool, &tokens)?;
-    let dear = dear_proxy(target.as_ref(), settings, &folds, &dataset.fingerprint);
-    let Found {
-        finalists,
-        evaluations,
-        failures,
-        curve,
-        earlier,
-    } = stages.run("select", Some(settings.max_evaluations), || {
-        let problem = pose(
-            &pool,
-            (&probe, dear.as_ref()),
-            &mut ledger,
-            (features, limits, seed),
-            monitor,
-        )?;
-        search(problem, settings, seed)
+/// Writes the chosen rows, the curves, the map, the record and the report.
+fn write(
+    given: &SelectSettings,
+    session: &Session<'_>,
+    prepared: &Prepared<'_>,
+    chosen: &Chosen,
+    scores: Scores,
+) -> Result<SelectionRecord> {
+    let (dataset, stages, out) = (&session.dataset, &session.stages, &given.out);
+    let (candidates, pool) = (prepared.candidates, &prepared.chunks.pool);
+    let clustered = &candidates.clustered;
+    let statistics = stages.run("describe", None, || {
+        Ok(describe::statistics(dataset, &clustered.clusters, &clustered.pool))
     })?;
-    stages.add_to_latest(earlier);
-    if finalists.is_empty() {
-        return Err(too_short(settings, longest, evaluations));
-    }
-
-    let judge = Judge::new(designs, tuning, tuning_everything, settings);
-    let rows: Vec<Vec<RowId>> = finalists.iter().map(|(state, _)| pool.rows_of(state)).collect();
-    let dear_judge = target.as_ref().filter(|_| settings.rerank() == ProxyKind::Finetune);
-    let judged = dear_judge.map_or(0, |_| rows.len().min(settings.rerank_top));
-    let (best, finetuned) = stages.run("confirm", dear_judge.map(|_| 2 * judged as u64), || match dear_judge {
-        None => Ok((judge.choose(&rows)?, None)),
-        Some(target) => {
-            let few = &rows[..judged];
-            let both = (&dataset, &folds);
-            let (best, finetuned) = target::judge(target, settings, both, few, (&tokens, limit), &mut ledger, monitor)?;
-            Ok((best, Some(finetuned)))
-        }
+    stages.run("curves", None, || {
+        curves::write(&chosen.found.curve, pool, &prepared.judge(), out)
     })?;
-    let path = &finalists[best].1;
-    let mut chosen = rows[best].clone();
-    chosen.sort_unstable();
-    let mut scores = stages.run("score", Some(13), || {
-        judge.scores(
-            &chosen,
-            &dataset.pool,
-            (&tokens, limit),
-            seed.derive("controls"),
-            monitor,
-        )
-    })?;
-
-    scores.finetuned = finetuned;
-    stages.run("curves", None, || curves::write(&curve, &pool, &judge, &settings.out))?;
-    stages.run("export", None, || data::export(&dataset.train, &chosen, &settings.out))?;
+    stages.run("export", None, || data::export(&dataset.train, &chosen.rows, out))?;
     stages.run("map", None, || {
-        let picture = map(
-            &dataset,
-            &embedded[0],
-            (&clusters, &statistics),
-            &chosen,
-            seed.derive("map"),
-        );
-        json::write_compact(&settings.out.join("map.json"), &picture)
+        let (vectors, seed) = (&candidates.vectors.splits.train, given.seed.derive("map"));
+        let picture = map(dataset, vectors, &clustered.clusters, &statistics, &chosen.rows, seed)?;
+        json::write_compact(&out.join("map.json"), &picture)
     })?;
-    let place: HashMap<RowId, (u32, u32)> = path
-        .iter()
-        .enumerate()
-        .flat_map(|(step, (cluster, range))| {
-            pool.rows(*cluster, range)
-                .iter()
-                .map(move |&row| (row, (*cluster as u32, step as u32 + 1)))
-        })
-        .collect();
+    let place = places(chosen, prepared);
     let record = SelectionRecord {
         version: VERSION,
         tamis: env!("CARGO_PKG_VERSION").to_owned(),
-        agent: settings.agent.to_string(),
-        seed: seed.0,
-        evaluations,
-        failures,
+        agent: given.agent.to_string(),
+        seed: given.seed.0,
+        evaluations: chosen.found.evaluations,
+        failures: chosen.found.failures,
         budget: BudgetRecord {
-            rows: chosen.len() as u64,
-            tokens: tokens_of(&chosen, &dataset.pool, &tokens),
+            rows: chosen.rows.len() as u64,
+            tokens: tokens_of(&chosen.rows, &dataset.pool, &candidates.vectors.tokens),
         },
-        rows: chosen
-            .iter()
-            .map(|row| {
-                let (file, line) = describe::origin(&dataset.train, *row);
-                ChosenRow {
-                    file,
-                    row: line,
-                    cluster: place[row].0,
-                    step: place[row].1,
-                }
-            })
-            .collect(),
+        rows: chosen_rows(session, chosen, &place),
         scores,
-        labels: describe::label_records(&dataset, &chosen),
-        clusters: describe::cluster_records(&dataset, statistics, &chosen, &place),
-        data: DataRecord {
-            read: ReadRecord::of(&dataset),
-            files: dataset
-                .train
-                .files
-                .iter()
-                .map(|file| (file.path.clone(), file.hash.clone()))
-                .collect(),
-            reward_fold: folds.reward.len() as u64,
-            confirm_fold: folds.confirm.len() as u64,
-            test: dataset.test.as_ref().map_or(0, |test| test.examples.len() as u64),
-            domain_auc,
-            among: pool.rows_in_all() as u64,
-            doubted: doubted.iter().filter(|&&doubted| doubted).count() as u64,
-        },
-        stages: stages.into_records(),
+        labels: describe::label_records(dataset, &chosen.rows),
+        clusters: describe::cluster_records(dataset, statistics, &chosen.rows, &place),
+        data: data_record(session, prepared),
+        stages: stages.records(),
         command: command(given)?,
-        settings: serde_json::to_value(settings).unwrap_or_default(),
+        settings: serde_json::to_value(&candidates.settings).unwrap_or_default(),
     };
-    json::write_json(&settings.out.join("selection.json"), &record)?;
-    report::write_run(&settings.out)?;
+    json::write_json(&out.join("selection.json"), &record)?;
+    report::write_run(out)?;
     Ok(record)
+}
+
+/// Of each chosen row its cluster, and the step at which it was taken, from 1.
+fn places(chosen: &Chosen, prepared: &Prepared<'_>) -> HashMap<RowId, (u32, u32)> {
+    let steps = chosen.trajectory.iter().zip(1..);
+    steps
+        .flat_map(|((cluster, range), step)| {
+            let rows = prepared.chunks.pool.rows(*cluster, range);
+            rows.iter().map(move |&row| (row, (*cluster as u32, step)))
+        })
+        .collect()
+}
+
+fn chosen_rows(session: &Session<'_>, chosen: &Chosen, place: &HashMap<RowId, (u32, u32)>) -> Vec<ChosenRow> {
+    let row = |row: &RowId| {
+        let (file, line) = describe::origin(&session.dataset.train, *row);
+        ChosenRow {
+            file,
+            row: line,
+            cluster: place[row].0,
+            step: place[row].1,
+        }
+    };
+    chosen.rows.iter().map(row).collect()
+}
+
+fn data_record(session: &Session<'_>, prepared: &Prepared<'_>) -> DataRecord {
+    let (dataset, folds) = (&session.dataset, &session.folds);
+    let files = dataset.train.files.iter();
+    let label_errors = &prepared.candidates.label_errors;
+    DataRecord {
+        read: ReadRecord::of(dataset),
+        files: files.map(|file| (file.path.clone(), file.hash.clone())).collect(),
+        reward_fold: folds.reward.len() as u64,
+        confirm_fold: folds.confirm.len() as u64,
+        test: dataset.test.as_ref().map_or(0, |test| test.examples.len() as u64),
+        domain_auc: prepared.candidates.domain_auc,
+        candidates: prepared.chunks.pool.rows_in_all() as u64,
+        label_errors: label_errors.iter().filter(|&&suspected| suspected).count() as u64,
+    }
 }

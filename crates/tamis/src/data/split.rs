@@ -21,6 +21,20 @@ impl Split {
         self.examples.iter().map(|example| example.target).collect()
     }
 
+    /// Every text, in the order of the examples and of [`Input::texts`](crate::data::Input::texts) within one.
+    pub fn texts(&self) -> Vec<&str> {
+        self.examples.iter().flat_map(|example| example.input.texts()).collect()
+    }
+
+    /// Where each example's texts begin in [`Split::texts`], and the end; shape `(examples + 1,)`.
+    pub fn text_starts(&self) -> Vec<u32> {
+        let mut starts = vec![0];
+        for example in &self.examples {
+            starts.push(starts[starts.len() - 1] + example.input.texts().len() as u32);
+        }
+        starts
+    }
+
     /// What each example's texts are known by, shape `(examples,)`; those of two are equal only if all their texts are.
     pub(crate) fn identities(&self) -> Vec<[u8; 16]> {
         self.examples

@@ -6,10 +6,15 @@ pub mod lexical;
 pub(crate) mod pooled;
 pub mod precomputed;
 pub(crate) mod spec;
+pub mod store;
+
+use std::sync::Arc;
 
 use tamis_nn::{Fingerprint, Matrix, Monitor};
 
 use crate::Result;
+
+pub use store::VectorStore;
 
 /// Turns texts into vectors of one length.
 pub trait Embedder: Sync {
@@ -32,10 +37,10 @@ pub trait Embedder: Sync {
 }
 
 /// The vectors of a split: a classification example has one, a pair two, a question one and one for each choice.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Embedded {
     /// All vectors, in the order of the examples and of [`Input::texts`](crate::data::Input::texts) within one.
-    pub vectors: Matrix,
+    pub vectors: Arc<dyn VectorStore>,
     /// Example `i` owns the vectors `starts[i]..starts[i + 1]`; shape `(examples + 1,)`, the first is 0.
     pub starts: Vec<u32>,
 }

@@ -5,7 +5,7 @@
 //! `(records, 2, dim)` for pairs, `(records, 1 + choices, dim)` for questions. Vectors are brought to unit length, as those
 //! of every other embedder.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use tamis_nn::{Matrix, hub::tensors};
 
@@ -106,7 +106,7 @@ fn of_split(path: &Path, name: &str, split: &Split, array: &Array, records: usiz
     }
     let count = vectors.len() / dim.max(1);
     Ok(Embedded {
-        vectors: Matrix::from_vec(vectors, count, dim),
+        vectors: Arc::new(Matrix::from_vec(vectors, count, dim)),
         starts,
     })
 }
@@ -277,6 +277,11 @@ mod tests {
         load(&path, &[&split()])
     }
 
+    fn all_of(embedded: &Embedded) -> Vec<f32> {
+        let store = &embedded.vectors;
+        store.rows(0..store.count()).expect("reads").into_owned()
+    }
+
     fn floats(values: &[f32]) -> Vec<u8> {
         values.iter().flat_map(|x| x.to_le_bytes()).collect()
     }
@@ -285,19 +290,19 @@ mod tests {
     fn vectors_belong_to_records_bad_ones_included() {
         let bytes = npy("<f4", "(3, 2)", &floats(&[3.0, 4.0, 9.0, 9.0, 0.0, -2.0]));
         let embedded = loaded("v.npy", &bytes).expect("loads");
-        assert_eq!(embedded[0].vectors.as_slice(), [0.6, 0.8, 0.0, -1.0]);
+        assert_eq!(*all_of(&embedded[0]), [0.6, 0.8, 0.0, -1.0]);
         // 0x3c00 is 1, 0x4000 is 2, 0xc000 is -2, 0x0001 is 2^-24, in half precision
         let halves: Vec<u8> = [0x3c00u16, 0, 0x4000, 0x4000, 0, 0xc000]
             .iter()
             .flat_map(|x| x.to_le_bytes())
             .collect();
         let embedded = loaded("v.npy", &npy("<f2", "(3, 2)", &halves)).expect("loads");
-        assert_eq!(embedded[0].vectors.as_slice(), [1.0, 0.0, 0.0, -1.0]);
+        assert_eq!(*all_of(&embedded[0]), [1.0, 0.0, 0.0, -1.0]);
         let tensors =
             safetensors::tensor::TensorView::new(Dtype::F32, vec![3, 2], &bytes[bytes.len() - 24..]).expect("a view");
         let bytes = safetensors::serialize([("train", tensors)], None).expect("serialises");
         assert_eq!(
-            loaded("v.safetensors", &bytes).expect("loads")[0].vectors.as_slice(),
+            *all_of(&loaded("v.safetensors", &bytes).expect("loads")[0]),
             [0.6, 0.8, 0.0, -1.0]
         );
     }

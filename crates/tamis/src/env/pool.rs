@@ -70,11 +70,12 @@ impl Pool {
         assignment: &[u32],
         tokens: &[u32],
         clusters: usize,
-        (grain, limit): (ChunkSize, Limit),
+        chunk: ChunkSize,
+        limit: Limit,
         seed: Seed,
     ) -> Self {
         assert_eq!(rows.len(), assignment.len(), "one cluster a row");
-        Self::of_members(rows, &members(assignment, clusters, seed), tokens, (grain, limit))
+        Self::of_members(rows, &members(assignment, clusters, seed), tokens, chunk, limit)
     }
 
     /// A pool whose clusters' members, as places in `rows`, are taken in the order given.
@@ -82,12 +83,7 @@ impl Pool {
     /// # Panics
     ///
     /// If the slices differ in length, or a member is no place in `rows`.
-    pub fn of_members(
-        rows: &[RowId],
-        members: &[Vec<u32>],
-        tokens: &[u32],
-        (grain, limit): (ChunkSize, Limit),
-    ) -> Self {
+    pub fn of_members(rows: &[RowId], members: &[Vec<u32>], tokens: &[u32], chunk: ChunkSize, limit: Limit) -> Self {
         assert_eq!(rows.len(), tokens.len(), "one cost a row");
         let price = |i: u32| match limit {
             Limit::Rows(_) => 1,
@@ -113,7 +109,7 @@ impl Pool {
             let budget_rows = (there as f64 * limit as f64 / total.max(1) as f64) as u64;
             budget_rows.div_ceil(steps)
         };
-        let chunk = match grain {
+        let chunk = match chunk {
             ChunkSize::Rows(rows) => rows,
             ChunkSize::Cluster => u32::MAX,
             ChunkSize::Steps(steps) => rows_for(steps.max(1)).max(1) as u32,
@@ -340,8 +336,8 @@ impl TryFrom<String> for ChunkSize {
 }
 
 impl From<ChunkSize> for String {
-    fn from(grain: ChunkSize) -> Self {
-        grain.to_string()
+    fn from(chunk: ChunkSize) -> Self {
+        chunk.to_string()
     }
 }
 
@@ -360,7 +356,8 @@ mod tests {
             &[0, 0, 0, 0, 0, 1, 1, 1],
             &[3, 3, 3, 3, 3, 1, 1, 1],
             2,
-            (ChunkSize::Rows(2), limit),
+            ChunkSize::Rows(2),
+            limit,
             Seed(1),
         )
     }
@@ -393,7 +390,8 @@ mod tests {
             &[0, 0, 0, 0, 0, 1, 1, 1],
             &[1; 8],
             2,
-            (ChunkSize::Cluster, Limit::Rows(6)),
+            ChunkSize::Cluster,
+            Limit::Rows(6),
             Seed(1),
         );
         let state = pool.after(&pool.empty(), 1, &(0..3));
@@ -418,8 +416,8 @@ mod tests {
     fn an_episode_has_40_steps_or_20_of_few_rows() {
         let rows: Vec<RowId> = (0..2000).collect();
         let chunk = |budget| {
-            let cut = (ChunkSize::Auto, Limit::Rows(budget));
-            Pool::new(&rows, &[0; 2000], &[1; 2000], 1, cut, Seed(1)).chunk()
+            let limit = Limit::Rows(budget);
+            Pool::new(&rows, &[0; 2000], &[1; 2000], 1, ChunkSize::Auto, limit, Seed(1)).chunk()
         };
         assert_eq!([1000, 160, 100, 40, 7].map(chunk), [25, 5, 5, 2, 1].map(Some));
     }
@@ -430,8 +428,11 @@ mod tests {
         assert_eq!(ChunkSize::Auto.for_labels(77), ChunkSize::Steps(154));
         assert_eq!(ChunkSize::Rows(9).for_labels(77), ChunkSize::Rows(9));
         let rows: Vec<RowId> = (0..8).collect();
-        let cut = (ChunkSize::Steps(4), Limit::Rows(7));
-        assert_eq!(Pool::new(&rows, &[0; 8], &[1; 8], 1, cut, Seed(1)).chunk(), Some(2));
+        let limit = Limit::Rows(7);
+        assert_eq!(
+            Pool::new(&rows, &[0; 8], &[1; 8], 1, ChunkSize::Steps(4), limit, Seed(1)).chunk(),
+            Some(2)
+        );
     }
 
     proptest! {
@@ -444,7 +445,7 @@ mod tests {
             let total = if by_tokens { tokens.iter().sum::<u32>() as u64 } else { rows.len() as u64 };
             let amount = ((total as f64 * share) as u64).max(1);
             let limit = if by_tokens { Limit::Tokens(amount) } else { Limit::Rows(amount) };
-            let pool = Pool::new(&rows, &assignment, &tokens, 6, (ChunkSize::Rows(chunk), limit), Seed(seed));
+            let pool = Pool::new(&rows, &assignment, &tokens, 6, ChunkSize::Rows(chunk), limit, Seed(seed));
             let mut state = pool.empty();
             let mut rng = Seed(seed).rng();
             let mut steps = 0;

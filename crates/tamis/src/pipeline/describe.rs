@@ -6,15 +6,18 @@ use rand::RngExt;
 use tamis_nn::{Matrix, seed::Seed};
 
 use crate::{
+    Result,
     cluster::{self, Clusters},
-    data::{Dataset, RowId, Split, folds::Folds},
+    data::{Dataset, RowId, Split},
     embed::{Embedded, pooled},
+    pipeline::context::Context,
     problem::ClusterTraits,
     records::selection::{ClusterRecord, LabelRecord},
 };
 
 /// What the agent's features are made from.
-pub(crate) fn traits(dataset: &Dataset, folds: &Folds, validation: &Embedded, clusters: &Clusters) -> ClusterTraits {
+pub(crate) fn traits(context: Context<'_>, validation: &Embedded, clusters: &Clusters) -> Result<ClusterTraits> {
+    let (dataset, folds) = (context.dataset, context.folds);
     let count = clusters.centroids.rows();
     let labels = dataset.task.labels.len().max(1);
     let label = |target: u32| {
@@ -33,7 +36,7 @@ pub(crate) fn traits(dataset: &Dataset, folds: &Folds, validation: &Embedded, cl
     for &row in &folds.reward {
         fold_mix[label(dataset.validation.examples[row as usize].target)] += 1.0 / folds.reward.len() as f32;
     }
-    let fold = pooled::one_each(validation).gather(&folds.reward);
+    let fold = pooled::one_each(validation, &folds.reward)?;
     let fold_cluster = clusters.assign(&fold);
     let mut centre = vec![0.0; fold.cols()];
     for row in fold.iter_rows() {
@@ -45,13 +48,13 @@ pub(crate) fn traits(dataset: &Dataset, folds: &Folds, validation: &Embedded, cl
         .iter_rows()
         .map(|centroid| centroid.iter().zip(&centre).map(|(a, b)| a * b).sum::<f32>() / norm(centroid) / norm(&centre))
         .collect();
-    ClusterTraits {
+    Ok(ClusterTraits {
         label_mix,
         closeness,
         fold_cluster,
         fold_mix,
         place: places(&clusters.centroids),
-    }
+    })
 }
 
 /// Centroids in few dimensions by a random projection, which keeps distances roughly (Johnson & Lindenstrauss 1984).

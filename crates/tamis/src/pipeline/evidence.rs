@@ -8,11 +8,11 @@ use crate::{
     budget::{Limit, random_rows},
     data::RowId,
     metrics::Metric,
-    pipeline::probe_features::ProbeFolds,
+    pipeline::{probe_features::ProbeFolds, rerank::best_of},
     records::selection::{Scored, Scores},
     scorer::ridge::{
         probe_data::ProbeData,
-        regression::{Model, Scratch, SufficientStatistics, score, train_and_score},
+        regression::{Model, Scratch, Strength, SufficientStatistics, score, train_and_score},
         tune::{Tuning, tune},
     },
     settings::select::SelectSettings,
@@ -24,14 +24,10 @@ const RANDOM_CONTROLS: u64 = 10;
 
 /// The folds and the probe's settings, fixed before the agent begins.
 pub(crate) struct Judge<'a> {
-    train: &'a ProbeData,
-    reward: &'a ProbeData,
-    confirm: &'a ProbeData,
-    test: Option<&'a ProbeData>,
-    /// Ridge strength and temperature at the budget's size.
-    at_budget: (f64, f64),
-    /// The same at the pool's size, for the control that trains on everything.
-    at_everything: (f64, f64),
+    folds: &'a ProbeFolds,
+    at_budget: Strength,
+    /// For the control that trains on everything.
+    at_everything: Strength,
     /// What agents are rewarded by.
     reward_metric: Metric,
     /// What is reported.
@@ -41,20 +37,16 @@ pub(crate) struct Judge<'a> {
 impl<'a> Judge<'a> {
     /// A judge on these folds, in the settings' metrics.
     pub(crate) fn new(
-        designs: &'a ProbeFolds,
+        settings: &SelectSettings,
+        folds: &'a ProbeFolds,
         at_budget: &Tuning,
         at_everything: &Tuning,
-        settings: &SelectSettings,
     ) -> Self {
         let reward_metric = settings.reward_metric();
-        let at = |tuning: &Tuning| (tuning.ridge, tuning.temperature_for(reward_metric));
         Self {
-            train: &designs.train,
-            reward: &designs.reward,
-            confirm: &designs.confirm,
-            test: designs.test.as_ref(),
-            at_budget: at(at_budget),
-            at_everything: at(at_everything),
+            folds,
+            at_budget: at_budget.strength_for(reward_metric),
+            at_everything: at_everything.strength_for(reward_metric),
             reward_metric,
             report_metric: settings.report_metric(),
         }
@@ -63,10 +55,7 @@ impl<'a> Judge<'a> {
     /// The finalist that does best on the confirm fold in the reward's metric; ties go to the better on the reward fold,
     /// which stands first.
     pub(crate) fn choose(&self, finalists: &[Vec<RowId>]) -> Result<usize> {
-        let scores = self.confirm(finalists)?;
-        Ok((0..scores.len())
-            .max_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(b.cmp(&a)))
-            .unwrap_or(0))
+        Ok(best_of(&self.confirm(finalists)?))
     }
 
     /// The scores of these selections on the confirm fold in the reward's metric, in their order.
@@ -74,8 +63,14 @@ impl<'a> Judge<'a> {
         selections
             .par_iter()
             .map(|rows| {
-                train_and_score(self.train, rows, self.at_budget, &[self.confirm], &[self.reward_metric])
-                    .map(|scores| scores[0][0])
+                train_and_score(
+                    &self.folds.train,
+                    rows,
+                    self.at_budget,
+                    &[&self.folds.confirm],
+                    &[self.reward_metric],
+                )
+                .map(|scores| scores[0][0])
             })
             .collect()
     }
@@ -86,17 +81,24 @@ impl<'a> Judge<'a> {
         &self,
         chosen: &[RowId],
         pool: &[RowId],
-        (tokens, limit): (&[u32], Limit),
+        tokens: &[u32],
+        limit: Limit,
         seed: Seed,
         monitor: &dyn Monitor,
     ) -> Result<Scores> {
-        let folds: Vec<&ProbeData> = [Some(self.reward), Some(self.confirm), self.test]
+        let ProbeFolds {
+            train,
+            reward,
+            confirm,
+            test,
+        } = self.folds;
+        let folds: Vec<&ProbeData> = [Some(&**reward), Some(confirm), test.as_ref()]
             .into_iter()
             .flatten()
             .collect();
         let metrics = [self.reward_metric, self.report_metric];
-        let trained = |rows: &[RowId], tuning: (f64, f64)| {
-            let scores = train_and_score(self.train, rows, tuning, &folds, &metrics);
+        let trained = |rows: &[RowId], strength: Strength| {
+            let scores = train_and_score(train, rows, strength, &folds, &metrics);
             monitor.advance(1);
             scores
         };
@@ -123,7 +125,7 @@ impl<'a> Judge<'a> {
             reward: scored(0, 0),
             confirm: scored(1, 1),
             confirm_as_reward: scored(1, 0),
-            test: self.test.map(|_| scored(2, 1)),
+            test: test.as_ref().map(|_| scored(2, 1)),
             finetuned: None,
         })
     }
@@ -138,12 +140,13 @@ impl<'a> Judge<'a> {
         seed: Seed,
         monitor: &dyn Monitor,
     ) -> Result<Vec<Vec<f64>>> {
-        let rows = self.confirm.all();
-        let tuning = tune(self.confirm, &rows, rows.len(), self.reward, seed, monitor)?;
+        let (reward, confirm) = (&self.folds.reward, &self.folds.confirm);
+        let rows = confirm.all();
+        let tuning = tune(confirm, &rows, rows.len(), reward, seed, monitor)?;
         let temperature = tuning.temperature_for(self.reward_metric);
-        let mut scratch = Scratch::new(self.train.width());
-        let reward = SufficientStatistics::of(self.reward, &self.reward.all(), &mut scratch);
-        let confirm = SufficientStatistics::of(self.confirm, &rows, &mut scratch);
+        let mut scratch = Scratch::new(self.folds.train.width());
+        let reward = SufficientStatistics::of(reward, &reward.all(), &mut scratch);
+        let confirm = SufficientStatistics::of(confirm, &rows, &mut scratch);
         let mut both = reward.clone();
         both.add(&confirm);
         folds

@@ -4,6 +4,7 @@ use rand::seq::index;
 use tamis_nn::seed::Seed;
 
 use crate::{
+    Result,
     cluster::{self, ClusterStatistics, Clusters},
     data::{Dataset, RowId},
     embed::{Embedded, pooled},
@@ -23,15 +24,16 @@ const SAMPLE_LENGTH: usize = 160;
 pub(crate) fn map(
     dataset: &Dataset,
     train: &Embedded,
-    (clusters, statistics): (&Clusters, &[ClusterStatistics]),
+    clusters: &Clusters,
+    statistics: &[ClusterStatistics],
     chosen: &[RowId],
     seed: Seed,
-) -> MapRecord {
+) -> Result<MapRecord> {
     let discs = cluster::layout(&clusters.centroids, &clusters.sizes);
     let drawn = drawn(&dataset.pool, chosen, seed);
     let rows: Vec<RowId> = drawn.iter().map(|&at| dataset.pool[at]).collect();
     let of: Vec<u32> = drawn.iter().map(|&at| clusters.assignment[at]).collect();
-    let views = pooled::one_each_of(train, &rows);
+    let views = pooled::one_each(train, &rows)?;
     let distances: Vec<f32> = views
         .iter_rows()
         .zip(&of)
@@ -47,7 +49,7 @@ pub(crate) fn map(
     let chosen = (0..rows.len() as u32)
         .filter(|&i| chosen.binary_search(&rows[i as usize]).is_ok())
         .collect();
-    MapRecord {
+    Ok(MapRecord {
         version: VERSION,
         clusters: discs
             .iter()
@@ -65,7 +67,7 @@ pub(crate) fn map(
             })
             .collect(),
         rows: MapRows { x, y, chosen },
-    }
+    })
 }
 
 /// Which places of the pool are drawn, in rising order.

@@ -32,6 +32,14 @@ pub(crate) fn check_freeze(freeze: Option<usize>, layers: usize) -> Result<()> {
     }
 }
 
+/// As the settings say, but with nothing frozen, which would leave the features as they are.
+pub(crate) fn unfrozen(settings: &TrainSettings) -> TrainSettings {
+    TrainSettings {
+        freeze: None,
+        ..settings.clone()
+    }
+}
+
 /// Says before it starts that passes will not fit in memory, so many models being trained at once, rather than being killed in the middle.
 pub(crate) fn check_memory(
     model: &EncoderClassifier,

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use tamis_nn::{Monitor, seed::Seed};
-
 use crate::{
     Result,
     budget::{Limit, random_rows},
-    data::{Dataset, Split, folds::Folds},
+    data::{Dataset, Split},
     embed::Embedded,
     metrics::{Metric, MetricKind, row_losses},
-    pipeline::stages::Stages,
+    pipeline::{
+        context::Context,
+        embed::{SplitVectors, Vectors},
+    },
     scorer::ridge::{
         probe::{Probe, ProbeSettings},
         probe_data::ProbeData,
@@ -18,16 +19,15 @@ use crate::{
         regression::Model,
         tune::{Tuning, tune},
     },
-    settings::select::SelectSettings,
 };
 
 /// Where the probe's features come from.
 #[derive(Clone, Copy)]
 pub(crate) enum Features<'a> {
     /// The embedder's vectors.
-    Embedded(&'a [Embedded]),
-    /// An adapted model's features.
-    Adapted(&'a [Embedded]),
+    Embedded(&'a SplitVectors),
+    /// The features of a model that was fine-tuned on a part of the pool.
+    FineTuned(&'a SplitVectors),
 }
 
 /// The probe's features of every fold.
@@ -39,41 +39,39 @@ pub(crate) struct ProbeFolds {
 }
 
 impl ProbeFolds {
-    pub(crate) fn new(
-        settings: &SelectSettings,
-        (dataset, folds): (&Dataset, &Folds),
-        features: Features<'_>,
-        stages: &mut Stages<'_>,
-    ) -> Result<Self> {
-        stages.run("design", None, || {
+    pub(crate) fn new(context: Context<'_>, features: Features<'_>) -> Result<Self> {
+        let (dataset, folds) = (context.dataset, context.folds);
+        context.stages.run("design", None, || {
             let (kind, labels) = (dataset.task.kind, dataset.task.labels.len());
-            let (projection, embedded) = match features {
-                Features::Embedded(embedded) => {
-                    let seed = settings.seed.derive("projection");
-                    (Projection::fit(&embedded[0], kind, labels, WIDTH, seed)?, embedded)
+            let (projection, vectors) = match features {
+                Features::Embedded(vectors) => {
+                    let seed = context.settings.seed.derive("projection");
+                    (Projection::fit(&vectors.train, kind, labels, WIDTH, seed)?, vectors)
                 }
-                Features::Adapted(embedded) => (Projection::fit_adapted(&embedded[0], kind, labels)?, embedded),
+                Features::FineTuned(vectors) => (Projection::fit_adapted(&vectors.train, kind, labels)?, vectors),
             };
-            let design = |embedded: &Embedded, split: &Split| projection.apply(embedded, &split.targets());
-            let validation = design(&embedded[1], &dataset.validation);
+            let data = |vectors: &Embedded, split: &Split| projection.apply(vectors, &split.targets());
+            let validation = data(&vectors.validation, &dataset.validation)?;
+            let test = vectors.test.as_ref().zip(dataset.test.as_ref());
             Ok(Self {
-                train: Arc::new(design(&embedded[0], &dataset.train)),
+                train: Arc::new(data(&vectors.train, &dataset.train)?),
                 reward: Arc::new(validation.select(&folds.reward)),
                 confirm: validation.select(&folds.confirm),
-                test: dataset.test.as_ref().map(|test| design(&embedded[2], test)),
+                test: test.map(|(vectors, split)| data(vectors, split)).transpose()?,
             })
         })
     }
 
     /// The probe's ridge strength and temperature for training sets of `size` rows of the pool.
-    pub(crate) fn tuning(&self, dataset: &Dataset, size: usize, seed: Seed, monitor: &dyn Monitor) -> Result<Tuning> {
+    pub(crate) fn tuning(&self, context: Context<'_>, size: usize) -> Result<Tuning> {
+        let (pool, seed) = (&context.dataset.pool, context.settings.seed);
         tune(
             &self.train,
-            &dataset.pool,
+            pool,
             size,
             &self.reward,
             seed.derive("tune"),
-            monitor,
+            context.monitor(),
         )
     }
 
@@ -100,39 +98,25 @@ impl ProbeFolds {
     }
 }
 
-/// Features, and the probe's ridge strength and temperature on them.
-pub(crate) struct Tuned {
-    pub(crate) designs: ProbeFolds,
+/// The probe's ridge strength and temperature, fixed before any agent begins.
+pub(crate) struct TunedProbe<'a> {
+    pub(crate) folds: &'a ProbeFolds,
     /// For training sets of the budget's size.
     pub(crate) at_budget: Tuning,
     /// For the whole pool.
     pub(crate) at_everything: Tuning,
 }
 
-impl Tuned {
-    pub(crate) fn new(
-        settings: &SelectSettings,
-        dataset: &Dataset,
-        designs: ProbeFolds,
-        (tokens, limit): (&[u32], Limit),
-        stages: &mut Stages<'_>,
-        monitor: &dyn Monitor,
-    ) -> Result<Self> {
-        let seed = settings.seed;
-        let budget_rows = random_rows(&dataset.pool, tokens, limit, seed.derive("size")).len();
-        let (at_budget, at_everything) = stages.run("tune", None, || {
-            let at = |size| designs.tuning(dataset, size, seed, monitor);
-            Ok((at(budget_rows)?, at(dataset.pool.len())?))
-        })?;
-        Ok(Self {
-            designs,
-            at_budget,
-            at_everything,
+impl<'a> TunedProbe<'a> {
+    pub(crate) fn new(context: Context<'_>, folds: &'a ProbeFolds, vectors: &Vectors, limit: Limit) -> Result<Self> {
+        let (pool, seed) = (&context.dataset.pool, context.settings.seed);
+        let budget_rows = random_rows(pool, &vectors.tokens, limit, seed.derive("size")).len();
+        context.stages.run("tune", None, || {
+            Ok(Self {
+                folds,
+                at_budget: folds.tuning(context, budget_rows)?,
+                at_everything: folds.tuning(context, pool.len())?,
+            })
         })
-    }
-
-    /// A probe that is scored on the reward fold by this metric.
-    pub(crate) fn probe(&self, metric: Metric, settings: &SelectSettings) -> Result<Probe> {
-        self.designs.probe(&self.at_budget, metric, settings.gram_memory)
     }
 }

@@ -1,15 +1,118 @@
 //! The search: the problem is posed, and the agent of the settings spends its evaluations.
 
-use tamis_nn::{Monitor, seed::Seed};
+use tamis_nn::Seed;
 
 use crate::{
     Error, Result,
-    env::pool::{Pool, State},
+    budget::Limit,
+    data::RowId,
+    env::pool::{ChunkSize, Pool, State},
+    pipeline::{candidates::Candidates, context::Context, describe, target::Target},
     problem::{Curve, FeatureContext, Limits, Problem, Trajectory},
     scorer::{Scorer, finetune::FinetuneScorer, ridge::probe::Probe},
     settings::select::SelectSettings,
-    store::ledger::Ledger,
+    store::ScoreStore,
 };
+
+/// The candidates cut into chunks for one budget, and what agents read of them.
+pub(crate) struct Chunks {
+    pub(crate) limit: Limit,
+    pub(crate) pool: Pool,
+    pub(crate) features: FeatureContext,
+}
+
+impl Chunks {
+    pub(crate) fn cut(context: Context<'_>, candidates: &Candidates, chunk: ChunkSize, limit: Limit) -> Result<Self> {
+        let clusters = &candidates.clustered.clusters;
+        let traits = describe::traits(context, &candidates.vectors.splits.validation, clusters)?;
+        let pool = candidates.pool(context.dataset, chunk, limit);
+        Ok(Self {
+            limit,
+            features: FeatureContext::new(traits, &pool),
+            pool,
+        })
+    }
+}
+
+/// What rewards a search.
+pub(crate) struct Rewards<'a> {
+    pub(crate) probe: &'a Probe,
+    /// The slow scorer, where it rewards; models of its scores then read the probe's as well.
+    pub(crate) slow: Option<FinetuneScorer>,
+}
+
+impl<'a> Rewards<'a> {
+    pub(crate) fn new(context: Context<'_>, probe: &'a Probe, target: Option<&Target>) -> Self {
+        Self {
+            probe,
+            slow: target.and_then(|target| target.rewarding(context)),
+        }
+    }
+
+    /// The problem of choosing from these chunks, with nothing spent; `seed` is that of the scorer's trainings.
+    pub(crate) fn pose<'p>(
+        &'p self,
+        context: Context<'p>,
+        chunks: &'p Chunks,
+        store: &'p mut dyn ScoreStore,
+        limits: Limits,
+        seed: Seed,
+    ) -> Result<Problem<'p>> {
+        let scorer: &dyn Scorer = match &self.slow {
+            Some(slow) => slow,
+            None => self.probe,
+        };
+        let features = chunks.features.clone();
+        let problem = Problem::new(&chunks.pool, scorer, store, features, limits, seed, context.monitor())?;
+        Ok(match &self.slow {
+            Some(_) => problem.with_hint(self.probe),
+            None => problem,
+        })
+    }
+}
+
+/// What a search came to.
+pub(crate) struct Found {
+    /// The best full states with the trajectories to them, best first.
+    pub(crate) finalists: Vec<(State, Trajectory)>,
+    /// Evaluations spent.
+    pub(crate) evaluations: u64,
+    /// Those of them that failed.
+    pub(crate) failures: u64,
+    /// How the search went.
+    pub(crate) curve: Curve,
+    /// Seconds that earlier starts of a run that was killed searched.
+    pub(crate) earlier_seconds: f64,
+}
+
+impl Found {
+    /// The rows of each finalist, in the order in which they were taken.
+    pub(crate) fn rows(&self, pool: &Pool) -> Vec<Vec<RowId>> {
+        self.finalists.iter().map(|(state, _)| pool.rows_of(state)).collect()
+    }
+}
+
+/// Lets the agent of the settings spend a problem's evaluations. What was paid for is stored, also when the search was stopped.
+pub(crate) fn search(mut problem: Problem<'_>, settings: &SelectSettings) -> Result<Found> {
+    let seed = settings.seed;
+    let mut selector = settings
+        .agent
+        .selector(&problem, settings.methods(), seed.derive("agent"))?;
+    let outcome = selector.select(&mut problem, seed.derive("search"));
+    problem.finish()?;
+    outcome?;
+    let curve = problem.curve();
+    let best = problem.best().iter();
+    Ok(Found {
+        earlier_seconds: curve.earlier_seconds(),
+        finalists: best
+            .map(|(_, state, trajectory)| (state.clone(), trajectory.to_vec()))
+            .collect(),
+        evaluations: problem.evaluations(),
+        failures: problem.failures(),
+        curve,
+    })
+}
 
 /// Whether the evaluations last for an episode, and the budget for a row; the most steps that an episode can have.
 pub(crate) fn check_episode(settings: &SelectSettings, pool: &Pool, tokens: &[u32]) -> Result<u64> {
@@ -28,58 +131,9 @@ pub(crate) fn check_episode(settings: &SelectSettings, pool: &Pool, tokens: &[u3
             format!("more than the {longest} that one episode may take"),
             settings.max_evaluations.to_string(),
         )
-        .with_hint("larger chunks make shorter episodes: `--chunk <rows>`"));
+        .with_hint("larger chunks make shorter episodes: `chunk <rows>`"));
     }
     Ok(longest)
-}
-
-/// A problem for the proxy of a run, with nothing spent. Where scores are dear, models of them read the probe's as well.
-pub(crate) fn pose<'a>(
-    pool: &'a Pool,
-    (probe, dear): (&'a Probe, Option<&'a FinetuneScorer>),
-    ledger: &'a mut Ledger,
-    (features, limits, seed): (FeatureContext, Limits, Seed),
-    monitor: &'a dyn Monitor,
-) -> Result<Problem<'a>> {
-    let proxy: &dyn Scorer = dear.map_or(probe as &dyn Scorer, |dear| dear);
-    let problem = Problem::new(pool, proxy, ledger, features, limits, seed.derive("proxy"), monitor)?;
-    Ok(match dear {
-        Some(_) => problem.with_hint(probe),
-        None => problem,
-    })
-}
-
-/// What a search came to.
-pub(crate) struct Found {
-    /// The best full states with the paths to them, best first.
-    pub(crate) finalists: Vec<(State, Trajectory)>,
-    /// Evaluations spent.
-    pub(crate) evaluations: u64,
-    /// Those of them that failed.
-    pub(crate) failures: u64,
-    /// How the search went.
-    pub(crate) curve: Curve,
-    /// Seconds that earlier starts of a run that was killed searched.
-    pub(crate) earlier: f64,
-}
-
-/// Lets the agent of the settings spend a problem's evaluations. What was paid for is on disk, also when the search was stopped.
-pub(crate) fn search(mut problem: Problem<'_>, settings: &SelectSettings, seed: Seed) -> Result<Found> {
-    let mut selector = settings
-        .agent
-        .selector(&problem, settings.methods(), seed.derive("agent"))?;
-    let outcome = selector.select(&mut problem, seed.derive("search"));
-    problem.finish()?;
-    outcome?;
-    let curve = problem.curve();
-    let best = problem.best().iter();
-    Ok(Found {
-        earlier: curve.earlier_seconds(),
-        finalists: best.map(|(_, state, path)| (state.clone(), path.to_vec())).collect(),
-        evaluations: problem.evaluations(),
-        failures: problem.failures(),
-        curve,
-    })
 }
 
 /// The limits ended the search before the budget was spent even once.
@@ -90,14 +144,14 @@ pub(crate) fn too_short(settings: &SelectSettings, longest: u64, evaluations: u6
             "time for at least one whole episode",
             format!("{seconds} s, which ended after {evaluations} evaluations"),
         )
-        .with_hint("start again in another folder with more time, or with fewer steps: `--chunk <rows>`"),
+        .with_hint("start again in another folder with more time, or with fewer steps: `chunk <rows>`"),
         _ => Error::setting(
             "max_evaluations",
             format!("enough for one whole episode of up to {longest} steps, each of which tries several actions"),
             settings.max_evaluations.to_string(),
         )
         .with_hint(format!(
-            "start again in another folder with `--max-evaluations {}`, or with fewer steps: `--chunk <rows>`",
+            "start again in another folder with `max_evaluations {}`, or with fewer steps: `chunk <rows>`",
             20 * longest
         )),
     }

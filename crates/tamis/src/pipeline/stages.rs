@@ -1,6 +1,6 @@
 //! How long each stage took, and how much memory it held.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{cell::RefCell, collections::BTreeMap, time::Instant};
 
 use tamis_nn::Monitor;
 
@@ -9,25 +9,25 @@ use crate::{Result, records::selection::StageRecord};
 /// Runs stages and keeps their records.
 pub(crate) struct Stages<'a> {
     monitor: &'a dyn Monitor,
-    records: Vec<StageRecord>,
+    records: RefCell<Vec<StageRecord>>,
 }
 
 impl<'a> Stages<'a> {
     pub(crate) fn new(monitor: &'a dyn Monitor) -> Self {
         Self {
             monitor,
-            records: Vec::new(),
+            records: RefCell::default(),
         }
     }
 
     /// Runs one stage of `total` steps, if that is known.
-    pub(crate) fn run<T>(&mut self, name: &str, total: Option<u64>, stage: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(crate) fn run<T>(&self, name: &str, total: Option<u64>, stage: impl FnOnce() -> Result<T>) -> Result<T> {
         reset_peak();
         let began = Instant::now();
         self.monitor.begin(name, total);
         let result = stage();
         self.monitor.end();
-        self.records.push(StageRecord {
+        self.records.borrow_mut().push(StageRecord {
             name: name.to_owned(),
             seconds: began.elapsed().as_secs_f64(),
             peak_bytes: peak_bytes(),
@@ -36,8 +36,8 @@ impl<'a> Stages<'a> {
     }
 
     /// The latest stage also took so many seconds in earlier starts of the run.
-    pub(crate) fn add_to_latest(&mut self, seconds: f64) {
-        if let Some(latest) = self.records.last_mut() {
+    pub(crate) fn add_to_latest(&self, seconds: f64) {
+        if let Some(latest) = self.records.borrow_mut().last_mut() {
             latest.seconds += seconds;
         }
     }
@@ -45,14 +45,20 @@ impl<'a> Stages<'a> {
     /// Wall-clock seconds so far, by stage.
     pub(crate) fn seconds(&self) -> BTreeMap<String, f64> {
         let mut seconds = BTreeMap::new();
-        for record in &self.records {
+        for record in self.records.borrow().iter() {
             *seconds.entry(record.name.clone()).or_default() += record.seconds;
         }
         seconds
     }
 
-    pub(crate) fn into_records(self) -> Vec<StageRecord> {
-        self.records
+    /// The stages that have ended, in their order.
+    pub(crate) fn records(&self) -> Vec<StageRecord> {
+        self.records.borrow().clone()
+    }
+
+    /// Who is told of progress, and says when to stop.
+    pub(crate) fn monitor(&self) -> &'a dyn Monitor {
+        self.monitor
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::{Result, agents::TrainEvent, env::pool::State, store::ledger::Ledger};
+use crate::{Result, agents::TrainEvent, env::pool::State, store::ScoreStore};
 
 /// The most episodes that are kept.
 pub const EPISODES_KEPT: usize = 4096;
@@ -59,7 +59,7 @@ pub struct Curve {
 
 impl Curve {
     /// The curves of a search that begins, or goes on; `scope` tells it apart from others of the same ledger.
-    pub(crate) fn read(ledger: &mut Ledger, scope: &str) -> Result<Self> {
+    pub(crate) fn read(ledger: &mut dyn ScoreStore, scope: &str) -> Result<Self> {
         // A ledger without a score holds at most what was left by a run that ended before its search.
         let there = if ledger.is_empty() { None } else { ledger.meta("began")? };
         let began = if let Some(began) = there.and_then(|text| text.parse().ok()) {
@@ -69,7 +69,7 @@ impl Curve {
             ledger.set_meta("began", &now.as_secs_f64().to_string())?;
             now.as_secs_f64()
         };
-        let timeline = Timeline::new(ledger.moments(scope)?);
+        let timeline = Timeline::new(ledger.timestamps(scope)?);
         Ok(Self {
             began,
             improvements: Vec::new(),
@@ -115,7 +115,7 @@ impl Curve {
     }
 
     /// So many evaluations are spent by now.
-    pub(crate) fn spent(&mut self, evaluations: u64, ledger: &mut Ledger) {
+    pub(crate) fn spent(&mut self, evaluations: u64, ledger: &mut dyn ScoreStore) {
         self.evaluations = evaluations;
         let seconds = self.now();
         if seconds - self.noted >= NOTED_EVERY {
@@ -124,7 +124,7 @@ impl Curve {
     }
 
     /// A full state has this score on the reward fold; it counts if no other had as much.
-    pub(crate) fn offer(&mut self, reward: f64, state: &State, ledger: &mut Ledger) {
+    pub(crate) fn offer(&mut self, reward: f64, state: &State, ledger: &mut dyn ScoreStore) {
         if self.improvements.last().is_some_and(|best| reward <= best.reward) {
             return;
         }
@@ -162,16 +162,16 @@ impl Curve {
     }
 
     /// The search is over.
-    pub(crate) fn finish(&mut self, ledger: &mut Ledger) {
+    pub(crate) fn finish(&mut self, ledger: &mut dyn ScoreStore) {
         let seconds = self.now();
         self.note(seconds, ledger);
     }
 
     /// Tells the ledger how far the search is, unless an earlier start did.
-    fn note(&mut self, seconds: f64, ledger: &mut Ledger) {
+    fn note(&mut self, seconds: f64, ledger: &mut dyn ScoreStore) {
         if self.timeline.is_new(self.evaluations) {
             self.noted = seconds;
-            ledger.record_moment(&self.scope, self.evaluations, seconds);
+            ledger.record_timestamp(&self.scope, self.evaluations, seconds);
         }
     }
 }
@@ -217,6 +217,7 @@ impl Timeline {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::SqliteStore;
 
     fn event(episode: u64) -> TrainEvent {
         TrainEvent {
@@ -229,9 +230,9 @@ mod tests {
         }
     }
 
-    fn curve() -> (tempfile::TempDir, Ledger, Curve) {
+    fn curve() -> (tempfile::TempDir, SqliteStore, Curve) {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut ledger = Ledger::open(&folder.path().join("ledger.sqlite")).expect("opens");
+        let mut ledger = SqliteStore::open(&folder.path().join("ledger.sqlite")).expect("opens");
         let curve = Curve::read(&mut ledger, "toy").expect("begins");
         (folder, ledger, curve)
     }
@@ -258,7 +259,7 @@ mod tests {
     fn a_search_that_goes_on_tells_the_same_seconds_of_what_it_repeats() {
         let (_folder, mut ledger, mut first) = curve();
         let state = crate::search::toy::Toy::new(3).pool(2).empty();
-        let told = |curve: &mut Curve, ledger: &mut Ledger| {
+        let told = |curve: &mut Curve, ledger: &mut dyn ScoreStore| {
             for (evaluations, reward) in [(4, 0.5), (4, 0.6), (9, 0.6), (12, 0.7)] {
                 curve.spent(evaluations, ledger);
                 curve.offer(reward, &state, ledger);

@@ -34,7 +34,7 @@ use crate::{
     },
     problem::features::Memory,
     scorer::{Scorer, ScorerRun},
-    store::ledger::{Key, Ledger},
+    store::{Key, ScoreStore},
 };
 
 /// When to stop.
@@ -94,7 +94,7 @@ impl Best {
 pub struct Problem<'a> {
     pool: &'a Pool,
     proxy: &'a dyn Scorer,
-    ledger: &'a mut Ledger,
+    ledger: &'a mut dyn ScoreStore,
     monitor: &'a dyn Monitor,
     features: FeatureContext,
     /// A cheap proxy whose score of a state is one of its features.
@@ -135,7 +135,7 @@ struct Clock {
 }
 
 impl Clock {
-    fn read(ledger: &Ledger) -> Result<Self> {
+    fn read(ledger: &dyn ScoreStore) -> Result<Self> {
         Ok(Self {
             looks: Cell::new(0),
             stopped_at: Cell::new(ledger.meta("stopped_at")?.and_then(|text| text.parse().ok())),
@@ -171,7 +171,7 @@ impl<'a> Problem<'a> {
     pub fn new(
         pool: &'a Pool,
         proxy: &'a dyn Scorer,
-        ledger: &'a mut Ledger,
+        ledger: &'a mut dyn ScoreStore,
         features: FeatureContext,
         limits: Limits,
         seed: Seed,
@@ -682,21 +682,21 @@ impl Environment for Problem<'_> {
 }
 
 /// An imagined episode of a problem.
-struct SimulatedEpisode<'a> {
-    problem: &'a Problem<'a>,
+struct SimulatedEpisode<'a, 'p> {
+    problem: &'a Problem<'p>,
     state: State,
     legal: Vec<Option<Range<u32>>>,
     score: f64,
     steps: usize,
 }
 
-impl SimulatedEpisode<'_> {
+impl SimulatedEpisode<'_, '_> {
     fn range(&self, cluster: Action) -> Range<u32> {
         self.legal[cluster].clone().expect("a legal action")
     }
 }
 
-impl Simulation for SimulatedEpisode<'_> {
+impl Simulation for SimulatedEpisode<'_, '_> {
     fn observe(&mut self) -> Result<Observation> {
         let at = (&self.state, self.legal.as_slice(), self.steps);
         let (pool, features) = (self.problem.pool, &self.problem.features);
@@ -759,6 +759,7 @@ fn observe(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{MemoryStore, SqliteStore};
     use crate::{
         agents::dqn::{Dqn, DqnSettings},
         env::checker,
@@ -777,16 +778,15 @@ mod tests {
             assert_eq!(broken, Vec::<String>::new());
         });
         // And where a cheap proxy tells of states: its score is their last feature.
-        let cheap = Toy::new(5);
-        toy.problem(&pool, 1000, |problem| {
-            let mut problem = problem.with_hint(&cheap);
-            let broken = checker::check(&mut problem, 5, Seed(2)).expect("runs");
-            assert_eq!(broken, Vec::<String>::new());
-            let path = problem.path_of(&[3, 1]);
-            let described = problem.describe(&[reached(&pool, &path)]).expect("describes");
-            let score = problem.score_paths(&[path]).expect("scores")[0];
-            assert_eq!(described.row(0).last(), Some(&(score as f32)));
-        });
+        let (cheap, mut store) = (Toy::new(5), MemoryStore::default());
+        let problem = toy.problem_in(&mut store, &pool, 1000).expect("a problem");
+        let mut problem = problem.with_hint(&cheap);
+        let broken = checker::check(&mut problem, 5, Seed(2)).expect("runs");
+        assert_eq!(broken, Vec::<String>::new());
+        let path = problem.path_of(&[3, 1]);
+        let described = problem.describe(&[reached(&pool, &path)]).expect("describes");
+        let score = problem.score_paths(&[path]).expect("scores")[0];
+        assert_eq!(described.row(0).last(), Some(&(score as f32)));
     }
 
     /// What a search found: scores and states, best first, and its failures.
@@ -800,8 +800,8 @@ mod tests {
         Ok((best, problem.failures()))
     }
 
-    fn ledger(folder: &tempfile::TempDir) -> Ledger {
-        Ledger::open(&folder.path().join("ledger.sqlite")).expect("opens")
+    fn ledger(folder: &tempfile::TempDir) -> SqliteStore {
+        SqliteStore::open(&folder.path().join("ledger.sqlite")).expect("opens")
     }
 
     const RARE: Fault = Fault {
@@ -939,7 +939,7 @@ mod tests {
         let toy = Toy::new(20).with(RARE);
         let pool = toy.pool(6);
         for random in [false, true] {
-            let run = |ledger: &mut Ledger, evaluations: u64| {
+            let run = |ledger: &mut SqliteStore, evaluations: u64| {
                 let mut problem = toy.problem_in(ledger, &pool, evaluations).expect("a problem");
                 let mut selector: Box<dyn Selector> = if random {
                     Box::new(Random)
@@ -978,7 +978,7 @@ mod tests {
         let mut first = toy.problem_in(&mut ledger, &pool, 256).expect("a problem");
         Random.select(&mut first, Seed(3)).expect("runs");
         let spent = first.evaluations();
-        first.ledger.record_moment(first.scope.as_str(), spent, 3600.0);
+        first.ledger.record_timestamp(first.scope.as_str(), spent, 3600.0);
         first.ledger.commit().expect("commits");
         drop(first);
         let mut second = toy.problem_in(&mut ledger, &pool, 1000).expect("a problem");

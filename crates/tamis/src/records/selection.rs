@@ -227,10 +227,10 @@ pub struct DataRecord {
     pub domain_auc: f64,
     /// Rows of the pool that the agent chose among.
     #[serde(default)]
-    pub among: u64,
+    pub candidates: u64,
     /// Rows of the pool that were taken last because a probe trained on others doubts their answers.
     #[serde(default)]
-    pub doubted: u64,
+    pub label_errors: u64,
 }
 
 /// One stage of a run.

@@ -487,8 +487,8 @@ mod tests {
                 confirm_fold: 100,
                 test: 200,
                 domain_auc: 0.5,
-                among: 1000,
-                doubted: 0,
+                candidates: 1000,
+                label_errors: 0,
             },
             stages: vec![StageRecord {
                 name: "select".into(),

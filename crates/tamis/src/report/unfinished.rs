@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::{
     Error, Result,
     report::page::{self, STYLE},
-    store::ledger::Ledger,
+    store::{ScoreStore, SqliteStore},
 };
 
 /// See the template.
@@ -41,7 +41,7 @@ impl Page {
             command: None,
             settings: text,
         };
-        match Ledger::open(&folder.join("ledger.sqlite")) {
+        match SqliteStore::open(&folder.join("ledger.sqlite")) {
             Ok(ledger) => {
                 this.scores = ledger.len() as u64;
                 this.command = ledger.meta("command")?;
@@ -70,7 +70,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
         fs::write(at("settings.json"), r#"{"max_evaluations": 5000, "embedder": "<b>"}"#).expect("writes");
-        let mut ledger = Ledger::open(&at("ledger.sqlite")).expect("a ledger");
+        let mut ledger = SqliteStore::open(&at("ledger.sqlite")).expect("a ledger");
         ledger.record([1; 16], 0.5, 2.0).expect("records");
         ledger.set_meta("command", "tamis select --out 'a b'").expect("notes");
         let page = || fs::read_to_string(write(folder.path()).expect("writes")).expect("a page");

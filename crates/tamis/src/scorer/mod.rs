@@ -1,7 +1,10 @@
 //! What a reward is made of: a cheap model, trained on the rows taken so far, and its score on a validation fold.
 
+pub mod batch;
 pub mod finetune;
+pub mod finetune_batch;
 pub mod ridge;
+pub(crate) mod worker_pool;
 
 use tamis_nn::{fingerprint::Fingerprint, seed::Seed};
 

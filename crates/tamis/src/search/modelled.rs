@@ -67,9 +67,9 @@ impl<A: Agent> Selector for ModelledSelector<A> {
 
 /// A problem as an agent sees it whose rewards are changes of a predicted score. It spends no evaluation of the problem: what
 /// it counts against its own limit are states whose score was predicted.
-pub struct Modelled<'p> {
-    problem: &'p Problem<'p>,
-    trees: &'p Trees,
+pub struct Modelled<'m, 'p> {
+    problem: &'m Problem<'p>,
+    trees: &'m Trees,
     /// The most states whose score may be predicted.
     limit: u64,
     /// Predicted scores.
@@ -78,18 +78,18 @@ pub struct Modelled<'p> {
     full: Vec<(f64, State, Trajectory)>,
 
     // The episode under way.
-    walk: Box<dyn Simulation + 'p>,
+    walk: Box<dyn Simulation + 'm>,
     state: State,
     legal: Vec<Option<Range<u32>>>,
     score: f64,
     path: Trajectory,
 }
 
-impl<'p> Modelled<'p> {
+impl<'m, 'p> Modelled<'m, 'p> {
     /// # Errors
     ///
     /// If the first state cannot be made.
-    pub fn new(problem: &'p Problem<'p>, trees: &'p Trees, limit: u64) -> Result<Self> {
+    pub fn new(problem: &'m Problem<'p>, trees: &'m Trees, limit: u64) -> Result<Self> {
         let state = problem.pool().empty();
         Ok(Self {
             legal: problem.pool().legal(&state),
@@ -151,7 +151,7 @@ impl<'p> Modelled<'p> {
     }
 }
 
-impl Environment for Modelled<'_> {
+impl Environment for Modelled<'_, '_> {
     fn shape(&self) -> Shape {
         self.problem.shape()
     }

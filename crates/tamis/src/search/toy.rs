@@ -15,7 +15,7 @@ use crate::{
     problem::{ClusterTraits, FeatureContext, Limits, Problem},
     scorer::{Insight, Scorer, ScorerRun},
     search::{Exhaustive, Selector},
-    store::ledger::Ledger,
+    store::{MemoryStore, ScoreStore},
 };
 
 /// Rows a cluster has.
@@ -109,21 +109,27 @@ impl Toy {
         let rows: Vec<RowId> = (0..(self.clusters * ROWS) as RowId).collect();
         let assignment: Vec<u32> = rows.iter().map(|row| row / ROWS as u32).collect();
         let tokens: Vec<u32> = rows.iter().map(|row| row % 5 + 1).collect();
-        let cut = (ChunkSize::Rows(chunk), limit);
-        Pool::new(&rows, &assignment, &tokens, self.clusters, cut, Seed(0))
+        Pool::new(
+            &rows,
+            &assignment,
+            &tokens,
+            self.clusters,
+            ChunkSize::Rows(chunk),
+            limit,
+            Seed(0),
+        )
     }
 
     /// Runs `what` on a problem over `pool` that may spend so many evaluations.
     pub(crate) fn problem<T>(&self, pool: &Pool, evaluations: u64, what: impl FnOnce(Problem<'_>) -> T) -> T {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut ledger = Ledger::open(&folder.path().join("ledger.sqlite")).expect("opens");
-        what(self.problem_in(&mut ledger, pool, evaluations).expect("a problem"))
+        let mut store = MemoryStore::default();
+        what(self.problem_in(&mut store, pool, evaluations).expect("a problem"))
     }
 
     /// A problem over `pool` that may spend so many evaluations.
     pub(crate) fn problem_in<'a>(
         &'a self,
-        ledger: &'a mut Ledger,
+        store: &'a mut dyn ScoreStore,
         pool: &'a Pool,
         evaluations: u64,
     ) -> Result<Problem<'a>> {
@@ -139,7 +145,7 @@ impl Toy {
             seconds: None,
         };
         let features = FeatureContext::new(traits, pool);
-        Problem::new(pool, self, ledger, features, limits, Seed(1), &Silent)
+        Problem::new(pool, self, store, features, limits, Seed(1), &Silent)
     }
 
     fn worth(&self, rows: &[RowId]) -> f64 {

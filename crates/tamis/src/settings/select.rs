@@ -198,7 +198,7 @@ const LEAST_FITTED: usize = 10_000;
 impl SelectSettings {
     /// Whether validation rows count as other than the pool, by the [domain_auc](crate::candidates::domain::domain_auc) of so many
     /// rows of the pool and of the reward fold.
-    pub(crate) fn shifted(&self, domain_auc: f64, (pool, fold): (usize, usize)) -> bool {
+    pub(crate) fn shifted(&self, domain_auc: f64, pool: usize, fold: usize) -> bool {
         // Of an AUC by chance, against many more rows.
         let standard_error = (12.0 * fold as f64).sqrt().recip();
         domain_auc >= SHIFTED_AUC.max(0.5 + STANDARD_ERRORS * standard_error)
@@ -361,7 +361,7 @@ mod tests {
     #[test]
     fn auto_is_decided_by_separability_and_the_size_of_the_fold_and_nothing_else_changes() {
         let given = SelectSettings::default();
-        let shifted = |domain_auc, fold| given.shifted(domain_auc, (10_000, fold));
+        let shifted = |domain_auc, fold| given.shifted(domain_auc, 10_000, fold);
         assert_eq!([shifted(0.64, 1000), shifted(0.66, 1000)], [false, true]);
         // Three standard errors of 30 rows are 3 / sqrt(360) = 0.158.
         assert_eq!([shifted(0.656, 30), shifted(0.66, 30)], [false, true]);
@@ -373,7 +373,7 @@ mod tests {
                 embedder,
                 ..given.clone()
             };
-            given.shifted(0.9, (9_999, 1000))
+            given.shifted(0.9, 9_999, 1000)
         };
         assert!(!few("lexical") && few("a model"));
 

@@ -11,7 +11,7 @@ use tamis_nn::Fingerprint;
 use crate::{
     Error, Place, Result,
     settings::select::SelectSettings,
-    store::ledger::Ledger,
+    store::{ScoreStore, SqliteStore},
     workspace::{
         command::command,
         json::{compare, without, write_json},
@@ -33,7 +33,7 @@ const FINETUNE: &str = "finetune.json";
 /// # Errors
 ///
 /// If it holds something else, or cannot be written.
-pub(crate) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<Ledger> {
+pub(crate) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<SqliteStore> {
     let now = without(settings, &NEUTRAL)?;
     let files = (SETTINGS, "ledger.sqlite");
     let (mut ledger, fresh) = hold(&settings.out, files, &now, data, &|ledger| Ok(!ledger.is_empty()))?;
@@ -63,8 +63,8 @@ pub(crate) fn claim(out: &Path, settings: &Value) -> Result<()> {
 /// # Errors
 ///
 /// If it holds something else, or cannot be written.
-pub(crate) fn claim_with_ledger(out: &Path, name: &str, settings: &Value, data: &Fingerprint) -> Result<Ledger> {
-    let begun = |ledger: &Ledger| Ok(ledger.meta(FILED)?.is_some());
+pub(crate) fn claim_with_ledger(out: &Path, name: &str, settings: &Value, data: &Fingerprint) -> Result<SqliteStore> {
+    let begun = |ledger: &SqliteStore| Ok(ledger.meta(FILED)?.is_some());
     Ok(hold(out, (name, "study.sqlite"), settings, data, &begun)?.0)
 }
 
@@ -75,14 +75,14 @@ fn hold(
     (settings_file, ledger_file): (&str, &str),
     settings: &Value,
     data: &Fingerprint,
-    begun: &dyn Fn(&Ledger) -> Result<bool>,
-) -> Result<(Ledger, bool)> {
+    begun: &dyn Fn(&SqliteStore) -> Result<bool>,
+) -> Result<(SqliteStore, bool)> {
     let path = out.join(ledger_file);
     // The ledger is what makes it ours: other programs have a settings.json as well.
     if !path.exists() {
         create(out)?;
     }
-    let mut ledger = Ledger::open(&path)?;
+    let mut ledger = SqliteStore::open(&path)?;
     if !begun(&ledger)? {
         write_json(&out.join(settings_file), settings)?;
         ledger.set_meta("data", data.as_str())?;

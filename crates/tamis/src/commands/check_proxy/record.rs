@@ -1,5 +1,7 @@
 //! What a check of the proxy measures of each selection and of each reward.
 
+use std::fmt;
+
 use serde::Serialize;
 use tamis_nn::{Matrix, seed::Seed};
 
@@ -11,28 +13,110 @@ use crate::{
     },
 };
 
+/// What is trained on a selection to score it, from low fidelity to high.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fidelity {
+    /// The probe on the embedder's features.
+    FrozenProbe,
+    /// The probe on features of a model that was fine-tuned on a part of the pool.
+    FinetunedProbe,
+    /// The target with all layers frozen but the top ones.
+    TopLayers {
+        /// Those that are trained.
+        top: usize,
+        /// All there are.
+        layers: usize,
+    },
+    /// The target, trained for one epoch.
+    OneEpoch,
+    /// The target as it is trained in the end.
+    Target,
+}
+
+impl Fidelity {
+    /// Whether this is a probe, which costs a moment.
+    pub fn is_probe(self) -> bool {
+        matches!(self, Self::FrozenProbe | Self::FinetunedProbe)
+    }
+}
+
+impl fmt::Display for Fidelity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FrozenProbe => f.write_str("probe, frozen features"),
+            Self::FinetunedProbe => f.write_str("probe, fine-tuned features"),
+            Self::TopLayers { top, layers } => write!(f, "fine-tune, top {top} of {layers} layers"),
+            Self::OneEpoch => f.write_str("fine-tune, one epoch"),
+            Self::Target => f.write_str("the target itself"),
+        }
+    }
+}
+
+/// How a selection was made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum SelectionKind {
+    /// Random rows.
+    Random,
+    /// Random rows of another label mix.
+    OtherLabelMix,
+    /// Random rows, so many of them drawn from the hardest.
+    Noisy {
+        /// The share of the hardest rows.
+        percent: u32,
+    },
+    /// Rows of as few clusters as hold enough.
+    FewClusters,
+    /// What a search chose under this reward.
+    Searched {
+        /// What is trained to score a state.
+        fidelity: Fidelity,
+        /// What its probabilities are scored by.
+        metric: Metric,
+    },
+}
+
+impl fmt::Display for SelectionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Random => f.write_str("random"),
+            Self::OtherLabelMix => f.write_str("another label mix"),
+            Self::Noisy { percent } => write!(f, "{percent}% noisy"),
+            Self::FewClusters => f.write_str("from few clusters"),
+            Self::Searched { fidelity, metric } => write!(f, "chosen by {fidelity}, {metric}"),
+        }
+    }
+}
+
 /// One selection.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct CheckedState {
+pub struct CheckedSelection {
     /// How it was made.
-    pub kind: String,
+    #[serde(serialize_with = "shown")]
+    pub kind: SelectionKind,
     /// The target's score; higher is better.
     pub target: f64,
-    /// The score by each rung, in their order.
-    pub rungs: Vec<f64>,
+    /// The score by each reward, in their order.
+    pub rewards: Vec<f64>,
 }
 
 /// One way to score a selection.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Rung {
+pub struct CheckedReward {
     /// What is trained.
-    pub model: String,
+    #[serde(rename = "model", serialize_with = "shown")]
+    pub fidelity: Fidelity,
     /// What its probabilities on the reward fold are scored by.
-    pub metric: String,
+    #[serde(serialize_with = "shown")]
+    pub metric: Metric,
     /// With the target, over all selections.
     pub agreement: Agreement,
     /// Seconds of one score on one core.
     pub seconds: f64,
+}
+
+/// As it is shown.
+fn shown<S: serde::Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }
 
 /// What it takes to tell two selections apart by their fine-tuned targets' scores, with 80% power at 5%.

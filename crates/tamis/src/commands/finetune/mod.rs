@@ -51,7 +51,7 @@ const CHECKPOINT_SECONDS: f64 = 60.0;
 /// a file cannot be written, or the user stopped the run.
 pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<FinetuneRecord> {
     settings.check()?;
-    let mut stages = Stages::new(monitor);
+    let stages = Stages::new(monitor);
     let dataset = stages.run("read", None, || data::read(&settings.data, monitor))?;
     settings.check_against(&dataset)?;
     let Loaded {
@@ -128,7 +128,7 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
         train_seconds: trained.progress.seconds,
         rows_per_second: per_second(material.rows.len()),
         tokens_per_second: per_second(material.tokens()),
-        peak_bytes: stages.into_records().iter().filter_map(|stage| stage.peak_bytes).max(),
+        peak_bytes: stages.records().iter().filter_map(|stage| stage.peak_bytes).max(),
         settings: serde_json::to_value(settings).unwrap_or_default(),
     };
     save(settings, &dataset, (&config, &tokenizer_files), &model)?;

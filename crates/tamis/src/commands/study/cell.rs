@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use tamis_nn::{Fingerprint, Monitor, atomic_write::write_whole, monitor::Quiet, seed::Seed};
+use tamis_nn::{Fingerprint, Monitor, atomic_write::write_whole, monitor::Quiet};
 
 use crate::{
     Error, Place, Result,
@@ -15,22 +15,23 @@ use crate::{
     budget::{Limit, random_rows, tokens_of},
     commands::study::{external_selections, seed_context::SeedContext},
     data::{Dataset, RowId},
-    env::pool::Pool,
     pipeline::{
+        context::Context,
         evidence::Judge,
-        search::{check_episode, pose, search, too_short},
-        target::dear_proxy,
+        search::{Chunks, Rewards, check_episode, search, too_short},
+        stages::Stages,
+        target::{ScoredRows, Target},
     },
-    problem::{FeatureContext, Limits},
+    problem::Limits,
     records::study::{CellRecord, Seconds},
-    scorer::ridge::regression::train_and_score,
+    scorer::ridge::{probe::ProbeSettings, regression::train_and_score},
     search::{Method, RewardModelKind},
     settings::{
         StudySettings,
         select::{ProxyKind, SelectSettings},
         study_method::StudyMethod,
     },
-    store::ledger::Ledger,
+    store::SqliteStore,
     target::score,
 };
 
@@ -62,7 +63,7 @@ impl Contents {
 pub(crate) struct Job {
     pub(crate) seed: u64,
     /// The budget's place among the budgets.
-    pub(crate) plot: usize,
+    pub(crate) budget_index: usize,
     pub(crate) budget: String,
     pub(crate) method: String,
     pub(crate) source: Source,
@@ -99,26 +100,21 @@ impl Job {
         };
         CellRecord {
             error: Some(reason),
-            ..self.record((0, 0), Vec::new(), 0, Seconds::default())
+            ..self.blank()
         }
     }
 
-    fn record(
-        &self,
-        (rows, tokens): (u64, u64),
-        draws: Vec<Vec<f64>>,
-        evaluations: u64,
-        seconds: Seconds,
-    ) -> CellRecord {
+    /// The cell with nothing in it.
+    fn blank(&self) -> CellRecord {
         CellRecord {
             budget: self.budget.clone(),
             method: self.method.clone(),
             seed: self.seed,
-            rows,
-            tokens,
-            draws,
-            evaluations,
-            seconds,
+            rows: 0,
+            tokens: 0,
+            draws: Vec::new(),
+            evaluations: 0,
+            seconds: Seconds::default(),
             error: None,
         }
     }
@@ -152,12 +148,12 @@ struct Choice {
 /// Chooses, judges, and writes down which rows were chosen.
 pub(crate) fn run(
     study: &StudySettings,
-    ground: &SeedContext<'_>,
+    context: &SeedContext<'_>,
     job: &Job,
     monitor: &dyn Monitor,
 ) -> Result<CellRecord> {
     let quiet = Quiet(monitor);
-    let choice = choose(study, ground, job, &quiet)?;
+    let choice = choose(study, context, job, &quiet)?;
     let first = &choice.draws[0];
     let path = study
         .select
@@ -166,13 +162,13 @@ pub(crate) fn run(
         .join(format!("{}.txt", job.file_name()));
     if job.source != Source::Method(StudyMethod::Everything) {
         make_folder_of(&path)?;
-        let lines = external_selections::lines(first, ground.dataset);
+        let lines = external_selections::lines(first, context.dataset);
         write_whole(&path, &mut |out| {
             out.write_all(lines.as_bytes()).map_err(Error::io(&path, "write"))
         })?;
     }
     let began = Instant::now();
-    let draws = judge(study, ground, job, &choice.draws, &quiet)?;
+    let draws = judge(study, context, job, &choice.draws, &quiet)?;
     // The scores that a search paid for are kept until its choice is judged.
     for ending in ["", "-wal", "-shm"] {
         let _ = fs::remove_file(format!("{}{ending}", job.ledger(study).display()));
@@ -182,213 +178,228 @@ pub(crate) fn run(
         choose: choice.seconds,
         judge: began.elapsed().as_secs_f64(),
     };
-    let tokens = tokens_of(first, &ground.dataset.pool, &ground.grouped.tokens);
-    Ok(job.record((first.len() as u64, tokens), draws, choice.evaluations, seconds))
+    Ok(CellRecord {
+        rows: first.len() as u64,
+        tokens: tokens_of(first, &context.dataset.pool, &context.candidates.vectors.tokens),
+        draws,
+        evaluations: choice.evaluations,
+        seconds,
+        ..job.blank()
+    })
 }
 
-fn choose(study: &StudySettings, ground: &SeedContext<'_>, job: &Job, monitor: &dyn Monitor) -> Result<Choice> {
+/// Lets the job's method choose.
+fn choose(study: &StudySettings, context: &SeedContext<'_>, job: &Job, monitor: &dyn Monitor) -> Result<Choice> {
     let began = Instant::now();
-    let prepared = &ground.prepared;
-    let plot = &ground.plots[job.plot];
+    let budget = &context.budgets[job.budget_index];
+    let (pool, tokens) = (&context.dataset.pool, &context.candidates.vectors.tokens);
     let free = |draws: Vec<Vec<RowId>>, prepare: f64| Choice {
         draws,
         evaluations: 0,
         seconds: began.elapsed().as_secs_f64(),
         prepare,
     };
-    let seed = ground.settings.seed;
-    let settings_of = |agent: Method| SelectSettings {
-        agent,
-        budget: study.budgets[job.plot],
-        // Whom it cannot reward is rewarded by the proxy.
-        reward_model: if agent.takes_reward_model() {
-            ground.settings.reward_model
-        } else {
-            RewardModelKind::None
-        },
-        ..ground.settings.clone()
-    };
     match &job.source {
-        Source::File(path, _) => {
-            let rows = external_selections::read(path, ground.dataset)?;
-            let (takes, most, unit) = match plot.limit {
-                Limit::Rows(most) => (rows.len() as u64, most, "rows"),
-                Limit::Tokens(most) => {
-                    let tokens = tokens_of(&rows, &ground.dataset.pool, &ground.grouped.tokens);
-                    (tokens, most, "tokens")
-                }
-            };
-            if takes > most {
-                let expected = format!("no more than the budget's {most} {unit}");
-                return Err(Error::data(Place::file(path), expected, takes.to_string()));
-            }
-            Ok(free(vec![rows], 0.0))
-        }
-        Source::Method(StudyMethod::Everything) => Ok(free(vec![ground.dataset.pool.clone()], 0.0)),
+        Source::File(path, _) => Ok(free(vec![given(path, context, budget.chunks.limit)?], 0.0)),
+        Source::Method(StudyMethod::Everything) => Ok(free(vec![pool.clone()], 0.0)),
         Source::Method(StudyMethod::Random) => {
-            let draws = match ground.settings.rerank() {
+            let draws = match context.settings.rerank() {
                 ProxyKind::Probe => DRAWS,
                 ProxyKind::Finetune => 1,
             };
             // The same rows as stand beside a selection of this seed.
-            let seed = seed.derive("controls");
-            let rows = |i| random_rows(&ground.dataset.pool, &ground.grouped.tokens, plot.limit, seed.index(i));
+            let seed = context.settings.seed.derive("controls");
+            let rows = |i| random_rows(pool, tokens, budget.chunks.limit, seed.index(i));
             Ok(free((0..draws).map(rows).collect(), 0.0))
         }
         Source::Method(StudyMethod::Rule(rule)) => {
-            let chosen = by_rule(*rule, ground, plot.limit, seed, monitor)?;
-            let prepare = match rule {
-                Baseline::Stratified | Baseline::Longest | Baseline::Shortest | Baseline::Frequency => 0.0,
-                Baseline::Undoubted => prepared.embed + prepared.adapt + prepared.doubt,
-                Baseline::KCentre | Baseline::FacilityLocation | Baseline::Similarity | Baseline::Relevance => {
-                    prepared.embed
-                }
-                Baseline::Hardest | Baseline::Easiest | Baseline::Median => {
-                    prepared.embed + prepared.adapt + prepared.probe
-                }
-            };
-            let rows = chosen.into_iter().map(|i| ground.dataset.pool[i as usize]).collect();
-            Ok(free(vec![rows], prepare))
+            let chosen = by_rule(*rule, context, budget.chunks.limit, monitor)?;
+            let rows = chosen.into_iter().map(|i| pool[i as usize]).collect();
+            Ok(free(vec![rows], preparation_of(*rule, context)))
         }
         Source::Method(StudyMethod::ClusterGreedy) => {
-            let settings = settings_of(Method::Greedy);
-            searched(study, ground, job, (&settings, &plot.whole.0, &plot.whole.1), monitor)
+            let settings = settings_of(study, context, job, Method::Greedy);
+            searched(study, context, job, &settings, &budget.whole, monitor)
         }
         Source::Method(StudyMethod::Search(method)) => {
-            let settings = settings_of(*method);
-            searched(study, ground, job, (&settings, &plot.pool, &plot.features), monitor)
+            let settings = settings_of(study, context, job, *method);
+            searched(study, context, job, &settings, &budget.chunks, monitor)
         }
     }
 }
 
-fn by_rule(
-    rule: Baseline,
-    ground: &SeedContext<'_>,
-    limit: Limit,
-    seed: Seed,
-    monitor: &dyn Monitor,
-) -> Result<Vec<u32>> {
+/// The settings of a cell whose rows this agent chooses.
+fn settings_of(study: &StudySettings, context: &SeedContext<'_>, job: &Job, agent: Method) -> SelectSettings {
+    SelectSettings {
+        agent,
+        budget: study.budgets[job.budget_index],
+        // Whom it cannot reward is rewarded by the proxy.
+        reward_model: if agent.takes_reward_model() {
+            context.settings.reward_model
+        } else {
+            RewardModelKind::None
+        },
+        ..context.settings.clone()
+    }
+}
+
+/// The rows that a file names, which must not cost more than the budget.
+fn given(path: &Path, context: &SeedContext<'_>, limit: Limit) -> Result<Vec<RowId>> {
+    let rows = external_selections::read(path, context.dataset)?;
+    let (takes, most, unit) = match limit {
+        Limit::Rows(most) => (rows.len() as u64, most, "rows"),
+        Limit::Tokens(most) => {
+            let tokens = &context.candidates.vectors.tokens;
+            (tokens_of(&rows, &context.dataset.pool, tokens), most, "tokens")
+        }
+    };
+    if takes > most {
+        let expected = format!("no more than the budget's {most} {unit}");
+        return Err(Error::data(Place::file(path), expected, takes.to_string()));
+    }
+    Ok(rows)
+}
+
+/// Seconds of the stages that a rule needs.
+fn preparation_of(rule: Baseline, context: &SeedContext<'_>) -> f64 {
+    let seconds = &context.seconds;
+    match rule {
+        Baseline::Stratified | Baseline::Longest | Baseline::Shortest | Baseline::Frequency => 0.0,
+        Baseline::Undoubted => seconds.embed + seconds.finetuned_features + seconds.label_errors,
+        Baseline::KCentre | Baseline::FacilityLocation | Baseline::Similarity | Baseline::Relevance => seconds.embed,
+        Baseline::Hardest | Baseline::Easiest | Baseline::Median => {
+            seconds.embed + seconds.finetuned_features + seconds.probe
+        }
+    }
+}
+
+/// The rows that a rule chooses, as places in the pool.
+fn by_rule(rule: Baseline, context: &SeedContext<'_>, limit: Limit, monitor: &dyn Monitor) -> Result<Vec<u32>> {
     let Dataset {
         train,
         validation,
         pool,
+        task,
         ..
-    } = ground.dataset;
-    let targets: Vec<u32> = pool
-        .iter()
-        .map(|&row| {
-            if ground.dataset.task.labels.is_empty() {
-                0
-            } else {
-                train.examples[row as usize].target
-            }
-        })
-        .collect();
+    } = context.dataset;
+    let candidates = &context.candidates;
+    let target = |&row: &RowId| {
+        if task.labels.is_empty() {
+            0
+        } else {
+            train.examples[row as usize].target
+        }
+    };
     let losses = || {
-        let all = ground.designs.losses(ground.dataset, &ground.at_everything)?;
+        let all = candidates.features.losses(context.dataset, &context.at_everything)?;
         Ok(pool.iter().map(|&row| all[row as usize]).collect())
     };
     let view = View {
-        vectors: &ground.grouped.views,
+        vectors: &candidates.clustered.pool,
         texts: &|i| train.examples[pool[i] as usize].input.texts(),
-        tokens: &ground.grouped.tokens,
-        targets: &targets,
-        fold_vectors: &ground.grouped.fold_views,
-        fold_texts: &|i| validation.examples[ground.folds.reward[i] as usize].input.texts(),
-        doubted: &ground.grouped.doubted,
+        tokens: &candidates.vectors.tokens,
+        targets: &pool.iter().map(target).collect::<Vec<u32>>(),
+        fold_vectors: &candidates.clustered.fold,
+        fold_texts: &|i| validation.examples[context.folds.reward[i] as usize].input.texts(),
+        doubted: &candidates.label_errors,
         losses: &losses,
     };
-    rule.choose(&view, limit, seed, monitor)
+    rule.choose(&view, limit, context.settings.seed, monitor)
 }
 
 /// Lets an agent or a search spend its evaluations; the best of its states on the confirm fold is the choice, as in `select`.
 fn searched(
     study: &StudySettings,
-    ground: &SeedContext<'_>,
+    seed_context: &SeedContext<'_>,
     job: &Job,
-    (settings, pool, features): (&SelectSettings, &Pool, &FeatureContext),
+    settings: &SelectSettings,
+    chunks: &Chunks,
     monitor: &dyn Monitor,
 ) -> Result<Choice> {
     let began = Instant::now();
-    let longest = check_episode(settings, pool, &ground.grouped.tokens)?;
-    let tuning = &ground.plots[job.plot].tuning;
-    let memory = settings.gram_memory / ground.workers;
-    let probe = ground.designs.probe(tuning, settings.reward_metric(), memory)?;
-    let data = &ground.dataset.fingerprint;
-    let dear = dear_proxy(ground.grouped.target.as_ref(), settings, &ground.folds, data);
+    let candidates = &seed_context.candidates;
+    let longest = check_episode(settings, &chunks.pool, &candidates.vectors.tokens)?;
+    let tuning = &seed_context.budgets[job.budget_index].tuning;
+    let memory = ProbeSettings::GRAM_MEMORY as u64 / seed_context.workers;
+    let probe = candidates.features.probe(tuning, settings.reward_metric(), memory)?;
+    let stages = Stages::new(monitor);
+    let context = Context::new(settings, seed_context.dataset, &seed_context.folds, &stages);
+    let rewards = Rewards::new(context, &probe, seed_context.target.as_ref());
     let path = job.ledger(study);
     make_folder_of(&path)?;
-    let mut ledger = Ledger::open(&path)?;
+    let mut store = SqliteStore::open(&path)?;
     let limits = Limits {
         evaluations: settings.max_evaluations,
         seconds: None,
     };
-    let seed = settings.seed;
-    let problem = pose(
-        pool,
-        (&probe, dear.as_ref()),
-        &mut ledger,
-        (features.clone(), limits, seed),
-        monitor,
-    )?;
-    let found = search(problem, settings, seed)?;
-    let rows: Vec<Vec<RowId>> = found.finalists.iter().map(|(state, _)| pool.rows_of(state)).collect();
+    let problem = rewards.pose(context, chunks, &mut store, limits, settings.seed.derive("proxy"))?;
+    let found = search(problem, settings)?;
+    let mut rows = found.rows(&chunks.pool);
     if rows.is_empty() {
         return Err(too_short(settings, longest, found.evaluations));
     }
-    let judge = Judge::new(&ground.designs, tuning, &ground.at_everything, settings);
-    let mut chosen = rows[judge.choose(&rows)?].clone();
+    let judge = Judge::new(settings, &candidates.features, tuning, &seed_context.at_everything);
+    let mut chosen = rows.swap_remove(judge.choose(&rows)?);
     chosen.sort_unstable();
     Ok(Choice {
         draws: vec![chosen],
         evaluations: found.evaluations,
-        seconds: found.earlier + began.elapsed().as_secs_f64(),
-        prepare: ground.prepared.total(),
+        seconds: found.earlier_seconds + began.elapsed().as_secs_f64(),
+        prepare: seed_context.seconds.total(),
     })
 }
 
 /// The scores of each draw, one a column.
 fn judge(
     study: &StudySettings,
-    ground: &SeedContext<'_>,
+    context: &SeedContext<'_>,
     job: &Job,
     draws: &[Vec<RowId>],
     monitor: &dyn Monitor,
 ) -> Result<Vec<Vec<f64>>> {
-    let settings = &ground.settings;
-    let report = settings.report_metric();
-    if let (ProxyKind::Finetune, Some(target)) = (settings.rerank(), &ground.grouped.target) {
-        let proxy = target.rung(
-            &ground.folds.confirm,
-            settings,
-            (None, None),
-            &ground.dataset.fingerprint,
-        );
-        let columns = target.columns(&ground.folds.confirm, ground.tests, study.judge_rows, settings);
-        return draws
-            .iter()
-            .map(|rows| {
-                let model = proxy.cold(rows, settings.seed.derive("proxy"), monitor)?;
-                columns
-                    .iter()
-                    .map(|(data, rows)| Ok(score(&model, (data, rows), &[report], None, monitor)?[0]))
-                    .collect()
-            })
-            .collect();
+    let settings = &context.settings;
+    if let (ProxyKind::Finetune, Some(target)) = (settings.rerank(), &context.target) {
+        return by_finetuning(study, context, target, draws, monitor);
     }
     let whole = job.source == Source::Method(StudyMethod::Everything);
     let tuning = if whole {
-        &ground.at_everything
+        &context.at_everything
     } else {
-        &ground.plots[job.plot].tuning
+        &context.budgets[job.budget_index].tuning
     };
-    let at = (tuning.ridge, tuning.temperature_for(settings.reward_metric()));
-    let folds: Vec<_> = ground.judged.iter().collect();
+    let strength = tuning.strength_for(settings.reward_metric());
+    let folds: Vec<_> = context.judged.iter().collect();
     draws
         .iter()
         .map(|rows| {
-            let scores = train_and_score(&ground.designs.train, rows, at, &folds, &[report])?;
+            let train = &context.candidates.features.train;
+            let scores = train_and_score(train, rows, strength, &folds, &[settings.report_metric()])?;
             Ok(scores.into_iter().map(|scores| scores[0]).collect())
+        })
+        .collect()
+}
+
+/// The scores of the target, fine-tuned on each draw, one a column.
+fn by_finetuning(
+    study: &StudySettings,
+    seed_context: &SeedContext<'_>,
+    target: &Target,
+    draws: &[Vec<RowId>],
+    monitor: &dyn Monitor,
+) -> Result<Vec<Vec<f64>>> {
+    let (settings, confirm) = (&seed_context.settings, &seed_context.folds.confirm);
+    let stages = Stages::new(monitor);
+    let context = Context::new(settings, seed_context.dataset, &seed_context.folds, &stages);
+    let report = settings.report_metric();
+    let scorer = target.scorer(context, confirm, confirm.len(), report);
+    let columns = target.columns(context, seed_context.tests, study.judge_rows);
+    draws
+        .iter()
+        .map(|rows| {
+            let model = scorer.cold(rows, settings.seed.derive("proxy"), monitor)?;
+            let column =
+                |column: &ScoredRows<'_>| Ok(score(&model, (column.split, &column.rows), &[report], None, monitor)?[0]);
+            columns.iter().map(column).collect()
         })
         .collect()
 }

@@ -22,18 +22,19 @@ use crate::{
         seed_context::{Columns, SeedContext},
     },
     data::{self, Dataset},
-    pipeline::{embed, prepare::read, stages::Stages, worker_pool::side_by_side},
+    pipeline::{embed, session::read, stages::Stages},
     records::{
         selection::ReadRecord,
         study::{self, CellRecord, StudyRecord, WHOLE},
     },
     report,
+    scorer::worker_pool::side_by_side,
     settings::{
         select::{ProxyKind, SelectSettings},
         study::StudySettings,
         study_method::StudyMethod,
     },
-    store::ledger::Ledger,
+    store::{ScoreStore, SqliteStore},
     workspace::{command::study_command, folder, json},
 };
 
@@ -52,12 +53,12 @@ const EXTENT: [&str; 6] = ["methods", "budgets", "seeds", "selections", "agent",
 pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRecord> {
     let began = Instant::now();
     settings.check()?;
-    let mut stages = Stages::new(monitor);
+    let stages = Stages::new(monitor);
     let first = SelectSettings {
         budget: *settings.budgets.first().unwrap_or(&settings.select.budget),
         ..settings.select.clone()
     };
-    let (dataset, _) = read(&first, &mut stages, monitor)?;
+    let (dataset, _) = read(&first, &stages)?;
     for budget in &settings.budgets {
         let limit = budget.resolve(dataset.pool.len() as u64, u64::MAX);
         limit.map_err(|error| error.of_setting("budgets"))?;
@@ -76,12 +77,12 @@ pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRec
     let ledger = folder::claim_with_ledger(&settings.select.out, SETTINGS, &now, &sources)?;
     data::write_rejects(&dataset.rejects, &settings.select.out)?;
     let columns = Columns::of(&dataset, settings)?;
-    let mut book = StudyStore::open(settings, &dataset, &columns, ledger, began)?;
-    book.prepared += stages.seconds().values().sum::<f64>();
-    book.write(settings)?;
-    let outcome = run_seeds(settings, (&dataset, &columns.tests), &mut book, &mut stages, monitor);
+    let mut store = StudyStore::open(settings, &dataset, &columns, ledger, began)?;
+    store.prepared += stages.seconds().values().sum::<f64>();
+    store.write(settings)?;
+    let outcome = run_seeds(settings, &dataset, &columns.tests, &mut store, &stages);
     // A study that was stopped has its tables and its page too; they say what is missing.
-    let written = book.write(settings).and_then(|record| {
+    let written = store.write(settings).and_then(|record| {
         tables::write_tables(&record, &settings.select.out)?;
         report::write_study(&settings.select.out)?;
         Ok(record)
@@ -91,28 +92,28 @@ pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRec
 
 fn run_seeds(
     settings: &StudySettings,
-    (dataset, tests): (&Dataset, &[Vec<u32>]),
-    book: &mut StudyStore<'_>,
-    stages: &mut Stages<'_>,
-    monitor: &dyn Monitor,
+    dataset: &Dataset,
+    tests: &[Vec<u32>],
+    store: &mut StudyStore<'_>,
+    stages: &Stages<'_>,
 ) -> Result<()> {
     let mut vectors = None;
     for index in 0..settings.seeds {
-        let jobs = missing(&book.all, settings.of_seed(index).seed.0, &book.cells);
+        let jobs = missing(&store.all, settings.of_seed(index).seed.0, &store.cells);
         if jobs.is_empty() {
             continue;
         }
-        let ground = SeedContext::new(settings, index, (dataset, tests), vectors.take(), stages, monitor)?;
-        book.prepared += ground.prepared.spent;
-        run(settings, &ground, jobs, book, monitor)?;
-        vectors = ground.into_vectors();
+        let context = SeedContext::new(settings, index, dataset, tests, vectors.take(), stages)?;
+        store.prepared += context.seconds.spent;
+        run(settings, &context, jobs, store, stages.monitor())?;
+        vectors = context.into_vectors();
     }
     Ok(())
 }
 
 /// What the study has so far, and where it is kept.
 struct StudyStore<'a> {
-    ledger: Ledger,
+    ledger: SqliteStore,
     /// Every cell of the study, in the order of its record, and those that are there.
     all: Vec<Job>,
     cells: Vec<CellRecord>,
@@ -131,7 +132,7 @@ impl<'a> StudyStore<'a> {
         settings: &StudySettings,
         dataset: &Dataset,
         columns: &'a Columns,
-        ledger: Ledger,
+        ledger: SqliteStore,
         began: Instant,
     ) -> Result<Self> {
         let number = |name| -> Result<f64> { Ok(ledger.meta(name)?.and_then(|text| text.parse().ok()).unwrap_or(0.0)) };
@@ -227,7 +228,7 @@ fn jobs(settings: &StudySettings, index: u64) -> Vec<Job> {
     let mut jobs = Vec::new();
     let job = |budget: Option<usize>, method: &str, method_of: cell::Source| Job {
         seed,
-        plot: budget.unwrap_or(0),
+        budget_index: budget.unwrap_or(0),
         budget: budget.map_or(WHOLE.to_owned(), |b| settings.budgets[b].to_string()),
         method: method.to_owned(),
         source: method_of,
@@ -277,22 +278,22 @@ fn missing(all: &[Job], seed: u64, there: &[CellRecord]) -> Vec<Job> {
 /// Runs a seed's cells side by side, one a thread, and files each as it comes.
 fn run(
     settings: &StudySettings,
-    ground: &SeedContext<'_>,
+    context: &SeedContext<'_>,
     jobs: Vec<Job>,
-    book: &mut StudyStore<'_>,
+    store: &mut StudyStore<'_>,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    monitor.begin(&format!("seed {}", ground.settings.seed.0), Some(jobs.len() as u64));
-    let work = |job: &Job| cell::run(settings, ground, job, monitor);
+    monitor.begin(&format!("seed {}", context.settings.seed.0), Some(jobs.len() as u64));
+    let work = |job: &Job| cell::run(settings, context, job, monitor);
     let outcome = side_by_side(jobs, 1, monitor, &work, &mut |job, cell| {
         monitor.note(&format!("{} at {}", job.method, job.budget));
         monitor.advance(1);
         match cell {
             Err(Error::Interrupted) => Err(Error::Interrupted),
-            Err(error) => book.file(&job, job.failed(&error)),
-            Ok(cell) => book.file(&job, cell),
+            Err(error) => store.file(&job, job.failed(&error)),
+            Ok(cell) => store.file(&job, cell),
         }?;
-        book.write(settings).map(|_| ())
+        store.write(settings).map(|_| ())
     });
     monitor.end();
     outcome

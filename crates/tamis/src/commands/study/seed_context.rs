@@ -1,20 +1,20 @@
 //! What the cells of one seed share.
 
-use tamis_nn::Monitor;
+use std::collections::BTreeMap;
 
 use crate::{
     Result,
-    budget::{Budget, Limit, limit_of, random_rows},
+    budget::{Budget, random_rows},
     data::{Dataset, folds::Folds},
-    embed::Embedded,
-    env::pool::{ChunkSize, Pool},
+    env::pool::ChunkSize,
     pipeline::{
-        describe,
-        prepare::{Grouped, group},
-        probe_features::ProbeFolds,
+        candidates::Candidates,
+        context::Context,
+        embed::{Vectors, embed},
+        search::Chunks,
         stages::Stages,
+        target::Target,
     },
-    problem::FeatureContext,
     scorer::ridge::{probe_data::ProbeData, tune::Tuning},
     settings::{
         StudySettings,
@@ -58,142 +58,135 @@ impl Columns {
 
 /// Wall-clock seconds of the stages that prepare a seed's cells.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Prepared {
+pub(crate) struct PreparationSeconds {
     pub(crate) embed: f64,
     pub(crate) cluster: f64,
-    /// Which rows are doubted.
-    pub(crate) doubt: f64,
+    /// Which rows are suspected of label errors.
+    pub(crate) label_errors: f64,
     /// A fine-tune on a few rows, and the features that it makes.
-    pub(crate) adapt: f64,
+    pub(crate) finetuned_features: f64,
     /// Features and tuning of the probe.
     pub(crate) probe: f64,
     /// What this seed spent on all of it.
     pub(crate) spent: f64,
 }
 
-impl Prepared {
+impl PreparationSeconds {
+    /// From the seconds of all stages before and after; `embed` where an earlier seed made the vectors, which every method needs.
+    fn between(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>, embed: Option<f64>) -> Self {
+        let of = |name: &str| after.get(name).unwrap_or(&0.0) - before.get(name).unwrap_or(&0.0);
+        let spent = after.values().sum::<f64>() - before.values().sum::<f64>();
+        let cluster = of("cluster") + of("compare") + of("order");
+        let label_errors = of("label errors");
+        let finetuned_features = of("fine-tune features") + of("features");
+        Self {
+            embed: embed.unwrap_or(of("embed")),
+            cluster,
+            label_errors,
+            finetuned_features,
+            probe: spent - of("embed") - cluster - label_errors - finetuned_features,
+            spent,
+        }
+    }
+
     pub(crate) fn total(&self) -> f64 {
-        self.embed + self.cluster + self.doubt + self.adapt + self.probe
+        self.embed + self.cluster + self.label_errors + self.finetuned_features + self.probe
     }
 }
 
 /// What a budget adds.
 pub(crate) struct BudgetContext {
-    pub(crate) limit: Limit,
-    pub(crate) pool: Pool,
-    pub(crate) features: FeatureContext,
+    pub(crate) chunks: Chunks,
     /// The same with whole clusters as chunks.
-    pub(crate) whole: (Pool, FeatureContext),
+    pub(crate) whole: Chunks,
     pub(crate) tuning: Tuning,
 }
 
-/// Vectors, clusters, folds and features of a seed, and its budgets.
+impl BudgetContext {
+    fn new(context: Context<'_>, candidates: &Candidates, budget: Budget) -> Result<Self> {
+        let (tokens, pool) = (&candidates.vectors.tokens, &context.dataset.pool);
+        let limit = candidates.vectors.limit(budget)?;
+        let rows = random_rows(pool, tokens, limit, context.settings.seed.derive("size")).len();
+        Ok(Self {
+            chunks: Chunks::cut(context, candidates, context.settings.chunk, limit)?,
+            whole: Chunks::cut(context, candidates, ChunkSize::Cluster, limit)?,
+            tuning: candidates.features.tuning(context, rows)?,
+        })
+    }
+}
+
+/// Vectors, candidates, folds and features of a seed, and its budgets.
 pub(crate) struct SeedContext<'a> {
     pub(crate) dataset: &'a Dataset,
     /// With the seed.
     pub(crate) settings: SelectSettings,
     pub(crate) folds: Folds,
-    pub(crate) grouped: Grouped,
-    pub(crate) designs: ProbeFolds,
+    pub(crate) candidates: Candidates,
+    pub(crate) target: Option<Target>,
     /// What selections are scored on, in the order of the columns.
     pub(crate) judged: Vec<ProbeData>,
     /// The examples of each test file.
     pub(crate) tests: &'a [Vec<u32>],
-    pub(crate) plots: Vec<BudgetContext>,
+    pub(crate) budgets: Vec<BudgetContext>,
     pub(crate) at_everything: Tuning,
     /// How many cells share the memory.
     pub(crate) workers: u64,
-    pub(crate) prepared: Prepared,
+    pub(crate) seconds: PreparationSeconds,
 }
 
 /// Vectors and tokens of all rows, and the seconds that they took.
-pub(crate) struct Vectors {
-    known: (Vec<Embedded>, Vec<u32>),
+pub(crate) struct KnownVectors {
+    vectors: Vectors,
     seconds: f64,
 }
 
 impl<'a> SeedContext<'a> {
     /// What the next seed takes over, while all else is dropped; nothing where vectors are fitted to texts by the seed.
-    pub(crate) fn into_vectors(self) -> Option<Vectors> {
-        (self.settings.embedder != "lexical").then_some(Vectors {
-            known: (self.grouped.embedded, self.grouped.tokens),
-            seconds: self.prepared.embed,
+    pub(crate) fn into_vectors(self) -> Option<KnownVectors> {
+        (self.settings.embedder != "lexical").then_some(KnownVectors {
+            vectors: self.candidates.vectors,
+            seconds: self.seconds.embed,
         })
     }
 
     pub(crate) fn new(
         study: &StudySettings,
         index: u64,
-        (dataset, tests): (&'a Dataset, &'a [Vec<u32>]),
-        vectors: Option<Vectors>,
-        stages: &mut Stages<'_>,
-        monitor: &dyn Monitor,
+        dataset: &'a Dataset,
+        tests: &'a [Vec<u32>],
+        known: Option<KnownVectors>,
+        stages: &Stages<'_>,
     ) -> Result<Self> {
-        let settings = study.of_seed(index);
-        let seed = settings.seed;
-        let folds = Folds::split(&dataset.validation, seed.derive("folds"))?;
-        let began = stages.seconds();
-        let (known, embed) = vectors.map(|vectors| (vectors.known, vectors.seconds)).unzip();
-        let (grouped, designs) = group(&settings, (dataset, &folds), known, stages, monitor)?;
-        let settings = grouped.settings.clone();
-        let (tokens, embedded) = (grouped.tokens.as_slice(), grouped.embedded.as_slice());
-        let judged = std::iter::once(designs.confirm.clone())
-            .chain(
-                tests
-                    .iter()
-                    .filter_map(|rows| Some(designs.test.as_ref()?.select(rows))),
-            )
-            .collect();
-        let plots = stages.run("tune", None, || {
-            let traits = describe::traits(dataset, &folds, &embedded[1], &grouped.clusters);
-            let plot = |budget: &Budget| {
-                let limit = limit_of(*budget, tokens)?;
-                let rows = random_rows(&dataset.pool, tokens, limit, seed.derive("size")).len();
-                let of = |chunk| {
-                    let pool = grouped.pool(dataset, chunk, limit);
-                    let features = FeatureContext::new(traits.clone(), &pool);
-                    (pool, features)
-                };
-                let (pool, features) = of(settings.chunk);
-                Ok(BudgetContext {
-                    limit,
-                    pool,
-                    features,
-                    whole: of(ChunkSize::Cluster),
-                    tuning: designs.tuning(dataset, rows, seed, monitor)?,
-                })
-            };
-            study.budgets.iter().map(plot).collect::<Result<_>>()
+        let given = study.of_seed(index);
+        let folds = Folds::split(&dataset.validation, given.seed.derive("folds"))?;
+        let before = stages.seconds();
+        let context = Context::new(&given, dataset, &folds, stages);
+        let target = Target::of(&given, dataset, stages)?;
+        let (known, embed_seconds) = known.map(|known| (known.vectors, known.seconds)).unzip();
+        let vectors = known.map_or_else(|| embed(context), Ok)?;
+        let candidates = Candidates::find(context, target.as_ref(), vectors)?;
+        let context = context.with(&candidates.settings);
+        let (budgets, at_everything) = stages.run("tune", None, || {
+            let budget = |budget: &Budget| BudgetContext::new(context, &candidates, *budget);
+            let budgets = study.budgets.iter().map(budget).collect::<Result<_>>()?;
+            Ok((budgets, candidates.features.tuning(context, dataset.pool.len())?))
         })?;
-        let at_everything = stages.run("tune", None, || {
-            designs.tuning(dataset, dataset.pool.len(), seed, monitor)
-        })?;
-        let after = stages.seconds();
-        let of = |name: &str| after.get(name).unwrap_or(&0.0) - began.get(name).unwrap_or(&0.0);
-        let total = after.values().sum::<f64>() - began.values().sum::<f64>();
-        let cluster = of("cluster") + of("compare") + of("order");
-        let (doubt, adapt) = (of("doubt"), of("adapt") + of("features"));
-        let prepared = Prepared {
-            // Every method needs the vectors, also where an earlier seed made them.
-            embed: embed.unwrap_or(of("embed")),
-            cluster,
-            doubt,
-            adapt,
-            probe: total - of("embed") - cluster - doubt - adapt,
-            spent: total,
-        };
+        let features = &candidates.features;
+        let test = |rows: &Vec<u32>| Some(features.test.as_ref()?.select(rows));
         Ok(Self {
+            judged: std::iter::once(features.confirm.clone())
+                .chain(tests.iter().filter_map(test))
+                .collect(),
             dataset,
-            settings,
-            folds,
-            grouped,
-            designs,
-            judged,
+            settings: candidates.settings.clone(),
+            target,
             tests,
-            plots,
+            budgets,
             at_everything,
             workers: rayon::current_num_threads() as u64,
-            prepared,
+            seconds: PreparationSeconds::between(&before, &stages.seconds(), embed_seconds),
+            candidates,
+            folds,
         })
     }
 }

@@ -28,7 +28,12 @@ use tamis_nn::{
     seed::Seed,
 };
 
-use crate::{Error, Result, data::TaskKind, embed::Embedded, scorer::ridge::probe_data::ProbeData};
+use crate::{
+    Error, Result,
+    data::TaskKind,
+    embed::{Embedded, VectorStore},
+    scorer::ridge::probe_data::ProbeData,
+};
 
 /// The default number of features that pairs and choices are projected to.
 pub const WIDTH: usize = 384;
@@ -92,24 +97,18 @@ impl Projection {
         if train.examples() == 0 {
             return Err(Error::setting("train", "at least one row", "none"));
         }
-        if let Some(place) = train.vectors.as_slice().iter().position(|x| !x.is_finite()) {
-            let (vector, value) = (place / train.vectors.cols(), train.vectors.as_slice()[place]);
-            return Err(Error::NotFinite {
-                place: format!("embedding {vector} of the training rows"),
-                found: value.to_string(),
-            });
-        }
+        check_finite(&*train.vectors)?;
         let examples: Vec<usize> = if kind == TaskKind::Classification || train.examples() <= SAMPLE {
             (0..train.examples()).collect()
         } else {
             sample(train.examples(), SAMPLE, seed.derive("projection"))
         };
-        let dim = train.vectors.cols();
+        let dim = train.vectors.dim();
         let raw_width = blocks(kind) * dim;
-        let raw: Vec<f32> = examples
-            .iter()
-            .flat_map(|&example| raw_items(train, example, kind))
-            .collect();
+        let mut raw = Vec::new();
+        for &example in &examples {
+            raw.extend(raw_items(train, example, kind)?);
+        }
         let mean = mean_of(&raw, raw_width);
         let scale = block_scales(&raw, &mean, dim);
         let mut projection = Self {
@@ -144,29 +143,26 @@ impl Projection {
             directions: None,
             adapted: true,
         };
-        let raw: Vec<f32> = (0..train.examples())
-            .flat_map(|example| projection.raw_items(train, example))
-            .collect();
-        let dim = train.vectors.cols();
+        let mut raw = Vec::new();
+        for example in 0..train.examples() {
+            raw.extend(projection.raw_items(train, example)?);
+        }
+        let dim = train.vectors.dim();
         projection.mean = mean_of(&raw, dim);
         projection.scale = block_scales(&raw, &projection.mean, dim);
         Ok(projection)
     }
 
     /// The raw features of an example's items, one after the other.
-    fn raw_items(&self, embedded: &Embedded, example: usize) -> Vec<f32> {
+    fn raw_items(&self, embedded: &Embedded, example: usize) -> Result<Vec<f32>> {
         if !self.adapted {
             return raw_items(embedded, example, self.kind);
         }
-        let vectors = embedded.vectors_of(example);
-        let mut out: Vec<f32> = vectors
-            .flat_map(|vector| embedded.vectors.row(vector))
-            .copied()
-            .collect();
+        let mut out = embedded.vectors.rows(embedded.vectors_of(example))?.into_owned();
         if self.kind == TaskKind::Choice {
-            centre(&mut out, embedded.vectors.cols());
+            centre(&mut out, embedded.vectors.dim());
         }
-        out
+        Ok(out)
     }
 
     /// How many times the length of a vector an item's raw features have.
@@ -181,14 +177,18 @@ impl Projection {
 
     /// The features of a split.
     ///
+    /// # Errors
+    ///
+    /// If vectors cannot be read.
+    ///
     /// # Panics
     ///
     /// If there is not one target an example, a target is out of range, or the embeddings have another length than those
     /// of the training rows.
-    pub fn apply(&self, embedded: &Embedded, targets: &[u32]) -> ProbeData {
+    pub fn apply(&self, embedded: &Embedded, targets: &[u32]) -> Result<ProbeData> {
         assert_eq!(embedded.examples(), targets.len(), "one target an example");
         assert_eq!(
-            embedded.vectors.cols() * self.blocks(),
+            embedded.vectors.dim() * self.blocks(),
             self.mean.len(),
             "embeddings of one length"
         );
@@ -215,9 +215,14 @@ impl Projection {
         let features: Vec<Vec<f32>> = examples
             .par_chunks(BLOCK)
             .map(|block| {
-                let mut raw: Vec<f32> = block.iter().flat_map(|&i| self.raw_items(embedded, i)).collect();
+                let mut raw = Vec::new();
+                for &example in block {
+                    raw.extend(self.raw_items(embedded, example)?);
+                }
                 self.standardise(&mut raw);
-                let Some(directions) = &self.directions else { return raw };
+                let Some(directions) = &self.directions else {
+                    return Ok(raw);
+                };
                 let items = raw.len() / raw_width;
                 let mut out = vec![0.0; items * width];
                 let shape = (items, raw_width, width);
@@ -230,11 +235,11 @@ impl Projection {
                     Layout::Transposed,
                     0.0,
                 );
-                out
+                Ok(out)
             })
-            .collect();
+            .collect::<Result<_>>()?;
         let rows = Matrix::from_vec(features.concat(), starts[targets.len()] as usize, width);
-        ProbeData::new(rows, starts, targets.to_vec(), self.outputs)
+        Ok(ProbeData::new(rows, starts, targets.to_vec(), self.outputs))
     }
 
     fn standardise(&self, raw: &mut [f32]) {
@@ -305,24 +310,38 @@ fn blocks(kind: TaskKind) -> usize {
 }
 
 /// The raw features of an example's items, one after the other.
-fn raw_items(embedded: &Embedded, example: usize, kind: TaskKind) -> Vec<f32> {
-    let vectors = embedded.vectors_of(example);
-    let first = embedded.vectors.row(vectors.start);
+fn raw_items(embedded: &Embedded, example: usize, kind: TaskKind) -> Result<Vec<f32>> {
+    let vectors = embedded.vectors.rows(embedded.vectors_of(example))?;
+    let (first, others) = vectors.split_at(embedded.vectors.dim());
     let mut out = Vec::new();
     match kind {
         TaskKind::Classification | TaskKind::Response => out.extend_from_slice(first),
         TaskKind::Pair => {
             out.extend_from_slice(first);
-            push_compared(&mut out, first, embedded.vectors.row(vectors.start + 1));
+            push_compared(&mut out, first, others);
         }
         TaskKind::Choice => {
-            for choice in vectors.skip(1) {
-                push_compared(&mut out, first, embedded.vectors.row(choice));
+            for choice in others.chunks_exact(first.len()) {
+                push_compared(&mut out, first, choice);
             }
             centre(&mut out, 3 * first.len());
         }
     }
-    out
+    Ok(out)
+}
+
+/// Every number of the training rows' vectors has to be finite.
+fn check_finite(vectors: &dyn VectorStore) -> Result<()> {
+    for from in (0..vectors.count()).step_by(BLOCK) {
+        let block = vectors.rows(from..(from + BLOCK).min(vectors.count()))?;
+        if let Some(place) = block.iter().position(|x| !x.is_finite()) {
+            return Err(Error::NotFinite {
+                place: format!("embedding {} of the training rows", from + place / vectors.dim()),
+                found: block[place].to_string(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Takes the items' mean from each.
@@ -373,6 +392,8 @@ fn block_scales(raw: &[f32], mean: &[f32], dim: usize) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use rand::RngExt;
 
     use super::*;
@@ -380,7 +401,7 @@ mod tests {
     fn embedded(vectors: &[&[f32]], starts: &[u32]) -> Embedded {
         let data: Vec<f32> = vectors.concat();
         Embedded {
-            vectors: Matrix::from_vec(data, vectors.len(), vectors[0].len()),
+            vectors: Arc::new(Matrix::from_vec(data, vectors.len(), vectors[0].len())),
             starts: starts.to_vec(),
         }
     }
@@ -390,7 +411,7 @@ mod tests {
         let n = (examples * each) as usize;
         let data = (0..n * dim).map(|_| rng.random::<f32>() - 0.4).collect();
         Embedded {
-            vectors: Matrix::from_vec(data, n, dim),
+            vectors: Arc::new(Matrix::from_vec(data, n, dim)),
             starts: (0..=examples).map(|i| i * each).collect(),
         }
     }
@@ -400,7 +421,7 @@ mod tests {
         // Means (2, 0); centred rows (-2, 1), (2, -1): mean square (4 + 1 + 4 + 1) / 4 = 2.5.
         let train = embedded(&[&[0.0, 1.0], &[4.0, -1.0]], &[0, 1, 2]);
         let projection = Projection::fit(&train, TaskKind::Classification, 2, WIDTH, Seed(0)).expect("fits");
-        let design = projection.apply(&train, &[0, 1]);
+        let design = projection.apply(&train, &[0, 1]).expect("reads");
         let unit = 2.5f32.sqrt().recip();
         assert_eq!(design.rows.as_slice(), [-2.0 * unit, unit, 2.0 * unit, -unit]);
         assert_eq!((design.answers(), design.outputs, design.width()), (2, 2, 2));
@@ -410,7 +431,7 @@ mod tests {
     fn a_pair_is_both_sentences_their_distance_and_their_product() {
         let pair = embedded(&[&[1.0, 2.0], &[3.0, -1.0]], &[0, 2]);
         assert_eq!(
-            raw_items(&pair, 0, TaskKind::Pair),
+            raw_items(&pair, 0, TaskKind::Pair).expect("reads"),
             [1.0, 2.0, 3.0, -1.0, 2.0, 3.0, 3.0, -2.0]
         );
     }
@@ -420,7 +441,7 @@ mod tests {
         let question = embedded(&[&[1.0], &[3.0], &[-1.0]], &[0, 3]);
         // [c, |q - c|, q c]: (3, 2, 3) and (-1, 2, -1), less their mean (1, 2, 1).
         assert_eq!(
-            raw_items(&question, 0, TaskKind::Choice),
+            raw_items(&question, 0, TaskKind::Choice).expect("reads"),
             [2.0, 0.0, 2.0, -2.0, 0.0, -2.0]
         );
     }
@@ -429,7 +450,7 @@ mod tests {
     fn a_question_has_an_item_a_choice() {
         let train = random(5, 4, 2);
         let projection = Projection::fit(&train, TaskKind::Choice, 0, 3, Seed(1)).expect("fits");
-        let design = projection.apply(&train, &[0, 1, 2, 0, 1]);
+        let design = projection.apply(&train, &[0, 1, 2, 0, 1]).expect("reads");
         assert_eq!(design.starts, [0, 3, 6, 9, 12, 15]);
         assert_eq!((design.rows.rows(), design.answers(), design.width()), (15, 3, 3));
     }
@@ -440,7 +461,7 @@ mod tests {
         let targets = vec![0; 60];
         for width in [4, 12] {
             let projection = Projection::fit(&train, TaskKind::Pair, 3, width, Seed(1)).expect("fits");
-            let design = projection.apply(&train, &targets);
+            let design = projection.apply(&train, &targets).expect("reads");
             assert_eq!(design.width(), width);
             let square: f32 = design.rows.as_slice().iter().map(|x| x * x).sum::<f32>() / (60 * width) as f32;
             assert!((square - 1.0).abs() < 1e-3, "{square}");
@@ -456,8 +477,12 @@ mod tests {
             "{error}"
         );
         assert!(Projection::fit(&train, TaskKind::Pair, 1, 3, Seed(1)).is_err());
-        let mut broken = train;
-        broken.vectors.row_mut(3)[1] = f32::NAN;
+        let mut vectors = train.vectors.gather(&(0..10).collect::<Vec<u32>>()).expect("reads");
+        vectors.row_mut(3)[1] = f32::NAN;
+        let broken = Embedded {
+            vectors: Arc::new(vectors),
+            ..train
+        };
         let error = Projection::fit(&broken, TaskKind::Pair, 2, 3, Seed(1)).expect_err("not finite");
         assert!(error.to_string().contains("embedding 3"), "{error}");
     }

@@ -409,6 +409,15 @@ impl Model {
     }
 }
 
+/// How a probe is regularised, and how sure its probabilities are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Strength {
+    /// The ridge strength λ, absolute; greater than 0.
+    pub ridge: f64,
+    /// What scores are divided by before the softmax; greater than 0.
+    pub temperature: f64,
+}
+
 /// Trains once on `rows` of `train` and scores every fold by every metric: `result[fold][metric]`, higher is better.
 ///
 /// # Errors
@@ -417,12 +426,12 @@ impl Model {
 pub fn train_and_score(
     train: &ProbeData,
     rows: &[RowId],
-    (ridge, temperature): (f64, f64),
+    strength: Strength,
     folds: &[&ProbeData],
     metrics: &[Metric],
 ) -> Result<Vec<Vec<f64>>> {
-    let model = Model::fit(train, rows, ridge)?;
-    let score = |fold: &&ProbeData| score(&model, temperature, fold, metrics);
+    let model = Model::fit(train, rows, strength.ridge)?;
+    let score = |fold: &&ProbeData| score(&model, strength.temperature, fold, metrics);
     Ok(folds.iter().map(score).collect())
 }
 

@@ -15,7 +15,7 @@ use crate::{
     scorer::ridge::{
         probe_data::ProbeData,
         projection::sample,
-        regression::{Model, Scratch, SufficientStatistics},
+        regression::{Model, Scratch, Strength, SufficientStatistics},
     },
 };
 
@@ -54,6 +54,14 @@ pub struct Tuning {
 const SHARPNESS: f64 = 4.0;
 
 impl Tuning {
+    /// The ridge strength, and the temperature at which this metric is a good reward.
+    pub fn strength_for(&self, metric: Metric) -> Strength {
+        Strength {
+            ridge: self.ridge,
+            temperature: self.temperature_for(metric),
+        }
+    }
+
     /// The temperature at which a metric is a good reward: the tuned one for all forms of log loss and for AUC, a sharper one
     /// for accuracy and macro-F1, hard, soft or matched.
     ///
@@ -184,7 +192,10 @@ mod tests {
         let (train, fold) = (random_design(300, 8, 1), random_design(100, 8, 2));
         let rows: Vec<RowId> = (0..300).collect();
         let tuning = tune(&train, &rows, 300, &fold, Seed(1), &Silent).expect("tunes");
-        let chosen = (tuning.ridge, tuning.temperature);
+        let chosen = Strength {
+            ridge: tuning.ridge,
+            temperature: tuning.temperature,
+        };
         let metric = Metric::soft(MetricKind::LogLoss);
         let scores = train_and_score(&train, &rows, chosen, &[&fold], &[metric]).expect("trains");
         assert!((scores[0][0] + tuning.log_loss).abs() < 1e-9);

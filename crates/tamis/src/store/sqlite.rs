@@ -15,17 +15,17 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    store::{Answer, Key, ScoreStore},
+};
 
 /// How many seconds of proxy time may wait for their commit.
 pub const AT_RISK_SECONDS: f64 = 1.0;
 
-/// What a score is filed under: 128 bits of content hash.
-pub type Key = [u8; 16];
-
 /// The scores of one run directory.
 #[derive(Debug)]
-pub struct Ledger {
+pub struct SqliteStore {
     path: PathBuf,
     connection: Connection,
     scores: HashMap<Key, f64>,
@@ -35,11 +35,11 @@ pub struct Ledger {
     waiting: Vec<(Key, f64, f64)>,
     /// Failed, not yet on disk; the reasons are in `failures`.
     waiting_failures: Vec<(Key, f64)>,
-    waiting_moments: Vec<(String, u64, f64)>,
+    waiting_timestamps: Vec<(String, u64, f64)>,
     waiting_seconds: f64,
 }
 
-impl Ledger {
+impl SqliteStore {
     /// Opens the database, or makes it, and takes it for this process alone.
     ///
     /// # Errors
@@ -74,69 +74,97 @@ impl Ledger {
             failures,
             waiting: Vec::new(),
             waiting_failures: Vec::new(),
-            waiting_moments: Vec::new(),
+            waiting_timestamps: Vec::new(),
             waiting_seconds: 0.0,
         })
     }
 
-    /// The score under this key, if it has been paid for.
-    pub fn get(&self, key: &Key) -> Option<f64> {
-        self.scores.get(key).copied()
-    }
-
-    /// Why the state under this key could not be scored, if it was tried and failed.
-    pub fn failure(&self, key: &Key) -> Option<&str> {
-        self.failures.get(key).map(String::as_str)
-    }
-
-    /// How many scores there are; failures are not among them.
-    pub fn len(&self) -> usize {
-        self.scores.len()
-    }
-
-    /// Whether nothing has been paid for yet.
-    pub fn is_empty(&self) -> bool {
-        self.scores.is_empty()
-    }
-
-    /// Files a score and what it cost; commits when the scores that wait have cost [`AT_RISK_SECONDS`].
-    ///
-    /// # Errors
-    ///
-    /// If the commit fails.
-    pub fn record(&mut self, key: Key, value: f64, seconds: f64) -> Result<()> {
-        if self.scores.insert(key, value).is_none() {
-            self.waiting.push((key, value, seconds));
-            self.waiting_seconds += seconds;
+    fn commit_if_at_risk(&mut self) -> Result<()> {
+        if self.waiting_seconds >= AT_RISK_SECONDS {
+            self.commit()
+        } else {
+            Ok(())
         }
-        self.commit_if_dear()
     }
 
-    /// Files that a state could not be scored, why, and what the attempts cost; on disk as soon as a score would be.
-    ///
-    /// # Errors
-    ///
-    /// If the commit fails.
-    pub fn record_failure(&mut self, key: Key, reason: &str, seconds: f64) -> Result<()> {
-        if self.failures.insert(key, reason.to_owned()).is_none() {
-            self.waiting_failures.push((key, seconds));
-            self.waiting_seconds += seconds;
-        }
-        self.commit_if_dear()
-    }
-
-    /// Files how many seconds a search had taken when so many evaluations were spent; on disk with the next scores. `scope` tells
-    /// apart the searches of one ledger.
-    pub fn record_moment(&mut self, scope: &str, evaluations: u64, seconds: f64) {
-        self.waiting_moments.push((scope.to_owned(), evaluations, seconds));
-    }
-
-    /// The moments on disk of one search: evaluations spent and seconds by then, in the order of the evaluations.
+    /// All proxy seconds on disk, those of failures and answers as well.
     ///
     /// # Errors
     ///
     /// If the database cannot be read.
-    pub fn moments(&self, scope: &str) -> Result<Vec<(u64, f64)>> {
+    pub fn paid_seconds(&self) -> Result<f64> {
+        self.connection
+            .query_row(
+                "SELECT COALESCE(SUM(seconds), 0.0) FROM (SELECT seconds FROM scores UNION ALL SELECT seconds FROM failures
+                 UNION ALL SELECT seconds FROM answers)",
+                [],
+                |row| row.get(0),
+            )
+            .map_err(|source| failure(&self.path, source))
+    }
+}
+
+impl ScoreStore for SqliteStore {
+    fn get(&self, key: &Key) -> Option<f64> {
+        self.scores.get(key).copied()
+    }
+
+    fn failure(&self, key: &Key) -> Option<&str> {
+        self.failures.get(key).map(String::as_str)
+    }
+
+    fn len(&self) -> usize {
+        self.scores.len()
+    }
+
+    fn record(&mut self, key: Key, value: f64, seconds: f64) -> Result<()> {
+        if self.scores.insert(key, value).is_none() {
+            self.waiting.push((key, value, seconds));
+            self.waiting_seconds += seconds;
+        }
+        self.commit_if_at_risk()
+    }
+
+    fn record_failure(&mut self, key: Key, reason: &str, seconds: f64) -> Result<()> {
+        if self.failures.insert(key, reason.to_owned()).is_none() {
+            self.waiting_failures.push((key, seconds));
+            self.waiting_seconds += seconds;
+        }
+        self.commit_if_at_risk()
+    }
+
+    fn answer(&self, key: &Key) -> Result<Option<Answer>> {
+        let query = "SELECT numbers, seconds FROM answers WHERE key = ?";
+        let row = |row: &rusqlite::Row<'_>| {
+            let bytes: Vec<u8> = row.get(0)?;
+            let numbers = bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
+            Ok(Answer {
+                numbers: numbers.collect(),
+                seconds: row.get(1)?,
+            })
+        };
+        self.connection
+            .query_row(query, [key], row)
+            .optional()
+            .map_err(|source| failure(&self.path, source))
+    }
+
+    fn record_answer(&mut self, key: &Key, answer: &Answer) -> Result<()> {
+        let bytes: Vec<u8> = answer.numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        self.connection
+            .execute(
+                "INSERT OR REPLACE INTO answers (key, numbers, seconds) VALUES (?, ?, ?)",
+                params![key, bytes, answer.seconds],
+            )
+            .map(|_| ())
+            .map_err(|source| failure(&self.path, source))
+    }
+
+    fn record_timestamp(&mut self, scope: &str, evaluations: u64, seconds: f64) {
+        self.waiting_timestamps.push((scope.to_owned(), evaluations, seconds));
+    }
+
+    fn timestamps(&self, scope: &str) -> Result<Vec<(u64, f64)>> {
         let query = "SELECT evaluations, seconds FROM moments WHERE scope = ? ORDER BY evaluations";
         let read = || {
             self.connection
@@ -147,22 +175,23 @@ impl Ledger {
         read().map_err(|source| failure(&self.path, source))
     }
 
-    fn commit_if_dear(&mut self) -> Result<()> {
-        if self.waiting_seconds >= AT_RISK_SECONDS {
-            self.commit()
-        } else {
-            Ok(())
-        }
+    fn meta(&self, name: &str) -> Result<Option<String>> {
+        self.connection
+            .query_row("SELECT value FROM meta WHERE name = ?", [name], |row| row.get(0))
+            .optional()
+            .map_err(|source| failure(&self.path, source))
     }
 
-    /// Writes all that waits: scores, failures and moments.
-    ///
-    /// # Errors
-    ///
-    /// If the database refuses, for example because the disk is full.
-    pub fn commit(&mut self) -> Result<()> {
+    fn set_meta(&mut self, name: &str, value: &str) -> Result<()> {
+        self.connection
+            .execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", [name, value])
+            .map(|_| ())
+            .map_err(|source| failure(&self.path, source))
+    }
+
+    fn commit(&mut self) -> Result<()> {
         let (waiting, failures, reasons) = (&self.waiting, &self.waiting_failures, &self.failures);
-        let moments = &self.waiting_moments;
+        let moments = &self.waiting_timestamps;
         let write = |connection: &mut Connection| {
             let transaction = connection.transaction()?;
             {
@@ -187,87 +216,13 @@ impl Ledger {
         write(&mut self.connection).map_err(|source| failure(&self.path, source))?;
         self.waiting.clear();
         self.waiting_failures.clear();
-        self.waiting_moments.clear();
+        self.waiting_timestamps.clear();
         self.waiting_seconds = 0.0;
         Ok(())
     }
-
-    /// The answer under this key, if it has been paid for: numbers, and the seconds that they cost.
-    ///
-    /// # Errors
-    ///
-    /// If the database cannot be read.
-    pub fn answer(&self, key: &Key) -> Result<Option<(Vec<f64>, f64)>> {
-        let query = "SELECT numbers, seconds FROM answers WHERE key = ?";
-        let row = |row: &rusqlite::Row<'_>| {
-            let bytes: Vec<u8> = row.get(0)?;
-            let numbers = bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
-            Ok((numbers.collect(), row.get(1)?))
-        };
-        self.connection
-            .query_row(query, [key], row)
-            .optional()
-            .map_err(|source| failure(&self.path, source))
-    }
-
-    /// Files an answer and what it cost, at once.
-    ///
-    /// # Errors
-    ///
-    /// If the database refuses, for example because the disk is full.
-    pub fn record_answer(&mut self, key: &Key, numbers: &[f64], seconds: f64) -> Result<()> {
-        let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-        self.connection
-            .execute(
-                "INSERT OR REPLACE INTO answers (key, numbers, seconds) VALUES (?, ?, ?)",
-                params![key, bytes, seconds],
-            )
-            .map(|_| ())
-            .map_err(|source| failure(&self.path, source))
-    }
-
-    /// All proxy seconds on disk, those of failures and answers as well.
-    ///
-    /// # Errors
-    ///
-    /// If the database cannot be read.
-    pub fn paid_seconds(&self) -> Result<f64> {
-        self.connection
-            .query_row(
-                "SELECT COALESCE(SUM(seconds), 0.0) FROM (SELECT seconds FROM scores UNION ALL SELECT seconds FROM failures
-                 UNION ALL SELECT seconds FROM answers)",
-                [],
-                |row| row.get(0),
-            )
-            .map_err(|source| failure(&self.path, source))
-    }
-
-    /// A note kept beside the scores.
-    ///
-    /// # Errors
-    ///
-    /// If the database cannot be read.
-    pub fn meta(&self, name: &str) -> Result<Option<String>> {
-        self.connection
-            .query_row("SELECT value FROM meta WHERE name = ?", [name], |row| row.get(0))
-            .optional()
-            .map_err(|source| failure(&self.path, source))
-    }
-
-    /// Keeps a note, at once.
-    ///
-    /// # Errors
-    ///
-    /// If the database cannot be written.
-    pub fn set_meta(&mut self, name: &str, value: &str) -> Result<()> {
-        self.connection
-            .execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", [name, value])
-            .map(|_| ())
-            .map_err(|source| failure(&self.path, source))
-    }
 }
 
-impl Drop for Ledger {
+impl Drop for SqliteStore {
     fn drop(&mut self) {
         // A run that ends by an error keeps what it paid for; if even this fails, that error is the one to show.
         let _ = self.commit();
@@ -298,11 +253,11 @@ mod tests {
         let path = folder.path().join("ledger.sqlite");
         let value = 0.1 + 0.2;
         {
-            let mut ledger = Ledger::open(&path).expect("opens");
+            let mut ledger = SqliteStore::open(&path).expect("opens");
             ledger.record([1; 16], value, 0.001).expect("records");
             ledger.set_meta("data", "abc").expect("notes");
         }
-        let ledger = Ledger::open(&path).expect("opens again");
+        let ledger = SqliteStore::open(&path).expect("opens again");
         assert_eq!(ledger.get(&[1; 16]).map(f64::to_bits), Some(value.to_bits()));
         assert_eq!(ledger.get(&[2; 16]), None);
         assert_eq!(ledger.meta("data").expect("reads").as_deref(), Some("abc"));
@@ -314,11 +269,22 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("ledger.sqlite");
         let numbers = [0.1 + 0.2, -0.0, f64::MIN_POSITIVE];
-        let mut ledger = Ledger::open(&path).expect("opens");
-        ledger.record_answer(&[1; 16], &numbers, 40.0).expect("records");
+        let mut ledger = SqliteStore::open(&path).expect("opens");
+        ledger
+            .record_answer(
+                &[1; 16],
+                &Answer {
+                    numbers: numbers.to_vec(),
+                    seconds: 40.0,
+                },
+            )
+            .expect("records");
         drop(ledger);
-        let ledger = Ledger::open(&path).expect("opens again");
-        let (again, seconds) = ledger.answer(&[1; 16]).expect("reads").expect("is there");
+        let ledger = SqliteStore::open(&path).expect("opens again");
+        let Answer {
+            numbers: again,
+            seconds,
+        } = ledger.answer(&[1; 16]).expect("reads").expect("is there");
         assert_eq!(
             again.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
             numbers.map(f64::to_bits)
@@ -331,7 +297,7 @@ mod tests {
     #[test]
     fn dear_scores_are_on_disk_before_use_and_cheap_ones_in_groups() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut ledger = Ledger::open(&folder.path().join("ledger.sqlite")).expect("opens");
+        let mut ledger = SqliteStore::open(&folder.path().join("ledger.sqlite")).expect("opens");
         ledger.record([1; 16], 0.5, 0.4).expect("records");
         assert_eq!(ledger.waiting.len(), 1);
         ledger.record([2; 16], 0.5, 30.0).expect("records");
@@ -352,17 +318,17 @@ mod tests {
         .expect("makes an old ledger");
         drop(old);
         {
-            let mut ledger = Ledger::open(&path).expect("opens an old ledger");
+            let mut ledger = SqliteStore::open(&path).expect("opens an old ledger");
             assert_eq!((ledger.get(&[1; 16]), ledger.failure(&[1; 16])), (Some(0.5), None));
             ledger.record_failure([2; 16], "no memory", 0.5).expect("records");
             for (scope, evaluations, seconds) in [("a", 20, 2.0), ("a", 10, 1.0), ("b", 5, 9.0)] {
-                ledger.record_moment(scope, evaluations, seconds);
+                ledger.record_timestamp(scope, evaluations, seconds);
             }
         }
-        let ledger = Ledger::open(&path).expect("opens again");
+        let ledger = SqliteStore::open(&path).expect("opens again");
         assert_eq!(ledger.failure(&[2; 16]), Some("no memory"));
         assert_eq!((ledger.len(), ledger.get(&[2; 16])), (1, None));
-        assert_eq!(ledger.moments("a").expect("reads"), [(10, 1.0), (20, 2.0)]);
+        assert_eq!(ledger.timestamps("a").expect("reads"), [(10, 1.0), (20, 2.0)]);
         assert_eq!(ledger.paid_seconds().expect("sums"), 0.75);
     }
 
@@ -370,9 +336,9 @@ mod tests {
     fn a_second_process_is_kept_out() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("ledger.sqlite");
-        let mut first = Ledger::open(&path).expect("opens");
+        let mut first = SqliteStore::open(&path).expect("opens");
         first.record([1; 16], 0.5, 5.0).expect("records");
-        let error = Ledger::open(&path).expect_err("the ledger is taken");
+        let error = SqliteStore::open(&path).expect_err("the ledger is taken");
         assert!(error.hint().is_some_and(|hint| hint.contains("another")), "{error}");
     }
 
@@ -385,7 +351,7 @@ mod tests {
             "not a database, just some text that is long enough to be looked at as one",
         )
         .expect("writes");
-        let error = Ledger::open(&path).expect_err("it is no database").to_string();
+        let error = SqliteStore::open(&path).expect_err("it is no database").to_string();
         assert!(
             error.contains("ledger.sqlite") && error.contains("not a database"),
             "{error}"

@@ -1,0 +1,223 @@
+//! From vectors to the rows that may be chosen: clusters, distribution shift, suspected label errors, row order, candidates. Every
+//! `auto` of the settings is decided here.
+
+use tamis_nn::{Matrix, Seed};
+
+use crate::{
+    Result,
+    budget::Limit,
+    candidates::{
+        CandidateSet, RowOrder,
+        domain::{self, Contrast},
+        in_domain::{self, Quotas},
+        label_errors::{judge_by, judge_unseen, most_doubted},
+        row_order,
+    },
+    cluster::{self, Clusters, KMeansSettings},
+    data::{Dataset, RowId},
+    env::pool::{ChunkSize, Pool},
+    metrics::MetricKind,
+    pipeline::{
+        context::Context,
+        embed::Vectors,
+        probe_features::{Features, ProbeFolds},
+        target::Target,
+    },
+    settings::select::SelectSettings,
+};
+
+/// The largest share of the pool that is suspected of label errors unless the settings say so: what a probe that gets many rows wrong
+/// says of them counts for less.
+const MOST_SUSPECTED: f64 = 0.2;
+
+/// The rows that may be chosen, in the order in which each cluster gives them.
+pub(crate) struct Candidates {
+    /// Those given, each `auto` decided.
+    pub(crate) settings: SelectSettings,
+    pub(crate) vectors: Vectors,
+    pub(crate) clustered: Clustered,
+    /// The AUC with which rows of the reward fold are told from the pool.
+    pub(crate) domain_auc: f64,
+    /// Whether a row is suspected of a label error and so used last, shape `(rows of the pool,)`.
+    pub(crate) label_errors: Vec<bool>,
+    /// The probe's features, fine-tuned ones where the settings say so.
+    pub(crate) features: ProbeFolds,
+    /// How many rows of the pool are at least as much like those of the reward fold as half of these are.
+    in_domain: u64,
+    quotas: Quotas,
+    order: Order,
+}
+
+impl Candidates {
+    pub(crate) fn find(context: Context<'_>, target: Option<&Target>, vectors: Vectors) -> Result<Self> {
+        let clustered = Clustered::new(context, &vectors)?;
+        let (pool, fold) = (&clustered.pool, &clustered.fold);
+        let seed = context.settings.seed.derive("pool");
+        let Contrast { domain_auc, typical } = context
+            .stages
+            .run("compare", None, || domain::contrast(pool, fold, seed))?;
+        let shifted = context.settings.shifted(domain_auc, pool.rows(), fold.rows());
+        let settings = context.settings.resolved(shifted);
+        let context = context.with(&settings);
+        let (features, label_errors) = features_and_label_errors(context, target, &vectors, shifted)?;
+        let order = Order::new(context, &clustered, &label_errors, seed)?;
+        Ok(Self {
+            in_domain: (typical * pool.rows() as f64) as u64,
+            quotas: Quotas::new(settings.metric, &features.reward),
+            vectors,
+            clustered,
+            domain_auc,
+            label_errors,
+            features,
+            order,
+            settings,
+        })
+    }
+
+    /// The clusters cut into chunks, less the rows that are no candidates.
+    pub(crate) fn pool(&self, dataset: &Dataset, chunk: ChunkSize, limit: Limit) -> Pool {
+        let chunk = chunk.for_labels(dataset.task.labels.len());
+        let tokens = &self.vectors.tokens;
+        let Some(candidates) = self.rows(dataset, limit) else {
+            return Pool::of_members(&dataset.pool, &self.order.members, tokens, chunk, limit);
+        };
+        let is_candidate = |row: &u32| candidates.binary_search(row).is_ok();
+        let members: Vec<Vec<u32>> = self
+            .order
+            .members
+            .iter()
+            .map(|rows| rows.iter().copied().filter(is_candidate).collect())
+            .collect();
+        Pool::of_members(&dataset.pool, &members, tokens, chunk, limit)
+    }
+
+    /// The candidates as places in the pool, in ascending order; none where they are all of the pool.
+    fn rows(&self, dataset: &Dataset, limit: Limit) -> Option<Vec<u32>> {
+        let (ranked, tokens) = (&self.order.ranked, &self.vectors.tokens);
+        match self.settings.candidates {
+            CandidateSet::Auto | CandidateSet::All => None,
+            CandidateSet::Budgets(times) => Some(domain::most_relevant(ranked, tokens, limit.times(times))),
+            CandidateSet::InDomain => {
+                let target = |&row: &RowId| dataset.train.examples[row as usize].target;
+                let labels: Vec<u32> = dataset.pool.iter().map(target).collect();
+                let least = Limit::Rows(self.in_domain);
+                Some(in_domain::rows(ranked, tokens, &labels, least, limit, &self.quotas))
+            }
+        }
+    }
+}
+
+/// The clusters of the pool, and what they were made from.
+pub(crate) struct Clustered {
+    pub(crate) clusters: Clusters,
+    /// One vector a row of the pool.
+    pub(crate) pool: Matrix,
+    /// One vector a row of the reward fold.
+    pub(crate) fold: Matrix,
+}
+
+impl Clustered {
+    fn new(context: Context<'_>, vectors: &Vectors) -> Result<Self> {
+        let settings = context.settings;
+        let pool = vectors.of_pool(&context.dataset.pool)?;
+        let clusters = context.stages.run("cluster", None, || {
+            let k_means = KMeansSettings {
+                clusters: settings.clusters_of(pool.rows()),
+                ..settings.k_means.clone()
+            };
+            cluster::k_means(&pool, &k_means, settings.seed.derive("k-means"), context.monitor())
+        })?;
+        let fold = vectors.of_fold(&context.folds.reward)?;
+        Ok(Self { clusters, pool, fold })
+    }
+}
+
+/// In which order rows are taken.
+struct Order {
+    /// The pool's rows, those most like the reward fold first and suspected label errors last; none where all rows are candidates.
+    ranked: Vec<u32>,
+    /// Each cluster's rows, as places in the pool, in the order in which they are taken.
+    members: Vec<Vec<u32>>,
+}
+
+impl Order {
+    fn new(context: Context<'_>, clustered: &Clustered, label_errors: &[bool], seed: Seed) -> Result<Self> {
+        let settings = context.settings;
+        context.stages.run("order", None, || {
+            let all = settings.candidates == CandidateSet::All;
+            let relevance = if settings.row_order == RowOrder::Relevance || !all {
+                domain::relevance(&clustered.pool, &clustered.fold, seed)?
+            } else {
+                Vec::new()
+            };
+            let clusters = &clustered.clusters;
+            let members = crate::env::pool::members(&clusters.assignment, clusters.centroids.rows(), seed);
+            let (mut members, last) = row_order::errors_apart(members, label_errors);
+            match settings.row_order {
+                RowOrder::Random => {}
+                RowOrder::Relevance => row_order::by_relevance(&mut members, &relevance),
+                RowOrder::Auto | RowOrder::Coverage => {
+                    row_order::by_coverage(&mut members, &clustered.pool, seed, context.monitor())?;
+                }
+            }
+            for (members, last) in members.iter_mut().zip(last) {
+                members.extend(last);
+            }
+            let ranked = if all {
+                Vec::new()
+            } else {
+                domain::ranked(&relevance, label_errors)
+            };
+            Ok(Self { ranked, members })
+        })
+    }
+}
+
+/// The probe's features, and the rows whose labels it suspects. Fine-tuned features are made on rows that the embedder's features do not
+/// suspect, and suspect rows anew.
+fn features_and_label_errors(
+    context: Context<'_>,
+    target: Option<&Target>,
+    vectors: &Vectors,
+    shifted: bool,
+) -> Result<(ProbeFolds, Vec<bool>)> {
+    let features = ProbeFolds::new(context, Features::Embedded(&vectors.splits))?;
+    let label_errors = suspected(context, &features, shifted)?;
+    let (Some(target), Some(share)) = (target, context.settings.finetune_features) else {
+        return Ok((features, label_errors));
+    };
+    let rows = target.rows_for_features(context, share, &vectors.tokens, &label_errors)?;
+    let tuned = target.finetuned_features(context, &rows)?;
+    let features = ProbeFolds::new(context, Features::FineTuned(&tuned))?;
+    let label_errors = suspected(context, &features, shifted)?;
+    Ok((features, label_errors))
+}
+
+/// Which rows of the pool are suspected of label errors, shape `(rows of the pool,)`: as many as the settings say, else as many as the
+/// probe gets wrong, a fifth at most. The probe was trained on other rows of the pool, or, where validation rows are of another
+/// distribution, on those: the pool's labels may follow another policy.
+fn suspected(context: Context<'_>, features: &ProbeFolds, shifted: bool) -> Result<Vec<bool>> {
+    let (settings, pool) = (context.settings, &context.dataset.pool);
+    if settings.label_error_share == Some(0.0) {
+        return Ok(vec![false; pool.len()]);
+    }
+    context.stages.run("label errors", None, || {
+        let train = &features.train;
+        let unseen = if shifted {
+            let tuning = features.tuning(context, features.reward.targets.len())?;
+            judge_by(&features.reward, train, pool, &tuning)?
+        } else {
+            let tuning = features.tuning(context, pool.len())?;
+            judge_unseen(train, pool, &tuning, settings.seed.derive("doubt"), context.monitor())?
+        };
+        let share = settings
+            .label_error_share
+            .unwrap_or(unseen.mistaken.min(MOST_SUSPECTED));
+        // Macro-F1 counts every label alike; the others count rows, of which the rare labels' are suspected most. Of a question the
+        // answer's letter is no label.
+        let by_label = settings.metric == MetricKind::MacroF1 && train.outputs > 1;
+        let group = |&row: &RowId| if by_label { train.targets[row as usize] } else { 0 };
+        let groups: Vec<u32> = pool.iter().map(group).collect();
+        Ok(most_doubted(&unseen.losses, &groups, share))
+    })
+}

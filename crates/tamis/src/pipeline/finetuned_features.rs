@@ -1,0 +1,115 @@
+//! Features for the probe by a model that was fine-tuned on a part of the pool first.
+
+use std::sync::Arc;
+
+use tamis_nn::{
+    Monitor, Seed,
+    train::{EncoderClassifier, TokenizedSplit, Trainer, fit},
+};
+
+use crate::{
+    Result,
+    budget::{Budget, limit_of, random_rows},
+    data::RowId,
+    embed::Embedded,
+    pipeline::{context::Context, embed::SplitVectors, memory::unfrozen, target::Target},
+};
+
+impl Target {
+    /// The rows that the features are fine-tuned on: random ones, as many as the share of the whole pool pays for, none of them
+    /// suspected of a label error.
+    pub(crate) fn rows_for_features(
+        &self,
+        context: Context<'_>,
+        share: Budget,
+        tokens: &[u32],
+        label_errors: &[bool],
+    ) -> Result<Vec<RowId>> {
+        let seed = context.settings.seed.derive("adapt rows");
+        random_sound_rows(share, &context.dataset.pool, tokens, label_errors, seed)
+    }
+
+    /// The features of every split by a copy of the model that is fine-tuned on these rows first: one vector a text or pair, one a choice.
+    pub(crate) fn finetuned_features(&self, context: Context<'_>, rows: &[RowId]) -> Result<SplitVectors> {
+        let (settings, stages) = (context.settings, context.stages);
+        let steps = settings.finetune.train.steps(rows.len());
+        let model = stages.run("fine-tune features", Some(steps), || self.finetuned_copy(context, rows))?;
+        let examples = self.train.len() + self.validation.len() + self.test.as_ref().map_or(0, TokenizedSplit::len);
+        stages.run("features", Some(examples as u64), || {
+            let of = |split: &TokenizedSplit| features(&model, split, context.monitor());
+            Ok(SplitVectors {
+                train: of(&self.train)?,
+                validation: of(&self.validation)?,
+                test: self.test.as_ref().map(of).transpose()?,
+            })
+        })
+    }
+
+    /// A copy of the model, fine-tuned on these rows. Advances the monitor by one a step.
+    fn finetuned_copy(&self, context: Context<'_>, rows: &[RowId]) -> Result<EncoderClassifier> {
+        let (settings, monitor) = (context.settings, context.monitor());
+        let mut model = self.model.clone();
+        let mut trainer = Trainer::new(&model, &unfrozen(&settings.finetune.train));
+        let seed = settings.seed.derive("adapt");
+        fit(
+            &mut model,
+            &mut trainer,
+            (&self.train, rows),
+            None,
+            seed,
+            &mut |_, _, _| {
+                monitor.advance(1);
+                Ok::<(), crate::Error>(monitor.proceed()?)
+            },
+        )?;
+        Ok(model)
+    }
+}
+
+/// The model's features of a split. Advances `monitor` by one an example.
+fn features(model: &EncoderClassifier, split: &TokenizedSplit, monitor: &dyn Monitor) -> Result<Embedded> {
+    Ok(Embedded {
+        vectors: Arc::new(model.features(split, monitor)?),
+        starts: split.example_starts(),
+    })
+}
+
+/// Random rows that are not suspected of a label error, as many as the share of the whole pool pays for.
+fn random_sound_rows(
+    share: Budget,
+    pool: &[RowId],
+    tokens: &[u32],
+    label_errors: &[bool],
+    seed: Seed,
+) -> Result<Vec<RowId>> {
+    let limit = limit_of(share, tokens).map_err(|error| error.of_setting("finetune_features"))?;
+    let (rows, tokens): (Vec<RowId>, Vec<u32>) = (0..label_errors.len())
+        .filter(|&i| !label_errors[i])
+        .map(|i| (pool[i], tokens[i]))
+        .unzip();
+    Ok(random_rows(&rows, &tokens, limit, seed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_are_tuned_on_rows_without_label_errors_that_cost_a_share_of_the_whole_pool() {
+        let pool = [2, 3, 5, 7, 11, 13];
+        let errors = [false, true, false, false, true, false];
+        let tokens = [4, 1, 4, 4, 1, 4];
+        for seed in 0..5 {
+            let rows = |budget| random_sound_rows(budget, &pool, &tokens, &errors, Seed(seed)).expect("rows");
+            // Half of six rows are three, of the four that are left.
+            let half = rows(Budget::Percent(50.0));
+            assert!(
+                half.len() == 3 && half.iter().all(|row| [2, 5, 7, 13].contains(row)),
+                "{half:?}"
+            );
+            assert_eq!(rows(Budget::Tokens(9)).len(), 2);
+            // No more than there are.
+            assert_eq!(rows(Budget::Percent(100.0)), [2, 5, 7, 13]);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! A run under way: the data, the folder, and the stages that lead from one to the other.
+
+use tamis_nn::Monitor;
+
+use crate::{
+    Error, Result,
+    data::{self, Dataset, folds::Folds},
+    pipeline::{
+        candidates::Candidates,
+        context::Context,
+        embed::{self, Vectors},
+        evidence::Judge,
+        probe_features::TunedProbe,
+        rerank,
+        search::{Chunks, Found, Rewards, check_episode, search, too_short},
+        stages::Stages,
+        target::Target,
+    },
+    problem::{Limits, Trajectory},
+    records::selection::{Finetuned, Scores},
+    scorer::ridge::{
+        probe::{Probe, ProbeSettings},
+        projection::check_task,
+    },
+    settings::select::{ProxyKind, SelectSettings},
+    store::SqliteStore,
+    workspace::folder,
+};
+
+/// Reads and checks what the user gave, before anything is written.
+///
+/// # Errors
+///
+/// If the settings or the data are not as they must be.
+pub(crate) fn read(settings: &SelectSettings, stages: &Stages<'_>) -> Result<(Dataset, Folds)> {
+    settings.check()?;
+    let dataset = stages.run("read", None, || data::read(&settings.data, stages.monitor()))?;
+    check_task(dataset.task.kind, dataset.task.labels.len())?;
+    let folds = Folds::split(&dataset.validation, settings.seed.derive("folds"))?;
+    check_against_pool(settings, dataset.pool.len())?;
+    Ok((dataset, folds))
+}
+
+/// What can be said from the number of rows alone is said before they are embedded.
+fn check_against_pool(settings: &SelectSettings, rows: usize) -> Result<()> {
+    settings.budget.resolve(rows as u64, u64::MAX)?;
+    if let Some(share) = settings.finetune_features {
+        let limit = share.resolve(rows as u64, u64::MAX);
+        limit.map_err(|error| error.of_setting("finetune_features"))?;
+    }
+    match settings.clusters {
+        Some(clusters) if clusters > rows => Err(Error::setting(
+            "clusters",
+            format!("from 1 to the {rows} rows of the pool"),
+            clusters.to_string(),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// A run of `select` from its files on.
+pub(crate) struct Session<'a> {
+    settings: &'a SelectSettings,
+    pub(crate) stages: Stages<'a>,
+    pub(crate) dataset: Dataset,
+    pub(crate) folds: Folds,
+    store: SqliteStore,
+    /// Where anything in the run is fine-tuned.
+    target: Option<Target>,
+}
+
+/// The candidates cut into chunks, and the probe that rewards a choice of them.
+pub(crate) struct Prepared<'c> {
+    pub(crate) candidates: &'c Candidates,
+    pub(crate) chunks: Chunks,
+    pub(crate) tuned: TunedProbe<'c>,
+    probe: Probe,
+}
+
+impl Prepared<'_> {
+    /// Who scores finished selections.
+    pub(crate) fn judge(&self) -> Judge<'_> {
+        let TunedProbe {
+            folds,
+            at_budget,
+            at_everything,
+        } = &self.tuned;
+        Judge::new(&self.candidates.settings, folds, at_budget, at_everything)
+    }
+}
+
+/// The choice among the best states of a search.
+pub(crate) struct Chosen {
+    pub(crate) found: Found,
+    /// The rows chosen, in ascending order.
+    pub(crate) rows: Vec<data::RowId>,
+    /// In which steps they were taken.
+    pub(crate) trajectory: Trajectory,
+    /// What fine-tuning said, where it chose.
+    finetuned: Option<Finetuned>,
+}
+
+impl<'a> Session<'a> {
+    /// Reads the data, takes the folder or goes on with the run that it holds, and loads the target where one is fine-tuned.
+    ///
+    /// # Errors
+    ///
+    /// If the data, the settings or the folder are not as they must be.
+    pub(crate) fn open(settings: &'a SelectSettings, monitor: &'a dyn Monitor) -> Result<Self> {
+        let stages = Stages::new(monitor);
+        let (dataset, folds) = read(settings, &stages)?;
+        let store = folder::open(settings, &embed::sources(settings, &dataset)?)?;
+        data::write_rejects(&dataset.rejects, &settings.out)?;
+        // Before hours may go into vectors: what is wrong with the model is said now.
+        let target = Target::of(settings, &dataset, &stages)?;
+        Ok(Self {
+            settings,
+            stages,
+            dataset,
+            folds,
+            store,
+            target,
+        })
+    }
+
+    /// What stages are given, with the settings as the user gave them.
+    fn given(&self) -> Context<'_> {
+        self.context(self.settings)
+    }
+
+    /// What stages are given.
+    fn context<'s>(&'s self, settings: &'s SelectSettings) -> Context<'s> {
+        Context::new(settings, &self.dataset, &self.folds, &self.stages)
+    }
+
+    /// Embeds every split.
+    pub(crate) fn embed(&self) -> Result<Vectors> {
+        embed::embed(self.given())
+    }
+
+    /// Finds the rows that may be chosen, and decides every `auto` of the settings.
+    pub(crate) fn candidates(&self, vectors: Vectors) -> Result<Candidates> {
+        Candidates::find(self.given(), self.target.as_ref(), vectors)
+    }
+
+    /// Cuts the candidates into chunks, and fits the probe that rewards a choice of them.
+    pub(crate) fn prepare<'c>(&self, candidates: &'c Candidates) -> Result<Prepared<'c>> {
+        let settings = &candidates.settings;
+        let context = self.context(settings);
+        let limit = candidates.vectors.limit(settings.budget)?;
+        let chunks = Chunks::cut(context, candidates, settings.chunk, limit)?;
+        let tuned = TunedProbe::new(context, &candidates.features, &candidates.vectors, limit)?;
+        let memory = ProbeSettings::GRAM_MEMORY as u64;
+        Ok(Prepared {
+            candidates,
+            chunks,
+            probe: tuned.folds.probe(&tuned.at_budget, settings.reward_metric(), memory)?,
+            tuned,
+        })
+    }
+
+    /// Lets the agent spend its evaluations.
+    pub(crate) fn search(&mut self, prepared: &Prepared<'_>) -> Result<Found> {
+        let settings = &prepared.candidates.settings;
+        let longest = check_episode(settings, &prepared.chunks.pool, &prepared.candidates.vectors.tokens)?;
+        let limits = Limits {
+            evaluations: settings.max_evaluations,
+            seconds: settings.max_time,
+        };
+        let context = Context::new(settings, &self.dataset, &self.folds, &self.stages);
+        let rewards = Rewards::new(context, &prepared.probe, self.target.as_ref());
+        let store = &mut self.store;
+        let found = self.stages.run("select", Some(settings.max_evaluations), || {
+            let seed = settings.seed.derive("proxy");
+            search(rewards.pose(context, &prepared.chunks, store, limits, seed)?, settings)
+        })?;
+        self.stages.add_to_latest(found.earlier_seconds);
+        if found.finalists.is_empty() {
+            return Err(too_short(settings, longest, found.evaluations));
+        }
+        Ok(found)
+    }
+
+    /// Chooses among the best states by the confirm fold, with the probe or by fine-tuning on each.
+    pub(crate) fn rerank(&mut self, found: Found, prepared: &Prepared<'_>) -> Result<Chosen> {
+        let settings = &prepared.candidates.settings;
+        let mut rows = found.rows(&prepared.chunks.pool);
+        let target = self.target.as_ref();
+        let target = target.filter(|_| settings.rerank() == ProxyKind::Finetune);
+        let few = rows.len().min(settings.rerank_top);
+        let context = Context::new(settings, &self.dataset, &self.folds, &self.stages);
+        let store = &mut self.store;
+        let trained = target.map(|_| 2 * few as u64);
+        let (best, finetuned) = self.stages.run("confirm", trained, || match target {
+            None => Ok((prepared.judge().choose(&rows)?, None)),
+            Some(target) => {
+                let (tokens, limit) = (&prepared.candidates.vectors.tokens, prepared.chunks.limit);
+                let finetuned = rerank::by_finetuning(context, target, &rows[..few], tokens, limit, store)?;
+                Ok((finetuned.chosen, Some(finetuned)))
+            }
+        })?;
+        let mut chosen = rows.swap_remove(best);
+        chosen.sort_unstable();
+        Ok(Chosen {
+            trajectory: found.finalists[best].1.clone(),
+            rows: chosen,
+            found,
+            finetuned,
+        })
+    }
+
+    /// The scores of the choice beside its controls.
+    pub(crate) fn evidence(&self, chosen: &Chosen, prepared: &Prepared<'_>) -> Result<Scores> {
+        let seed = self.settings.seed.derive("controls");
+        let (tokens, limit) = (&prepared.candidates.vectors.tokens, prepared.chunks.limit);
+        self.stages.run("score", Some(13), || {
+            let scores = prepared.judge().scores(
+                &chosen.rows,
+                &self.dataset.pool,
+                tokens,
+                limit,
+                seed,
+                self.stages.monitor(),
+            )?;
+            Ok(Scores {
+                finetuned: chosen.finetuned.clone(),
+                ..scores
+            })
+        })
+    }
+}

@@ -1,0 +1,66 @@
+//! Selections scored by fine-tuning a model on each, several models at once on the cores of this machine.
+
+use std::time::Instant;
+
+use tamis_nn::{Fingerprint, Monitor, train::EncoderClassifier};
+
+use crate::{
+    Result,
+    scorer::{
+        Scorer,
+        batch::{BatchScorer, Selection},
+        finetune::FinetuneScorer,
+        worker_pool::side_by_side,
+    },
+    store::Answer,
+};
+
+/// What is asked of a model that was fine-tuned on a selection.
+pub type Question<'a> = dyn Fn(&EncoderClassifier) -> Result<Vec<f64>> + Sync + 'a;
+
+/// A model fine-tuned from the base on each selection, and what it is asked.
+pub struct FinetuneBatch<'a> {
+    scorer: &'a FinetuneScorer,
+    question: &'a Question<'a>,
+    fingerprint: Fingerprint,
+}
+
+impl<'a> FinetuneBatch<'a> {
+    /// Fine-tunes as `scorer` does and asks each model `question`, which `name` tells from others.
+    pub fn new(scorer: &'a FinetuneScorer, name: &Fingerprint, question: &'a Question<'a>) -> Self {
+        Self {
+            fingerprint: Fingerprint::of([scorer.fingerprint().as_str(), name.as_str()]),
+            scorer,
+            question,
+        }
+    }
+}
+
+impl BatchScorer for FinetuneBatch<'_> {
+    fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
+    }
+
+    fn parallelism(&self) -> usize {
+        rayon::current_num_threads()
+    }
+
+    fn score_all(
+        &self,
+        selections: &[Selection<'_>],
+        monitor: &dyn Monitor,
+        done: &mut dyn FnMut(usize, Result<Answer>) -> Result<()>,
+    ) -> Result<()> {
+        // Where there are more cores than models to train, several train one.
+        let threads = (self.parallelism() / selections.len().max(1)).max(1);
+        let train = |&i: &usize| {
+            let (began, selection) = (Instant::now(), selections[i]);
+            let model = self.scorer.cold(selection.rows, selection.seed, monitor)?;
+            Ok(Answer {
+                numbers: (self.question)(&model)?,
+                seconds: began.elapsed().as_secs_f64() * threads as f64,
+            })
+        };
+        side_by_side((0..selections.len()).collect(), threads, monitor, &train, done)
+    }
+}
