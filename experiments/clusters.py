@@ -28,7 +28,7 @@ HEADER = ["rows", "clusters", "silhouette (random)", "adjusted Rand index", "clo
 def noise(options, files, dim):
     """A file with one random unit vector a line of train, then validation."""
     path = options.out / f"noise-{dim}.npy"
-    if not path.exists():
+    if not path.exists() and not options.print:
         import numpy
 
         rows = sum(len(lib.lines_of(file)) for file in files.train + files.validation)

@@ -215,7 +215,7 @@ class Runner:
     def __init__(self, options):
         self.out, self.only_print = options.out, options.print
         self.program = options.tamis or ("tamis" if options.print else target_folder() / "release" / "tamis")
-        self.locks = collections.defaultdict(threading.Lock)
+        self.locks, self.printed = collections.defaultdict(threading.Lock), set()
 
     def config(self, text):
         """The flags that name a settings file of this text."""
@@ -253,21 +253,23 @@ class Runner:
 
     def resume(self, folder, *command, record, statuses=(0,)):
         """Starts a command that goes on by itself where it ended, and is quick once all is there."""
-        command = [*map(str, command), "--out", str(folder)]
-        self.call(command, folder.with_name(folder.name + ".log"), statuses)
+        self.call([*command, "--out", folder], folder.with_name(folder.name + ".log"), statuses)
         return Run(folder, None if self.only_print else json.loads((folder / record).read_text(encoding="utf-8")))
 
     def call(self, command, log, statuses=(0,)):
-        command = [str(self.program), *command]
+        command = [str(part) for part in [self.program, *command]]
+        shown = shlex.join(command)
         if self.only_print:
-            print(shlex.join(command), flush=True)
+            if shown not in self.printed:
+                print(shown, flush=True)
+            self.printed.add(shown)
             return
-        note(shlex.join(command))
+        note(shown)
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "w", encoding="utf-8") as said:
             status = subprocess.run(command, stdout=said, stderr=subprocess.STDOUT).returncode
         if status not in statuses:
-            raise SystemExit(f"{shlex.join(command)}\nexit status {status}; {log} ends with:\n{log.read_text()[-2000:]}")
+            raise SystemExit(f"{shown}\nexit status {status}; {log} ends with:\n{log.read_text()[-2000:]}")
 
 
 def digest(text):
