@@ -3,7 +3,7 @@
 
 Measures  the fine-tuned target's test scores, and the core-seconds of each way from files to target.
 Needs     the data sets, all-MiniLM-L6-v2, the release build. All cases take a day of two cores.
-Prints    the tables of docs/results/headline.md.
+Prints    the tables of docs/results/headline.md and docs/results/targeted.md.
 
     cargo build --release
     python3 experiments/headline.py --data DATA --model MINILM [--case edos2023 sick] [--way 'int8=--embed-dtype int8']

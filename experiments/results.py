@@ -3,7 +3,7 @@
 
 Measures  the probe's scores of the choice on the reward fold, the confirm fold and the test rows; no target is fine-tuned.
 Needs     the data sets, all-MiniLM-L6-v2, the release build. About an hour of two cores.
-Prints    the tables of choices scored by the probe, in docs/results.
+Prints    the tables of docs/lab/2026-11-random-order.md.
 
     cargo build --release
     python3 experiments/results.py --data DATA --model MINILM [--only WORD]

@@ -5,7 +5,7 @@ Measures  beside the lines of headline.py: a target trained on the validation ro
           and everything with the validation rows; and, for the task of one source, as many random rows of the pool that
           are known to be of that source.
 Needs     the data sets, all-MiniLM-L6-v2, the release build. A case takes about an hour of two cores.
-Prints    the table of "The task's own rows", docs/results/headline.md.
+Prints    the table of the task's own rows in docs/guide/faq.md.
 
     cargo build --release
     python3 experiments/targeted.py --data DATA --model MINILM --validation-rows 500 --seeds 2 --random-seeds 3
