@@ -154,11 +154,11 @@ def agree(data, arguments):
 def heuristics():
     """Our example, built."""
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-    from built import ROOT, target_folder
+    import lib
 
     command = ["cargo", "build", "--release", "--quiet", "-p", "tamis", "--example", "heuristics"]
-    subprocess.run(command, cwd=ROOT, check=True)
-    return target_folder() / "release" / "examples" / "heuristics"
+    subprocess.run(command, cwd=lib.ROOT, check=True)
+    return lib.target_folder() / "release" / "examples" / "heuristics"
 
 
 PEERS = {"dsir": dsir, "apricot": apricot, "cleanlab": cleanlab}

@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+"""Runs the criterion benchmarks and the Python peers in the same go.
+
+Measures  the probe, embedding, fine-tuning, k-means, DQN steps, agents beside Stable-Baselines3's, a whole selection.
+Needs     experiments/peers/requirements.txt and all-MiniLM-L6-v2; for the section `selection` the data sets, too.
+          An hour on two cores.
+Prints    the tables of docs/results/benchmarks.md.
+
+    python3 -m venv .venv && .venv/bin/pip install -r experiments/peers/requirements.txt
+    .venv/bin/python experiments/benchmarks.py --model MINILM [--data DATA] [--texts FILE] [--only SECTION]
+
+The texts are 1,500 of `tamis demo` unless --texts names a file with one a line. Ours are criterion's medians.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+
+import lib
+
+PEERS = lib.ROOT / "experiments" / "peers"
+PACKAGES = ["torch", "sentence-transformers", "onnxruntime", "faiss-cpu", "scikit-learn", "numpy", "stable-baselines3",
+            "sb3-contrib", "gymnasium"]
+
+
+def output_of(*command, **more):
+    command = [str(part) for part in command]
+    return subprocess.run(command, cwd=lib.ROOT, check=True, text=True, stdout=subprocess.PIPE, **more).stdout
+
+
+def cargo_bench(name, environment):
+    return output_of("cargo", "bench", "-p", "tamis", "--bench", name, env={**os.environ, **environment})
+
+
+def seconds_of(*names):
+    path = lib.target_folder().joinpath("criterion", *names, "new", "estimates.json")
+    return json.loads(path.read_text())["median"]["point_estimate"] / 1e9
+
+
+def peer(name, *arguments):
+    """The last line that a peer prints, as JSON; none where it prints nothing."""
+    output = output_of(sys.executable, PEERS / name, *arguments)
+    return json.loads(output.splitlines()[-1]) if output.strip() else None
+
+
+def around(ours, theirs):
+    """Our seconds by name, and what the peers took. Ours are measured before and after theirs and the mean counts: a
+    machine that others use too is not always as fast."""
+    before, peers, after = ours(), theirs(), ours()
+    return {name: (before[name] + after[name]) / 2 for name in before}, peers
+
+
+def cpu():
+    text = pathlib.Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.*)", text.read_text()) if text.exists() else None
+    return found.group(1) if found else platform.processor()
+
+
+def texts_of(options, scratch):
+    """The file of texts, and how many there are."""
+    texts = options.texts or scratch / "texts.txt"
+    if options.texts is None and not texts.exists():
+        output_of("cargo", "run", "--release", "--quiet", "--", "demo", "--out", scratch / "demo", stderr=subprocess.DEVNULL)
+        rows = (scratch / "demo" / "data" / "train.jsonl").read_text(encoding="utf-8").splitlines()
+        texts.write_text("\n".join(json.loads(row)["text"] for row in rows[:1500]), encoding="utf-8")
+    return texts.resolve(), len(texts.read_text(encoding="utf-8").splitlines())
+
+
+def section(title, text, header, rows):
+    return f"## {title}\n\n{text}\n\n{lib.table(header, rows)}"
+
+
+def probe(options, scratch):
+    cargo_bench("probe", {"RAYON_NUM_THREADS": "1"})
+    rows = [[metric, f"{1 / seconds_of('probe_' + metric):.0f}", "1,500"] for metric in ["soft accuracy", "soft macro-F1"]]
+    return section("Probe", "One evaluation: add a chunk to the Gram matrix, factor, score 1,000 validation rows, soft metric; "
+                   "d = 384, four classes, one core.", ["metric", "evaluations/s", "aim"], rows)
+
+
+def embedding(options, scratch):
+    texts, count = texts_of(options, scratch)
+    said = {}
+
+    def measure():
+        output = cargo_bench("encoder", {"TAMIS_MINILM": str(options.model), "TAMIS_BENCH_TEXTS": str(texts)})
+        said["cosines"] = [float(number) for number in re.search(r"cosines ([\d.]+) ([\d.]+)", output).groups()]
+        return {dtype: seconds_of("encoder", dtype) for dtype in ["float32", "int8"]}
+
+    ours, theirs = around(measure, lambda: peer("embedding.py", options.model, texts))
+    cosines = {"tamis int8": said["cosines"], **theirs.pop("cosines")}
+    rows = [[f"tamis {dtype}", f"{count / seconds:.0f}", ""] for dtype, seconds in ours.items()]
+    for name, seconds in theirs.items():
+        same = ours["int8" if "int8" in name else "float32"]
+        rows.append([f"{name} a batch", f"{count / seconds:.0f}", f"{seconds / same:.2f}"])
+    text = (f"all-MiniLM-L6-v2, {count} texts, all cores, tokenization included. A ratio above 1 means that tamis is faster in "
+            "the same numbers.")
+    return section("Embedding", text, ["", "sentences/s", "tamis is faster by"], rows) + (
+        "\n\nCosine of a vector in eight bits to its own in 32: "
+        + "; ".join(f"{name} {mean:.4f} on average, at least {least:.4f}" for name, (least, mean) in cosines.items()) + ".")
+
+
+def fine_tuning(options, scratch):
+    texts, _ = texts_of(options, scratch)
+
+    def measure():
+        output = cargo_bench("finetune", {"TAMIS_MINILM": str(options.model), "TAMIS_BENCH_TEXTS": str(texts)})
+        peak = int(re.search(r"peak memory (\d+) kB", output).group(1)) * 1024
+        return {"peak": peak, **{name: seconds_of("finetune", name) for name in ["16 x 64", "mixed", "16 x 64, top two"]}}
+
+    ours, theirs = around(measure, lambda: peer("finetune.py", options.model, texts))
+    peak, memory, rows = ours.pop("peak"), theirs.pop("memory"), []
+    for shape, settings in theirs.items():
+        mine = ours.get(shape, ours["16 x 64, top two"] if "top two" in shape else None)
+        if shape in ours:
+            rows.append([f"**{shape}**, tamis", f"{1000 * mine:.0f}", ""])
+        rows += [[f"{shape}, PyTorch, {name}", f"{1000 * seconds:.0f}", f"{seconds / mine:.2f}"]
+                 for name, seconds in settings.items() if isinstance(seconds, float) and name != "best"]
+    peaks = [f"PyTorch ({name}) {value['peak'] / 1e6:.0f} MB" for name, value in memory.items() if isinstance(value, dict)]
+    text = ("A training step of the whole of all-MiniLM-L6-v2, 16 rows, dropout 0.1, AdamW, all cores. \"mixed\": real texts, "
+            "which PyTorch pads to the longest of the batch.")
+    return section("Fine-tuning", text, ["", "ms", "tamis is faster by"], rows) + (
+        f"\n\nWith all layers but the top two frozen a step is {ours['16 x 64'] / ours['16 x 64, top two']:.1f} times faster "
+        f"than a full one. Peak memory at 16 x 64: {', '.join([f'tamis {peak / 1e6:.0f} MB', *peaks])}.")
+
+
+def k_means(options, scratch):
+    points = scratch / "points.f32"
+    peer("k_means.py", "make", points)
+    output = cargo_bench("k_means", {"TAMIS_BENCH_POINTS": str(points)})
+    inertia, passes = re.search(r"inertia ([\d.e+]+) after (\d+) passes", output).groups()
+    ours, inertia = seconds_of("k-means", "100000x384, K = 200"), float(inertia)
+    rows = [[f"tamis, {passes} passes", f"{ours:.1f}", f"{inertia:.0f}", "1", ""]]
+    for name, (seconds, other) in peer("k_means.py", "run", points).items():
+        rows.append([name, f"{seconds:.1f}", f"{other:.0f}", f"{other / inertia:.4f}", f"{seconds / ours:.2f}"])
+    return section("k-means", "100,000 x 384, K = 200, all cores, the same points, at most 25 passes.",
+                   ["", "seconds", "inertia", "inertia over ours", "tamis is faster by"], rows)
+
+
+def dqn(options, scratch):
+    cargo_bench("dqn", {})
+    ours = 1000 * seconds_of("dqn_training step")
+    rows = [["tamis", f"{ours:.2f}", ""]]
+    for name, value in peer("dqn_step.py").items():
+        shown = [f"{value:.2f}", f"{value / ours:.2f}"] if isinstance(value, float) else [value, ""]
+        rows.append([f"PyTorch, {name}", *shown])
+    text = ("A training step: 32 transitions, 200 actions, 128 looked-at rewards, double Q-learning, 32-64-64-2, Adam, target "
+            "network.")
+    return section("DQN", text, ["", "ms", "tamis is faster by"], rows)
+
+
+def agents(options, scratch):
+    """The agents beside Stable-Baselines3's on the same coverage problems: means over seeds, each pair one after the other."""
+    steps, seeds = options.agents_rewards, options.agents_seeds
+    output_of("cargo", "build", "--release", "--quiet", "-p", "tamis", "--example", "coverage_agents")
+    ours = lib.target_folder() / "release" / "examples" / "coverage_agents"
+    parts = [f"## Agents\n\nWeighted coverage, {steps} rewards seen by each agent (a step is one, an action tried in a lookahead "
+             f"too), means over {seeds} seeds. The last return is that of the trained agent's greedy episode. What is the same for "
+             "all and what is not stands in `experiments/peers/agents.py`."]
+    for actions, picks in [(16, 5), (100, 20)]:
+        runs, problem = {}, scratch / f"coverage_{actions}.json"
+        for seed in range(seeds):
+            mine = json.loads(output_of(ours, actions, picks, steps, seed, problem).splitlines()[-1])
+            for name, record in {**mine["agents"], **peer("agents.py", problem, steps, seed)}.items():
+                runs.setdefault(name, []).append(record)
+        optimum = "not known" if mine["optimum"] is None else f"{mine['optimum']:.4f}"
+        parts.append(f"{actions} actions, {picks} picks; optimum {optimum}, greedy choice {mine['greedy']:.4f}.")
+        parts.append(agents_table(runs, seeds))
+    return "\n\n".join(parts)
+
+
+def agents_table(runs, seeds):
+    keys = ["training_steps", "seconds", "training_steps_per_second", "last_return", "best_return"]
+    means = {name: {key: sum(record[key] for record in records) / seeds for key in keys} for name, records in runs.items()}
+    first = next(iter(means.values()))["training_steps_per_second"]
+    rows = [[name, f"{mean['training_steps']:.0f}", f"{mean['seconds']:.1f}", f"{mean['training_steps_per_second']:.0f}",
+             f"{first / mean['training_steps_per_second']:.1f}", f"{mean['last_return']:.4f}", f"{mean['best_return']:.4f}"]
+            for name, mean in means.items()]
+    header = ["", "training steps", "seconds", "training steps/s", "the first is faster by", "last return", "best return"]
+    return lib.table(header, rows)
+
+
+def selection(options, scratch):
+    out, folder = scratch / "selection", options.data.resolve() / "app_reviews_stars"
+    splits = [part for split in lib.SPLITS for part in [f"--{split}", folder / f"{split}.jsonl"]]
+    output_of("cargo", "build", "--release", "--quiet")
+    program = lib.target_folder() / "release" / "tamis"
+    output_of(program, "select", *splits, "--max-evaluations", 20_000, "--out", out, stderr=subprocess.DEVNULL)
+    record = json.loads((out / "selection.json").read_text())
+    rows = [[stage["name"], f"{stage['seconds']:.1f}", f"{stage['peak_bytes'] / 1e6:.0f}"] for stage in record["stages"]]
+    rows.append(["all", f"{sum(stage['seconds'] for stage in record['stages']):.1f}",
+                 f"{max(stage['peak_bytes'] for stage in record['stages']) / 1e6:.0f}"])
+    text = (f"`tamis select` on app_reviews_stars ({record['data']['train']} training rows), lexical embedder, dqn, "
+            f"{record['evaluations']} evaluations.")
+    return section("A whole selection", text, ["stage", "seconds", "peak memory, MB"], rows)
+
+
+SECTIONS = {"probe": probe, "embedding": embedding, "fine-tuning": fine_tuning, "k-means": k_means, "dqn": dqn, "agents": agents,
+            "selection": selection}
+
+
+def versions(strict):
+    for name in PACKAGES:
+        try:
+            yield f"{name} {importlib.metadata.version(name)}"
+        except importlib.metadata.PackageNotFoundError:
+            if strict:
+                raise
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=pathlib.Path, help="the folder of all-MiniLM-L6-v2")
+    parser.add_argument("--data", type=pathlib.Path, help="the data sets; without it no whole selection is measured")
+    parser.add_argument("--only", action="append", choices=SECTIONS)
+    parser.add_argument("--agents-rewards", type=int, default=10_000)
+    parser.add_argument("--agents-seeds", type=int, default=3)
+    parser.add_argument("--texts", type=pathlib.Path)
+    options = parser.parse_args()
+    names = options.only or [name for name in SECTIONS if name != "selection" or options.data]
+    if options.model is None and {"embedding", "fine-tuning"} & set(names):
+        parser.error("--model is needed: the folder of all-MiniLM-L6-v2")
+    if options.data is None and "selection" in names:
+        parser.error("--data is needed: the folder of the data sets")
+    options.model = options.model and options.model.resolve()
+    found = ", ".join(versions(strict=not options.only))
+    print("# Benchmarks\n\nPrinted by `experiments/benchmarks.py`, which runs our benchmarks (criterion, medians) and the Python "
+          f"peers in the same go.\n\nMachine: {cpu()}, {os.cpu_count()} cores. {output_of('rustc', '--version').strip()}; "
+          f"Python {platform.python_version()}{found and ', ' + found}.\n", flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in names:
+            print(SECTIONS[name](options, pathlib.Path(scratch)) + "\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
