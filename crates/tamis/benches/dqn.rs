@@ -52,22 +52,18 @@ fn training_step(criterion: &mut Criterion) {
                 .enumerate()
                 .map(|(action, (input, future))| Lesson {
                     input,
-                    state: None,
                     action,
                     reward: Some(0.5),
                     future: Some(future),
-                    weight: 1.0,
                 });
             let rewards = looked.iter().enumerate().map(|(action, input)| Lesson {
                 input,
-                state: None,
                 action,
                 reward: Some(0.1),
                 future: None,
-                weight: 1.0,
             });
             let lessons: Vec<Lesson<'_>> = transitions.chain(rewards).collect();
-            let loss = online.learn(&lessons, &mut training).loss;
+            let loss = online.learn(&lessons, &mut training);
             training.step(&mut online);
             target.follow(&online, 0.01);
             loss

@@ -37,29 +37,8 @@ const WARM_UP: usize = 50;
 /// A change to the settings, by name.
 type Change = (&'static str, fn(DqnSettings) -> DqnSettings);
 
-const CHANGES: [Change; 16] = [
+const CHANGES: [Change; 11] = [
     ("as it is", |settings| settings),
-    ("duelling", |settings| DqnSettings {
-        duelling: true,
-        ..settings
-    }),
-    ("prioritised replay", |settings| DqnSettings {
-        prioritised: true,
-        ..settings
-    }),
-    ("duelling, prioritised replay", |settings| DqnSettings {
-        duelling: true,
-        prioritised: true,
-        ..settings
-    }),
-    ("targets copied every 100 steps", |settings| DqnSettings {
-        target_every: 100,
-        ..settings
-    }),
-    ("no target network (`target_every = 1`)", |settings| DqnSettings {
-        target_every: 1,
-        ..settings
-    }),
     ("not double", |settings| DqnSettings {
         double: false,
         ..settings

@@ -228,7 +228,7 @@ impl DynaDqn {
             course.plan.push(action);
             if self.dqn.episodes > 0 {
                 for _ in 0..self.dqn.updates() {
-                    losses += self.dqn.update(1.0, rng);
+                    losses += self.dqn.update(rng);
                     updates += 1;
                 }
             }
@@ -398,7 +398,7 @@ impl DynaDqn {
                 .map(|(_, imagined)| self.remember(imagined))
                 .collect();
             for _ in 0..self.settings.updates * plans.len() {
-                self.dqn.update(1.0, rng);
+                self.dqn.update(rng);
             }
             let returns = env.evaluate_plans(&plans)?;
             followed.extend_from_slice(&returns);

@@ -1,8 +1,7 @@
 //! Deep Q-learning with legal-action masks.
 //!
 //! Sources: Mnih et al. 2015 (replay, target network, Huber loss), van Hasselt et al. 2016 (double Q-learning), Sutton & Barto
-//! 2018, section 7.1 (n-step returns), Wang et al. 2016 (duelling networks, [`crate::agents::network`]), Schaul et al. 2016 (prioritised
-//! replay, [`crate::agents::dqn::replay`]), all with gamma 1, since the return is the final score. What we do differently:
+//! 2018, section 7.1 (n-step returns), all with gamma 1, since the return is the final score. What we do differently:
 //!
 //! 1. Q is learned as *immediate reward* plus *future return* ([`crate::agents::network`]). Every reward that was looked at, taken
 //!    or not, teaches the first. With `split = false` it is learned whole, as in the paper; "future" then means all that is earned
@@ -12,12 +11,11 @@
 //!    taken. With `lookahead = 0` this is plain DQN: the greatest Q is taken, and only that is paid for.
 //! 3. Predicted differences between futures count as far as earlier episodes bore them out ([`DqnSettings::calibrate`]).
 //! 4. Rewards and futures are learned as distances from what is usual at their depth of the episode.
-//! 5. The target network follows slowly (Lillicrap et al. 2016); with `target_every` it is copied at intervals, as in the paper.
+//! 5. The target network follows slowly (Lillicrap et al. 2016) and is never copied at intervals, as in the paper.
 //!
 //! What each of these is worth is measured in `docs/algorithms/dqn.md`.
 
 pub(crate) mod late_exploration;
-mod priority;
 pub mod replay;
 
 use std::collections::VecDeque;
@@ -33,7 +31,7 @@ use crate::{
         Agent, TrainEvent, best,
         dqn::{
             late_exploration::{Beyond, SETTLED},
-            replay::{Drawn, Replay},
+            replay::{Replay, Transition},
         },
         network::{Lesson, NetworkKind, QNetwork, Training, Values},
     },
@@ -66,8 +64,6 @@ pub struct DqnSettings {
     pub hidden: usize,
     /// Whether an action's reward and the future after it are learned apart, which a lookahead needs. Default: true.
     pub split: bool,
-    /// Whether a second network tells the state's value and the first only the advantages of actions. Default: false.
-    pub duelling: bool,
     /// Adam's learning rate. Default: 0.001.
     pub learning_rate: f32,
     /// Transitions a training step learns from. Default: 32.
@@ -78,19 +74,10 @@ pub struct DqnSettings {
     pub updates: usize,
     /// Steps that replay keeps. Default: 10,000.
     pub replay: usize,
-    /// Whether replay draws steps in proportion to their last errors, and not uniformly. Default: false.
-    pub prioritised: bool,
-    /// The power of the errors in proportion to which steps are drawn, 0 to 1; 0 is uniform. Default: 0.6.
-    pub priority_exponent: f64,
-    /// How far, at first, weights make up for some steps being drawn more often, 0 to 1; it rises linearly with the
-    /// evaluations spent, to 1. Default: 0.4.
-    pub importance_exponent: f64,
     /// Rewards that are summed before the target network is asked. Default: 5.
     pub n_step: usize,
     /// By what share the target network follows at a training step, 0 to 1. Default: 0.01.
     pub target_rate: f32,
-    /// After how many training steps the target network is made a copy instead; 0 to follow by `target_rate`. Default: 0.
-    pub target_every: u64,
     /// Whether the online network names the next action and the target network values it. Default: true.
     pub double: bool,
     /// Whether only actions that are legal there count as what could come next. Default: true.
@@ -117,18 +104,13 @@ impl Default for DqnSettings {
             network: NetworkKind::Shared,
             hidden: 64,
             split: true,
-            duelling: false,
             learning_rate: 1e-3,
             batch: 32,
             reward_batch: 128,
             updates: 2,
             replay: 10_000,
-            prioritised: false,
-            priority_exponent: 0.6,
-            importance_exponent: 0.4,
             n_step: 5,
             target_rate: 0.01,
-            target_every: 0,
             double: true,
             mask_next: true,
             lookahead: 14,
@@ -188,8 +170,6 @@ impl DqnSettings {
         }
         let shares = [
             ("dqn.target_rate", f64::from(self.target_rate)),
-            ("dqn.priority_exponent", self.priority_exponent),
-            ("dqn.importance_exponent", self.importance_exponent),
             ("dqn.epsilon_start", self.epsilon_start),
             ("dqn.epsilon_end", self.epsilon_end),
         ];
@@ -287,12 +267,7 @@ impl Dqn {
     /// If a setting is out of range.
     pub fn new(shape: Shape, settings: DqnSettings, seed: Seed) -> Result<Self> {
         settings.check()?;
-        let network = if settings.duelling {
-            QNetwork::duelling
-        } else {
-            QNetwork::new
-        };
-        let online = network(
+        let online = QNetwork::new(
             settings.network,
             shape,
             settings.hidden,
@@ -305,11 +280,7 @@ impl Dqn {
             training: Training::new(&online, settings.learning_rate, CLIP),
             trained: 0,
             target: online.clone(),
-            replay: if settings.prioritised {
-                Replay::prioritised(capacity, settings.priority_exponent)
-            } else {
-                Replay::new(capacity)
-            },
+            replay: Replay::new(capacity),
             rewards: VecDeque::new(),
             rewards_seen: 0,
             episodes: 0,
@@ -454,8 +425,8 @@ impl Dqn {
     }
 
     /// What the network thinks of the states that drawn steps led to: the future of each step, in the units of training.
-    fn futures(&self, drawn: &[Drawn<'_>]) -> Vec<f32> {
-        let next: Vec<&Observation> = drawn.iter().map(|drawn| drawn.transition.next).collect();
+    fn futures(&self, drawn: &[Transition<'_>]) -> Vec<f32> {
+        let next: Vec<&Observation> = drawn.iter().map(|transition| transition.next).collect();
         let valued = self.target.values(&next);
         let named = if self.settings.double {
             self.online.values(&next)
@@ -465,7 +436,7 @@ impl Dqn {
         drawn
             .iter()
             .zip(valued.iter().zip(&named))
-            .map(|(Drawn { transition, .. }, (valued, named))| {
+            .map(|(transition, (valued, named))| {
                 let mut open = transition.next.legal_actions();
                 let ahead = if open.is_empty() {
                     0.0
@@ -484,55 +455,43 @@ impl Dqn {
             .collect()
     }
 
-    /// One training step; returns its loss. `importance` is how far weights make up for steps being drawn unevenly.
-    pub(crate) fn update(&mut self, importance: f64, rng: &mut ChaCha8Rng) -> f64 {
-        let drawn = self
-            .replay
-            .draw(self.settings.batch, self.settings.n_step, importance, rng);
+    /// One training step; returns its loss.
+    pub(crate) fn update(&mut self, rng: &mut ChaCha8Rng) -> f64 {
+        let drawn: Vec<Transition<'_>> = (0..self.settings.batch)
+            .map(|_| self.replay.sample(self.settings.n_step, rng))
+            .collect();
         let futures = self.futures(&drawn);
         let inputs: Vec<Vec<f32>> = drawn
             .iter()
-            .map(|Drawn { transition, .. }| self.online.input(transition.observation, transition.action))
+            .map(|transition| self.online.input(transition.observation, transition.action))
             .collect();
         let mut lessons: Vec<Lesson<'_>> = drawn
             .iter()
             .zip(inputs.iter().zip(futures))
-            .map(|(Drawn { transition, weight, .. }, (input, future))| Lesson {
+            .map(|(transition, (input, future))| Lesson {
                 input,
-                state: Some(transition.observation),
                 action: transition.action,
                 reward: self.settings.split.then(|| {
                     self.usual_reward
                         .standardise(transition.observation.step, transition.reward)
                 }),
                 future: Some(future),
-                weight: *weight,
             })
             .collect();
         for _ in 0..self.settings.reward_batch.min(self.rewards.len()) {
             let looked = &self.rewards[rng.random_range(0..self.rewards.len())];
             lessons.push(Lesson {
                 input: &looked.input,
-                state: None,
                 action: looked.action,
                 reward: Some(self.usual_reward.standardise(looked.depth, looked.reward)),
                 future: None,
-                weight: 1.0,
             });
         }
-        let learned = self.online.learn(&lessons, &mut self.training);
-        let steps: Vec<usize> = drawn.iter().map(|drawn| drawn.step).collect();
-        for (step, &error) in steps.into_iter().zip(&learned.errors) {
-            self.replay.learned(step, f64::from(error));
-        }
+        let loss = self.online.learn(&lessons, &mut self.training);
         self.training.step(&mut self.online);
         self.trained += 1;
-        if self.settings.target_every == 0 {
-            self.target.follow(&self.online, self.settings.target_rate);
-        } else if self.trained.is_multiple_of(self.settings.target_every) {
-            self.target.clone_from(&self.online);
-        }
-        learned.loss
+        self.target.follow(&self.online, self.settings.target_rate);
+        loss
     }
 
     /// An episode has ended: what followed each of its steps tells what is usual, and how far predictions came true.
@@ -603,10 +562,8 @@ impl Agent for Dqn {
                 episode_return += step.reward;
                 steps += 1;
                 if episode > 0 {
-                    let importance =
-                        self.settings.importance_exponent + spent * (1.0 - self.settings.importance_exponent);
                     for _ in 0..self.settings.updates {
-                        losses += self.update(importance, &mut rng);
+                        losses += self.update(&mut rng);
                         updates += 1;
                     }
                 }
@@ -718,54 +675,13 @@ mod tests {
                     ..plain.clone()
                 },
             ),
-            (
-                "shared, plain, duelling",
-                DqnSettings {
-                    duelling: true,
-                    ..plain.clone()
-                },
-            ),
-            (
-                "flat, plain, duelling",
-                DqnSettings {
-                    network: NetworkKind::Flat,
-                    duelling: true,
-                    updates: 8,
-                    ..plain.clone()
-                },
-            ),
-            (
-                "shared, plain, prioritised",
-                DqnSettings {
-                    prioritised: true,
-                    replay: 100,
-                    ..plain.clone()
-                },
-            ),
-            (
-                "shared, plain, copied targets",
-                DqnSettings {
-                    target_every: 50,
-                    ..plain
-                },
-            ),
+            ("shared, plain, a small replay", DqnSettings { replay: 100, ..plain }),
             ("shared, plain, split", split.clone()),
             (
                 "shared, plain, split, no looked-at rewards",
                 DqnSettings {
                     reward_batch: 0,
                     ..split
-                },
-            ),
-            (
-                "shared, lookahead, all of it",
-                DqnSettings {
-                    warm_up: 40,
-                    lookahead: 3,
-                    duelling: true,
-                    prioritised: true,
-                    target_every: 50,
-                    ..DqnSettings::default()
                 },
             ),
         ];
@@ -784,52 +700,8 @@ mod tests {
 
     #[test]
     fn one_seed_one_run() {
-        let everything = DqnSettings {
-            duelling: true,
-            prioritised: true,
-            target_every: 20,
-            ..DqnSettings::default()
-        };
-        for settings in [DqnSettings::default(), everything] {
-            let run = || trained(settings.clone(), 150).2;
-            assert_eq!(run(), run());
-        }
-    }
-
-    #[test]
-    fn priorities_change_what_is_learned_from_unless_their_exponent_is_0() {
-        let run = |exponent: f64| {
-            let settings = DqnSettings {
-                prioritised: true,
-                priority_exponent: exponent,
-                ..DqnSettings::default()
-            };
-            let (agent, ..) = trained(settings, 150);
-            agent.replay
-        };
-        let probabilities = |replay: &Replay| -> Vec<f32> {
-            let drawn = replay.draw(50, 1, 1.0, &mut Seed(1).rng());
-            drawn.iter().map(|drawn| drawn.weight).collect()
-        };
-        assert!(probabilities(&run(0.0)).iter().all(|&weight| weight == 1.0));
-        assert!(probabilities(&run(0.6)).iter().any(|&weight| weight < 0.9));
-    }
-
-    #[test]
-    fn targets_are_copied_when_their_time_has_come() {
-        let run = |target_every: u64| {
-            let settings = DqnSettings {
-                target_every,
-                ..DqnSettings::default()
-            };
-            let (agent, ..) = trained(settings, 150);
-            assert!(agent.trained > 1);
-            let far = agent.online != agent.target;
-            (agent.trained, far)
-        };
-        let (steps, far) = run(1);
-        assert!(!far, "copied at every step");
-        assert!(run(steps + 1).1, "not copied yet");
+        let run = || trained(DqnSettings::default(), 150).2;
+        assert_eq!(run(), run());
     }
 
     #[test]
@@ -882,10 +754,10 @@ mod tests {
             ),
             (
                 DqnSettings {
-                    priority_exponent: -0.1,
+                    target_rate: -0.1,
                     ..DqnSettings::default()
                 },
-                "dqn.priority_exponent",
+                "dqn.target_rate",
             ),
             (
                 DqnSettings {
@@ -893,13 +765,6 @@ mod tests {
                     ..DqnSettings::default()
                 },
                 "dqn.split",
-            ),
-            (
-                DqnSettings {
-                    importance_exponent: 1.1,
-                    ..DqnSettings::default()
-                },
-                "dqn.importance_exponent",
             ),
             (
                 DqnSettings {
