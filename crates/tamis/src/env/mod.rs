@@ -5,6 +5,7 @@
 //! score ([`Environment::simulate`]), and be asked for the score at the end of a plan alone ([`Environment::evaluate_plans`]).
 
 pub mod checker;
+#[cfg(any(test, feature = "test-util"))]
 pub mod coverage;
 pub mod pool;
 
