@@ -1,14 +1,14 @@
-//! Q-networks: what each action will earn at once, and what can still be earned after it.
+//! Q-networks: what each action earns at once, and what can still be earned after it.
 //!
-//! A *split* network has two numbers an action, the *immediate* reward and the *future* return; their sum is Q. They are kept
-//! apart because the environment can tell the first exactly for a few actions, and then only the second is a guess. A network that
-//! is not split has the future return alone, which is to be learned as Q itself.
+//! A *split* network has two outputs an action, the *immediate reward* and the *future return*; their sum is Q. They are apart
+//! because the environment can tell the first exactly for a few actions, and then only the second is a prediction. A network that
+//! is not split has one output an action, Q itself.
 //!
-//! - `shared` reads one action at a time with the same weights: its features, the global ones, and the mean features of all
-//!   legal actions as context. It does not care how many actions there are.
-//! - `flat` reads which actions are legal, how much of each is taken (its first feature) and the global features, and has outputs
-//!   for every action: the paper's network, which must learn about every cluster by itself.
-//!
+//! - `shared` reads one action at a time with the same weights: the features of the action, the global features, and the mean
+//!   features of all legal actions as context. It works for any number of actions.
+//! - `flat` reads the legal-action mask, how much of each action is taken (its first feature) and the global features, and has
+//!   outputs for every action. This is the paper's network, which must learn about every cluster by itself.
+
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
@@ -26,10 +26,10 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NetworkKind {
-    /// One network reads each action's features.
+    /// One network that reads the features of one action at a time.
     #[default]
     Shared,
-    /// From the legal-action mask to two outputs an action.
+    /// A network from the legal-action mask to outputs for every action.
     Flat,
 }
 
@@ -38,12 +38,12 @@ pub enum NetworkKind {
 pub struct QNetwork {
     kind: NetworkKind,
     shape: Shape,
-    /// Numbers an action: its reward and its future, or its future alone.
+    /// Outputs an action: 2 if the network is split, else 1.
     heads: usize,
     mlp: Mlp,
 }
 
-/// What it takes to train a network beside it: Adam's moments, the gradient, and what a forward pass leaves behind.
+/// What training keeps beside a network: Adam's moments, the gradient, and the activations of a forward pass.
 #[derive(Debug, Clone)]
 pub struct Training {
     adam: Adam,
@@ -52,16 +52,16 @@ pub struct Training {
 }
 
 impl Training {
-    /// Adam with this learning rate; a gradient with a norm above `clip` is scaled down to it.
-    pub fn new(network: &QNetwork, rate: f32, clip: f32) -> Self {
+    /// Adam with this learning rate; a gradient of a norm above `max_grad_norm` is scaled down to it.
+    pub fn new(network: &QNetwork, learning_rate: f32, max_grad_norm: f32) -> Self {
         Self {
-            adam: Adam::new(rate, clip),
+            adam: Adam::new(learning_rate, max_grad_norm),
             gradient: vec![0.0; network.mlp.parameters().len()],
             trace: Trace::default(),
         }
     }
 
-    /// One step against the gradients, which are set back to zero.
+    /// One step of gradient descent; the gradient is set back to zero.
     ///
     /// # Panics
     ///
@@ -71,30 +71,30 @@ impl Training {
     }
 }
 
-/// The values of every action of an observation, legal or not; shapes `(actions,)`, in the units of training.
+/// The outputs for every action of an observation, legal or not; shapes `(actions,)`, standardised.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Values {
-    /// What the action earns at once; 0 from a network that is not split.
+    /// Immediate rewards; 0 from a network that is not split.
     pub reward: Vec<f32>,
-    /// What can still be earned after it.
+    /// Future returns; Q from a network that is not split.
     pub future: Vec<f32>,
 }
 
-/// One training example: an action's immediate reward, its future return, or both.
+/// One training sample: the immediate reward of an action, its future return, or both.
 #[derive(Debug, Clone)]
-pub struct Lesson<'a> {
-    /// What the network reads to know the action ([`QNetwork::input`]).
+pub struct TrainingSample<'a> {
+    /// What the network reads of the action ([`QNetwork::input`]).
     pub input: &'a [f32],
-    /// Which action it is about.
+    /// The action.
     pub action: Action,
-    /// The reward, where it is known; never for a network that is not split.
+    /// The immediate reward, if it is known; never for a network that is not split.
     pub reward: Option<f32>,
-    /// The future return, where there is an estimate.
+    /// The future return, if there is an estimate.
     pub future: Option<f32>,
 }
 
 impl QNetwork {
-    /// A network with two hidden layers of `hidden` units and random weights; `split` or not as told above.
+    /// A network with two hidden layers of `hidden` units and random weights.
     pub fn new(kind: NetworkKind, shape: Shape, hidden: usize, split: bool, seed: Seed) -> Self {
         let heads = if split { 2 } else { 1 };
         let (inputs, outputs) = match kind {
@@ -109,16 +109,16 @@ impl QNetwork {
         }
     }
 
-    /// Moves by `share` of the way towards another network of the same shape.
+    /// Moves the weights by the share `tau` of the way towards those of another network of the same shape.
     ///
     /// # Panics
     ///
     /// If the shapes differ.
-    pub fn follow(&mut self, other: &Self, share: f32) {
-        self.mlp.follow(&other.mlp, share);
+    pub fn follow(&mut self, other: &Self, tau: f32) {
+        self.mlp.follow(&other.mlp, tau);
     }
 
-    /// What the network reads to know one action; `shared`: shape `(2 action_features + global_features,)`, `flat`:
+    /// What the network reads of one action. `shared`: shape `(2 action_features + global_features,)`; `flat`: shape
     /// `(2 actions + global_features,)`.
     pub fn input(&self, observation: &Observation, action: Action) -> Vec<f32> {
         let mut input = Vec::with_capacity(self.mlp.inputs());
@@ -137,7 +137,7 @@ impl QNetwork {
     pub fn values(&self, observations: &[&Observation]) -> Vec<Values> {
         let actions = self.shape.actions;
         let inputs = self.kind.action_inputs(observations.iter().copied());
-        // Both networks' outputs read as (reward, future) pairs, or as futures, action after action.
+        // Action after action: pairs of reward and future, or Q alone.
         let outputs = self.mlp.predict(&inputs);
         outputs
             .chunks_exact(self.heads * actions)
@@ -157,43 +157,43 @@ impl QNetwork {
             .collect()
     }
 
-    /// Adds the gradient of the mean Huber loss (delta 1) over the lessons' known values; returns that loss.
+    /// Adds the gradient of the mean Huber loss (delta 1) over the samples' known values; returns that loss.
     ///
     /// # Panics
     ///
-    /// If a network that is not split is told a reward, or `training` was made for another shape.
-    pub fn learn(&self, lessons: &[Lesson<'_>], training: &mut Training) -> f64 {
-        let mut inputs = Vec::with_capacity(lessons.len() * self.mlp.inputs());
-        lessons.iter().for_each(|lesson| inputs.extend_from_slice(lesson.input));
+    /// If a network that is not split learns a reward, or `training` was made for another shape.
+    pub fn learn(&self, samples: &[TrainingSample<'_>], training: &mut Training) -> f64 {
+        let mut inputs = Vec::with_capacity(samples.len() * self.mlp.inputs());
+        samples.iter().for_each(|sample| inputs.extend_from_slice(sample.input));
         self.mlp.forward(&inputs, &mut training.trace);
         let output = training.trace.output();
-        let known: usize = lessons
+        let known: usize = samples
             .iter()
-            .map(|lesson| usize::from(lesson.reward.is_some()) + usize::from(lesson.future.is_some()))
+            .map(|sample| usize::from(sample.reward.is_some()) + usize::from(sample.future.is_some()))
             .sum();
         let mut upstream = vec![0.0; output.len()];
         let mut loss = 0.0;
-        for (i, lesson) in lessons.iter().enumerate() {
+        for (i, sample) in samples.iter().enumerate() {
             let first = i * self.mlp.outputs()
                 + if self.kind == NetworkKind::Flat {
-                    self.heads * lesson.action
+                    self.heads * sample.action
                 } else {
                     0
                 };
             let mut add = |at: usize, target: f32| {
-                let off = output[at] - target;
-                loss += f64::from(if off.abs() <= 1.0 {
-                    off * off / 2.0
+                let error = output[at] - target;
+                loss += f64::from(if error.abs() <= 1.0 {
+                    error * error / 2.0
                 } else {
-                    off.abs() - 0.5
+                    error.abs() - 0.5
                 });
-                upstream[at] = off.clamp(-1.0, 1.0) / known.max(1) as f32;
+                upstream[at] = error.clamp(-1.0, 1.0) / known.max(1) as f32;
             };
-            if let Some(target) = lesson.reward {
-                assert_eq!(self.heads, 2, "a network that is not split is told no rewards");
+            if let Some(target) = sample.reward {
+                assert_eq!(self.heads, 2, "a network that is not split learns no rewards");
                 add(first, target);
             }
-            if let Some(target) = lesson.future {
+            if let Some(target) = sample.future {
                 add(first + self.heads - 1, target);
             }
         }
@@ -203,7 +203,7 @@ impl QNetwork {
 }
 
 impl NetworkKind {
-    /// What a network reads that has outputs for all actions: one row an action (`shared`) or an observation (`flat`).
+    /// The inputs of a network with outputs for all actions: one row an action (`shared`) or an observation (`flat`).
     pub(crate) fn action_inputs<'a>(self, observations: impl Iterator<Item = &'a Observation>) -> Vec<f32> {
         let mut rows = Vec::new();
         for observation in observations {
@@ -222,7 +222,7 @@ impl NetworkKind {
         rows
     }
 
-    /// What a network reads that values states, one row each.
+    /// The inputs of a value network: one row an observation.
     pub(crate) fn state_inputs<'a>(self, observations: impl Iterator<Item = &'a Observation>) -> Vec<f32> {
         let mut rows = Vec::new();
         for observation in observations {
@@ -238,25 +238,21 @@ impl NetworkKind {
     }
 }
 
-/// What the flat network reads.
+/// Appends the input of a flat network.
 fn extend_flat(observation: &Observation, input: &mut Vec<f32>) {
     input.extend(observation.legal.iter().map(|&legal| f32::from(u8::from(legal))));
     input.extend(observation.actions.iter_rows().map(|features| features[0]));
     input.extend_from_slice(&observation.global);
 }
 
-/// The mean features of the legal actions, shape `(action_features,)`.
+/// The mean features of the legal actions, shape `(action_features,)`; 0 where none is legal.
 fn context(observation: &Observation) -> Vec<f32> {
     let mut mean = vec![0.0; observation.actions.cols()];
-    let open = observation.legal.iter().filter(|&&legal| legal).count().max(1) as f32;
-    for (features, _) in observation
-        .actions
-        .iter_rows()
-        .zip(&observation.legal)
-        .filter(|(_, legal)| **legal)
-    {
-        for (sum, x) in mean.iter_mut().zip(features) {
-            *sum += x / open;
+    let legal = observation.legal_actions();
+    let count = legal.len() as f32;
+    for action in legal {
+        for (sum, x) in mean.iter_mut().zip(observation.actions.row(action)) {
+            *sum += x / count;
         }
     }
     mean
@@ -317,7 +313,7 @@ mod tests {
         ));
     }
 
-    /// Every kind, split and whole.
+    /// Every kind, split and not.
     fn networks(hidden: usize) -> Vec<(String, QNetwork)> {
         let mut networks = Vec::new();
         for split in [true, false] {
@@ -329,11 +325,11 @@ mod tests {
         networks
     }
 
-    /// Lessons of the legal actions 0 and 2 and of the illegal 1: rewards of all, if the network learns them, and futures of the
+    /// Samples of the legal actions 0 and 2 and of the illegal 1: rewards of all, if the network learns them, and futures of the
     /// legal ones.
-    fn lessons<'a>(network: &QNetwork, inputs: &'a [Vec<f32>]) -> Vec<Lesson<'a>> {
+    fn samples<'a>(network: &QNetwork, inputs: &'a [Vec<f32>]) -> Vec<TrainingSample<'a>> {
         (0..3)
-            .map(|action| Lesson {
+            .map(|action| TrainingSample {
                 input: &inputs[action],
                 action,
                 reward: (network.heads == 2).then_some(action as f32 - 1.0),
@@ -349,7 +345,7 @@ mod tests {
             let state = observation();
             let inputs: Vec<Vec<f32>> = (0..3).map(|action| network.input(&state, action)).collect();
             for _ in 0..600 {
-                network.learn(&lessons(&network, &inputs), &mut training);
+                network.learn(&samples(&network, &inputs), &mut training);
                 training.step(&mut network);
             }
             let values = &network.values(&[&state])[0];
@@ -370,9 +366,9 @@ mod tests {
             let inputs: Vec<Vec<f32>> = (0..3).map(|action| network.input(&state, action)).collect();
             let loss_of = |network: &QNetwork| {
                 let mut fresh = Training::new(network, 0.01, 10.0);
-                network.learn(&lessons(network, &inputs), &mut fresh)
+                network.learn(&samples(network, &inputs), &mut fresh)
             };
-            network.learn(&lessons(&network, &inputs), &mut training);
+            network.learn(&samples(&network, &inputs), &mut training);
             for (i, &analytic) in training.gradient.iter().enumerate() {
                 let nudged = |by: f32| {
                     let mut copy = network.clone();
@@ -395,7 +391,7 @@ mod tests {
             let state = observation();
             let inputs: Vec<Vec<f32>> = (0..3).map(|action| network.input(&state, action)).collect();
             let values = &network.values(&[&state])[0];
-            let lessons = lessons(&network, &inputs);
+            let samples = samples(&network, &inputs);
             let huber = |off: f32| {
                 f64::from(if off.abs() <= 1.0 {
                     off * off / 2.0
@@ -404,12 +400,12 @@ mod tests {
                 })
             };
             let mut losses = Vec::new();
-            for lesson in &lessons {
-                losses.extend(lesson.reward.map(|reward| huber(values.reward[lesson.action] - reward)));
-                losses.extend(lesson.future.map(|future| huber(values.future[lesson.action] - future)));
+            for sample in &samples {
+                losses.extend(sample.reward.map(|reward| huber(values.reward[sample.action] - reward)));
+                losses.extend(sample.future.map(|future| huber(values.future[sample.action] - future)));
             }
             let wanted = losses.iter().sum::<f64>() / losses.len() as f64;
-            let loss = network.learn(&lessons, &mut Training::new(&network, 0.01, 10.0));
+            let loss = network.learn(&samples, &mut Training::new(&network, 0.01, 10.0));
             assert!((loss - wanted).abs() < 1e-6, "{name}: {loss} against {wanted}");
         }
     }

@@ -1,4 +1,4 @@
-//! Replay: whole episodes are kept, and steps of them drawn again for training, each as likely as any.
+//! Replay: episodes are kept whole, and their steps are drawn again for training, uniformly.
 
 use std::collections::VecDeque;
 
@@ -6,7 +6,7 @@ use rand::{Rng, RngExt};
 
 use crate::env::{Action, Observation};
 
-/// Episodes seen, the oldest dropped when there are too many steps.
+/// Episodes; the oldest are dropped when there are too many steps.
 #[derive(Debug, Default)]
 pub struct Replay {
     episodes: VecDeque<Episode>,
@@ -29,11 +29,11 @@ pub struct Transition<'a> {
     pub observation: &'a Observation,
     /// The action taken.
     pub action: Action,
-    /// What it earned.
+    /// Its reward.
     pub reward: f64,
-    /// What the at most `n - 1` steps after it earned together.
+    /// The sum of the rewards of the next `n - 1` steps, or fewer at the end of an episode.
     pub more: f64,
-    /// The state after those; nothing is legal there if the episode ended.
+    /// The state after those; no action is legal there if the episode ended.
     pub next: &'a Observation,
 }
 
@@ -46,7 +46,7 @@ impl Replay {
         }
     }
 
-    /// An episode begins.
+    /// Begins an episode.
     pub fn begin(&mut self, first: Observation) {
         self.episodes.push_back(Episode {
             observations: vec![first],
@@ -55,7 +55,7 @@ impl Replay {
         });
     }
 
-    /// A step of the latest episode.
+    /// Adds a step to the latest episode.
     ///
     /// # Panics
     ///
@@ -81,7 +81,7 @@ impl Replay {
         self.steps == 0
     }
 
-    /// A step drawn uniformly, with what came within `n` steps.
+    /// A step drawn uniformly, with its `n`-step return.
     ///
     /// # Panics
     ///
