@@ -501,9 +501,12 @@ mod tests {
         }
     }
 
+    /// Makes settings unsound.
+    type Change = fn(&mut PpoSettings);
+
     #[test]
     fn settings_out_of_range_are_named() {
-        let cases: [(fn(&mut PpoSettings), &str); 4] = [
+        let cases: [(Change, &str); 4] = [
             (|settings| settings.clip_range = 0.0, "ppo.clip_range"),
             (|settings| settings.gae_lambda = f64::NAN, "ppo.gae_lambda"),
             (|settings| settings.episodes = 0, "ppo.episodes"),

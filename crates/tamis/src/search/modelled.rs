@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn the_best_of_what_was_met_is_paid_for() {
         let (spent, _) = trained(60, 0);
-        // An agent that has settled meets few states: what it did not meet is not paid for.
+        // An agent that has stalled meets few states, and only those are paid for.
         assert!(spent > 30 && spent <= 60, "{spent}");
     }
 

@@ -514,61 +514,41 @@ mod tests {
         (agent, env, returns)
     }
 
+    fn with(base: &DqnSettings, change: impl FnOnce(&mut DqnSettings)) -> DqnSettings {
+        let mut settings = base.clone();
+        change(&mut settings);
+        settings
+    }
+
     #[test]
     fn every_kind_comes_near_the_optimum_that_enumeration_finds() {
-        let plain = DqnSettings {
-            split: false,
-            lookahead: 0,
-            calibrate: false,
-            exploration_initial_eps: 0.5,
-            learning_starts: 40,
-            gradient_steps: 4,
-            ..DqnSettings::default()
-        };
-        let split = DqnSettings {
-            split: true,
-            ..plain.clone()
-        };
+        let plain = with(&DqnSettings::default(), |settings| {
+            (settings.split, settings.lookahead, settings.calibrate) = (false, 0, false);
+            (settings.exploration_initial_eps, settings.learning_starts) = (0.5, 40);
+            settings.gradient_steps = 4;
+        });
+        let split = with(&plain, |settings| settings.split = true);
+        let flat = with(&plain, |settings| {
+            (settings.network, settings.gradient_steps) = (NetworkKind::Flat, 8);
+        });
+        let lookahead = with(&DqnSettings::default(), |settings| {
+            (settings.lookahead, settings.learning_starts) = (3, 40);
+        });
+        let no_rewards = with(&split, |settings| settings.reward_batch_size = 0);
         let kinds = [
-            (
-                "shared, lookahead",
-                DqnSettings {
-                    learning_starts: 40,
-                    lookahead: 3,
-                    ..DqnSettings::default()
-                },
-            ),
-            ("shared, plain", plain.clone()),
-            (
-                "flat, plain",
-                DqnSettings {
-                    network: NetworkKind::Flat,
-                    gradient_steps: 8,
-                    ..plain.clone()
-                },
-            ),
+            ("shared, lookahead", lookahead),
+            ("flat, plain", flat),
             (
                 "shared, plain, not double",
-                DqnSettings {
-                    double: false,
-                    ..plain.clone()
-                },
+                with(&plain, |settings| settings.double = false),
             ),
             (
                 "shared, plain, a small buffer",
-                DqnSettings {
-                    buffer_size: 100,
-                    ..plain
-                },
+                with(&plain, |settings| settings.buffer_size = 100),
             ),
-            ("shared, plain, split", split.clone()),
-            (
-                "shared, plain, split, no observed rewards",
-                DqnSettings {
-                    reward_batch_size: 0,
-                    ..split
-                },
-            ),
+            ("shared, plain", plain),
+            ("shared, plain, split", split),
+            ("shared, plain, split, no observed rewards", no_rewards),
         ];
         for (name, settings) in kinds {
             let (mut agent, mut env, returns) = trained(settings, 320);

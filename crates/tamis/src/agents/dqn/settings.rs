@@ -116,9 +116,12 @@ impl DqnSettings {
 mod tests {
     use super::*;
 
+    /// Makes settings unsound.
+    type Change = fn(&mut DqnSettings);
+
     #[test]
     fn settings_out_of_range_are_named() {
-        let cases: [(fn(&mut DqnSettings), &str); 6] = [
+        let cases: [(Change, &str); 6] = [
             (|settings| settings.batch_size = 0, "dqn.batch_size"),
             (|settings| settings.learning_rate = f32::NAN, "dqn.learning_rate"),
             (
