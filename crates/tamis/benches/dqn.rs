@@ -1,10 +1,10 @@
-//! A training step of the DQN: 32 transitions of 200 actions (14 features each, 4 global ones), 128 looked-at rewards, double
+//! A training step of the DQN: 32 transitions of 200 actions (14 features each, 4 global ones), 128 observed rewards, double
 //! Q-learning, Adam, target network.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use rand::RngExt;
 use tamis::{
-    agents::network::{Lesson, NetworkKind, QNetwork, Training},
+    agents::network::{NetworkKind, QNetwork, Training, TrainingSample},
     env::{Observation, Shape},
 };
 use tamis_nn::{Matrix, seed::Seed};
@@ -30,19 +30,19 @@ fn training_step(criterion: &mut Criterion) {
     let mut online = QNetwork::new(NetworkKind::Shared, SHAPE, 64, true, Seed(2));
     let mut target = online.clone();
     let mut training = Training::new(&online, 1e-3, 10.0);
-    let looked: Vec<Vec<f32>> = (0..128).map(|i| online.input(&seen[i % 32], i)).collect();
+    let observed: Vec<Vec<f32>> = (0..128).map(|i| online.input(&seen[i % 32], i)).collect();
     criterion.bench_function("dqn/training step", |bencher| {
         bencher.iter(|| {
-            let (named, valued) = (online.values(&next), target.values(&next));
-            let futures: Vec<f32> = named
+            let (choosing, target_values) = (online.values(&next), target.values(&next));
+            let futures: Vec<f32> = choosing
                 .iter()
-                .zip(&valued)
-                .map(|(named, valued)| {
-                    let q = |action: usize| named.reward[action] + named.future[action];
+                .zip(&target_values)
+                .map(|(choosing, target)| {
+                    let q = |action: usize| choosing.reward[action] + choosing.future[action];
                     let best = (0..200)
                         .reduce(|a, b| if q(b) > q(a) { b } else { a })
                         .expect("actions");
-                    valued.reward[best] + valued.future[best]
+                    target.reward[best] + target.future[best]
                 })
                 .collect();
             let inputs: Vec<Vec<f32>> = seen.iter().enumerate().map(|(i, seen)| online.input(seen, i)).collect();
@@ -50,24 +50,20 @@ fn training_step(criterion: &mut Criterion) {
                 .iter()
                 .zip(futures)
                 .enumerate()
-                .map(|(action, (input, future))| Lesson {
+                .map(|(action, (input, future))| TrainingSample {
                     input,
-                    state: None,
                     action,
                     reward: Some(0.5),
                     future: Some(future),
-                    weight: 1.0,
                 });
-            let rewards = looked.iter().enumerate().map(|(action, input)| Lesson {
+            let rewards = observed.iter().enumerate().map(|(action, input)| TrainingSample {
                 input,
-                state: None,
                 action,
                 reward: Some(0.1),
                 future: None,
-                weight: 1.0,
             });
-            let lessons: Vec<Lesson<'_>> = transitions.chain(rewards).collect();
-            let loss = online.learn(&lessons, &mut training).loss;
+            let samples: Vec<TrainingSample<'_>> = transitions.chain(rewards).collect();
+            let loss = online.learn(&samples, &mut training);
             training.step(&mut online);
             target.follow(&online, 0.01);
             loss

@@ -1,15 +1,15 @@
-//! Trains our agents on a weighted coverage problem and writes the problem down, so that other programs can train theirs.
+//! Trains our agents on a weighted coverage problem and writes the problem to a file, so that other programs can train theirs.
 //!
 //! ```sh
 //! cargo run --release --example coverage_agents -- <actions> <picks> <steps> <seed> <problem.json>
 //! ```
 //!
-//! The last line is JSON: the greedy choice's value, the optimum (null where there are too many choices to look at all), and
-//! for each agent how it did. `benches/peers/agents.py` trains other implementations on the same problem, and
-//! `benches/run.py` puts both beside each other.
+//! The last line is JSON: the value of the greedy choice, the optimum (null where there are too many choices to enumerate), and the
+//! results of each agent. `benches/peers/agents.py` trains other implementations on the same problem, and `benches/run.py` prints both
+//! side by side.
 //!
-//! The budget is counted in rewards that an agent has seen: a step is one, and so is every action tried in a lookahead. An agent
-//! that looks ahead therefore takes fewer steps, and none is seen for free.
+//! The budget is a number of observed rewards: a step is one, and so is every action of a lookahead. An agent that looks ahead
+//! therefore takes fewer steps.
 
 use std::{fs, time::Instant};
 
@@ -29,7 +29,7 @@ use tamis::{
 };
 use tamis_nn::seed::Seed;
 
-/// Up to how many choices are looked at to find the optimum.
+/// Up to how many choices are enumerated to find the optimum.
 const CHOICES: f64 = 1e6;
 
 /// Trains an agent until the budget is spent; `training_steps` tells how often it learned.
@@ -80,22 +80,22 @@ fn main() -> Result<()> {
     let problem = Coverage::random(actions, 4 * actions, picks, u64::MAX, Seed(11));
     fs::write(path, json!(problem).to_string()).unwrap_or_else(|error| panic!("{path}: {error}"));
 
-    // What Stable-Baselines3's DQN does, so far as ours can: the same network, batch, rate, targets and exploration.
+    // What Stable-Baselines3's DQN does, so far as ours can: the same network, batch size, learning rate, targets and exploration.
     let plain = DqnSettings {
         network: NetworkKind::Flat,
         hidden: 64,
         split: false,
         learning_rate: 1e-3,
-        batch: 32,
-        reward_batch: 0,
-        updates: 2,
-        n_step: 5,
+        batch_size: 32,
+        reward_batch_size: 0,
+        gradient_steps: 2,
+        n_steps: 5,
         double: false,
         lookahead: 0,
         calibrate: false,
-        epsilon_start: 0.5,
-        epsilon_end: 0.05,
-        warm_up: 200,
+        exploration_initial_eps: 0.5,
+        exploration_final_eps: 0.05,
+        learning_starts: 200,
         ..DqnSettings::default()
     };
     let agents = [
@@ -114,11 +114,11 @@ fn main() -> Result<()> {
         learning_rate: 3e-4,
         pay: Pay::Steps,
         episodes: 256 / picks.clamp(1, 256),
-        epochs: 10,
-        batch: 64,
-        entropy_weight: 0.0,
+        n_epochs: 10,
+        batch_size: 64,
+        ent_coef: 0.0,
         // It does not stop early either.
-        target_divergence: f64::MAX,
+        target_kl: f64::MAX,
         ..PpoSettings::default()
     };
     let ppos = [

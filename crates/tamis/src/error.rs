@@ -7,6 +7,8 @@ use std::{
 
 pub use tamis_nn::Place;
 
+pub(crate) mod range;
+
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

@@ -116,8 +116,14 @@ fn agents_are_checked_where_the_optimum_is_known() {
 fn settings_of_agents_that_mean_nothing_are_named() {
     let fixture = Fixture::new();
     for (setting, complaint) in [
-        ("[ppo]\nclip = 0.0\n", "ppo.clip: expected a number above 0, found 0"),
-        ("[ppo]\nepochs = 0\n", "ppo.epochs: expected from 1 to 1000, found 0"),
+        (
+            "[ppo]\nclip_range = 0.0\n",
+            "ppo.clip_range: expected a number above 0, found 0",
+        ),
+        (
+            "[ppo]\nn_epochs = 0\n",
+            "ppo.n_epochs: expected from 1 to 1000, found 0",
+        ),
         (
             "[dyna_dqn]\nimagined = 0\n",
             "dyna_dqn.imagined: expected a number above 0, found 0",

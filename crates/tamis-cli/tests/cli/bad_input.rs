@@ -83,8 +83,8 @@ fn a_settings_file_with_mistakes_says_where_and_what() {
             "error: lexical.dim: expected from 1 to 4096, found 100000",
         ),
         (
-            "[dqn]\nbatch = 9223372036854775807\n",
-            "error: dqn.batch: expected from 1 to 65536, found 9223372036854775807",
+            "[dqn]\nbatch_size = 9223372036854775807\n",
+            "error: dqn.batch_size: expected from 1 to 65536, found 9223372036854775807",
         ),
     ] {
         fixture.write("tamis.toml", settings);

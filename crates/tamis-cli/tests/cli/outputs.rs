@@ -368,7 +368,7 @@ fn flags_and_a_settings_file_say_the_same_things() {
 #[test]
 fn the_command_that_a_run_names_makes_it_again() {
     let fixture = Fixture::new();
-    let toml = "embedder = \"lexical\"\nfinalists = 3\ndqn.duelling = true\nreward = \"hard\"\n";
+    let toml = "embedder = \"lexical\"\nfinalists = 3\ndqn.double = false\nreward = \"hard\"\n";
     fixture.write("it's.toml", toml);
     fixture.write("my train.jsonl", &fixture.read("train.jsonl"));
     let more = [

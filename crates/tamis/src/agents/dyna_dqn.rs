@@ -1,17 +1,17 @@
-//! DynaDQN: deep Q-learning that also learns from episodes it only imagines.
+//! DynaDQN: deep Q-learning that also learns from imagined episodes.
 //!
-//! Transitions of a selection problem are known; only scores cost. So the model that Dyna learns is one of the score
+//! The transitions of a selection problem are known; only scores cost. So the model that Dyna learns is one of the score
 //! ([`GaussianProcess`]), and an imagined episode visits real states with predicted rewards. Three things alternate until the
 //! evaluations are spent:
 //!
-//! 1. **A real episode** of the [`Dqn`], which pays for few actions a step: those that the Q-network or the model takes to be
-//!    best, counting what the model is unsure of in their favour. Every score paid for teaches both.
-//! 2. **Imagined episodes**: each keeps all but a few actions of one of the best plans known and is played to the end by the
-//!    greatest predicted gain plus the network's calibrated future, but for a share of random actions. They are replayed for
-//!    Q-learning like real ones.
-//! 3. **Confirmation**: the imagined plans of the greatest predicted return, again with a bonus for uncertainty, are paid for,
-//!    one evaluation each, and teach the model where it was wrong. Once real episodes meet nothing new, all that is left is
-//!    spent so.
+//! 1. **A real episode** of the [`Dqn`] pays for few actions a step: those of the greatest Q and those of the greatest optimistic
+//!    gain by the model. Every score that is paid for trains both.
+//! 2. **Imagined episodes** keep all but a few actions of one of the best known plans, and choose the others by the greatest
+//!    predicted gain plus the network's calibrated future, or at random. The network learns from them by replay as from real ones.
+//! 3. **Confirmation** pays for the imagined plans of the greatest optimistic return, one evaluation each, which corrects the model
+//!    where it was wrong. Once real episodes meet nothing new, the rest of the evaluations is spent so.
+//!
+//! "Optimistic" means that standard deviations are added to a prediction, as in an upper confidence bound.
 //!
 //! Sources: Sutton 1990 (Dyna); Peng et al. 2018 (Dyna with deep Q-networks); Ecoffet et al. 2021 (going back to the best
 //! states first); Shaw 1998 (keeping a part of the best solution and building the rest anew).
@@ -29,39 +29,41 @@ use crate::{
         Agent, TrainEvent, best,
         dqn::{
             Dqn, DqnSettings,
-            late_exploration::{SETTLED, sorted},
+            late_exploration::{STALL_LIMIT, sorted},
         },
     },
     env::{Action, Environment, Observation, Shape},
+    error::range::{above, check},
     reward_models::{Prediction, gaussian_process::GaussianProcess},
     stats::agreement::spearman,
 };
 
 /// Plans paid for between two fits of the model.
-const WAVE: usize = 32;
-/// States that the model must have seen before it is asked.
-const FIRST: usize = 64;
-/// Best plans that imagined episodes begin from.
-const ELITE: usize = 4;
-/// The most actions of such a plan that are chosen anew, and no more than half of them.
-const SWAPS: usize = 4;
+const PLAN_BATCH: usize = 32;
+/// States that the model must have seen before its predictions are used.
+const MIN_STATES: usize = 64;
+/// The best plans, from which imagined episodes begin.
+const ELITE_SIZE: usize = 4;
+/// The most actions of such a plan that are chosen anew.
+const MAX_CHANGES: usize = 4;
 
 /// How a [`DynaDqn`] learns, besides what its [`DqnSettings`] say.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DynaDqnSettings {
-    /// Actions that are tried at a step of a real episode; fewer where the evaluations would not last for 4 episodes. Default: 6.
+    /// Actions that are tried at a step of a real episode, at least 1; fewer where the evaluations would not last for 4 episodes.
+    /// Default: 6.
     pub lookahead: usize,
-    /// Plans that are paid for, for each evaluation that real episodes spent. Default: 2.
+    /// Imagined plans that are paid for, for each evaluation that real episodes spent, 0 to 1000. Default: 2.
     pub confirmed: f64,
-    /// Imagined episodes for each plan that is paid for. Default: 8.
+    /// Imagined episodes for each plan that is paid for, at least 1. Default: 8.
     pub imagined: usize,
-    /// Actions of which the model predicts the gain at an imagined step. Default: 32.
+    /// Actions of which the model predicts the gain at an imagined step, at least 1. Default: 32.
     pub candidates: usize,
-    /// How many standard deviations of the ensemble are added to a prediction. Default: 0.5.
+    /// How many standard deviations are added to a prediction, 0 to 1000. Default: 0.5.
     pub bonus: f64,
     /// Training steps for each plan that is paid for. Default: 1.
-    pub updates: usize,
+    pub gradient_steps: usize,
 }
 
 impl Default for DynaDqnSettings {
@@ -72,54 +74,43 @@ impl Default for DynaDqnSettings {
             imagined: 8,
             candidates: 32,
             bonus: 0.5,
-            updates: 1,
+            gradient_steps: 1,
         }
     }
 }
 
 impl DynaDqnSettings {
-    /// Looks for values that mean nothing.
+    /// Checks every value.
     ///
     /// # Errors
     ///
     /// If a setting is out of range.
     pub fn check(&self) -> Result<()> {
-        let counts = [
-            ("dyna_dqn.lookahead", self.lookahead),
-            ("dyna_dqn.imagined", self.imagined),
-            ("dyna_dqn.candidates", self.candidates),
-        ];
-        for (name, value) in counts {
-            if value == 0 {
-                return Err(Error::setting(name, "a number above 0", "0"));
-            }
-        }
-        let reals = [("dyna_dqn.confirmed", self.confirmed), ("dyna_dqn.bonus", self.bonus)];
-        for (name, value) in reals {
-            if !(0.0..=1000.0).contains(&value) {
-                return Err(Error::setting(name, "from 0 to 1000", value.to_string()));
-            }
-        }
-        Ok(())
+        check("dyna_dqn.lookahead", self.lookahead, above(0))?;
+        check("dyna_dqn.confirmed", self.confirmed, 0.0..=1000.0)?;
+        check("dyna_dqn.imagined", self.imagined, above(0))?;
+        check("dyna_dqn.candidates", self.candidates, above(0))?;
+        check("dyna_dqn.bonus", self.bonus, 0.0..=1000.0)
     }
 }
 
 /// A deep Q-learning agent with a model of the score.
 pub struct DynaDqn {
     settings: DynaDqnSettings,
-    /// Actions tried at a step, given the evaluations that there are.
+    /// Actions tried at a step; the setting, or fewer where evaluations are few.
     lookahead: usize,
     dqn: Dqn,
     model: GaussianProcess,
-    /// States the model had learned from when it was last fitted.
+    /// How many states the model had seen when it was last fitted; 0 if it never was.
     fitted: usize,
-    /// Plans paid for, as sorted actions, and the best of them with their returns, best first.
-    paid: HashSet<Vec<Action>>,
+    /// Plans that were paid for, with their actions sorted.
+    known: HashSet<Vec<Action>>,
+    /// The best of them with their returns, best first.
     elite: Vec<(f64, Vec<Action>)>,
 }
 
-/// An episode under way: what was taken, and what it earned.
-struct Course {
+/// An episode under way: the actions taken, and what they earned.
+struct PartialEpisode {
     plan: Vec<Action>,
     earned: f64,
 }
@@ -127,11 +118,11 @@ struct Course {
 /// An imagined episode.
 struct Imagined {
     plan: Vec<Action>,
-    /// What the model reads of the state at its end.
+    /// The state features of its last state, shape `(state_features,)`.
     end: Vec<f32>,
-    /// The steps of the plan that were not kept from another: what was seen before each and after the last, and the predicted
-    /// rewards.
-    seen: Vec<Observation>,
+    /// The states before each action that was not kept from another plan, and the state after the last.
+    observations: Vec<Observation>,
+    /// Predicted rewards of those actions; one less than there are observations.
     rewards: Vec<f64>,
 }
 
@@ -140,132 +131,129 @@ impl DynaDqn {
     ///
     /// # Errors
     ///
-    /// If a setting is out of range, or rewards and futures are not learned apart.
+    /// If a setting is out of range, or reward and future are not two outputs (`dqn.split`).
     pub fn new(shape: Shape, dqn: DqnSettings, settings: DynaDqnSettings, seed: Seed) -> Result<Self> {
         settings.check()?;
         if !dqn.split {
             return Err(Error::setting(
                 "dqn.split",
-                "true: dyna-dqn adds predicted gains to futures",
-                "false".to_owned(),
+                "true: dyna-dqn adds predicted gains to predicted futures",
+                "false",
             ));
         }
         Ok(Self {
             dqn: Dqn::new(shape, dqn, seed)?,
             model: GaussianProcess::new(shape.state_features),
             fitted: 0,
-            paid: HashSet::new(),
+            known: HashSet::new(),
             elite: Vec::new(),
             lookahead: settings.lookahead,
             settings,
         })
     }
 
-    /// Fits the model when a twentieth more is known than last time.
+    /// Fits the model again once it has seen a twentieth more states than last time.
     fn fit(&mut self) {
-        let known = self.model.len();
-        if known >= FIRST && 20 * known >= 21 * self.fitted {
+        let states = self.model.len();
+        if states >= MIN_STATES && 20 * states >= 21 * self.fitted {
             self.model.fit();
-            self.fitted = known;
+            self.fitted = states;
         }
     }
 
-    /// What each action is predicted to earn at this point of an episode, with a bonus for what is unsure.
-    fn promise(&self, predicted: &Prediction, earned: f64) -> Vec<f64> {
+    /// Optimistic gains over the score `earned` so far: predictions with [`DynaDqnSettings::bonus`] standard deviations added.
+    fn optimistic(&self, predicted: &Prediction, earned: f64) -> Vec<f64> {
         let both = predicted.mean.iter().zip(&predicted.spread);
         both.map(|(mean, spread)| mean + self.settings.bonus * spread - earned)
             .collect()
     }
 
-    /// Plays an episode and pays for what it tries; returns what was taken and earned, and the mean loss. `None`: the evaluations
-    /// were spent before its end.
+    /// Plays an episode and pays for the actions it tries; returns the episode and the mean loss of its training steps. `None`: the
+    /// evaluations were spent before its end.
     fn real_episode(
         &mut self,
         env: &mut dyn Environment,
         seed: Seed,
         rng: &mut ChaCha8Rng,
-    ) -> Result<Option<(Course, f64)>> {
-        let mut seen = env.reset(seed)?;
-        self.dqn.replay.begin(seen.clone());
-        let mut course = Course {
+    ) -> Result<Option<(PartialEpisode, f64)>> {
+        let mut observation = env.reset(seed)?;
+        self.dqn.replay.begin(observation.clone());
+        let mut partial = PartialEpisode {
             plan: Vec::new(),
             earned: 0.0,
         };
-        let (mut predicted, mut losses, mut updates) = (Vec::new(), 0.0, 0u32);
-        while seen.legal.contains(&true) {
+        let (mut predicted, mut losses) = (Vec::new(), Vec::new());
+        while observation.legal.contains(&true) {
             let left = env.remaining();
             if left == 0 {
                 return Ok(None);
             }
-            let values = self.dqn.online.values(&[&seen]).remove(0);
-            let estimates = self.dqn.estimates(&values, &seen);
-            let mut open = seen.legal_actions();
-            open.shuffle(rng);
-            if self.dqn.trusted() {
-                open = self.shortlist(env, &open, &course, |action| estimates.q(action))?;
+            let values = self.dqn.online.values(&[&observation]).remove(0);
+            let estimates = self.dqn.estimates(&values, &observation);
+            let mut tried = observation.legal_actions();
+            tried.shuffle(rng);
+            if self.dqn.warmed_up() {
+                tried = self.shortlist(env, &tried, &partial, |action| estimates.q(action))?;
             }
-            open.truncate(self.lookahead.min(usize::try_from(left).unwrap_or(usize::MAX)));
-            let earned = env.lookahead(&open)?;
-            let described = afterstates(env, &course.plan, &open)?;
-            for ((&action, &reward), features) in open.iter().zip(&earned).zip(described.iter_rows()) {
-                self.dqn.remember(&seen, action, reward);
-                self.model.add(features, course.plan.len() + 1, course.earned + reward);
+            tried.truncate(self.lookahead.min(usize::try_from(left).unwrap_or(usize::MAX)));
+            let rewards = env.lookahead(&tried)?;
+            let features = afterstates(env, &partial.plan, &tried)?;
+            for ((&action, &reward), features) in tried.iter().zip(&rewards).zip(features.iter_rows()) {
+                self.dqn.observe_reward(&observation, action, reward);
+                self.model
+                    .add(features, partial.plan.len() + 1, partial.earned + reward);
             }
             let future = |i: usize| {
-                if self.dqn.trusted() {
-                    estimates.futures[open[i]]
+                if self.dqn.warmed_up() {
+                    estimates.futures[tried[i]]
                 } else {
                     0.0
                 }
             };
-            let places: Vec<usize> = (0..open.len()).collect();
-            let action = open[best(&places, |i| earned[i] + future(i))];
-            predicted.push(self.dqn.predicted_difference(&values, &seen, action));
+            let places: Vec<usize> = (0..tried.len()).collect();
+            let action = tried[best(&places, |i| rewards[i] + future(i))];
+            predicted.push(self.dqn.predicted_difference(&values, &observation, action));
             let step = env.step(action)?;
             self.dqn.replay.push(action, step.reward, step.observation.clone());
-            seen = step.observation;
-            course.earned += step.reward;
-            course.plan.push(action);
-            if self.dqn.episodes > 0 {
-                for _ in 0..self.dqn.updates() {
-                    losses += self.dqn.update(1.0, rng);
-                    updates += 1;
-                }
-            }
+            observation = step.observation;
+            partial.earned += step.reward;
+            partial.plan.push(action);
+            self.dqn.updates(&mut losses, rng);
             if step.terminated || step.truncated {
                 break;
             }
         }
         self.dqn.end_episode(&predicted);
-        self.keep(course.plan.clone(), course.earned);
-        Ok(Some((course, losses / f64::from(updates))))
+        self.record(partial.plan.clone(), partial.earned);
+        let loss = losses.iter().sum::<f64>() / losses.len() as f64;
+        Ok(Some((partial, loss)))
     }
 
-    /// The open actions, those that the network and the model take to be best in turn.
+    /// The legal actions, with the best by the network and the best by the model in turn first.
     fn shortlist(
         &self,
         env: &dyn Environment,
-        open: &[Action],
-        course: &Course,
+        legal: &[Action],
+        partial: &PartialEpisode,
         q: impl Fn(Action) -> f64,
     ) -> Result<Vec<Action>> {
-        let mut by_network = open.to_vec();
+        let mut by_network = legal.to_vec();
         by_network.sort_by(|&a, &b| q(b).total_cmp(&q(a)));
         if self.fitted == 0 {
             return Ok(by_network);
         }
-        let afterstates = afterstates(env, &course.plan, open)?;
-        let promise = self.promise(
+        let afterstates = afterstates(env, &partial.plan, legal)?;
+        let gains = self.optimistic(
             &self
                 .model
-                .predict(&afterstates, &vec![course.plan.len() + 1; open.len()]),
-            course.earned,
+                .predict(&afterstates, &vec![partial.plan.len() + 1; legal.len()]),
+            partial.earned,
         );
-        let mut by_model: Vec<usize> = (0..open.len()).collect();
-        by_model.sort_by(|&a, &b| promise[b].total_cmp(&promise[a]));
-        let mut chosen = Vec::with_capacity(open.len());
+        let mut by_model: Vec<usize> = (0..legal.len()).collect();
+        by_model.sort_by(|&a, &b| gains[b].total_cmp(&gains[a]));
+        let mut chosen = Vec::with_capacity(legal.len());
         for (&network, &model) in by_network.iter().zip(&by_model) {
-            for action in [network, open[model]] {
+            for action in [network, legal[model]] {
                 if !chosen.contains(&action) {
                     chosen.push(action);
                 }
@@ -274,159 +262,164 @@ impl DynaDqn {
         Ok(chosen)
     }
 
-    /// A plan was paid for: it is never paid for again, and if it is good, imagination begins from it.
-    fn keep(&mut self, plan: Vec<Action>, earned: f64) {
-        if self.paid.insert(sorted(&plan)) {
-            let at = self.elite.partition_point(|(other, _)| *other >= earned);
-            self.elite.insert(at, (earned, plan));
-            self.elite.truncate(ELITE);
+    /// Records a plan that was paid for. It is not paid for again, and imagined episodes begin from it if it is among the best.
+    fn record(&mut self, plan: Vec<Action>, episode_return: f64) {
+        if self.known.insert(sorted(&plan)) {
+            let at = self.elite.partition_point(|(other, _)| *other >= episode_return);
+            self.elite.insert(at, (episode_return, plan));
+            self.elite.truncate(ELITE_SIZE);
         }
     }
 
-    /// Imagines an episode that begins with the most of a good plan.
+    /// Imagines an episode that keeps most actions of one of the best plans.
     fn imagine(&self, env: &dyn Environment, rng: &mut ChaCha8Rng) -> Result<Imagined> {
         let (_, elite) = &self.elite[rng.random_range(0..self.elite.len())];
-        let most = SWAPS.min(elite.len()).max(1);
+        let max_changes = MAX_CHANGES.min(elite.len()).max(1);
         let epsilon = rng.random::<f64>();
         let mut places: Vec<usize> = (0..elite.len()).collect();
         places.shuffle(rng);
-        places.truncate(elite.len().saturating_sub(rng.random_range(1..=most)));
-        // In their old order each of them is as legal as it was: less is taken before it.
+        places.truncate(elite.len().saturating_sub(rng.random_range(1..=max_changes)));
+        // In their old order all of them stay legal, since less is taken before each.
         places.sort_unstable();
         let kept: Vec<Action> = places.into_iter().map(|place| elite[place]).collect();
-        let mut walk = env.simulate()?;
+        let mut simulation = env.simulate()?;
         let (mut earned, mut end) = (0.0, Vec::new());
         for (i, &action) in kept.iter().enumerate() {
             if i + 1 == kept.len() {
-                let afterstates = walk.afterstates(&[action])?;
+                let afterstates = simulation.afterstates(&[action])?;
                 earned = self.model.mean(&afterstates, &[kept.len()])[0];
                 end = afterstates.row(0).to_vec();
             }
-            walk.take(action, 0.0)?;
+            simulation.take(action, 0.0)?;
         }
-        let mut seen = vec![walk.observe()?];
-        let mut course = Course { plan: kept, earned };
+        let mut observations = vec![simulation.observe()?];
+        let mut partial = PartialEpisode { plan: kept, earned };
         let mut rewards = Vec::new();
-        while let Some(now) = seen.last().filter(|now| now.legal.contains(&true)) {
-            let values = self.dqn.online.values(&[now]).remove(0);
-            let estimates = self.dqn.estimates(&values, now);
-            let mut open = now.legal_actions();
-            let tried = if rng.random::<f64>() < epsilon {
+        while let Some(observation) = observations
+            .last()
+            .filter(|observation| observation.legal.contains(&true))
+        {
+            let values = self.dqn.online.values(&[observation]).remove(0);
+            let estimates = self.dqn.estimates(&values, observation);
+            let mut legal = observation.legal_actions();
+            let count = if rng.random::<f64>() < epsilon {
                 1
             } else {
-                self.settings.candidates.min(open.len())
+                self.settings.candidates.min(legal.len())
             };
-            let open = open.partial_shuffle(rng, tried).0;
-            if tried == 1 && !course.plan.is_empty() && rng.random::<bool>() {
-                let again = course.plan[rng.random_range(0..course.plan.len())];
-                if now.legal[again] {
-                    open[0] = again;
+            let tried = legal.partial_shuffle(rng, count).0;
+            if count == 1 && !partial.plan.is_empty() && rng.random::<bool>() {
+                let again = partial.plan[rng.random_range(0..partial.plan.len())];
+                if observation.legal[again] {
+                    tried[0] = again;
                 }
             }
-            let afterstates = walk.afterstates(open)?;
-            let predicted = self.model.mean(&afterstates, &vec![course.plan.len() + 1; open.len()]);
-            let places: Vec<usize> = (0..open.len()).collect();
-            let chosen = best(&places, |i| predicted[i] + estimates.futures[open[i]]);
-            let reward = predicted[chosen] - course.earned;
+            let afterstates = simulation.afterstates(tried)?;
+            let predicted = self
+                .model
+                .mean(&afterstates, &vec![partial.plan.len() + 1; tried.len()]);
+            let places: Vec<usize> = (0..tried.len()).collect();
+            let chosen = best(&places, |i| predicted[i] + estimates.futures[tried[i]]);
+            let reward = predicted[chosen] - partial.earned;
             end = afterstates.row(chosen).to_vec();
-            walk.take(open[chosen], reward)?;
-            course.earned += reward;
-            course.plan.push(open[chosen]);
+            simulation.take(tried[chosen], reward)?;
+            partial.earned += reward;
+            partial.plan.push(tried[chosen]);
             rewards.push(reward);
-            seen.push(walk.observe()?);
+            observations.push(simulation.observe()?);
         }
         Ok(Imagined {
-            plan: course.plan,
+            plan: partial.plan,
             end,
-            seen,
+            observations,
             rewards,
         })
     }
 
-    /// Imagined episodes with their promises, best first.
-    fn promising(&self, episodes: Vec<Imagined>) -> Vec<(f64, Imagined)> {
+    /// Imagined episodes with their optimistic returns, best first.
+    fn ranked(&self, episodes: Vec<Imagined>) -> Vec<(f64, Imagined)> {
         let ends: Vec<f32> = episodes.iter().flat_map(|episode| &episode.end).copied().collect();
         let ends = Matrix::from_vec(ends, episodes.len(), self.model.features());
         let steps: Vec<usize> = episodes.iter().map(|episode| episode.plan.len()).collect();
-        let promises = self.promise(&self.model.predict(&ends, &steps), 0.0);
-        let mut promising: Vec<(f64, Imagined)> = promises.into_iter().zip(episodes).collect();
-        promising.sort_by(|a, b| b.0.total_cmp(&a.0));
-        promising
+        let returns = self.optimistic(&self.model.predict(&ends, &steps), 0.0);
+        let mut ranked: Vec<(f64, Imagined)> = returns.into_iter().zip(episodes).collect();
+        ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
+        ranked
     }
 
-    /// The Q-network will learn from an imagined episode as from a real one.
-    fn remember(&mut self, imagined: Imagined) -> Vec<Action> {
+    /// Adds an imagined episode to replay; returns its plan.
+    fn add_to_replay(&mut self, imagined: Imagined) -> Vec<Action> {
         let taken = &imagined.plan[imagined.plan.len() - imagined.rewards.len()..];
-        let mut seen = imagined.seen.into_iter();
-        if let Some(first) = seen.next() {
+        let mut observations = imagined.observations.into_iter();
+        if let Some(first) = observations.next() {
             self.dqn.replay.begin(first);
         }
-        for ((seen, &action), &reward) in seen.zip(taken).zip(&imagined.rewards) {
-            self.dqn.replay.push(action, reward, seen);
+        for ((next, &action), &reward) in observations.zip(taken).zip(&imagined.rewards) {
+            self.dqn.replay.push(action, reward, next);
         }
         imagined.plan
     }
 
-    /// Imagines, and pays for the most promising plans, until as many evaluations are spent as asked for. Returns the rank correlation of
-    /// promises and returns; NaN if nothing was paid for.
+    /// Imagines plans and pays for the best of them, until so many evaluations are spent. Returns the rank correlation of their
+    /// optimistic with their true returns; NaN if nothing was paid for.
     fn confirm(&mut self, env: &mut dyn Environment, evaluations: usize, rng: &mut ChaCha8Rng) -> Result<f64> {
         let mut left = evaluations;
-        let (mut promised, mut followed) = (Vec::new(), Vec::new());
+        let (mut predicted, mut earned) = (Vec::new(), Vec::new());
         while left > 0 {
-            let wave = WAVE
+            let count = PLAN_BATCH
                 .min(left)
                 .min(usize::try_from(env.remaining()).unwrap_or(usize::MAX));
-            if wave == 0 {
+            if count == 0 {
                 break;
             }
-            let (mut episodes, mut met) = (Vec::new(), HashSet::new());
-            for _ in 0..wave * self.settings.imagined {
+            let (mut episodes, mut seen) = (Vec::new(), HashSet::new());
+            for _ in 0..count * self.settings.imagined {
                 let imagined = self.imagine(env, rng)?;
                 let key = sorted(&imagined.plan);
-                if !self.paid.contains(&key) && met.insert(key) {
+                if !self.known.contains(&key) && seen.insert(key) {
                     episodes.push(imagined);
                 }
             }
             if episodes.is_empty() {
                 break;
             }
-            let mut episodes = self.promising(episodes);
-            episodes.truncate(wave);
-            promised.extend(episodes.iter().map(|(promise, _)| *promise));
+            let mut episodes = self.ranked(episodes);
+            episodes.truncate(count);
+            predicted.extend(episodes.iter().map(|(prediction, _)| *prediction));
             let plans: Vec<Vec<Action>> = episodes
                 .into_iter()
-                .map(|(_, imagined)| self.remember(imagined))
+                .map(|(_, imagined)| self.add_to_replay(imagined))
                 .collect();
-            for _ in 0..self.settings.updates * plans.len() {
-                self.dqn.update(1.0, rng);
+            for _ in 0..self.settings.gradient_steps * plans.len() {
+                self.dqn.update(rng);
             }
             let returns = env.evaluate_plans(&plans)?;
-            followed.extend_from_slice(&returns);
-            for (plan, earned) in plans.into_iter().zip(returns) {
+            earned.extend_from_slice(&returns);
+            for (plan, episode_return) in plans.into_iter().zip(returns) {
                 if let Some((&last, before)) = plan.split_last() {
                     let features = afterstates(env, before, &[last])?;
-                    self.model.add(features.row(0), plan.len(), earned);
+                    self.model.add(features.row(0), plan.len(), episode_return);
                 }
-                self.keep(plan, earned);
+                self.record(plan, episode_return);
             }
             self.fit();
-            left -= wave;
+            left -= count;
         }
-        Ok(if followed.is_empty() {
+        Ok(if earned.is_empty() {
             f64::NAN
         } else {
-            spearman(&promised, &followed)
+            spearman(&predicted, &earned)
         })
     }
 }
 
-/// Features of the states that these actions lead to after a plan.
+/// Features of the states that each of these actions leads to after a plan, shape `(actions.len(), state_features)`.
 fn afterstates(env: &dyn Environment, plan: &[Action], actions: &[Action]) -> Result<Matrix> {
-    let mut walk = env.simulate()?;
+    let mut simulation = env.simulate()?;
     for &action in plan {
-        walk.take(action, 0.0)?;
+        simulation.take(action, 0.0)?;
     }
-    walk.afterstates(actions)
+    simulation.afterstates(actions)
 }
 
 impl Agent for DynaDqn {
@@ -437,19 +430,19 @@ impl Agent for DynaDqn {
         log: &mut dyn FnMut(&TrainEvent) -> Result<()>,
     ) -> Result<()> {
         let mut rng = seed.derive("dyna-dqn").rng();
-        self.lookahead = self.settings.lookahead.min(self.dqn.set_pace(env)?);
-        let (mut episode, mut steps, mut idle) = (0, 0, 0);
-        while idle < SETTLED {
+        self.lookahead = self.settings.lookahead.min(self.dqn.fit_schedule(env)?);
+        let (mut episode, mut steps, mut stalled) = (0, 0, 0);
+        while stalled < STALL_LIMIT {
             let before = env.remaining();
             if before == 0 {
                 break;
             }
-            let Some((course, loss)) = self.real_episode(env, seed.index(episode), &mut rng)? else {
+            let Some((partial, loss)) = self.real_episode(env, seed.index(episode), &mut rng)? else {
                 break;
             };
             self.fit();
             episode += 1;
-            steps += course.plan.len() as u64;
+            steps += partial.plan.len() as u64;
             let spent = before - env.remaining();
             let agreement = if self.fitted > 0 {
                 let paid = (self.settings.confirmed * spent as f64).ceil() as usize;
@@ -460,17 +453,17 @@ impl Agent for DynaDqn {
             log(&TrainEvent {
                 episode,
                 steps,
-                episode_return: course.earned,
+                episode_return: partial.earned,
                 loss,
                 epsilon: 0.0,
                 agreement,
             })?;
-            idle = if env.remaining() == before { idle + 1 } else { 0 };
+            stalled = if env.remaining() == before { stalled + 1 } else { 0 };
         }
-        // Episodes meet nothing new: what is left is for imagined plans.
+        // Episodes meet nothing new: the rest of the evaluations is for imagined plans.
         while self.fitted > 0 {
             let before = env.remaining();
-            let agreement = self.confirm(env, WAVE, &mut rng)?;
+            let agreement = self.confirm(env, PLAN_BATCH, &mut rng)?;
             if env.remaining() == before {
                 break;
             }
@@ -500,7 +493,7 @@ mod tests {
     fn trained(evaluations: u64, seed: u64) -> (Coverage, f64) {
         let mut env = Coverage::random(16, 60, 5, evaluations, Seed(11));
         let dqn = DqnSettings {
-            warm_up: 40,
+            learning_starts: 40,
             ..DqnSettings::default()
         };
         let settings = DynaDqnSettings {
@@ -515,7 +508,7 @@ mod tests {
 
     #[test]
     fn it_comes_near_the_optimum_that_enumeration_finds() {
-        // 4,368 full states; a seventh of them may be looked at.
+        // 4,368 full states; a seventh of them may be evaluated.
         for seed in 0..3 {
             let (env, found) = trained(600, seed);
             let optimum = env.optimum();

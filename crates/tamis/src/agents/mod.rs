@@ -1,4 +1,4 @@
-//! Agents: they learn what to add from what it earned.
+//! Agents that learn which actions to take from the rewards they earn.
 
 pub mod dqn;
 pub mod dyna_dqn;
@@ -13,13 +13,13 @@ use crate::{
     env::{Action, Environment, Observation},
 };
 
-/// A learner of policies for any [`Environment`] of the shape it was made for.
+/// Learns a policy for any [`Environment`] of the shape it was made for.
 pub trait Agent {
-    /// Learns until `env.remaining()` is 0 or the agent's own limit is reached.
+    /// Trains until `env.remaining()` is 0, or nothing new can be found.
     ///
     /// # Errors
     ///
-    /// If the environment fails, or `log` does (its errors, such as a user's wish to stop, are passed on).
+    /// If the environment fails, or `log` does. An error of `log`, such as a user's wish to stop, is passed on.
     fn train(
         &mut self,
         env: &mut dyn Environment,
@@ -48,8 +48,8 @@ pub struct TrainEvent {
     pub loss: f64,
     /// The share of actions taken at random.
     pub epsilon: f64,
-    /// How well a learned model ranked what was paid for since the last event, before it was: Spearman's rank correlation of its
-    /// predictions with the true scores; NaN where there is no model.
+    /// How well a learned model ranked the plans that were paid for since the last event: Spearman's rank correlation of its
+    /// predictions, made before, with the true returns. NaN where there is no model.
     pub agreement: f64,
 }
 

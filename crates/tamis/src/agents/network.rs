@@ -1,23 +1,13 @@
-//! Q-networks: what each action will earn at once, and what can still be earned after it.
+//! Q-networks: what each action earns at once, and what can still be earned after it.
 //!
-//! A *split* network has two numbers an action, the *immediate* reward and the *future* return; their sum is Q. They are kept
-//! apart because the environment can tell the first exactly for a few actions, and then only the second is a guess. A network that
-//! is not split has the future return alone, which is to be learned as Q itself.
+//! A *split* network has two outputs an action, the *immediate reward* and the *future return*; their sum is Q. They are apart
+//! because the environment can tell the first exactly for a few actions, and then only the second is a prediction. A network that
+//! is not split has one output an action, Q itself.
 //!
-//! - `shared` reads one action at a time with the same weights: its features, the global ones, and the mean features of all
-//!   legal actions as context. It does not care how many actions there are.
-//! - `flat` reads which actions are legal, how much of each is taken (its first feature) and the global features, and has outputs
-//!   for every action: the paper's network, which must learn about every cluster by itself.
-//!
-//! A *duelling* network (Wang et al. 2016) has a second, small network beside it, which reads no single action but only the
-//! state: for `shared` the global features and the context, for `flat` all that the first reads. Its one output is the state's
-//! value, and what the first network says of an action's future counts only as its advantage over the others:
-//!
-//! ```text
-//! future(s, a) = V(s) + A(s, a) − mean of A(s, b) over the legal b        (equation 9)
-//! ```
-//!
-//! Immediate rewards are not split: the environment tells them for single actions.
+//! - `shared` reads one action at a time with the same weights: the features of the action, the global features, and the mean
+//!   features of all legal actions as context. It works for any number of actions.
+//! - `flat` reads the legal-action mask, how much of each action is taken (its first feature) and the global features, and has
+//!   outputs for every action. This is the paper's network, which must learn about every cluster by itself.
 
 use std::{fmt, str::FromStr};
 
@@ -36,10 +26,10 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NetworkKind {
-    /// One network reads each action's features.
+    /// One network that reads the features of one action at a time.
     #[default]
     Shared,
-    /// From the legal-action mask to two outputs an action.
+    /// A network from the legal-action mask to outputs for every action.
     Flat,
 }
 
@@ -48,97 +38,63 @@ pub enum NetworkKind {
 pub struct QNetwork {
     kind: NetworkKind,
     shape: Shape,
-    /// Numbers an action: its reward and its future, or its future alone.
+    /// Outputs an action: 2 if the network is split, else 1.
     heads: usize,
     mlp: Mlp,
-    /// The value of a state, in a duelling network.
-    value: Option<Mlp>,
 }
 
-/// What it takes to train a network beside it: gradients, what the passes leave behind, and Adam's moments. The two parts of a
-/// duelling network have each their own.
+/// What training keeps beside a network: Adam's moments, the gradient, and the activations of a forward pass.
 #[derive(Debug, Clone)]
 pub struct Training {
-    main: Pass,
-    value: Option<Pass>,
-}
-
-#[derive(Debug, Clone)]
-struct Pass {
     adam: Adam,
     gradient: Vec<f32>,
     trace: Trace,
 }
 
-impl Pass {
-    fn new(network: &Mlp, rate: f32, clip: f32) -> Self {
+impl Training {
+    /// Adam with this learning rate; a gradient of a norm above `max_grad_norm` is scaled down to it.
+    pub fn new(network: &QNetwork, learning_rate: f32, max_grad_norm: f32) -> Self {
         Self {
-            adam: Adam::new(rate, clip),
-            gradient: vec![0.0; network.parameters().len()],
+            adam: Adam::new(learning_rate, max_grad_norm),
+            gradient: vec![0.0; network.mlp.parameters().len()],
             trace: Trace::default(),
         }
     }
-}
 
-impl Training {
-    /// Adam with this learning rate; a gradient with a norm above `clip` is scaled down to it.
-    pub fn new(network: &QNetwork, rate: f32, clip: f32) -> Self {
-        Self {
-            main: Pass::new(&network.mlp, rate, clip),
-            value: network.value.as_ref().map(|value| Pass::new(value, rate, clip)),
-        }
-    }
-
-    /// One step against the gradients, which are set back to zero.
+    /// One step of gradient descent; the gradient is set back to zero.
     ///
     /// # Panics
     ///
     /// If this was made for a network of another shape.
     pub fn step(&mut self, network: &mut QNetwork) {
-        self.main.adam.step(&mut network.mlp, &mut self.main.gradient);
-        if let Some((pass, value)) = self.value.as_mut().zip(network.value.as_mut()) {
-            pass.adam.step(value, &mut pass.gradient);
-        }
+        self.adam.step(&mut network.mlp, &mut self.gradient);
     }
 }
 
-/// The values of every action of an observation, legal or not; shapes `(actions,)`, in the units of training.
+/// The outputs for every action of an observation, legal or not; shapes `(actions,)`, standardised.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Values {
-    /// What the action earns at once; 0 from a network that is not split.
+    /// Immediate rewards; 0 from a network that is not split.
     pub reward: Vec<f32>,
-    /// What can still be earned after it.
+    /// Future returns; Q from a network that is not split.
     pub future: Vec<f32>,
 }
 
-/// One training example: an action's immediate reward, its future return, or both.
+/// One training sample: the immediate reward of an action, its future return, or both.
 #[derive(Debug, Clone)]
-pub struct Lesson<'a> {
-    /// What the network reads to know the action ([`QNetwork::input`]).
+pub struct TrainingSample<'a> {
+    /// What the network reads of the action ([`QNetwork::input`]).
     pub input: &'a [f32],
-    /// The state it is taken in. Only a duelling network needs it, and only where the future is known.
-    pub state: Option<&'a Observation>,
-    /// Which action it is about.
+    /// The action.
     pub action: Action,
-    /// The reward, where it is known; never for a network that is not split.
+    /// The immediate reward, if it is known; never for a network that is not split.
     pub reward: Option<f32>,
-    /// The future return, where there is an estimate.
+    /// The future return, if there is an estimate.
     pub future: Option<f32>,
-    /// What the loss of both is multiplied by; 1 is usual.
-    pub weight: f32,
-}
-
-/// What came of learning from several lessons.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Learned {
-    /// The mean loss over the known values.
-    pub loss: f64,
-    /// By how much the network's future exceeded the lesson's, 0 where the lesson has none; shape `(lessons,)`.
-    pub errors: Vec<f32>,
 }
 
 impl QNetwork {
-    /// A network with two hidden layers of `hidden` units and random weights; `split` or not as told above.
+    /// A network with two hidden layers of `hidden` units and random weights.
     pub fn new(kind: NetworkKind, shape: Shape, hidden: usize, split: bool, seed: Seed) -> Self {
         let heads = if split { 2 } else { 1 };
         let (inputs, outputs) = match kind {
@@ -150,37 +106,19 @@ impl QNetwork {
             shape,
             heads,
             mlp: Mlp::new(&[inputs, hidden, hidden, outputs], seed),
-            value: None,
         }
     }
 
-    /// The same with a second network of two hidden layers for the value of a state.
-    pub fn duelling(kind: NetworkKind, shape: Shape, hidden: usize, split: bool, seed: Seed) -> Self {
-        let plain = Self::new(kind, shape, hidden, split, seed);
-        let inputs = match kind {
-            NetworkKind::Shared => shape.action_features + shape.global_features,
-            NetworkKind::Flat => plain.mlp.inputs(),
-        };
-        Self {
-            value: Some(Mlp::new(&[inputs, hidden, hidden, 1], seed.derive("value"))),
-            ..plain
-        }
-    }
-
-    /// Moves by `share` of the way towards another network of the same shape.
+    /// Moves the weights by the share `tau` of the way towards those of another network of the same shape.
     ///
     /// # Panics
     ///
     /// If the shapes differ.
-    pub fn follow(&mut self, other: &Self, share: f32) {
-        assert_eq!(self.value.is_some(), other.value.is_some(), "networks of one shape");
-        self.mlp.follow(&other.mlp, share);
-        if let Some((mine, theirs)) = self.value.as_mut().zip(other.value.as_ref()) {
-            mine.follow(theirs, share);
-        }
+    pub fn follow(&mut self, other: &Self, tau: f32) {
+        self.mlp.follow(&other.mlp, tau);
     }
 
-    /// What the network reads to know one action; `shared`: shape `(2 action_features + global_features,)`, `flat`:
+    /// What the network reads of one action. `shared`: shape `(2 action_features + global_features,)`; `flat`: shape
     /// `(2 actions + global_features,)`.
     pub fn input(&self, observation: &Observation, action: Action) -> Vec<f32> {
         let mut input = Vec::with_capacity(self.mlp.inputs());
@@ -199,9 +137,9 @@ impl QNetwork {
     pub fn values(&self, observations: &[&Observation]) -> Vec<Values> {
         let actions = self.shape.actions;
         let inputs = self.kind.action_inputs(observations.iter().copied());
-        // Both networks' outputs read as (reward, future) pairs, or as futures, action after action.
+        // Action after action: pairs of reward and future, or Q alone.
         let outputs = self.mlp.predict(&inputs);
-        let mut values: Vec<Values> = outputs
+        outputs
             .chunks_exact(self.heads * actions)
             .map(|numbers| Values {
                 reward: if self.heads == 2 {
@@ -216,147 +154,56 @@ impl QNetwork {
                     .step_by(self.heads)
                     .collect(),
             })
-            .collect();
-        if let Some(value) = &self.value {
-            let states = value.predict(&self.kind.state_inputs(observations.iter().copied()));
-            for ((values, observation), state) in values.iter_mut().zip(observations).zip(states) {
-                let usual = mean_of_legal(&observation.legal, |action| values.future[action]);
-                values.future.iter_mut().for_each(|future| *future += state - usual);
-            }
-        }
-        values
+            .collect()
     }
 
-    /// Adds the gradient of the mean Huber loss (delta 1) over the lessons' known values.
+    /// Adds the gradient of the mean Huber loss (delta 1) over the samples' known values; returns that loss.
     ///
     /// # Panics
     ///
-    /// If a duelling network is told a future without the state, one that is not split is told a reward, or `training` was made for
-    /// another shape.
-    pub fn learn(&self, lessons: &[Lesson<'_>], training: &mut Training) -> Learned {
-        let mut inputs = Vec::with_capacity(lessons.len() * self.mlp.inputs());
-        lessons.iter().for_each(|lesson| inputs.extend_from_slice(lesson.input));
-        // What a duelling network must know of the lessons that tell a future, in their order: the states, and where the
-        // outputs with the advantages of their legal actions lie.
-        let duels: Vec<&Observation> = match &self.value {
-            None => Vec::new(),
-            Some(_) => lessons
-                .iter()
-                .filter(|lesson| lesson.future.is_some())
-                .map(|lesson| {
-                    lesson
-                        .state
-                        .expect("a duelling network learns futures in a known state")
-                })
-                .collect(),
-        };
-        let width = self.mlp.outputs();
-        let rivals = self.rivals(lessons, &duels, &mut inputs);
-        self.mlp.forward(&inputs, &mut training.main.trace);
-        let output = training.main.trace.output();
-        if let (Some(value), Some(pass)) = (&self.value, &mut training.value) {
-            value.forward(&self.kind.state_inputs(duels.iter().copied()), &mut pass.trace);
-        }
-        let known: usize = lessons
+    /// If a network that is not split learns a reward, or `training` was made for another shape.
+    pub fn learn(&self, samples: &[TrainingSample<'_>], training: &mut Training) -> f64 {
+        let mut inputs = Vec::with_capacity(samples.len() * self.mlp.inputs());
+        samples.iter().for_each(|sample| inputs.extend_from_slice(sample.input));
+        self.mlp.forward(&inputs, &mut training.trace);
+        let output = training.trace.output();
+        let known: usize = samples
             .iter()
-            .map(|lesson| usize::from(lesson.reward.is_some()) + usize::from(lesson.future.is_some()))
+            .map(|sample| usize::from(sample.reward.is_some()) + usize::from(sample.future.is_some()))
             .sum();
         let mut upstream = vec![0.0; output.len()];
-        let mut state_upstream = vec![0.0; duels.len()];
-        let (mut loss, mut errors, mut duel) = (0.0, vec![0.0; lessons.len()], 0);
-        for (i, lesson) in lessons.iter().enumerate() {
-            let first = i * width
+        let mut loss = 0.0;
+        for (i, sample) in samples.iter().enumerate() {
+            let first = i * self.mlp.outputs()
                 + if self.kind == NetworkKind::Flat {
-                    self.heads * lesson.action
+                    self.heads * sample.action
                 } else {
                     0
                 };
-            let future = first + self.heads - 1;
-            let mut add = |off: f32| {
-                loss += f64::from(lesson.weight)
-                    * f64::from(if off.abs() <= 1.0 {
-                        off * off / 2.0
-                    } else {
-                        off.abs() - 0.5
-                    });
-                lesson.weight * off.clamp(-1.0, 1.0) / known.max(1) as f32
+            let mut add = |at: usize, target: f32| {
+                let error = output[at] - target;
+                loss += f64::from(if error.abs() <= 1.0 {
+                    error * error / 2.0
+                } else {
+                    error.abs() - 0.5
+                });
+                upstream[at] = error.clamp(-1.0, 1.0) / known.max(1) as f32;
             };
-            if let Some(target) = lesson.reward {
-                assert_eq!(self.heads, 2, "a network that is not split is told no rewards");
-                upstream[first] = add(output[first] - target);
+            if let Some(target) = sample.reward {
+                assert_eq!(self.heads, 2, "a network that is not split learns no rewards");
+                add(first, target);
             }
-            let Some(target) = lesson.future else { continue };
-            let Some(pass) = &training.value else {
-                errors[i] = output[future] - target;
-                upstream[future] = add(errors[i]);
-                continue;
-            };
-            let rivals = &rivals[duel];
-            let usual = rivals.iter().map(|&at| output[at]).sum::<f32>() / rivals.len().max(1) as f32;
-            errors[i] = pass.trace.output()[duel] + (output[future] - usual) - target;
-            // d future / d V = 1, d future / d A(b) = [b = a] - 1 / number of legal actions
-            let slope = add(errors[i]);
-            state_upstream[duel] = slope;
-            upstream[future] += slope;
-            for &at in rivals {
-                upstream[at] -= slope / rivals.len() as f32;
+            if let Some(target) = sample.future {
+                add(first + self.heads - 1, target);
             }
-            duel += 1;
         }
-        self.mlp
-            .backward(&training.main.trace, &upstream, &mut training.main.gradient);
-        if let (Some(value), Some(pass)) = (&self.value, &mut training.value) {
-            value.backward(&pass.trace, &state_upstream, &mut pass.gradient);
-        }
-        Learned {
-            loss: loss / known.max(1) as f64,
-            errors,
-        }
+        self.mlp.backward(&training.trace, &upstream, &mut training.gradient);
+        loss / known.max(1) as f64
     }
-
-    /// Where in the output the advantages of each duel's legal actions lie. `flat` has them in the lesson's own row; for
-    /// `shared`, rows for them are added to the inputs.
-    fn rivals(&self, lessons: &[Lesson<'_>], duels: &[&Observation], inputs: &mut Vec<f32>) -> Vec<Vec<usize>> {
-        let width = self.mlp.outputs();
-        let rows = lessons
-            .iter()
-            .enumerate()
-            .filter(|(_, lesson)| lesson.future.is_some())
-            .map(|(row, _)| row);
-        let mut places = Vec::new();
-        for (state, row) in duels.iter().zip(rows) {
-            let legal = (0..state.legal.len()).filter(|&action| state.legal[action]);
-            places.push(match self.kind {
-                NetworkKind::Flat => legal
-                    .map(|action| row * width + self.heads * (action + 1) - 1)
-                    .collect(),
-                NetworkKind::Shared => {
-                    let context = context(state);
-                    legal
-                        .map(|action| {
-                            let row = inputs.len() / self.mlp.inputs();
-                            inputs.extend_from_slice(state.actions.row(action));
-                            inputs.extend_from_slice(&state.global);
-                            inputs.extend_from_slice(&context);
-                            row * width + self.heads - 1
-                        })
-                        .collect()
-                }
-            });
-        }
-        places
-    }
-}
-
-/// The mean over the legal actions; 0 where none is.
-fn mean_of_legal(legal: &[bool], value: impl Fn(Action) -> f32) -> f32 {
-    let open = (0..legal.len()).filter(|&action| legal[action]);
-    let (sum, count) = open.fold((0.0, 0u32), |(sum, count), action| (sum + value(action), count + 1));
-    sum / count.max(1) as f32
 }
 
 impl NetworkKind {
-    /// What a network reads that has outputs for all actions: one row an action (`shared`) or an observation (`flat`).
+    /// The inputs of a network with outputs for all actions: one row an action (`shared`) or an observation (`flat`).
     pub(crate) fn action_inputs<'a>(self, observations: impl Iterator<Item = &'a Observation>) -> Vec<f32> {
         let mut rows = Vec::new();
         for observation in observations {
@@ -375,7 +222,7 @@ impl NetworkKind {
         rows
     }
 
-    /// What a network reads that values states, one row each.
+    /// The inputs of a value network: one row an observation.
     pub(crate) fn state_inputs<'a>(self, observations: impl Iterator<Item = &'a Observation>) -> Vec<f32> {
         let mut rows = Vec::new();
         for observation in observations {
@@ -391,25 +238,21 @@ impl NetworkKind {
     }
 }
 
-/// What the flat network reads.
+/// Appends the input of a flat network.
 fn extend_flat(observation: &Observation, input: &mut Vec<f32>) {
     input.extend(observation.legal.iter().map(|&legal| f32::from(u8::from(legal))));
     input.extend(observation.actions.iter_rows().map(|features| features[0]));
     input.extend_from_slice(&observation.global);
 }
 
-/// The mean features of the legal actions, shape `(action_features,)`.
+/// The mean features of the legal actions, shape `(action_features,)`; 0 where none is legal.
 fn context(observation: &Observation) -> Vec<f32> {
     let mut mean = vec![0.0; observation.actions.cols()];
-    let open = observation.legal.iter().filter(|&&legal| legal).count().max(1) as f32;
-    for (features, _) in observation
-        .actions
-        .iter_rows()
-        .zip(&observation.legal)
-        .filter(|(_, legal)| **legal)
-    {
-        for (sum, x) in mean.iter_mut().zip(features) {
-            *sum += x / open;
+    let legal = observation.legal_actions();
+    let count = legal.len() as f32;
+    for action in legal {
+        for (sum, x) in mean.iter_mut().zip(observation.actions.row(action)) {
+            *sum += x / count;
         }
     }
     mean
@@ -470,31 +313,27 @@ mod tests {
         ));
     }
 
-    /// Every kind, split and whole.
+    /// Every kind, split and not.
     fn networks(hidden: usize) -> Vec<(String, QNetwork)> {
         let mut networks = Vec::new();
         for split in [true, false] {
             for kind in [NetworkKind::Shared, NetworkKind::Flat] {
                 let name = format!("{kind}, split: {split}");
-                networks.push((name.clone(), QNetwork::new(kind, SHAPE, hidden, split, Seed(2))));
-                let duelling = QNetwork::duelling(kind, SHAPE, hidden, split, Seed(2));
-                networks.push((format!("{name}, duelling"), duelling));
+                networks.push((name, QNetwork::new(kind, SHAPE, hidden, split, Seed(2))));
             }
         }
         networks
     }
 
-    /// Lessons of the legal actions 0 and 2 and of the illegal 1: rewards of all, if the network learns them, and futures of the
+    /// Samples of the legal actions 0 and 2 and of the illegal 1: rewards of all, if the network learns them, and futures of the
     /// legal ones.
-    fn lessons<'a>(network: &QNetwork, inputs: &'a [Vec<f32>], state: &'a Observation) -> Vec<Lesson<'a>> {
+    fn samples<'a>(network: &QNetwork, inputs: &'a [Vec<f32>]) -> Vec<TrainingSample<'a>> {
         (0..3)
-            .map(|action| Lesson {
+            .map(|action| TrainingSample {
                 input: &inputs[action],
-                state: Some(state),
                 action,
                 reward: (network.heads == 2).then_some(action as f32 - 1.0),
                 future: [Some(0.25), None, Some(0.5)][action],
-                weight: [1.0, 0.5, 0.25][action],
             })
             .collect()
     }
@@ -506,7 +345,7 @@ mod tests {
             let state = observation();
             let inputs: Vec<Vec<f32>> = (0..3).map(|action| network.input(&state, action)).collect();
             for _ in 0..600 {
-                network.learn(&lessons(&network, &inputs, &state), &mut training);
+                network.learn(&samples(&network, &inputs), &mut training);
                 training.step(&mut network);
             }
             let values = &network.values(&[&state])[0];
@@ -527,86 +366,57 @@ mod tests {
             let inputs: Vec<Vec<f32>> = (0..3).map(|action| network.input(&state, action)).collect();
             let loss_of = |network: &QNetwork| {
                 let mut fresh = Training::new(network, 0.01, 10.0);
-                network.learn(&lessons(network, &inputs, &state), &mut fresh).loss
+                network.learn(&samples(network, &inputs), &mut fresh)
             };
-            network.learn(&lessons(&network, &inputs, &state), &mut training);
-            let value = training.value.as_ref().map(|pass| pass.gradient.clone());
-            let parts = [Some(training.main.gradient.clone()), value];
-            for (part, gradient) in parts.into_iter().enumerate() {
-                for (i, analytic) in gradient.into_iter().flatten().enumerate() {
-                    let nudged = |by: f32| {
-                        let mut copy = network.clone();
-                        let mlp = if part == 0 {
-                            &mut copy.mlp
-                        } else {
-                            copy.value.as_mut().expect("a duelling network")
-                        };
-                        mlp.parameters_mut()[i] += by;
-                        loss_of(&copy)
-                    };
-                    let numeric = ((nudged(5e-3) - nudged(-5e-3)) / 1e-2) as f32;
-                    assert!(
-                        (numeric - analytic).abs() < 2e-2 * (0.05 + numeric.abs()),
-                        "{name}, part {part}, parameter {i}: {analytic} against {numeric}"
-                    );
-                }
+            network.learn(&samples(&network, &inputs), &mut training);
+            for (i, &analytic) in training.gradient.iter().enumerate() {
+                let nudged = |by: f32| {
+                    let mut copy = network.clone();
+                    copy.mlp.parameters_mut()[i] += by;
+                    loss_of(&copy)
+                };
+                let numeric = ((nudged(5e-3) - nudged(-5e-3)) / 1e-2) as f32;
+                assert!(
+                    (numeric - analytic).abs() < 2e-2 * (0.05 + numeric.abs()),
+                    "{name}, parameter {i}: {analytic} against {numeric}"
+                );
             }
             training.step(&mut network);
         }
     }
 
     #[test]
-    fn what_is_learned_from_is_what_is_predicted() {
+    fn the_loss_is_the_mean_huber_loss_of_what_is_predicted() {
         for (name, network) in networks(6) {
             let state = observation();
             let inputs: Vec<Vec<f32>> = (0..3).map(|action| network.input(&state, action)).collect();
             let values = &network.values(&[&state])[0];
-            let learned = network.learn(
-                &lessons(&network, &inputs, &state),
-                &mut Training::new(&network, 0.01, 10.0),
-            );
-            let wanted = [values.future[0] - 0.25, 0.0, values.future[2] - 0.5];
-            for (error, wanted) in learned.errors.iter().zip(wanted) {
-                assert!((error - wanted).abs() < 1e-6, "{name}: {error} against {wanted}");
+            let samples = samples(&network, &inputs);
+            let huber = |off: f32| {
+                f64::from(if off.abs() <= 1.0 {
+                    off * off / 2.0
+                } else {
+                    off.abs() - 0.5
+                })
+            };
+            let mut losses = Vec::new();
+            for sample in &samples {
+                losses.extend(sample.reward.map(|reward| huber(values.reward[sample.action] - reward)));
+                losses.extend(sample.future.map(|future| huber(values.future[sample.action] - future)));
             }
-            if let Some(value) = &network.value {
-                // advantages of the legal actions have mean 0, so what is left is the state's value
-                let mean = f32::midpoint(values.future[0], values.future[2]);
-                let state_value = value.predict(&network.kind.state_inputs(std::iter::once(&state)))[0];
-                assert!(
-                    (mean - state_value).abs() < 1e-6,
-                    "{name}: {mean} against {state_value}"
-                );
-            }
+            let wanted = losses.iter().sum::<f64>() / losses.len() as f64;
+            let loss = network.learn(&samples, &mut Training::new(&network, 0.01, 10.0));
+            assert!((loss - wanted).abs() < 1e-6, "{name}: {loss} against {wanted}");
         }
     }
 
     #[test]
-    fn a_weight_scales_a_lesson_and_half_a_step_follows_half_way() {
-        let network = QNetwork::new(NetworkKind::Shared, SHAPE, 4, true, Seed(1));
-        let input = network.input(&observation(), 0);
-        let gradient = |weight: f32| {
-            let lesson = Lesson {
-                input: &input,
-                state: None,
-                action: 0,
-                reward: Some(0.7),
-                future: None,
-                weight,
-            };
-            let mut training = Training::new(&network, 0.01, 10.0);
-            let loss = network.learn(&[lesson], &mut training).loss;
-            (loss, training.main.gradient)
-        };
-        let ((whole, full), (half, scaled)) = (gradient(1.0), gradient(0.5));
-        assert!((half - whole / 2.0).abs() < 1e-9);
-        assert!(full.iter().zip(&scaled).all(|(a, b)| (a / 2.0 - b).abs() < 1e-7));
-
-        let other = QNetwork::duelling(NetworkKind::Flat, SHAPE, 4, true, Seed(1));
-        let mut mine = QNetwork::duelling(NetworkKind::Flat, SHAPE, 4, true, Seed(2));
+    fn half_a_step_follows_half_way() {
+        let other = QNetwork::new(NetworkKind::Flat, SHAPE, 4, true, Seed(1));
+        let mut mine = QNetwork::new(NetworkKind::Flat, SHAPE, 4, true, Seed(2));
         let before = mine.clone();
         mine.follow(&other, 0.5);
-        let value = |network: &QNetwork| network.value.clone().expect("a duelling network").parameters()[0];
-        assert!((value(&mine) - f32::midpoint(value(&before), value(&other))).abs() < 1e-6);
+        let first = |network: &QNetwork| network.mlp.parameters()[0];
+        assert!((first(&mine) - f32::midpoint(first(&before), first(&other))).abs() < 1e-6);
     }
 }

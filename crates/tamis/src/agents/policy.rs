@@ -1,10 +1,11 @@
-//! Policies and values: how likely each action is, and what a state is still worth.
+//! Policy and value networks: how likely each action is, and what can still be earned from a state.
 //!
-//! - `shared` reads one action at a time with the same weights, as the Q-network of the same name does, and adds an offset that is
-//!   learned for each action alone: what only this action's own rewards can teach.
+//! - `shared` reads one action at a time with the same weights, as the Q-network of the same name does, and adds a learned offset
+//!   for each action: what only this action's own rewards can teach.
 //! - `flat` reads the legal-action mask and how much of each action is taken, and has one output an action.
 //!
-//! The value reads the same in both: the state as a whole for `shared`, the flat input for `flat`.
+//! The value network reads the state as a whole: for `shared` the global features and the mean features of the legal actions, for
+//! `flat` the flat input.
 
 use tamis_nn::{
     mlp::{Adam, Mlp, Trace},
@@ -34,31 +35,31 @@ struct Trained {
     gradient: Vec<f32>,
 }
 
-/// What the networks say of one observation.
+/// The outputs for one observation.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Judgement {
+pub struct PolicyOutput {
     /// Logarithms of the probabilities of all actions, shape `(actions,)`; minus infinity for illegal ones.
-    pub log_probabilities: Vec<f32>,
-    /// What can still be earned, in the units of training.
+    pub log_probs: Vec<f32>,
+    /// The expected return from here on, standardised.
     pub value: f32,
 }
 
-/// One step to learn from.
+/// One step of an episode to learn from.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample<'a> {
-    /// What the agent saw.
+    /// The state.
     pub observation: &'a Observation,
-    /// What it did.
+    /// The action taken.
     pub action: Action,
-    /// The logarithm of how likely it was to do so.
-    pub log_probability: f32,
-    /// How much better that was than usual.
+    /// The logarithm of the action's probability when it was taken.
+    pub log_prob: f32,
+    /// By how much the action was better than expected, normalised over the round.
     pub advantage: f32,
-    /// What followed in truth.
-    pub earned: f32,
+    /// The return from here on, standardised.
+    pub value_target: f32,
 }
 
-/// What a training step found, as means over its samples.
+/// Statistics of a training step: means over its samples.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Losses {
     /// The clipped surrogate loss.
@@ -68,25 +69,25 @@ pub struct Losses {
     /// Entropy of the policy, in nats.
     pub entropy: f64,
     /// How far the policy has moved from the one that acted: an estimate of the KL divergence (Schulman 2020), in nats.
-    pub divergence: f64,
+    pub approx_kl: f64,
 }
 
-/// The coefficients of the loss.
+/// Coefficients of the loss, named as in Stable-Baselines3.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Weights {
-    /// How far a probability's ratio may move from 1.
-    pub clip: f32,
-    /// Of the value loss.
-    pub value: f32,
-    /// Of the entropy bonus.
-    pub entropy: f32,
+pub struct LossCoefficients {
+    /// How far the ratio of a new to an old probability may move from 1.
+    pub clip_range: f32,
+    /// Weight of the value loss.
+    pub vf_coef: f32,
+    /// Weight of the entropy bonus.
+    pub ent_coef: f32,
 }
 
 impl Trained {
-    fn new(sizes: &[usize], rate: f32, seed: Seed) -> Self {
+    fn new(sizes: &[usize], learning_rate: f32, seed: Seed) -> Self {
         let network = Mlp::new(sizes, seed);
         Self {
-            adam: Adam::new(rate, 0.5),
+            adam: Adam::new(learning_rate, 0.5),
             gradient: vec![0.0; network.parameters().len()],
             network,
         }
@@ -99,7 +100,7 @@ impl Trained {
 
 impl ActorCritic {
     /// Networks with two hidden layers of `hidden` units and random weights; the first policy is nearly uniform.
-    pub fn new(kind: NetworkKind, shape: Shape, hidden: usize, rate: f32, seed: Seed) -> Self {
+    pub fn new(kind: NetworkKind, shape: Shape, hidden: usize, learning_rate: f32, seed: Seed) -> Self {
         let flat = 2 * shape.actions + shape.global_features;
         let (actor, critic) = match kind {
             NetworkKind::Shared => (
@@ -110,15 +111,15 @@ impl ActorCritic {
         };
         Self {
             kind,
-            actor: Trained::new(&actor, rate, seed.derive("actor")),
-            critic: Trained::new(&critic, rate, seed.derive("critic")),
-            // One input that is always 0: what is left are the biases.
-            offsets: Trained::new(&[1, shape.actions], rate * 10.0, seed.derive("offsets")),
+            actor: Trained::new(&actor, learning_rate, seed.derive("actor")),
+            critic: Trained::new(&critic, learning_rate, seed.derive("critic")),
+            // The one input is always 0, so only the biases count.
+            offsets: Trained::new(&[1, shape.actions], learning_rate * 10.0, seed.derive("offsets")),
         }
     }
 
-    /// What the networks say of these observations.
-    pub fn judge(&self, observations: &[&Observation]) -> Vec<Judgement> {
+    /// Evaluates both networks on these observations.
+    pub fn evaluate(&self, observations: &[&Observation]) -> Vec<PolicyOutput> {
         let actor = self
             .actor
             .network
@@ -132,16 +133,16 @@ impl ActorCritic {
         observations
             .iter()
             .zip(actor.chunks_exact(actions).zip(critic))
-            .map(|(observation, (logits, value))| Judgement {
-                log_probabilities: log_softmax(logits, &offsets, &observation.legal),
+            .map(|(observation, (logits, value))| PolicyOutput {
+                log_probs: log_softmax(logits, &offsets, &observation.legal),
                 value,
             })
             .collect()
     }
 
     /// One step of gradient descent on the mean loss of these samples.
-    pub fn learn(&mut self, samples: &[Sample<'_>], weights: Weights, trace: &mut Trace) -> Losses {
-        let losses = self.accumulate(samples, weights, trace);
+    pub fn learn(&mut self, samples: &[Sample<'_>], coefficients: LossCoefficients, trace: &mut Trace) -> Losses {
+        let losses = self.accumulate(samples, coefficients, trace);
         self.actor.step();
         self.critic.step();
         match self.kind {
@@ -152,7 +153,7 @@ impl ActorCritic {
     }
 
     /// Adds the gradients of the mean loss of these samples.
-    fn accumulate(&mut self, samples: &[Sample<'_>], weights: Weights, trace: &mut Trace) -> Losses {
+    fn accumulate(&mut self, samples: &[Sample<'_>], coefficients: LossCoefficients, trace: &mut Trace) -> Losses {
         let observations: Vec<&Observation> = samples.iter().map(|sample| sample.observation).collect();
         let actions = self.offsets.network.outputs();
         let share = 1.0 / samples.len().max(1) as f32;
@@ -168,22 +169,22 @@ impl ActorCritic {
             .zip(upstream.chunks_exact_mut(actions));
         for (sample, (logits, upstream)) in samples.iter().zip(rows) {
             let log = log_softmax(logits, &offsets, &sample.observation.legal);
-            let moved = log[sample.action] - sample.log_probability;
-            let ratio = moved.clamp(-20.0, 20.0).exp();
-            let clipped = ratio.clamp(1.0 - weights.clip, 1.0 + weights.clip);
-            let (free, held) = (ratio * sample.advantage, clipped * sample.advantage);
+            let log_ratio = log[sample.action] - sample.log_prob;
+            let ratio = log_ratio.clamp(-20.0, 20.0).exp();
+            let clipped = ratio.clamp(1.0 - coefficients.clip_range, 1.0 + coefficients.clip_range);
+            let (plain, clipped) = (ratio * sample.advantage, clipped * sample.advantage);
             let entropy: f32 = -log.iter().filter(|l| l.is_finite()).map(|l| l.exp() * l).sum::<f32>();
-            losses.policy -= f64::from(free.min(held) * share);
+            losses.policy -= f64::from(plain.min(clipped) * share);
             losses.entropy += f64::from(entropy * share);
-            losses.divergence += f64::from((ratio - 1.0 - moved) * share);
-            // Where the clipped term is the smaller one, it does not depend on the policy.
-            let pull = if free <= held { free } else { 0.0 };
+            losses.approx_kl += f64::from((ratio - 1.0 - log_ratio) * share);
+            // Where the clipped term is the smaller one, the loss does not depend on the policy.
+            let slope = if plain <= clipped { plain } else { 0.0 };
             for (action, (up, &l)) in upstream.iter_mut().zip(&log).enumerate() {
                 if l.is_finite() {
                     let p = l.exp();
                     let chosen = f32::from(u8::from(action == sample.action));
                     // d log π(a) / d logit = [is a] - p; d entropy / d logit = -p (log p + entropy)
-                    *up = share * (-pull * (chosen - p) + weights.entropy * p * (l + entropy));
+                    *up = share * (-slope * (chosen - p) + coefficients.ent_coef * p * (l + entropy));
                 }
             }
         }
@@ -203,9 +204,9 @@ impl ActorCritic {
             .iter()
             .zip(samples)
             .map(|(value, sample)| {
-                let off = value - sample.earned;
-                losses.value += f64::from(off * off / 2.0 * share);
-                weights.value * share * off
+                let error = value - sample.value_target;
+                losses.value += f64::from(error * error / 2.0 * share);
+                coefficients.vf_coef * share * error
             })
             .collect();
         self.critic
@@ -268,30 +269,31 @@ mod tests {
         assert_eq!(log_softmax(&[-300.0, 5.0], &[0.0, 0.0], &[true, false])[0], 0.0);
     }
 
-    fn loss(model: &ActorCritic, samples: &[Sample<'_>], weights: Weights) -> f64 {
-        let losses = model.clone().accumulate(samples, weights, &mut Trace::default());
-        losses.policy + f64::from(weights.value) * losses.value - f64::from(weights.entropy) * losses.entropy
+    fn loss(model: &ActorCritic, samples: &[Sample<'_>], coefficients: LossCoefficients) -> f64 {
+        let losses = model.clone().accumulate(samples, coefficients, &mut Trace::default());
+        losses.policy + f64::from(coefficients.vf_coef) * losses.value
+            - f64::from(coefficients.ent_coef) * losses.entropy
     }
 
     #[test]
     fn gradients_agree_with_finite_differences() {
-        let weights = Weights {
-            clip: 0.2,
-            value: 0.5,
-            entropy: 0.05,
+        let coefficients = LossCoefficients {
+            clip_range: 0.2,
+            vf_coef: 0.5,
+            ent_coef: 0.05,
         };
         let seen = [observation(1, [true; 4]), observation(2, [true, false, true, true])];
         for kind in [NetworkKind::Shared, NetworkKind::Flat] {
             let model = ActorCritic::new(kind, SHAPE, 5, 0.0, Seed(4));
-            let before = model.judge(&[&seen[0], &seen[1]]);
+            let before = model.evaluate(&[&seen[0], &seen[1]]);
             let samples: Vec<Sample<'_>> = (0..2)
                 .map(|i| Sample {
                     observation: &seen[i],
                     action: 2,
-                    // The first ratio is within the clip, the second outside of it on the side that is held.
-                    log_probability: before[i].log_probabilities[2] - if i == 0 { 0.05 } else { 0.5 },
+                    // The first ratio is within the clip range, the second outside of it on the side that is clipped.
+                    log_prob: before[i].log_probs[2] - if i == 0 { 0.05 } else { 0.5 },
                     advantage: 1.5,
-                    earned: 0.7,
+                    value_target: 0.7,
                 })
                 .collect();
             let parts: [fn(&mut ActorCritic) -> &mut Trained; 3] =
@@ -300,13 +302,13 @@ mod tests {
                 if p == 2 && kind == NetworkKind::Flat {
                     continue;
                 }
-                let gradient = gradient_of(&model, &samples, weights, p);
+                let gradient = gradient_of(&model, &samples, coefficients, p);
                 let first = if p == 2 { SHAPE.actions } else { 0 };
                 for (i, &analytic) in gradient.iter().enumerate().skip(first) {
                     let at = |step: f32| {
                         let mut moved = model.clone();
                         part(&mut moved).network.parameters_mut()[i] += step;
-                        loss(&moved, &samples, weights)
+                        loss(&moved, &samples, coefficients)
                     };
                     let numeric = ((at(2e-3) - at(-2e-3)) / 4e-3) as f32;
                     assert!(
@@ -318,9 +320,14 @@ mod tests {
         }
     }
 
-    fn gradient_of(model: &ActorCritic, samples: &[Sample<'_>], weights: Weights, part: usize) -> Vec<f32> {
+    fn gradient_of(
+        model: &ActorCritic,
+        samples: &[Sample<'_>],
+        coefficients: LossCoefficients,
+        part: usize,
+    ) -> Vec<f32> {
         let mut copy = model.clone();
-        copy.accumulate(samples, weights, &mut Trace::default());
+        copy.accumulate(samples, coefficients, &mut Trace::default());
         let mut gradients = vec![copy.actor.gradient, copy.critic.gradient, copy.offsets.gradient];
         gradients.swap_remove(part)
     }

@@ -1,4 +1,4 @@
-//! A check that anyone can run on an environment: does it keep the promises that agents rely on?
+//! A conformance check for environments: do they keep the contract that agents rely on?
 
 use rand::RngExt;
 use tamis_nn::seed::Seed;
@@ -8,11 +8,11 @@ use crate::{
     env::{Action, Environment, Observation, Shape},
 };
 
-/// Runs `episodes` random episodes and lists every broken promise; an empty list is a pass.
+/// Runs `episodes` random episodes and lists every violation; an empty list is a pass.
 ///
-/// Promises: shapes never change; features are finite; rewards are finite and equal to what was peeked; a peek changes
-/// nothing; an episode ends if and only if no action is legal; the same actions give the same episode; a walk meets the same
-/// legal actions, and a plan's value is what its episode earned.
+/// The contract: shapes never change; features are finite; rewards are finite and equal those of a lookahead; a lookahead changes
+/// nothing; an episode ends if and only if no action is legal; the same actions give the same episode; a simulation has the same
+/// legal actions as the episode, and the return of a plan is that of its episode.
 ///
 /// # Errors
 ///
@@ -26,19 +26,19 @@ pub fn check(env: &mut dyn Environment, episodes: u64, seed: Seed) -> Result<Vec
         let mut observation = first.clone();
         loop {
             broken.extend(faults(env.shape(), &observation));
-            let open: Vec<Action> = (0..observation.legal.len()).filter(|&a| observation.legal[a]).collect();
-            if open.is_empty() {
+            let legal = observation.legal_actions();
+            if legal.is_empty() {
                 break;
             }
-            let action = open[rng.random_range(0..open.len())];
-            let peeked = env.lookahead(&[action, open[0]])?;
+            let action = legal[rng.random_range(0..legal.len())];
+            let ahead = env.lookahead(&[action, legal[0]])?;
             let again = env.lookahead(&[action])?;
             let step = env.step(action)?;
-            if peeked[0] != again[0] || (peeked[0] - step.reward).abs() > 1e-9 {
+            if ahead[0] != again[0] || (ahead[0] - step.reward).abs() > 1e-9 {
                 broken.push(format!(
-                    "step {}: peeked {} and {}, earned {}",
+                    "step {}: a lookahead said {} and {}, the step earned {}",
                     played.len(),
-                    peeked[0],
+                    ahead[0],
                     again[0],
                     step.reward
                 ));
@@ -60,7 +60,7 @@ pub fn check(env: &mut dyn Environment, episodes: u64, seed: Seed) -> Result<Vec
                 break;
             }
         }
-        broken.extend(walk_faults(env, &played)?);
+        broken.extend(simulation_faults(env, &played)?);
         if env.reset(seed)?.legal != first.legal {
             broken.push("two resets differ in their legal actions".into());
         }
@@ -77,27 +77,29 @@ pub fn check(env: &mut dyn Environment, episodes: u64, seed: Seed) -> Result<Vec
     Ok(broken)
 }
 
-/// Walks and evaluates the plan of an episode that was played.
-fn walk_faults(env: &mut dyn Environment, played: &[(Action, f64)]) -> Result<Vec<String>> {
+/// Simulates and evaluates the plan of an episode that was played.
+fn simulation_faults(env: &mut dyn Environment, played: &[(Action, f64)]) -> Result<Vec<String>> {
     let mut faults = Vec::new();
     let shape = env.shape();
     {
-        let mut walk = env.simulate()?;
+        let mut simulation = env.simulate()?;
         for (i, &(action, reward)) in played.iter().enumerate() {
-            if !walk.observe()?.legal[action] {
-                faults.push(format!("step {i}: action {action} was legal, and is not on a walk"));
+            if !simulation.observe()?.legal[action] {
+                faults.push(format!(
+                    "step {i}: action {action} was legal, and is not in a simulation"
+                ));
                 return Ok(faults);
             }
-            let afterstates = walk.afterstates(&[action])?;
+            let afterstates = simulation.afterstates(&[action])?;
             if (afterstates.rows(), afterstates.cols()) != (1, shape.state_features)
                 || !afterstates.as_slice().iter().all(|x| x.is_finite())
             {
-                faults.push(format!("step {i}: an afterstates of {afterstates:?}"));
+                faults.push(format!("step {i}: afterstates of {afterstates:?}"));
             }
-            walk.take(action, reward)?;
+            simulation.take(action, reward)?;
         }
-        if walk.observe()?.legal.contains(&true) {
-            faults.push("an episode ended where a walk goes on".into());
+        if simulation.observe()?.legal.contains(&true) {
+            faults.push("an episode ended where a simulation goes on".into());
         }
     }
     let earned: f64 = played.iter().map(|(_, reward)| reward).sum();
@@ -119,7 +121,7 @@ fn faults(shape: Shape, observation: &Observation) -> Vec<String> {
     };
     if found != shape || observation.legal.len() != shape.actions {
         faults.push(format!(
-            "an observation of {found:?} with {} masks, promised {shape:?}",
+            "an observation of {found:?} with {} masks, expected {shape:?}",
             observation.legal.len()
         ));
     }

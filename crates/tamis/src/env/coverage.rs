@@ -215,16 +215,16 @@ impl Environment for Coverage {
     }
 }
 
-/// A problem whose budget is the number of rewards that were seen, also of states known already: a step is one, and so is every
-/// action peeked at, but the step after a peek at the same action costs nothing more. By this, agents that look ahead are
-/// compared with agents that cannot.
+/// A problem whose budget is the number of observed rewards, also of known states. A step counts as one, and so does every action of a
+/// lookahead; a step that follows a lookahead at the same action costs nothing more. By this, agents that look ahead are compared with
+/// agents that cannot.
 #[derive(Debug, Clone)]
 pub struct Counted {
     problem: Coverage,
     limit: u64,
     seen: u64,
     steps: u64,
-    /// Actions peeked at in the present state.
+    /// Actions of lookaheads in the present state.
     tried: Vec<Action>,
 }
 
@@ -288,7 +288,7 @@ impl Environment for Counted {
     }
 }
 
-/// An imagined episode.
+/// A simulated episode.
 struct SimulatedEpisode<'a> {
     problem: &'a Coverage,
     taken: Vec<bool>,
@@ -336,8 +336,8 @@ mod tests {
     fn rewards_seen_are_counted() {
         let mut env = Counted::new(Coverage::random(7, 20, 3, 1000, Seed(1)), 10);
         env.reset(Seed(0)).expect("resets");
-        env.lookahead(&[0, 1, 2]).expect("peeks");
-        // peeked at before; not peeked at; once more from the start, where it is known already
+        env.lookahead(&[0, 1, 2]).expect("looks ahead");
+        // part of the lookahead; not part of it; once more from the start, where it is known
         env.step(1).expect("steps");
         assert_eq!((env.seen(), env.remaining()), (3, 7));
         env.step(2).expect("steps");
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn the_check_finds_an_environment_that_lies() {
-        /// Promises more than it gives.
+        /// Its observations and rewards are not what it says.
         struct Liar(Coverage);
         impl Environment for Liar {
             fn shape(&self) -> Shape {
@@ -380,8 +380,8 @@ mod tests {
             }
         }
         let broken = checker::check(&mut Liar(Coverage::random(4, 9, 2, 1000, Seed(1))), 1, Seed(2)).expect("runs");
-        assert!(broken.iter().any(|fault| fault.contains("promised")), "{broken:?}");
-        assert!(broken.iter().any(|fault| fault.contains("peeked")), "{broken:?}");
+        assert!(broken.iter().any(|fault| fault.contains("expected")), "{broken:?}");
+        assert!(broken.iter().any(|fault| fault.contains("lookahead")), "{broken:?}");
     }
 
     #[test]

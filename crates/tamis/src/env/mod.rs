@@ -1,10 +1,12 @@
-//! The seam between agents and what they act on.
+//! The interface between agents and the problems they act on.
 //!
-//! Differs from Gymnasium's API in that an observation carries the legal-action mask, and in what known transitions allow: an
-//! environment can be asked what several actions would earn ([`Environment::lookahead`]), be walked through without looking at any
-//! score ([`Environment::simulate`]), and be asked for the score at the end of a plan alone ([`Environment::evaluate_plans`]).
+//! It differs from Gymnasium's in two ways. An observation carries the legal-action mask. And since transitions are known, an
+//! environment can say what several actions would earn ([`Environment::lookahead`]), can be simulated without any score
+//! ([`Environment::simulate`]), and can give the return of a plan for the score of its last state alone
+//! ([`Environment::evaluate_plans`]).
 
 pub mod checker;
+#[cfg(any(test, feature = "test-util"))]
 pub mod coverage;
 pub mod pool;
 
@@ -15,7 +17,7 @@ use crate::Result;
 /// The index of an action.
 pub type Action = usize;
 
-/// How large an environment's observations are.
+/// The sizes of an environment's observations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
     /// Actions, legal or not.
@@ -24,11 +26,11 @@ pub struct Shape {
     pub action_features: usize,
     /// Features of the state as a whole.
     pub global_features: usize,
-    /// Features that tell a state apart from others by what was taken ([`Simulation::afterstates`]).
+    /// Features of a state for a model of the score ([`Simulation::afterstates`]).
     pub state_features: usize,
 }
 
-/// What an agent sees of a state.
+/// What an agent reads of a state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observation {
     /// One row of features an action, shape `(actions, action_features)`, each roughly within [-1, 1].
@@ -57,7 +59,7 @@ pub struct Step {
     pub reward: f64,
     /// The episode is over by its own rules: nothing follows, nothing is bootstrapped.
     pub terminated: bool,
-    /// The episode was cut off from outside; its last value is still bootstrapped.
+    /// The episode was cut off from outside; its last state is still bootstrapped.
     pub truncated: bool,
 }
 
@@ -70,78 +72,77 @@ pub trait Environment {
     ///
     /// # Errors
     ///
-    /// If the first observation cannot be made.
+    /// If the first observation cannot be computed.
     fn reset(&mut self, seed: Seed) -> Result<Observation>;
 
     /// Takes an action.
     ///
     /// # Errors
     ///
-    /// If the reward cannot be had.
+    /// If the reward cannot be computed.
     ///
     /// # Panics
     ///
-    /// If the action is illegal, or no episode is going on.
+    /// If the action is illegal, or no episode is under way.
     fn step(&mut self, action: Action) -> Result<Step>;
 
-    /// What each of these legal actions would earn in the present state, in the order asked; the state stays as it is.
+    /// The reward that each of these legal actions would earn in the present state, in the order given; the state stays as it is.
     ///
     /// # Errors
     ///
-    /// If a reward cannot be had.
+    /// If a reward cannot be computed.
     ///
     /// # Panics
     ///
-    /// If an action is illegal, or no episode is going on.
+    /// If an action is illegal, or no episode is under way.
     fn lookahead(&mut self, actions: &[Action]) -> Result<Vec<f64>>;
 
-    /// What the episodes that take these actions, in order, from the first state on, would earn altogether: their returns, in
-    /// the order asked. Only the states at their ends are scored, each at the price of one evaluation; the present state stays
-    /// as it is. At most [`Environment::remaining`] plans may be asked for at once.
+    /// The returns of the episodes that take these actions from the first state on, in the order given. Only their last states are
+    /// scored, for one evaluation each; the present state stays as it is. There may be at most [`Environment::remaining`] plans.
     ///
     /// # Errors
     ///
-    /// If a score cannot be had.
+    /// If a score cannot be computed.
     ///
     /// # Panics
     ///
     /// If an action is illegal where it is taken.
     fn evaluate_plans(&mut self, plans: &[Vec<Action>]) -> Result<Vec<f64>>;
 
-    /// A walk from the first state on. It costs no evaluation.
+    /// A simulated episode, at the first state. It costs no evaluation.
     ///
     /// # Errors
     ///
-    /// If the first state cannot be made.
+    /// If the first state cannot be computed.
     fn simulate(&self) -> Result<Box<dyn Simulation + '_>>;
 
-    /// How many more evaluations may be spent; steps and peeks at states known already cost none. An agent stops training
-    /// when this is 0. `u64::MAX` where nothing limits it.
+    /// How many more evaluations may be spent; steps and lookaheads to known states cost none. An agent stops training when this is 0.
+    /// `u64::MAX` where there is no limit.
     fn remaining(&self) -> u64;
 }
 
-/// An episode that is only imagined: its states are the real ones, its scores are never looked at.
+/// A simulated episode: its states are real, its scores are never computed.
 pub trait Simulation {
-    /// What an agent sees of the present state, less what only a trained proxy can tell of it.
+    /// The observation of the present state, without the features that need a trained proxy.
     ///
     /// # Errors
     ///
-    /// If the observation cannot be made.
+    /// If the observation cannot be computed.
     fn observe(&mut self) -> Result<Observation>;
 
-    /// Takes an action, and takes the score to have changed by `reward`, of which observations tell.
+    /// Takes an action. `reward` is by how much the score is assumed to change, which is a feature of observations.
     ///
     /// # Errors
     ///
-    /// If the state reached cannot be made.
+    /// If the state reached cannot be computed.
     ///
     /// # Panics
     ///
     /// If the action is illegal.
     fn take(&mut self, action: Action, reward: f64) -> Result<()>;
 
-    /// Features of the states that each of these legal actions leads to, shape `(actions.len(), state_features)`: what a learned
-    /// model of the score reads. They depend on the state reached and not on the way there.
+    /// Features of the states that each of these legal actions leads to, shape `(actions.len(), state_features)`, for a learned model
+    /// of the score. They depend on the state reached and not on the path.
     ///
     /// # Errors
     ///

@@ -835,9 +835,9 @@ mod tests {
     fn a_few_states_that_always_fail_are_never_chosen_and_stop_nothing() {
         let plain = DqnSettings {
             lookahead: 0,
-            updates: 0,
-            epsilon_start: 1.0,
-            epsilon_end: 1.0,
+            gradient_steps: 0,
+            exploration_initial_eps: 1.0,
+            exploration_final_eps: 1.0,
             ..DqnSettings::default()
         };
         // Where rows cannot be added, what lies behind them fails as well.

@@ -1,47 +1,47 @@
-//! What is usual at each depth of an episode: the mean and spread of rewards or of returns.
+//! The mean and spread of rewards, or of returns, at each depth of an episode.
 //!
-//! First steps earn a hundred times what the last ones do. A network that learned raw rewards would only learn how deep it
-//! is; measured against what is usual at a depth, every step's differences count alike.
+//! First steps earn a hundred times what the last ones do. A network that learned raw rewards would only learn how deep a step is.
+//! Standardised by depth, the differences between actions count alike at every step.
 
 /// Running moments by depth.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct DepthBaseline {
-    /// Number, mean and sum of squared deviations at each depth.
+    /// Count, mean and sum of squared deviations of the values at each depth (Welford 1962).
     depths: Vec<(f64, f64, f64)>,
 }
 
 impl DepthBaseline {
-    /// Whether nothing was seen yet.
+    /// Whether no value was added yet.
     pub(crate) fn is_empty(&self) -> bool {
         self.depths.is_empty()
     }
 
-    /// A value was seen at a depth.
+    /// Adds a value at a depth.
     pub(crate) fn add(&mut self, depth: usize, value: f64) {
         if self.depths.len() <= depth {
             self.depths.resize(depth + 1, (0.0, 0.0, 0.0));
         }
         let (count, mean, squares) = &mut self.depths[depth];
         *count += 1.0;
-        let off = value - *mean;
-        *mean += off / *count;
-        *squares += off * (value - *mean);
+        let deviation = value - *mean;
+        *mean += deviation / *count;
+        *squares += deviation * (value - *mean);
     }
 
-    /// Mean and spread at a depth, or at the last depth before it that was seen; a spread of nothing is 1.
+    /// Mean and standard deviation at a depth, or at the last depth before it that has values; 1 in place of a deviation of 0.
     pub(crate) fn at(&self, depth: usize) -> (f64, f64) {
-        let seen = self
+        let last = self
             .depths
             .iter()
             .take(depth + 1)
             .rev()
             .find(|(count, ..)| *count > 0.0);
-        let &(count, mean, squares) = seen.unwrap_or(&(1.0, 0.0, 0.0));
+        let &(count, mean, squares) = last.unwrap_or(&(1.0, 0.0, 0.0));
         let spread = (squares / count).sqrt();
         (mean, if spread.is_normal() { spread } else { 1.0 })
     }
 
-    /// A value as its distance from the mean in units of the spread.
+    /// A value less the mean, over the standard deviation.
     pub(crate) fn standardise(&self, depth: usize, value: f64) -> f32 {
         let (mean, spread) = self.at(depth);
         ((value - mean) / spread) as f32

@@ -1,14 +1,14 @@
-//! A Gaussian process that predicts scores, and how sure it is of them.
+//! A Gaussian process that predicts scores with their standard deviations.
 //!
 //! ```text
 //! k(x, x') = exp(-|x - x'|² / 2l²) + c ⟨z, z'⟩ / features        mean = k(x, X) (K + σ²I)⁻¹ y
 //! variance = k(x, x) - k(x, X) (K + σ²I)⁻¹ k(X, x)
 //! ```
 //!
-//! where z are the features as distances from their means in units of their spread. The first part says that states with a like
-//! mixture score alike: most features are roots of shares, whose distance is Hellinger's. The second carries what a single feature
-//! tells of all states, such as a cheap proxy's score. Length, weight and noise are those of the greatest marginal likelihood on a
-//! sample. Scores are learned as distances from what is usual after as many steps: most of what moves a score is how much was taken.
+//! where z are the standardised features. By the first part of the kernel, states of a similar mixture have similar scores: most
+//! features are roots of shares, whose distance is Hellinger's. The second part is for single features that tell of all states, such
+//! as the score of a faster proxy. Length, weight of the linear part and noise have the greatest marginal likelihood on a sample of
+//! states. Scores are standardised by the number of steps, since most of a score is how much was taken.
 //!
 //! Source: Rasmussen & Williams 2006, algorithm 2.1 and section 5.4.1.
 
@@ -24,32 +24,33 @@ use tamis_nn::{
 
 use crate::reward_models::{Prediction, baseline::DepthBaseline};
 
-/// States that predictions are made from: time grows with the cube of their number.
-const ACTIVE: usize = 1024;
-/// States that settings are chosen on.
-const SAMPLE: usize = 192;
-/// States that are kept; the oldest go.
-const KEPT: usize = 20_000;
-/// The settings that are tried: lengths over which scores change, weights of the linear part, and noise variances as shares of the
-/// kernel's.
+/// The most states that predictions are made from; the time of a fit grows with the cube of their number.
+const MAX_ACTIVE: usize = 1024;
+/// The most states on which kernels are compared.
+const MAX_SAMPLE: usize = 192;
+/// The most states that are kept; the oldest go first.
+const MAX_STATES: usize = 20_000;
+/// The kernels that are compared: length scales, weights of the linear part, and noise variances as shares of the kernel's.
 const LENGTHS: [f32; 5] = [0.15, 0.3, 0.5, 0.8, 1.3];
 const LINEAR: [f32; 2] = [0.0, 1.0];
 const NOISES: [f64; 5] = [0.001, 0.01, 0.03, 0.1, 0.3];
-/// Standardised scores are drawn in to within this distance of 0: how bad a bad state is teaches nothing about good ones.
-const FARTHEST: f32 = 4.0;
+/// Standardised scores are clipped to this distance from 0: how bad a bad state is teaches nothing about good ones.
+const MAX_DEVIATION: f32 = 4.0;
 
 /// A model of the score, fitted on the states seen.
 pub struct GaussianProcess {
     features: usize,
-    /// Features of the states seen, one after the other, and their scores.
+    /// Features of the states seen, shape `(states, features)`.
     inputs: Vec<f32>,
+    /// Their scores, shape `(states,)`.
     scores: Vec<f64>,
+    /// How many steps led to each, shape `(states,)`.
     steps: Vec<usize>,
-    usual: DepthBaseline,
+    baseline: DepthBaseline,
     fitted: Option<Fitted>,
 }
 
-/// The states that predictions are made from, and what is solved for them.
+/// The states that predictions are made from, with the solved system.
 struct Fitted {
     states: Points,
     kernel: Kernel,
@@ -80,41 +81,41 @@ struct Scales {
 }
 
 impl GaussianProcess {
-    /// A model of states with so many features, which knows nothing yet.
+    /// An empty model of states with so many features.
     pub fn new(features: usize) -> Self {
         Self {
             features,
             inputs: Vec::new(),
             scores: Vec::new(),
             steps: Vec::new(),
-            usual: DepthBaseline::default(),
+            baseline: DepthBaseline::default(),
             fitted: None,
         }
     }
 
-    /// How many features of a state it reads.
+    /// How many features a state has.
     pub fn features(&self) -> usize {
         self.features
     }
 
-    /// How many states it has seen and kept.
+    /// How many states it keeps.
     pub fn len(&self) -> usize {
         self.scores.len()
     }
 
-    /// Whether it has seen nothing.
+    /// Whether it has seen no state.
     pub fn is_empty(&self) -> bool {
         self.scores.is_empty()
     }
 
-    /// A state that so many steps led to, and its score, were seen. Predictions change with the next [`GaussianProcess::fit`].
+    /// Adds a state that so many steps led to, and its score. Predictions change with the next [`GaussianProcess::fit`].
     ///
     /// # Panics
     ///
-    /// If there are not as many features as promised.
+    /// If a state has another number of features.
     pub fn add(&mut self, features: &[f32], steps: usize, score: f64) {
         assert_eq!(features.len(), self.features, "features of a state");
-        if self.len() == KEPT {
+        if self.len() == MAX_STATES {
             self.inputs.drain(..self.features);
             self.scores.remove(0);
             self.steps.remove(0);
@@ -124,13 +125,17 @@ impl GaussianProcess {
         self.steps.push(steps);
     }
 
-    /// Learns from the states seen: all of them, or the best and the newest where they are many. Takes a fraction of a second.
+    /// Fits the states seen: all of them, or the best and the newest where they are many. Takes a fraction of a second.
     pub fn fit(&mut self) {
-        self.usual = DepthBaseline::default();
+        self.baseline = DepthBaseline::default();
         let scored = || self.steps.iter().zip(&self.scores);
-        scored().for_each(|(&steps, &score)| self.usual.add(steps, score));
+        scored().for_each(|(&steps, &score)| self.baseline.add(steps, score));
         let targets: Vec<f32> = scored()
-            .map(|(&steps, &score)| self.usual.standardise(steps, score).clamp(-FARTHEST, FARTHEST))
+            .map(|(&steps, &score)| {
+                self.baseline
+                    .standardise(steps, score)
+                    .clamp(-MAX_DEVIATION, MAX_DEVIATION)
+            })
             .collect();
         let active = active(&targets);
         let rows: Vec<f32> = active.iter().flat_map(|&i| self.row(i)).copied().collect();
@@ -158,24 +163,24 @@ impl GaussianProcess {
         &self.inputs[i * self.features..(i + 1) * self.features]
     }
 
-    /// What it expects of each row of features, shape `(states, features)`, of states that so many steps each led to; in units of
-    /// the score.
+    /// Predicted scores of states with these features, shape `(states, features)`, and numbers of steps, shape `(states,)`; shape
+    /// `(states,)`.
     ///
     /// # Panics
     ///
-    /// If there are not as many features as promised, or not one number of steps a state.
+    /// If a state has another number of features, or not one number of steps a state.
     pub fn mean(&self, states: &Matrix, steps: &[usize]) -> Vec<f64> {
         self.means(states, steps).0
     }
 
-    /// The same with how unsure it is, which costs far more; many states at once cost less.
+    /// The same with standard deviations, which takes far longer; it is faster for many states at once.
     ///
     /// # Panics
     ///
     /// As [`GaussianProcess::mean`].
     pub fn predict(&self, states: &Matrix, steps: &[usize]) -> Prediction {
         let (mean, near) = self.means(states, steps);
-        let unit = |j: usize| self.usual.at(steps[j]).1;
+        let unit = |j: usize| self.baseline.at(steps[j]).1;
         let Some(fitted) = &self.fitted else {
             let spread = (0..mean.len()).map(unit).collect();
             return Prediction { mean, spread };
@@ -193,12 +198,15 @@ impl GaussianProcess {
         Prediction { mean, spread }
     }
 
-    /// Means, and the kernel between the states asked for and those learned from, shape `(asked, learned from)`.
+    /// Means, and the kernel between these states and the fitted ones, shape `(states, fitted states)`.
     fn means(&self, states: &Matrix, steps: &[usize]) -> (Vec<f64>, Vec<f32>) {
         assert_eq!(states.cols(), self.features, "features of a state");
         assert_eq!(states.rows(), steps.len(), "steps to each state");
         let Some(fitted) = &self.fitted else {
-            return (steps.iter().map(|&steps| self.usual.at(steps).0).collect(), Vec::new());
+            return (
+                steps.iter().map(|&steps| self.baseline.at(steps).0).collect(),
+                Vec::new(),
+            );
         };
         let asked = Points::new(states.as_slice().to_vec(), &fitted.scales);
         let near = fitted.kernel.between(&asked, &fitted.states);
@@ -212,19 +220,19 @@ impl GaussianProcess {
             Layout::Plain,
             0.0,
         );
-        let restored = |(off, &steps): (&f32, &usize)| self.usual.restore(steps, fitted.mean + off);
+        let restored = |(off, &steps): (&f32, &usize)| self.baseline.restore(steps, fitted.mean + off);
         let mean = off.iter().zip(steps).map(restored).collect();
         (mean, near)
     }
 }
 
-/// Which states are learned from: the half of [`ACTIVE`] that scored best, and the newest of the others.
+/// Which states are fitted: the half of [`MAX_ACTIVE`] that scored best, and the newest of the others.
 fn active(targets: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..targets.len()).collect();
-    if targets.len() > ACTIVE {
+    if targets.len() > MAX_ACTIVE {
         order.sort_by(|&a, &b| targets[b].total_cmp(&targets[a]));
-        order[ACTIVE / 2..].sort_unstable_by(|a, b| b.cmp(a));
-        order.truncate(ACTIVE);
+        order[MAX_ACTIVE / 2..].sort_unstable_by(|a, b| b.cmp(a));
+        order.truncate(MAX_ACTIVE);
         order.sort_unstable();
     }
     order
@@ -232,7 +240,7 @@ fn active(targets: &[f32]) -> Vec<usize> {
 
 /// The kernel and the noise of the greatest marginal likelihood.
 fn likeliest(states: &Points, targets: &[f32]) -> (Kernel, f64) {
-    let stride = targets.len().div_ceil(SAMPLE).max(1);
+    let stride = targets.len().div_ceil(MAX_SAMPLE).max(1);
     let places: Vec<usize> = (0..targets.len()).step_by(stride).collect();
     let sample = states.gather(&places);
     let targets: Vec<f32> = places.iter().map(|&i| targets[i]).collect();
@@ -258,7 +266,7 @@ fn likeliest(states: &Points, targets: &[f32]) -> (Kernel, f64) {
         .expect("kernels to choose from")
 }
 
-/// Of targets under a kernel whose scale is the likeliest one, but for constants.
+/// The log marginal likelihood of the targets, at the most likely scale of the kernel, up to a constant.
 fn log_likelihood(square: &[f32], targets: &[f32], noise: f64) -> Option<f64> {
     let count = targets.len();
     let factor = factor(square, count, noise)?;
@@ -269,7 +277,7 @@ fn log_likelihood(square: &[f32], targets: &[f32], noise: f64) -> Option<f64> {
     Some(-0.5 * count as f64 * (fit / count as f64).max(1e-12).ln() - log_root)
 }
 
-/// Of the kernel with noise on its diagonal, or nothing if that is not positive definite.
+/// The Cholesky factor of the kernel with noise on its diagonal; `None` if that is not positive definite.
 fn factor(square: &[f32], count: usize, noise: f64) -> Option<Llt<f64>> {
     let matrix = Mat::from_fn(count, count, |i, j| {
         f64::from(square[i * count + j]) + if i == j { noise } else { 0.0 }
@@ -284,7 +292,7 @@ fn solve(factor: &Llt<f64>, targets: &[f32]) -> Vec<f32> {
 }
 
 impl Kernel {
-    /// Shape `(a, b)`.
+    /// The kernel between all pairs of points, shape `(a, b)`.
     fn between(self, a: &Points, b: &Points) -> Vec<f32> {
         let (rows, cols, features) = (a.len(), b.len(), a.features);
         let inner = |x: &[f32], y: &[f32]| {
@@ -334,7 +342,7 @@ impl Points {
         let mut standard = raw.clone();
         for row in standard.chunks_exact_mut(features.max(1)) {
             for ((x, centre), scale) in row.iter_mut().zip(&scales.centre).zip(&scales.scale) {
-                // Far outliers are drawn in.
+                // Far outliers are clipped.
                 *x = ((*x - centre) * scale).clamp(-8.0, 8.0);
             }
         }
@@ -375,7 +383,7 @@ impl Scales {
             }
         }
         for square in &mut scale {
-            // A feature that never moved tells nothing; one that hardly did must not be blown up.
+            // A constant feature tells nothing, and one that hardly varies must not be magnified.
             *square = if *square > 1e-12 { square.sqrt().recip() } else { 0.0 };
         }
         Self { centre, scale }
@@ -455,11 +463,13 @@ mod tests {
 
     #[test]
     fn where_states_are_many_the_best_and_the_newest_are_learned_from() {
-        let targets: Vec<f32> = (0..4 * ACTIVE).map(|i| if i < ACTIVE { 1.0 } else { 0.0 }).collect();
+        let targets: Vec<f32> = (0..4 * MAX_ACTIVE)
+            .map(|i| if i < MAX_ACTIVE { 1.0 } else { 0.0 })
+            .collect();
         let active = active(&targets);
-        assert_eq!(active.len(), ACTIVE);
-        assert_eq!(active[ACTIVE / 2 - 1], ACTIVE / 2 - 1);
-        assert_eq!(active[ACTIVE / 2], 4 * ACTIVE - ACTIVE / 2);
+        assert_eq!(active.len(), MAX_ACTIVE);
+        assert_eq!(active[MAX_ACTIVE / 2 - 1], MAX_ACTIVE / 2 - 1);
+        assert_eq!(active[MAX_ACTIVE / 2], 4 * MAX_ACTIVE - MAX_ACTIVE / 2);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Models of a state's score, learned from scores that were paid for: what they predict costs no evaluation.
+//! Models of a state's score, learned from scores that were paid for. A prediction costs no evaluation.
 
 pub(crate) mod baseline;
 pub mod gaussian_process;
@@ -7,8 +7,8 @@ pub mod trees;
 /// Predictions for several states, in units of the score; shapes `(states,)`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prediction {
-    /// What is expected.
+    /// Expected scores.
     pub mean: Vec<f64>,
-    /// How unsure that is: a standard deviation.
+    /// Standard deviations of the predictions.
     pub spread: Vec<f64>,
 }

@@ -1,8 +1,8 @@
 //! Gradient-boosted regression trees from a state's features to its score.
 //!
 //! Each round adds a small tree that is fitted to what the trees before it left over (squared error), shrunk by the learning
-//! rate. A seeded fifth of the states is held out: boosting stops once their error has not fallen for a while, and the trees
-//! after its lowest point are dropped. The held-out states also tell how well the trees rank states they have not seen.
+//! rate. A random fifth of the states is held out. Boosting stops once their error has not fallen for a while, and the trees after
+//! its lowest point are dropped. The rank correlation on the held-out states says how well the trees rank new ones.
 //!
 //! Sources: Friedman 2001 (boosting); Chen & Guestrin 2016, section 2 (L1, L2 and the histogram splits); CLIMB, arXiv
 //! 2504.13161 (boosted trees as the predictor of a data mixture's score). The trees are grown by the crate `forust-ml`: beside
@@ -13,6 +13,8 @@
 //!    where scores differ by hundredths.
 //! 2. `forust-ml` takes the L1 penalty off a leaf's value, but not off the gain by which splits are compared.
 
+use std::ops::Bound;
+
 use forust_ml::{
     GradientBooster, Matrix as Columns, gradientbooster::EvaluationData, metric::Metric, objective::ObjectiveType,
 };
@@ -21,11 +23,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use tamis_nn::{Matrix, seed::Seed};
 
-use crate::{Error, Result, stats::agreement::spearman};
+use crate::{Error, Result, error::range::check, stats::agreement::spearman};
 
 /// One state in so many is held out.
 const HELD_OUT: usize = 5;
-/// States that are predicted side by side; fixed, although nothing depends on it.
+/// States that a thread predicts at a time.
 const BLOCK: usize = 256;
 
 /// How [`Trees`] are fitted.
@@ -36,11 +38,11 @@ pub struct TreeSettings {
     pub rounds: usize,
     /// What each tree's values are multiplied by, above 0 and at most 1. Default: 0.01.
     pub learning_rate: f32,
-    /// The most splits on a way from root to leaf. Default: 4.
+    /// The most splits between root and leaf, 1 to 16. Default: 4.
     pub depth: usize,
-    /// By how much a leaf's sum of residuals is drawn towards 0, in spreads of the score. Default: 1.
+    /// L1 penalty: by how much a leaf's sum of residuals is moved towards 0, in standard deviations of the score. Default: 1.
     pub l1: f32,
-    /// How many states of residual 0 are added to a leaf. Default: 1.
+    /// L2 penalty: how many states of residual 0 are added to a leaf. Default: 1.
     pub l2: f32,
     /// The fewest states in a leaf. Default: 5.
     pub min_leaf: u32,
@@ -63,42 +65,25 @@ impl Default for TreeSettings {
 }
 
 impl TreeSettings {
-    /// Looks for values that mean nothing. Errors name the settings as they stand below `prefix`.
+    /// Checks every value. Errors name the settings below `prefix`.
     ///
     /// # Errors
     ///
     /// If a setting is out of range.
     pub fn check(&self, prefix: &str) -> Result<()> {
         let named = |name: &str| format!("{prefix}.{name}");
-        // Upper bounds keep a slip of the hand from asking for more memory than there is.
-        let counts = [
-            ("rounds", self.rounds, 100_000),
-            ("depth", self.depth, 16),
-            ("min_leaf", self.min_leaf as usize, 1_000_000),
-            ("patience", self.patience, 100_000),
-        ];
-        for (name, value, most) in counts {
-            if !(1..=most).contains(&value) {
-                return Err(Error::setting(
-                    named(name),
-                    format!("from 1 to {most}"),
-                    value.to_string(),
-                ));
-            }
-        }
-        if !(self.learning_rate > 0.0 && self.learning_rate <= 1.0) {
-            return Err(Error::setting(
-                named("learning_rate"),
-                "above 0 and at most 1",
-                self.learning_rate.to_string(),
-            ));
-        }
-        for (name, value) in [("l1", self.l1), ("l2", self.l2)] {
-            if !(value >= 0.0 && value.is_finite()) {
-                return Err(Error::setting(named(name), "a number from 0", value.to_string()));
-            }
-        }
-        Ok(())
+        // Upper bounds keep a typing error from asking for more memory than there is.
+        check(named("rounds"), self.rounds, 1..=100_000)?;
+        check(
+            named("learning_rate"),
+            self.learning_rate,
+            (Bound::Excluded(0.0), Bound::Included(1.0)),
+        )?;
+        check(named("depth"), self.depth, 1..=16)?;
+        check(named("l1"), self.l1, 0.0..)?;
+        check(named("l2"), self.l2, 0.0..)?;
+        check(named("min_leaf"), self.min_leaf, 1..=1_000_000)?;
+        check(named("patience"), self.patience, 1..=100_000)
     }
 }
 
@@ -205,7 +190,7 @@ impl Trees {
     }
 
     /// Spearman's correlation of predicted and true scores over the held-out states, from -1 to 1, higher is better; `None`
-    /// where there were too few states to hold any out. The same states told when to stop, so it is a little too good.
+    /// where there were too few states to hold any out. The same states decided when to stop, so it is a little too high.
     pub fn held_out_spearman(&self) -> Option<f64> {
         self.held_out
     }

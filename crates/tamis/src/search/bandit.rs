@@ -1,10 +1,9 @@
-//! A bandit over clusters: what a cluster earned before is all that speaks for it.
+//! A bandit over clusters: it judges a cluster only by the rewards that the cluster earned before.
 //!
 //! At each step the legal cluster with the greatest upper confidence bound is taken and paid for. Rewards count as distances from
-//! what is usual at their depth of the episode, since first chunks earn a hundred times what last ones do.
+//! the baseline of their depth, since first chunks earn a hundred times what last ones do.
 //!
-//! Source: Auer, Cesa-Bianchi & Fischer 2002 (UCB1). It is told nothing of what is taken already, which the rewards do depend
-//! on: the difference to the agents is what they make of that.
+//! Source: Auer, Cesa-Bianchi & Fischer 2002 (UCB1). It does not know what is taken already, on which rewards do depend; the agents do.
 
 use rand::RngExt;
 use tamis_nn::seed::Seed;
@@ -33,13 +32,13 @@ impl Default for Bandit {
 impl Selector for Bandit {
     fn select(&mut self, problem: &mut Problem<'_>, seed: Seed) -> Result<()> {
         let clusters = problem.legal().len();
-        // Clusters are first tried in a random order, which a crumb of a random number gives them.
+        // A tiny random number each, so that clusters are first tried in a random order.
         let mut rng = seed.rng();
-        let crumbs: Vec<f64> = (0..clusters).map(|_| 1e-9 * rng.random::<f64>()).collect();
+        let tie_breakers: Vec<f64> = (0..clusters).map(|_| 1e-9 * rng.random::<f64>()).collect();
         let mut arms = vec![(0.0, 0.0f64); clusters];
-        let mut usual = DepthBaseline::default();
-        let (mut pulls, mut idle) = (0.0f64, 0);
-        while idle < PATIENCE {
+        let mut baseline = DepthBaseline::default();
+        let (mut pulls, mut stalled) = (0.0f64, 0);
+        while stalled < PATIENCE {
             let before = problem.evaluations();
             problem.restart()?;
             for depth in 0.. {
@@ -49,21 +48,25 @@ impl Selector for Bandit {
                 let bound = |c: usize| {
                     let (sum, count) = arms[c];
                     if count == 0.0 {
-                        return f64::MAX * crumbs[c];
+                        return f64::MAX * tie_breakers[c];
                     }
-                    sum / count + self.exploration * (2.0 * pulls.ln() / count).sqrt() + crumbs[c]
+                    sum / count + self.exploration * (2.0 * pulls.ln() / count).sqrt() + tie_breakers[c]
                 };
                 let open = (0..clusters).filter(|&c| problem.legal()[c].is_some());
                 let Some(cluster) = open.max_by(|&a, &b| bound(a).total_cmp(&bound(b))) else {
                     break;
                 };
                 let reward = problem.take(cluster)?;
-                usual.add(depth, reward);
-                arms[cluster].0 += f64::from(usual.standardise(depth, reward)).clamp(-3.0, 3.0);
+                baseline.add(depth, reward);
+                arms[cluster].0 += f64::from(baseline.standardise(depth, reward)).clamp(-3.0, 3.0);
                 arms[cluster].1 += 1.0;
                 pulls += 1.0;
             }
-            idle = if problem.evaluations() == before { idle + 1 } else { 0 };
+            stalled = if problem.evaluations() == before {
+                stalled + 1
+            } else {
+                0
+            };
         }
         Ok(())
     }

@@ -232,18 +232,18 @@ impl<'s> Rounds<'s> {
 
     /// Random full states that were not scored before; fewer than wanted where the pool hardly holds others.
     fn random(&self, problem: &Problem<'_>, wanted: u64, seed: Seed) -> Vec<Trajectory> {
-        let (mut paths, mut met, mut idle) = (Vec::new(), HashSet::new(), 0);
+        let (mut paths, mut met, mut stalled) = (Vec::new(), HashSet::new(), 0);
         for draw in 0.. {
-            if paths.len() as u64 == wanted || idle == PATIENCE {
+            if paths.len() as u64 == wanted || stalled == PATIENCE {
                 break;
             }
             let path = random_path(problem.pool(), seed.index(draw));
             let state = reached(problem.pool(), &path);
             if !self.seen.contains(&state) && met.insert(state) {
                 paths.push(path);
-                idle = 0;
+                stalled = 0;
             } else {
-                idle += 1;
+                stalled += 1;
             }
         }
         paths

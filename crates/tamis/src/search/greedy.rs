@@ -28,14 +28,18 @@ impl Default for Greedy {
 
 impl Selector for Greedy {
     fn select(&mut self, problem: &mut Problem<'_>, seed: Seed) -> Result<()> {
-        let mut idle = 0;
+        let mut stalled = 0;
         for round in 0.. {
             let before = problem.evaluations();
-            if problem.remaining() == 0 || idle == PATIENCE {
+            if problem.remaining() == 0 || stalled == PATIENCE {
                 break;
             }
             self.episode(problem, seed.index(round))?;
-            idle = if problem.evaluations() == before { idle + 1 } else { 0 };
+            stalled = if problem.evaluations() == before {
+                stalled + 1
+            } else {
+                0
+            };
         }
         Ok(())
     }
@@ -48,11 +52,11 @@ impl Greedy {
         problem.restart()?;
         let (longest, mut steps) = (problem.pool().longest_episode(), 0);
         loop {
-            let mut open: Vec<usize> = (0..problem.legal().len())
+            let mut legal: Vec<usize> = (0..problem.legal().len())
                 .filter(|&c| problem.legal()[c].is_some())
                 .collect();
             let left = problem.remaining();
-            if left == 0 || open.is_empty() {
+            if left == 0 || legal.is_empty() {
                 return Ok(());
             }
             // The first episode has to come to its end, whatever there is to spend.
@@ -64,9 +68,9 @@ impl Greedy {
             steps += 1;
             let tries = self
                 .candidates
-                .min(open.len())
+                .min(legal.len())
                 .min(usize::try_from(affordable).unwrap_or(usize::MAX));
-            let candidates = open.partial_shuffle(&mut rng, tries).0.to_vec();
+            let candidates = legal.partial_shuffle(&mut rng, tries).0.to_vec();
             let rewards = problem.lookahead(&candidates)?;
             let best = (0..tries)
                 .max_by(|&a, &b| rewards[a].total_cmp(&rewards[b]).then(b.cmp(&a)))

@@ -54,10 +54,10 @@ impl Selector for LocalSearch {
         };
         let (mut score, mut path) = (best_score, best.clone());
         let mut rng = seed.derive("swaps").rng();
-        let (mut failed, mut idle) = (0, 0);
+        let (mut failed, mut stalled) = (0, 0);
         for round in 0.. {
             let left = problem.remaining();
-            if left == 0 || idle == PATIENCE {
+            if left == 0 || stalled == PATIENCE {
                 break;
             }
             let before = problem.evaluations();
@@ -83,7 +83,11 @@ impl Selector for LocalSearch {
                 score = problem.score_paths(std::slice::from_ref(&path))?[0];
                 failed = 0;
             }
-            idle = if problem.evaluations() == before { idle + 1 } else { 0 };
+            stalled = if problem.evaluations() == before {
+                stalled + 1
+            } else {
+                0
+            };
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Ways to spend a budget, behind one seam: agents and searches propose states, the proxy scores them, the best are kept.
+//! Ways to spend a budget, behind one interface: agents and searches propose states, the proxy scores them, the best are kept.
 
 mod bandit;
 mod climb_disc;

@@ -1,4 +1,4 @@
-//! A selection problem whose rewards are predicted: an agent trains on a frozen model of the score, and real evaluations confirm.
+//! A selection problem with predicted rewards: an agent trains on a frozen model of the score, and real evaluations confirm its best states.
 //!
 //! A part of the evaluations is spent by the rounds of CLIMB-Disc ([`crate::search::climb_disc`]), which fit boosted trees. These are
 //! frozen, and the agent is rewarded by the change of *their* score; it never sees a true one. Then the full states it met that the
@@ -78,7 +78,7 @@ pub struct Modelled<'m, 'p> {
     full: Vec<(f64, State, Trajectory)>,
 
     // The episode under way.
-    walk: Box<dyn Simulation + 'm>,
+    simulation: Box<dyn Simulation + 'm>,
     state: State,
     legal: Vec<Option<Range<u32>>>,
     score: f64,
@@ -98,7 +98,7 @@ impl<'m, 'p> Modelled<'m, 'p> {
             known: HashMap::from([(state.clone(), problem.empty_score())]),
             full: Vec::new(),
             path: Vec::new(),
-            walk: problem.simulate()?,
+            simulation: problem.simulate()?,
             problem,
             trees,
             limit,
@@ -157,23 +157,23 @@ impl Environment for Modelled<'_, '_> {
     }
 
     fn reset(&mut self, _seed: Seed) -> Result<Observation> {
-        self.walk = self.problem.simulate()?;
+        self.simulation = self.problem.simulate()?;
         self.state = self.problem.pool().empty();
         self.legal = self.problem.pool().legal(&self.state);
         self.score = self.problem.empty_score();
         self.path.clear();
-        self.walk.observe()
+        self.simulation.observe()
     }
 
     fn step(&mut self, action: Action) -> Result<Step> {
         let reward = self.rewards(&[action])?[0];
         let range = self.legal[action].clone().expect("a legal action");
-        self.walk.take(action, reward)?;
+        self.simulation.take(action, reward)?;
         self.state = self.problem.pool().after(&self.state, action, &range);
         self.legal = self.problem.pool().legal(&self.state);
         self.score = self.known[&self.state];
         self.path.push((action, range));
-        let observation = self.walk.observe()?;
+        let observation = self.simulation.observe()?;
         let terminated = !observation.legal.contains(&true);
         Ok(Step {
             observation,
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn the_best_of_what_was_met_is_paid_for() {
         let (spent, _) = trained(60, 0);
-        // An agent that has settled meets few states: what it did not meet is not paid for.
+        // An agent that has stalled meets few states, and only those are paid for.
         assert!(spent > 30 && spent <= 60, "{spent}");
     }
 

@@ -23,18 +23,22 @@ pub(crate) const BATCH: u64 = 64;
 
 impl Selector for Random {
     fn select(&mut self, problem: &mut Problem<'_>, seed: Seed) -> Result<()> {
-        let mut idle = 0;
+        let mut stalled = 0;
         for round in 0.. {
             let before = problem.evaluations();
             let batch = BATCH.min(problem.remaining());
-            if batch == 0 || idle == PATIENCE {
+            if batch == 0 || stalled == PATIENCE {
                 break;
             }
             let paths: Vec<_> = (0..batch)
                 .map(|i| random_path(problem.pool(), seed.index(round * BATCH + i)))
                 .collect();
             problem.score_paths(&paths)?;
-            idle = if problem.evaluations() == before { idle + 1 } else { 0 };
+            stalled = if problem.evaluations() == before {
+                stalled + 1
+            } else {
+                0
+            };
         }
         Ok(())
     }
@@ -64,10 +68,10 @@ pub(crate) fn completed(pool: &Pool, plan: &[usize], rng: &mut ChaCha8Rng) -> Tr
             if total == 0 {
                 return path;
             }
-            let mut ticket = rng.random_range(0..total);
+            let mut rest = rng.random_range(0..total);
             let mut cluster = 0;
-            while ticket >= weight(cluster) {
-                ticket -= weight(cluster);
+            while rest >= weight(cluster) {
+                rest -= weight(cluster);
                 cluster += 1;
             }
             cluster

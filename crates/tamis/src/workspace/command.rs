@@ -207,13 +207,13 @@ mod tests {
              --clusters 12 --network flat --metric macro-f1 --out 'runs/it'\\''s here'"
         );
         settings = SelectSettings::default();
-        settings.dqn.duelling = !settings.dqn.duelling;
+        settings.dqn.double = !settings.dqn.double;
         settings.ppo.network = NetworkKind::Flat;
         assert_eq!(
             command(&settings).expect("a command"),
             format!(
-                "cat > repeat.toml <<'END'\ndqn.duelling = {}\nppo.network = \"flat\"\nEND\ntamis select --config repeat.toml",
-                settings.dqn.duelling
+                "cat > repeat.toml <<'END'\ndqn.double = {}\nppo.network = \"flat\"\nEND\ntamis select --config repeat.toml",
+                settings.dqn.double
             )
         );
     }
