@@ -5,6 +5,7 @@
 mod cli;
 mod commands;
 mod flags;
+mod messages;
 mod output;
 mod progress;
 mod summary;
@@ -12,20 +13,23 @@ mod threads;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use cli::{Cli, Command};
 use commands::{check, demo, finetune, report, select, study};
+use messages::Messages;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let messages = Messages::new(typed(&Cli::command(), &matches));
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let progress = progress::Progress::new();
     let outcome = match cli.command {
-        Command::Select(args) => select::run(*args, &progress),
+        Command::Select(args) => select::run(*args, &messages, &progress),
         Command::Finetune(args) => finetune::run(*args, &progress),
-        Command::Study(args) => study::run(*args, &progress),
-        Command::Check(command) => check::run(command, &progress),
+        Command::Study(args) => study::run(*args, &messages, &progress),
+        Command::Check(command) => check::run(command, &messages, &progress),
         Command::Report(args) => report::run(&args),
-        Command::Demo(args) => demo::run(&args, &progress),
+        Command::Demo(args) => demo::run(&args, &messages, &progress),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -35,16 +39,20 @@ fn main() -> ExitCode {
                 output::say(&format!("error: {error:#}"));
                 return ExitCode::FAILURE;
             };
-            // Its message holds what it was caused by.
-            output::say(&format!("error: {error}"));
-            if let Some(hint) = error.hint() {
-                output::say(&format!("hint: {hint}"));
-            }
+            messages.say_error(error);
             ExitCode::from(match error {
                 tamis::Error::Interrupted => 130,
                 error if error.is_input() => 2,
                 _ => 1,
             })
         }
+    }
+}
+
+/// The subcommand that was typed, or the subcommand's own.
+fn typed<'a>(command: &'a clap::Command, matches: &ArgMatches) -> &'a clap::Command {
+    match matches.subcommand() {
+        Some((name, matches)) => command.find_subcommand(name).map_or(command, |command| typed(command, matches)),
+        None => command,
     }
 }

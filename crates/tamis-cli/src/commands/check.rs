@@ -15,6 +15,7 @@ use tamis::{
 
 use crate::{
     flags::{SelectArgs, set},
+    messages::Messages,
     output,
     progress::Progress,
     threads::use_threads,
@@ -28,7 +29,7 @@ pub(crate) enum CheckCommand {
     /// Measure whether clusters hold rows that are alike, whether other seeds find them, and what they tell of labels
     Clusters(Box<CheckClustersArgs>),
     /// Score selections of many kinds by every rung of the ladder and by the fine-tuned target, and compare
-    Scorer(Box<CheckProxyArgs>),
+    Proxy(Box<CheckProxyArgs>),
     /// Let every agent look for optima that are known, on small problems made from your own rows
     Agent(Box<CheckAgentArgs>),
 }
@@ -79,15 +80,15 @@ pub(crate) struct CheckAgentArgs {
     seeds: Option<usize>,
 }
 
-pub(crate) fn run(command: CheckCommand, progress: &Progress) -> anyhow::Result<()> {
+pub(crate) fn run(command: CheckCommand, messages: &Messages, progress: &Progress) -> anyhow::Result<()> {
     match command {
-        CheckCommand::Clusters(args) => clusters(*args, progress),
-        CheckCommand::Scorer(args) => proxy(*args, progress),
-        CheckCommand::Agent(args) => agent(*args, progress),
+        CheckCommand::Clusters(args) => clusters(*args, messages, progress),
+        CheckCommand::Proxy(args) => proxy(*args, messages, progress),
+        CheckCommand::Agent(args) => agent(*args, messages, progress),
     }
 }
 
-fn clusters(args: CheckClustersArgs, progress: &Progress) -> anyhow::Result<()> {
+fn clusters(args: CheckClustersArgs, messages: &Messages, progress: &Progress) -> anyhow::Result<()> {
     use_threads(args.select.threads)?;
     let mut settings = CheckClustersSettings {
         select: args.select.into_settings_in("runs/check-clusters")?,
@@ -97,11 +98,11 @@ fn clusters(args: CheckClustersArgs, progress: &Progress) -> anyhow::Result<()> 
     set(&mut settings.seeds, args.seeds);
     let record = commands::check_clusters(&settings, progress)?;
     let path = commands::check_clusters_path(&settings);
-    let table = partition(&record);
+    let table = partition(&record, messages);
     tell(&table, &record.read, &path)
 }
 
-fn proxy(args: CheckProxyArgs, progress: &Progress) -> anyhow::Result<()> {
+fn proxy(args: CheckProxyArgs, messages: &Messages, progress: &Progress) -> anyhow::Result<()> {
     use_threads(args.select.threads)?;
     let mut settings = CheckProxySettings {
         select: args.select.into_settings_in("runs/check-proxy")?,
@@ -113,10 +114,10 @@ fn proxy(args: CheckProxyArgs, progress: &Progress) -> anyhow::Result<()> {
     set(&mut settings.repeats, args.repeats);
     let record = commands::check_proxy(&settings, progress)?;
     let path = commands::check_proxy_path(&settings);
-    tell(&summary(&record), &record.read, &path)
+    tell(&summary(&record, messages), &record.read, &path)
 }
 
-fn agent(args: CheckAgentArgs, progress: &Progress) -> anyhow::Result<()> {
+fn agent(args: CheckAgentArgs, messages: &Messages, progress: &Progress) -> anyhow::Result<()> {
     use_threads(args.select.threads)?;
     let mut settings = CheckAgentSettings {
         select: args
@@ -134,7 +135,7 @@ fn agent(args: CheckAgentArgs, progress: &Progress) -> anyhow::Result<()> {
     set(&mut settings.seeds, args.seeds);
     let record = commands::check_agent(&settings, progress)?;
     let path = commands::check_agent_path(&settings);
-    let table = agents(&record);
+    let table = agents(&record, messages);
     tell(&table, &record.read, &path)
 }
 
@@ -147,7 +148,7 @@ fn tell(found: &str, read: &ReadRecord, path: &Path) -> anyhow::Result<()> {
 }
 
 /// The measures of every number of clusters, the clusters at both ends, then the verdict.
-fn partition(record: &CheckClustersRecord) -> String {
+fn partition(record: &CheckClustersRecord, messages: &Messages) -> String {
     let mut text = format!(
         "\n{} rows, silhouettes on {} of them; the first number of clusters is the one in use\n\n  {:>8} {:>11} {:>16} {:>28} {:>6}\n",
         record.rows, record.sample, "clusters", "silhouette", "random clusters", "adjusted Rand index (range)", "cloud"
@@ -189,7 +190,7 @@ fn partition(record: &CheckClustersRecord) -> String {
             text += &line(name, silhouette, &record.clusters[i]);
         }
     }
-    text + "\n" + &record.verdict
+    text + "\n" + &messages.text(&record.verdict)
 }
 
 fn line(name: &str, silhouette: f64, cluster: &CheckedCluster) -> String {
@@ -202,7 +203,7 @@ fn line(name: &str, silhouette: f64, cluster: &CheckedCluster) -> String {
 }
 
 /// The table of the agents, then the verdict.
-fn agents(record: &CheckAgentRecord) -> String {
+fn agents(record: &CheckAgentRecord, messages: &Messages) -> String {
     let selections = record.problems.iter().map(|problem| problem.selections);
     let (least, most) = (selections.clone().min().unwrap_or(0), selections.max().unwrap_or(0));
     let mut text = format!(
@@ -229,11 +230,11 @@ fn agents(record: &CheckAgentRecord) -> String {
             100.0 * agent.reached
         );
     }
-    text + "\n" + &record.verdict
+    text + "\n" + &messages.text(&record.verdict)
 }
 
 /// The table of the rungs, what it takes to tell two selections apart, the verdict.
-fn summary(record: &CheckProxyRecord) -> String {
+fn summary(record: &CheckProxyRecord, messages: &Messages) -> String {
     let mut text = format!(
         "\n{} selections of {} rows; the target's {} on {} rows that no reward is made from\n\n  {:34} {:22} {:>20} {:>8} {:>8} {:>10}\n",
         record.states.len(),
@@ -261,7 +262,7 @@ fn summary(record: &CheckProxyRecord) -> String {
     if let Some(telling) = &record.telling {
         text += &format!("\n{}\n", apart(telling));
     }
-    text + "\n" + &record.verdict
+    text + "\n" + &messages.text(&record.verdict)
 }
 
 /// What it takes to tell two selections apart, in a line.

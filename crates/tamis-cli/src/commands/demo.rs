@@ -15,7 +15,7 @@ use tamis::{
     settings::SelectSettings,
 };
 
-use crate::{commands::select, output, progress::Progress, threads::use_threads};
+use crate::{commands::select, messages::Messages, output, progress::Progress, threads::use_threads};
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
@@ -30,7 +30,7 @@ pub(crate) struct DemoArgs {
     pub(crate) threads: Option<usize>,
 }
 
-pub(crate) fn run(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
+pub(crate) fn run(args: &DemoArgs, messages: &Messages, progress: &Progress) -> anyhow::Result<()> {
     use_threads(args.threads)?;
     let data = args.out.join("data");
     let files = demo::write(&data, Seed(args.seed))?;
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
         ..SelectSettings::default()
     };
     let train = settings.data.train[0].clone();
-    let record = select::select(&settings, progress)?;
+    let record = select::select(&settings, messages, progress)?;
     let chosen: HashSet<usize> = record.rows.iter().map(|row| row.row as usize).collect();
     let ills = ills(&std::fs::read_to_string(train)?, &chosen)?;
     output::print(&format!(

@@ -119,8 +119,8 @@ impl FinetuneArgs {
         settings.with_validation |= self.with_validation;
         set(&mut settings.model, self.model);
         if settings.model.is_empty() {
-            return Err(Error::setting("--model", "a model's folder or hub id", "nothing").with_hint(
-                "for instance `--model sentence-transformers/all-MiniLM-L6-v2`, or the folder of a BERT-family encoder",
+            return Err(Error::setting("model", "a model's folder or hub id", "nothing").with_hint(
+                "for instance `model sentence-transformers/all-MiniLM-L6-v2`, or the folder of a BERT-family encoder",
             ));
         }
         flags::read_some(&mut settings.keep_best, "--keep-best", self.keep_best)?;

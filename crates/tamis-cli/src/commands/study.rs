@@ -12,6 +12,7 @@ use tamis::{
 
 use crate::{
     flags::{SelectArgs, set},
+    messages::Messages,
     output,
     progress::Progress,
     threads::use_threads,
@@ -47,11 +48,11 @@ pub(crate) struct StudyArgs {
     judge_rows: Option<usize>,
 }
 
-pub(crate) fn run(args: StudyArgs, progress: &Progress) -> anyhow::Result<()> {
+pub(crate) fn run(args: StudyArgs, messages: &Messages, progress: &Progress) -> anyhow::Result<()> {
     use_threads(args.select.threads)?;
     let settings = into_settings(args)?;
     let record = commands::study(&settings, progress)?;
-    output::print(&summary(&record, &settings))?;
+    output::print(&summary(&record, &settings, messages))?;
     let failed = record.cells.iter().filter(|cell| cell.error.is_some()).count();
     anyhow::ensure!(
         failed == 0,
@@ -94,7 +95,7 @@ fn into_settings(args: StudyArgs) -> Result<StudySettings> {
 }
 
 /// The table, the verdict, and where things are.
-fn summary(record: &StudyRecord, settings: &StudySettings) -> String {
+fn summary(record: &StudyRecord, settings: &StudySettings, messages: &Messages) -> String {
     let mut text = String::from("\n");
     for budget in &record.budgets {
         text += &format!(
@@ -143,7 +144,7 @@ fn summary(record: &StudyRecord, settings: &StudySettings) -> String {
         text += "\n";
     }
     for sentence in &record.verdict {
-        text += &format!("{sentence}\n");
+        text += &format!("{}\n", messages.text(sentence));
     }
     text += &format!(
         "Time: {:.0} core-seconds, of which {:.1}% went into neither preparing, choosing nor judging\n",

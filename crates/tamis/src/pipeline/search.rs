@@ -28,7 +28,7 @@ pub(crate) fn check_episode(settings: &SelectSettings, pool: &Pool, tokens: &[u3
             format!("more than the {longest} that one episode may take"),
             settings.max_evaluations.to_string(),
         )
-        .with_hint("larger chunks make shorter episodes: `--chunk <rows>`"));
+        .with_hint("larger chunks make shorter episodes: `chunk <rows>`"));
     }
     Ok(longest)
 }
@@ -90,14 +90,14 @@ pub(crate) fn too_short(settings: &SelectSettings, longest: u64, evaluations: u6
             "time for at least one whole episode",
             format!("{seconds} s, which ended after {evaluations} evaluations"),
         )
-        .with_hint("start again in another folder with more time, or with fewer steps: `--chunk <rows>`"),
+        .with_hint("start again in another folder with more time, or with fewer steps: `chunk <rows>`"),
         _ => Error::setting(
             "max_evaluations",
             format!("enough for one whole episode of up to {longest} steps, each of which tries several actions"),
             settings.max_evaluations.to_string(),
         )
         .with_hint(format!(
-            "start again in another folder with `--max-evaluations {}`, or with fewer steps: `--chunk <rows>`",
+            "start again in another folder with `max_evaluations {}`, or with fewer steps: `chunk <rows>`",
             20 * longest
         )),
     }

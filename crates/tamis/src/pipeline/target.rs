@@ -31,7 +31,7 @@ use crate::{
     target::tokenize::encode,
 };
 
-/// The model that `--model` names, and every split as its tokens.
+/// The model that `model` names, and every split as its tokens.
 pub(crate) struct Target {
     model: EncoderClassifier,
     fingerprint: Fingerprint,
@@ -77,7 +77,7 @@ impl Target {
         if !spec::is_encoder(name) {
             return Err(
                 Error::setting("model", "the encoder that is to be fine-tuned", format!("`{name}`")).with_hint(
-                    "name a BERT-family encoder, a folder or hub id: `--model sentence-transformers/all-MiniLM-L6-v2`",
+                    "name a BERT-family encoder, a folder or hub id: `model sentence-transformers/all-MiniLM-L6-v2`",
                 ),
             );
         }

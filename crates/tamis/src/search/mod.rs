@@ -163,8 +163,8 @@ impl Method {
         }
         Err(Error::setting(
             "reward_model",
-            "a learning agent beside it (`--agent dqn` or `ppo`)",
-            format!("`{reward_model}` with `--agent {self}`"),
+            "a learning agent beside it (`agent dqn` or `agent ppo`)",
+            format!("`{reward_model}` with the agent `{self}`"),
         ))
     }
 }

@@ -77,8 +77,7 @@ impl FinetuneSettings {
     pub(crate) fn check(&self) -> Result<()> {
         self.train.check()?;
         if self.selection.is_some() && self.sample.is_some() {
-            let found = "`--selection` as well";
-            return Err(Error::setting("sample", "no selection beside it", found));
+            return Err(Error::setting("sample", "no `selection` beside it", "both"));
         }
         if self.label_biases == Some(MetricKind::LogLoss) {
             let expected = "accuracy or macro-f1, which count answers";
@@ -90,8 +89,8 @@ impl FinetuneSettings {
         let judged = [("load_best", self.keep_best), ("label_biases", self.label_biases)];
         for (name, metric) in judged {
             if metric.is_some() && self.with_validation {
-                let expected = "validation rows that are not trained on";
-                return Err(Error::setting(name, expected, "`--with-validation` as well"));
+                let expected = "validation rows that are not trained on, so no `with_validation` beside it";
+                return Err(Error::setting(name, expected, "both"));
             }
         }
         Ok(())

@@ -297,9 +297,9 @@ impl SelectSettings {
             return Err(Error::setting(
                 "embed_dtype",
                 "float32 where no sentence encoder embeds",
-                format!("`int8` beside `--embedder {}`", self.embedder),
+                format!("`int8` beside the embedder `{}`", self.embedder),
             )
-            .with_hint("name an encoder: `--embedder sentence-transformers/all-MiniLM-L6-v2`, or its folder"));
+            .with_hint("name an encoder: `embedder sentence-transformers/all-MiniLM-L6-v2`, or its folder"));
         }
         if self.clusters == Some(0) {
             return Err(Error::setting("clusters", "a number above 0", "0"));
@@ -325,7 +325,7 @@ impl std::str::FromStr for ProxyKind {
             "probe" => Ok(Self::Probe),
             "finetune" => Ok(Self::Finetune),
             _ => Err(Error::setting(
-                "--proxy or --judge",
+                "proxy or rerank",
                 "probe or finetune",
                 format!("`{text}`"),
             )),

@@ -57,7 +57,7 @@ impl StudySettings {
         }
         if self.select.max_time.is_some() {
             return Err(Error::setting("max_time", "no time limit in a study", "one").with_hint(
-                "`--max-evaluations` limits all methods alike, and gives the same answer on every machine",
+                "`max_evaluations` limits all methods alike, and gives the same answer on every machine",
             ));
         }
         let methods: Vec<String> = self.methods.iter().map(StudyMethod::to_string).collect();

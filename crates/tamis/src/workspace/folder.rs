@@ -113,7 +113,7 @@ fn create(out: &Path) -> Result<()> {
             "a new or empty folder, or one that holds a run",
             format!("{}, which holds other files", out.display()),
         )
-        .with_hint("name a folder of its own for the run, such as `--out runs/first`"));
+        .with_hint("name a folder of its own for the run, such as `out runs/first`"));
     }
     fs::create_dir_all(out).map_err(Error::io(out, "create"))
 }
@@ -128,7 +128,7 @@ fn same_run(out: &Path, name: &str, now: &Value) -> Result<()> {
             "the settings of a run",
             format!("broken JSON ({error})"),
         )
-        .with_hint("choose another folder with `--out`")
+        .with_hint("choose another folder with `out`")
     })?;
     let mut differences = Vec::new();
     compare("", &there, now, &mut differences);

@@ -38,7 +38,7 @@ fn misleading(best: &Rung) -> Option<String> {
     (best.agreement.spearman.low <= 0.0).then(|| {
         format!(
             "Misleading: no probe is shown to rank selections as the fine-tuned target does (best: {}); let fine-tunes decide with \
-             `--judge finetune`, or give more validation rows.",
+             `rerank finetune`, or give more validation rows.",
             told(best)
         )
     })
@@ -67,8 +67,8 @@ fn overfitted(now: &Rung, place: usize, states: &[CheckedState]) -> Option<Strin
     (chosen.rungs[place] > most && chosen.target <= mean).then(|| {
         format!(
             "Overfitted: on the reward fold the search's choice scores {:.3} and drawn selections {most:.3} at most, but its target \
-             scores {:.3} and that of random selections {mean:.3}; give more validation rows, another `--reward`, or fewer \
-             `--max-evaluations`.",
+             scores {:.3} and that of random selections {mean:.3}; give more validation rows, another `reward`, or fewer \
+             `max_evaluations`.",
             chosen.rungs[place], chosen.target
         )
     })
@@ -79,7 +79,7 @@ fn overhead(costs: &Costs) -> Option<String> {
     (costs.search_seconds > costs.everything_seconds - costs.train_seconds).then(|| {
         format!(
             "Overhead above the benefit: one search takes {:.1} s of one core, a fine-tune on a selection {:.1} s and one on everything \
-             about {:.1} s; give fewer `--max-evaluations`, or train on everything.",
+             about {:.1} s; give fewer `max_evaluations`, or train on everything.",
             costs.search_seconds, costs.train_seconds, costs.everything_seconds
         )
     })
@@ -154,7 +154,7 @@ mod tests {
         let chance = [rung("probe, a", "soft", 0.3, -0.2), rung("fine-tune", "soft", 0.9, 0.8)];
         let said = verdict(&chance, &honest, ("probe, a", "soft"), &CHEAP);
         assert!(
-            said.starts_with("Misleading") && said.contains("`--judge finetune`"),
+            said.starts_with("Misleading") && said.contains("`rerank finetune`"),
             "{said}"
         );
 
@@ -176,7 +176,7 @@ mod tests {
             said.starts_with("Overfitted") && said.contains("scores 0.900 and drawn selections 0.500 at most"),
             "{said}"
         );
-        assert!(said.contains("`--reward`"), "{said}");
+        assert!(said.contains("`reward`"), "{said}");
         let modest = [
             honest[0].clone(),
             honest[1].clone(),
