@@ -5,22 +5,28 @@
 mod cli;
 mod commands;
 mod flags;
+mod keys;
 mod messages;
 mod output;
 mod progress;
+#[cfg(test)]
+mod reference;
+mod repeat;
 mod summary;
 mod threads;
+mod values;
 
 use std::process::ExitCode;
 
-use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use clap::{ArgMatches, FromArgMatches};
 use cli::{Cli, Command};
 use commands::{check, demo, finetune, report, select, study};
 use messages::Messages;
 
 fn main() -> ExitCode {
-    let matches = Cli::command().get_matches();
-    let messages = Messages::new(typed(&Cli::command(), &matches));
+    let command = cli::command();
+    let matches = command.clone().get_matches();
+    let messages = Messages::new(typed(&command, &matches));
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let progress = progress::Progress::new();
     let outcome = match cli.command {
@@ -30,6 +36,7 @@ fn main() -> ExitCode {
         Command::Check(command) => check::run(command, &messages, &progress),
         Command::Report(args) => report::run(&args),
         Command::Demo(args) => demo::run(&args, &messages, &progress),
+        Command::Completions { shell } => completions(command, shell),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -52,7 +59,16 @@ fn main() -> ExitCode {
 /// The subcommand that was typed, or the subcommand's own.
 fn typed<'a>(command: &'a clap::Command, matches: &ArgMatches) -> &'a clap::Command {
     match matches.subcommand() {
-        Some((name, matches)) => command.find_subcommand(name).map_or(command, |command| typed(command, matches)),
+        Some((name, matches)) => command
+            .find_subcommand(name)
+            .map_or(command, |command| typed(command, matches)),
         None => command,
     }
+}
+
+/// Prints what makes this shell complete the command.
+fn completions(mut command: clap::Command, shell: clap_complete::Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, "tamis", &mut script);
+    Ok(output::print_bytes(&script)?)
 }

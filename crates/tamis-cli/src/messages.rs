@@ -58,7 +58,11 @@ impl Messages {
         match error {
             Error::Setting {
                 name, expected, found, ..
-            } => format!("{}: expected {}, found {found}", self.setting(name), self.text(expected)),
+            } => format!(
+                "{}: expected {}, found {found}",
+                self.setting(name),
+                self.text(expected)
+            ),
             // Its message holds what it was caused by.
             error => error.to_string(),
         }
@@ -101,7 +105,10 @@ mod tests {
     #[test]
     fn what_was_found_is_the_users_own() {
         let error = Error::setting("chunk", "less than `out`", "`out`");
-        assert_eq!(messages().error(&error), "--chunk: expected less than `--out`, found `out`");
+        assert_eq!(
+            messages().error(&error),
+            "--chunk: expected less than `--out`, found `out`"
+        );
         let error = Error::setting("dqn.batch_size", "a number above 0", "0");
         assert_eq!(
             messages().error(&error),

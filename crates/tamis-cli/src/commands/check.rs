@@ -18,7 +18,9 @@ use crate::{
     messages::Messages,
     output,
     progress::Progress,
+    repeat,
     threads::use_threads,
+    values::named,
 };
 
 /// How many clusters are shown of the most and of the least coherent; all are in `check_clusters.json`.
@@ -26,11 +28,11 @@ const CLUSTERS_SHOWN: usize = 3;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CheckCommand {
-    /// Measure whether clusters hold rows that are alike, whether other seeds find them, and what they tell of labels
+    /// Measure whether clusters hold rows that are alike, whether other seeds find them, and what they say about labels
     Clusters(Box<CheckClustersArgs>),
-    /// Score selections of many kinds by every rung of the ladder and by the fine-tuned target, and compare
+    /// Score selections of many kinds by rewards of low to high fidelity and by the fine-tuned model, and compare
     Proxy(Box<CheckProxyArgs>),
-    /// Let every agent look for optima that are known, on small problems made from your own rows
+    /// Let every agent search for optima that are known, on small problems made from your own rows
     Agent(Box<CheckAgentArgs>),
 }
 
@@ -38,10 +40,10 @@ pub(crate) enum CheckCommand {
 pub(crate) struct CheckClustersArgs {
     #[command(flatten)]
     select: SelectArgs,
-    /// How many rows to compute silhouettes on at most; time is quadratic in it [default: 4000]
+    /// How many rows to compute silhouettes on at most; time is quadratic in it
     #[arg(long, value_name = "ROWS", help_heading = "Check")]
     sample: Option<usize>,
-    /// How many seeds to cluster with, 2 or more [default: 3]
+    /// How many seeds to cluster with, 2 or more
     #[arg(long, value_name = "N", help_heading = "Check")]
     seeds: Option<usize>,
 }
@@ -50,32 +52,31 @@ pub(crate) struct CheckClustersArgs {
 pub(crate) struct CheckProxyArgs {
     #[command(flatten)]
     select: SelectArgs,
-    /// How many selections of each kind to draw [default: 4]
+    /// How many selections of each kind to draw
     #[arg(long, value_name = "N", help_heading = "Check")]
-    states: Option<usize>,
-    /// How many test rows (without them, rows of the confirm fold) to score the target on at most [default: 4000]
+    selections: Option<usize>,
+    /// How many test rows (without them, rows of the confirm fold) to evaluate the model on at most
     #[arg(long, value_name = "ROWS", help_heading = "Check")]
     target_rows: Option<usize>,
-    /// How many other training seeds to fine-tune the target with on one random selection; 0: do not say what it takes to tell two
-    /// selections apart [default: 3]
+    /// How many other training seeds to fine-tune the model with on one random selection; with 0 no detectable effect is estimated
     #[arg(long, value_name = "N", help_heading = "Check")]
     repeats: Option<usize>,
-    /// Leave out the cheaper fine-tunes as rewards; the target itself is still fine-tuned
+    /// Leave out the rewards that fine-tune; the model itself is fine-tuned all the same
     #[arg(long, help_heading = "Check")]
-    cheap: bool,
+    skip_finetunes: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckAgentArgs {
     #[command(flatten)]
     select: SelectArgs,
-    /// The agents to check, with commas between them [default: all]
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "Check")]
-    agents: Vec<String>,
-    /// How many problems to pose [default: 20]
+    /// The agents to check, with commas between them [default: all but exhaustive]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = named::<Method>(), help_heading = "Check")]
+    agents: Vec<Method>,
+    /// How many problems to pose
     #[arg(long, value_name = "N", help_heading = "Check")]
     problems: Option<usize>,
-    /// How many seeds for each agent and problem [default: 5]
+    /// How many seeds for each agent and problem
     #[arg(long, value_name = "N", help_heading = "Check")]
     seeds: Option<usize>,
 }
@@ -96,6 +97,7 @@ fn clusters(args: CheckClustersArgs, messages: &Messages, progress: &Progress) -
     };
     set(&mut settings.sample, args.sample);
     set(&mut settings.seeds, args.seeds);
+    settings.select.command = repeat::command("check clusters", &settings);
     let record = commands::check_clusters(&settings, progress)?;
     let path = commands::check_clusters_path(&settings);
     let table = partition(&record, messages);
@@ -106,12 +108,13 @@ fn proxy(args: CheckProxyArgs, messages: &Messages, progress: &Progress) -> anyh
     use_threads(args.select.threads)?;
     let mut settings = CheckProxySettings {
         select: args.select.into_settings_in("runs/check-proxy")?,
-        dear: !args.cheap,
+        dear: !args.skip_finetunes,
         ..CheckProxySettings::default()
     };
-    set(&mut settings.states, args.states);
+    set(&mut settings.states, args.selections);
     set(&mut settings.target_rows, args.target_rows);
     set(&mut settings.repeats, args.repeats);
+    settings.select.command = repeat::command("check proxy", &settings);
     let record = commands::check_proxy(&settings, progress)?;
     let path = commands::check_proxy_path(&settings);
     tell(&summary(&record, messages), &record.read, &path)
@@ -122,17 +125,16 @@ fn agent(args: CheckAgentArgs, messages: &Messages, progress: &Progress) -> anyh
     let mut settings = CheckAgentSettings {
         select: args
             .select
-            .without_agent("--agents")?
+            .without_agent("agents")?
             .into_settings_in("runs/check-agent")?,
         ..CheckAgentSettings::default()
     };
     if !args.agents.is_empty() {
-        let named = args.agents.iter().map(|name| name.trim().parse());
-        let named: tamis::Result<Vec<Method>> = named.collect();
-        settings.agents = named.map_err(|error| error.of_setting("--agents"))?;
+        settings.agents = args.agents;
     }
     set(&mut settings.problems, args.problems);
     set(&mut settings.seeds, args.seeds);
+    settings.select.command = repeat::command("check agent", &settings);
     let record = commands::check_agent(&settings, progress)?;
     let path = commands::check_agent_path(&settings);
     let table = agents(&record, messages);

@@ -19,22 +19,19 @@
 //!
 //! Immediate rewards are not split: the environment tells them for single actions.
 
-use std::{fmt, str::FromStr};
-
-use serde::{Deserialize, Serialize};
 use tamis_nn::{
     mlp::{Adam, Mlp, Trace},
+    named_enum,
     seed::Seed,
 };
 
 use crate::{
-    Error, Result,
+    Error,
     env::{Action, Observation, Shape},
 };
 
 /// Which network an agent learns with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NetworkKind {
     /// One network reads each action's features.
     #[default]
@@ -42,6 +39,11 @@ pub enum NetworkKind {
     /// From the legal-action mask to two outputs an action.
     Flat,
 }
+
+named_enum!(NetworkKind, "network", Error, {
+    Shared => "shared": "one network reads the features of each action",
+    Flat => "flat": "one output an action, as in the paper",
+});
 
 /// A network over observations of one shape.
 #[derive(Debug, Clone, PartialEq)]
@@ -413,27 +415,6 @@ fn context(observation: &Observation) -> Vec<f32> {
         }
     }
     mean
-}
-
-impl fmt::Display for NetworkKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Shared => "shared",
-            Self::Flat => "flat",
-        })
-    }
-}
-
-impl FromStr for NetworkKind {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "shared" => Ok(Self::Shared),
-            "flat" => Ok(Self::Flat),
-            _ => Err(Error::setting("network", "shared or flat", format!("`{text}`"))),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ pub struct CheckAgentSettings {
 
 impl Default for CheckAgentSettings {
     fn default() -> Self {
-        let all = Method::NAMES.iter().map(|(method, _)| *method);
+        let all = Method::NAMES.iter().map(|(method, ..)| *method);
         Self {
             select: SelectSettings::default(),
             agents: all.filter(|&method| method != Method::Exhaustive).collect(),
@@ -203,7 +203,7 @@ pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Resu
     let fold_views = pooled::one_each_of(&embedded[1], &folds.reward);
     let Contrast { domain_auc, .. } = domain::contrast(&views, &fold_views, select.seed.derive("pool"))?;
     let select = &select.resolved(select.shifted(domain_auc, (views.rows(), fold_views.rows())));
-    let probe = tuned.probe(select.reward_metric(), select)?;
+    let probe = tuned.probe(select.reward_metric())?;
     let rows = match limit {
         Limit::Rows(rows) => rows,
         // As many rows as the tokens make on average.

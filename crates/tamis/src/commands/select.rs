@@ -22,7 +22,7 @@ use crate::{
     records::selection::{BudgetRecord, ChosenRow, DataRecord, ReadRecord, SelectionRecord, VERSION},
     report,
     settings::select::{ProxyKind, SelectSettings},
-    workspace::{command::command, folder, json},
+    workspace::{folder, json},
 };
 
 /// Reads, embeds, clusters, lets the agent choose, confirms, scores and writes.
@@ -54,7 +54,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
     let (given, settings) = (settings, &resolved);
     let tuned = Tuned::new(settings, &dataset, designs, (&tokens, limit), &mut stages, monitor)?;
     let (designs, tuning, tuning_everything) = (&tuned.designs, &tuned.at_budget, &tuned.at_everything);
-    let probe = tuned.probe(settings.reward_metric(), settings)?;
+    let probe = tuned.probe(settings.reward_metric())?;
 
     let features = FeatureContext::new(describe::traits(&dataset, &folds, &embedded[1], &clusters), &pool);
     let limits = Limits {
@@ -174,7 +174,7 @@ pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<Select
             doubted: doubted.iter().filter(|&&doubted| doubted).count() as u64,
         },
         stages: stages.into_records(),
-        command: command(given)?,
+        command: given.command.clone().unwrap_or_default(),
         settings: serde_json::to_value(settings).unwrap_or_default(),
     };
     json::write_json(&settings.out.join("selection.json"), &record)?;

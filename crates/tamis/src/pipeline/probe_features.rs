@@ -86,7 +86,7 @@ impl ProbeFolds {
     }
 
     /// A probe that is scored on the reward fold by this metric.
-    pub(crate) fn probe(&self, tuning: &Tuning, metric: Metric, gram_memory: u64) -> Result<Probe> {
+    pub(crate) fn probe(&self, tuning: &Tuning, metric: Metric, gram_memory: usize) -> Result<Probe> {
         Probe::new(
             Arc::clone(&self.train),
             Arc::clone(&self.reward),
@@ -94,7 +94,7 @@ impl ProbeFolds {
                 metric,
                 ridge: tuning.ridge,
                 temperature: tuning.temperature_for(metric),
-                gram_memory: gram_memory as usize,
+                gram_memory,
             },
         )
     }
@@ -132,7 +132,7 @@ impl Tuned {
     }
 
     /// A probe that is scored on the reward fold by this metric.
-    pub(crate) fn probe(&self, metric: Metric, settings: &SelectSettings) -> Result<Probe> {
-        self.designs.probe(&self.at_budget, metric, settings.gram_memory)
+    pub(crate) fn probe(&self, metric: Metric) -> Result<Probe> {
+        self.designs.probe(&self.at_budget, metric, ProbeSettings::GRAM_MEMORY)
     }
 }

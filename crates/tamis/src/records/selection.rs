@@ -193,7 +193,7 @@ impl fmt::Display for ReadRecord {
             f,
             "{} training rows{}; {} repeat another, {leaks} also stand in validation or test{policy}, {} were bad",
             self.train,
-            self.task.map_or(String::new(), |task| format!(", {task}")),
+            self.task.map_or(String::new(), |task| format!(", {}", task.rows())),
             self.duplicates,
             self.rejects
         )?;

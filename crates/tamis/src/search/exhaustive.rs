@@ -27,7 +27,9 @@ impl Selector for Exhaustive {
         let Some(paths) = full_paths(problem.pool(), most) else {
             return Err(Error::setting(
                 "agent",
-                format!("for `exhaustive` a pool of at most {most} full selections, as many as `max_evaluations` pays for"),
+                format!(
+                    "for `exhaustive` a pool of at most {most} full selections, as many as `max_evaluations` pays for"
+                ),
                 format!(
                     "{} clusters, of which more selections can be made",
                     problem.pool().clusters()

@@ -158,7 +158,7 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
     stages.run("search", Some(select.max_evaluations * searches as u64), || {
         for (name, tuned) in probes {
             for form in FORMS {
-                let probe = tuned.probe(form.of(select.metric), &select)?;
+                let probe = tuned.probe(form.of(select.metric))?;
                 let limits = Limits {
                     evaluations: select.max_evaluations,
                     seconds: None,

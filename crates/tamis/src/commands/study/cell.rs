@@ -23,7 +23,7 @@ use crate::{
     },
     problem::{FeatureContext, Limits},
     records::study::{CellRecord, Seconds},
-    scorer::ridge::regression::train_and_score,
+    scorer::ridge::{probe::ProbeSettings, regression::train_and_score},
     search::{Method, RewardModelKind},
     settings::{
         StudySettings,
@@ -239,8 +239,8 @@ fn choose(study: &StudySettings, ground: &SeedContext<'_>, job: &Job, monitor: &
             let chosen = by_rule(*rule, ground, plot.limit, seed, monitor)?;
             let prepare = match rule {
                 Baseline::Stratified | Baseline::Longest | Baseline::Shortest | Baseline::Frequency => 0.0,
-                Baseline::Undoubted => prepared.embed + prepared.adapt + prepared.doubt,
-                Baseline::KCentre | Baseline::FacilityLocation | Baseline::Similarity | Baseline::Relevance => {
+                Baseline::WithoutLabelErrors => prepared.embed + prepared.adapt + prepared.doubt,
+                Baseline::KCenter | Baseline::FacilityLocation | Baseline::Similarity | Baseline::Relevance => {
                     prepared.embed
                 }
                 Baseline::Hardest | Baseline::Easiest | Baseline::Median => {
@@ -312,7 +312,7 @@ fn searched(
     let began = Instant::now();
     let longest = check_episode(settings, pool, &ground.grouped.tokens)?;
     let tuning = &ground.plots[job.plot].tuning;
-    let memory = settings.gram_memory / ground.workers;
+    let memory = ProbeSettings::GRAM_MEMORY / ground.workers as usize;
     let probe = ground.designs.probe(tuning, settings.reward_metric(), memory)?;
     let data = &ground.dataset.fingerprint;
     let dear = dear_proxy(ground.grouped.target.as_ref(), settings, &ground.folds, data);
@@ -364,7 +364,7 @@ fn judge(
             (None, None),
             &ground.dataset.fingerprint,
         );
-        let columns = target.columns(&ground.folds.confirm, ground.tests, study.judge_rows, settings);
+        let columns = target.columns(&ground.folds.confirm, ground.tests, study.eval_rows, settings);
         return draws
             .iter()
             .map(|rows| {
