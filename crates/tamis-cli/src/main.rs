@@ -5,27 +5,36 @@
 mod cli;
 mod commands;
 mod flags;
+mod keys;
+mod messages;
 mod output;
 mod progress;
+mod repeat;
 mod summary;
 mod threads;
+mod values;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ArgMatches, FromArgMatches};
 use cli::{Cli, Command};
 use commands::{check, demo, finetune, report, select, study};
+use messages::Messages;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let command = cli::command();
+    let matches = command.clone().get_matches();
+    let messages = Messages::new(typed(&command, &matches));
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let progress = progress::Progress::new();
     let outcome = match cli.command {
-        Command::Select(args) => select::run(*args, &progress),
+        Command::Select(args) => select::run(*args, &messages, &progress),
         Command::Finetune(args) => finetune::run(*args, &progress),
-        Command::Study(args) => study::run(*args, &progress),
-        Command::Check(command) => check::run(command, &progress),
+        Command::Study(args) => study::run(*args, &messages, &progress),
+        Command::Check(command) => check::run(command, &messages, &progress),
         Command::Report(args) => report::run(&args),
-        Command::Demo(args) => demo::run(&args, &progress),
+        Command::Demo(args) => demo::run(&args, &messages, &progress),
+        Command::Completions { shell } => completions(command, shell),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -35,11 +44,7 @@ fn main() -> ExitCode {
                 output::say(&format!("error: {error:#}"));
                 return ExitCode::FAILURE;
             };
-            // Its message holds what it was caused by.
-            output::say(&format!("error: {error}"));
-            if let Some(hint) = error.hint() {
-                output::say(&format!("hint: {hint}"));
-            }
+            messages.say_error(error);
             ExitCode::from(match error {
                 tamis::Error::Interrupted => 130,
                 error if error.is_input() => 2,
@@ -47,4 +52,21 @@ fn main() -> ExitCode {
             })
         }
     }
+}
+
+/// The subcommand that was typed, or the subcommand's own.
+fn typed<'a>(command: &'a clap::Command, matches: &ArgMatches) -> &'a clap::Command {
+    match matches.subcommand() {
+        Some((name, matches)) => command
+            .find_subcommand(name)
+            .map_or(command, |command| typed(command, matches)),
+        None => command,
+    }
+}
+
+/// Prints what makes this shell complete the command.
+fn completions(mut command: clap::Command, shell: clap_complete::Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, "tamis", &mut script);
+    Ok(output::print_bytes(&script)?)
 }

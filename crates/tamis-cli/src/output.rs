@@ -9,8 +9,13 @@ use tamis::Error;
 
 /// Prints a line, [`plain`]. A reader that has heard enough (`tamis ... | head -1`) is no error.
 pub(crate) fn print(text: &str) -> Result<(), Error> {
+    print_bytes(format!("{}\n", plain(text)).as_bytes())
+}
+
+/// Prints bytes as they are.
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Error> {
     let mut out = std::io::stdout().lock();
-    match writeln!(out, "{}", plain(text)).and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.map_err(Error::io(Path::new("standard output"), "write")),
     }

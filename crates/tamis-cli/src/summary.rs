@@ -4,20 +4,20 @@ use std::{fmt::Write, path::Path};
 
 use tamis::records::selection::{Scored, SelectionRecord};
 
-use crate::output;
+use crate::{messages::Messages, output};
 
 /// How many labels are shown; the rest are in `selection.json`.
 const LABELS_SHOWN: usize = 8;
 
 /// The summary of a run whose files are in `out`.
-pub(crate) fn of(record: &SelectionRecord, out: &Path) -> String {
+pub(crate) fn of(record: &SelectionRecord, out: &Path, messages: &Messages) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
-    let _ = write(&mut text, record, out);
+    let _ = write(&mut text, record, out, messages);
     text
 }
 
-fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::Result {
+fn write(text: &mut String, record: &SelectionRecord, out: &Path, messages: &Messages) -> std::fmt::Result {
     let clusters = record.clusters.iter().filter(|cluster| cluster.chosen > 0).count();
     let share = 100.0 * record.budget.rows as f64 / record.data.read.pool.max(1) as f64;
     writeln!(
@@ -64,7 +64,7 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::R
         .into_iter()
         .flatten()
     {
-        writeln!(text, "  {word}")?;
+        writeln!(text, "  {}", messages.text(&word))?;
     }
     if let Some(finetuned) = &record.scores.finetuned {
         let random = finetuned.random.iter().sum::<f64>() / finetuned.random.len().max(1) as f64;

@@ -10,13 +10,13 @@ pub(crate) fn use_threads(threads: Option<usize>) -> Result<(), Error> {
     match threads {
         None => Ok(()),
         Some(threads) if !(1..=MOST_THREADS).contains(&threads) => Err(Error::setting(
-            "--threads",
+            "threads",
             format!("a number from 1 to {MOST_THREADS}"),
             threads.to_string(),
         )),
         Some(threads) => rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build_global()
-            .map_err(|error| Error::setting("--threads", "a number that the system allows", error.to_string())),
+            .map_err(|error| Error::setting("threads", "a number that the system allows", error.to_string())),
     }
 }

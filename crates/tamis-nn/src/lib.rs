@@ -11,6 +11,7 @@ pub mod kernels;
 mod matrix;
 pub mod mlp;
 pub mod monitor;
+pub mod named;
 pub mod optim;
 pub mod seed;
 #[cfg(any(test, feature = "test-util"))]

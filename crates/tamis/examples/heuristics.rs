@@ -65,7 +65,7 @@ fn main() -> Result<()> {
         // The rules of loss sort by it; what a probe costs is not their matter.
         losses: &|| Ok(tokens.iter().map(|&t| t as f32).collect()),
     };
-    for (rule, name) in Baseline::NAMES {
+    for &(rule, name, _) in Baseline::NAMES {
         if !rules.is_empty() && !rules.iter().any(|named| named == name) {
             continue;
         }

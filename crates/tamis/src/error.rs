@@ -14,8 +14,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Everything that can go wrong, in the words a user reads.
 ///
-/// Messages name the file, line, field or setting, then what was expected and what was found. The remedy, where there
-/// is one, is [`Error::hint`].
+/// Messages name the file, line, field or setting, then what was expected and what was found. The remedy, where there is one, is
+/// [`Error::hint`]. Settings go by their names; what a hint or an expectation has between backticks begins with one where it advises one,
+/// as in `max_bad <share>`, so that a program can show it as its users type it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -44,7 +45,7 @@ pub enum Error {
     /// A setting is out of range, unknown, or contradicts another.
     #[error("{name}: expected {expected}, found {found}")]
     Setting {
-        /// The setting as the user types it, such as `--budget`.
+        /// The setting's name, such as `max_evaluations` or `finetune.fold_rows`.
         name: String,
         /// What it may be.
         expected: String,
@@ -53,9 +54,9 @@ pub enum Error {
         /// The way out.
         hint: Option<String>,
     },
-    /// More bad rows than `--max-bad` allows.
+    /// More bad rows than `max_bad` allows.
     #[error(
-        "{bad} of {rows} rows are bad, more than the {allowed} that --max-bad allows; the first:{}",
+        "{bad} of {rows} rows are bad, more than the {allowed} that are allowed; the first:{}",
         bullets(first)
     )]
     TooManyBad {
@@ -215,10 +216,10 @@ impl Error {
         match self {
             Self::Data { hint, .. } | Self::Setting { hint, .. } | Self::Unsupported { hint, .. } => hint.clone(),
             Self::TooManyBad { .. } => {
-                Some("mend the rows, or allow more of them with `--max-bad <share>`: they are then left out and listed in rejects.jsonl".into())
+                Some("mend the rows, or allow more of them with `max_bad <share>`: they are then left out and listed in rejects.jsonl".into())
             }
             Self::OtherRun { .. } => Some(
-                "choose another folder with `--out`, or repeat the command with the settings of the first run to go on with it"
+                "choose another folder with `out`, or repeat the command with the settings of the first run to go on with it"
                     .into(),
             ),
             Self::Io { source, .. } if source.kind() == ErrorKind::StorageFull => {
@@ -226,16 +227,16 @@ impl Error {
             }
             Self::Ledger { source, .. } => match source.sqlite_error_code() {
                 Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
-                    Some("another run is working in this folder: wait for it, or choose another with `--out`".into())
+                    Some("another run is working in this folder: wait for it, or choose another with `out`".into())
                 }
                 Some(rusqlite::ErrorCode::DiskFull) => {
                     Some("free some space and repeat the command: what is done is kept".into())
                 }
                 Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
-                    Some("this file is no longer a ledger: choose another folder with `--out`".into())
+                    Some("this file is no longer a ledger: choose another folder with `out`".into())
                 }
                 Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly) => {
-                    Some("this folder cannot be written to: choose another with `--out`".into())
+                    Some("this folder cannot be written to: choose another with `out`".into())
                 }
                 _ => None,
             },
@@ -244,7 +245,7 @@ impl Error {
                     .into(),
             ),
             Self::TooManyFailures { .. } => Some(
-                "look for what these states have in common (a training rate that is too high, too little memory), then start again in another folder with `--out`"
+                "look for what these states have in common (a training rate that is too high, too little memory), then start again in another folder with `out`"
                     .into(),
             ),
             Self::Interrupted => Some("repeat the command to go on: what is done is kept".into()),

@@ -59,4 +59,4 @@ pub mod target;
 pub(crate) mod workspace;
 
 pub use error::{Error, Place, Result};
-pub use tamis_nn::{Fingerprint, Matrix, Monitor, Seed, Silent};
+pub use tamis_nn::{Fingerprint, Matrix, Monitor, Seed, Silent, named};

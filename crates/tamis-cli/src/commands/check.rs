@@ -15,9 +15,12 @@ use tamis::{
 
 use crate::{
     flags::{SelectArgs, set},
+    messages::Messages,
     output,
     progress::Progress,
+    repeat,
     threads::use_threads,
+    values::named,
 };
 
 /// How many clusters are shown of the most and of the least coherent; all are in `check_clusters.json`.
@@ -25,11 +28,11 @@ const CLUSTERS_SHOWN: usize = 3;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CheckCommand {
-    /// Measure whether clusters hold rows that are alike, whether other seeds find them, and what they tell of labels
+    /// Measure whether clusters hold rows that are alike, whether other seeds find them, and what they say about labels
     Clusters(Box<CheckClustersArgs>),
-    /// Score selections of many kinds by every rung of the ladder and by the fine-tuned target, and compare
-    Scorer(Box<CheckProxyArgs>),
-    /// Let every agent look for optima that are known, on small problems made from your own rows
+    /// Score selections of many kinds by rewards of low to high fidelity and by the fine-tuned model, and compare
+    Proxy(Box<CheckProxyArgs>),
+    /// Let every agent search for optima that are known, on small problems made from your own rows
     Agent(Box<CheckAgentArgs>),
 }
 
@@ -37,10 +40,10 @@ pub(crate) enum CheckCommand {
 pub(crate) struct CheckClustersArgs {
     #[command(flatten)]
     select: SelectArgs,
-    /// How many rows to compute silhouettes on at most; time is quadratic in it [default: 4000]
+    /// How many rows to compute silhouettes on at most; time is quadratic in it
     #[arg(long, value_name = "ROWS", help_heading = "Check")]
     sample: Option<usize>,
-    /// How many seeds to cluster with, 2 or more [default: 3]
+    /// How many seeds to cluster with, 2 or more
     #[arg(long, value_name = "N", help_heading = "Check")]
     seeds: Option<usize>,
 }
@@ -49,45 +52,44 @@ pub(crate) struct CheckClustersArgs {
 pub(crate) struct CheckProxyArgs {
     #[command(flatten)]
     select: SelectArgs,
-    /// How many selections of each kind to draw [default: 4]
+    /// How many selections of each kind to draw
     #[arg(long, value_name = "N", help_heading = "Check")]
-    states: Option<usize>,
-    /// How many test rows (without them, rows of the confirm fold) to score the target on at most [default: 4000]
+    selections: Option<usize>,
+    /// How many test rows (without them, rows of the confirm fold) to evaluate the model on at most
     #[arg(long, value_name = "ROWS", help_heading = "Check")]
     target_rows: Option<usize>,
-    /// How many other training seeds to fine-tune the target with on one random selection; 0: do not say what it takes to tell two
-    /// selections apart [default: 3]
+    /// How many other training seeds to fine-tune the model with on one random selection; with 0 no detectable effect is estimated
     #[arg(long, value_name = "N", help_heading = "Check")]
     repeats: Option<usize>,
-    /// Leave out the cheaper fine-tunes as rewards; the target itself is still fine-tuned
+    /// Leave out the rewards that fine-tune; the model itself is fine-tuned all the same
     #[arg(long, help_heading = "Check")]
-    cheap: bool,
+    skip_finetunes: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckAgentArgs {
     #[command(flatten)]
     select: SelectArgs,
-    /// The agents to check, with commas between them [default: all]
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "Check")]
-    agents: Vec<String>,
-    /// How many problems to pose [default: 20]
+    /// The agents to check, with commas between them [default: all but exhaustive]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = named::<Method>(), help_heading = "Check")]
+    agents: Vec<Method>,
+    /// How many problems to pose
     #[arg(long, value_name = "N", help_heading = "Check")]
     problems: Option<usize>,
-    /// How many seeds for each agent and problem [default: 5]
+    /// How many seeds for each agent and problem
     #[arg(long, value_name = "N", help_heading = "Check")]
     seeds: Option<usize>,
 }
 
-pub(crate) fn run(command: CheckCommand, progress: &Progress) -> anyhow::Result<()> {
+pub(crate) fn run(command: CheckCommand, messages: &Messages, progress: &Progress) -> anyhow::Result<()> {
     match command {
-        CheckCommand::Clusters(args) => clusters(*args, progress),
-        CheckCommand::Scorer(args) => proxy(*args, progress),
-        CheckCommand::Agent(args) => agent(*args, progress),
+        CheckCommand::Clusters(args) => clusters(*args, messages, progress),
+        CheckCommand::Proxy(args) => proxy(*args, messages, progress),
+        CheckCommand::Agent(args) => agent(*args, messages, progress),
     }
 }
 
-fn clusters(args: CheckClustersArgs, progress: &Progress) -> anyhow::Result<()> {
+fn clusters(args: CheckClustersArgs, messages: &Messages, progress: &Progress) -> anyhow::Result<()> {
     use_threads(args.select.threads)?;
     let mut settings = CheckClustersSettings {
         select: args.select.into_settings_in("runs/check-clusters")?,
@@ -95,46 +97,47 @@ fn clusters(args: CheckClustersArgs, progress: &Progress) -> anyhow::Result<()> 
     };
     set(&mut settings.sample, args.sample);
     set(&mut settings.seeds, args.seeds);
+    settings.select.command = repeat::command("check clusters", &settings);
     let record = commands::check_clusters(&settings, progress)?;
     let path = commands::check_clusters_path(&settings);
-    let table = partition(&record);
+    let table = partition(&record, messages);
     tell(&table, &record.read, &path)
 }
 
-fn proxy(args: CheckProxyArgs, progress: &Progress) -> anyhow::Result<()> {
+fn proxy(args: CheckProxyArgs, messages: &Messages, progress: &Progress) -> anyhow::Result<()> {
     use_threads(args.select.threads)?;
     let mut settings = CheckProxySettings {
         select: args.select.into_settings_in("runs/check-proxy")?,
-        finetune: !args.cheap,
+        finetune: !args.skip_finetunes,
         ..CheckProxySettings::default()
     };
-    set(&mut settings.selections, args.states);
+    set(&mut settings.selections, args.selections);
     set(&mut settings.target_rows, args.target_rows);
     set(&mut settings.repeats, args.repeats);
+    settings.select.command = repeat::command("check proxy", &settings);
     let record = commands::check_proxy(&settings, progress)?;
     let path = commands::check_proxy_path(&settings);
-    tell(&summary(&record), &record.read, &path)
+    tell(&summary(&record, messages), &record.read, &path)
 }
 
-fn agent(args: CheckAgentArgs, progress: &Progress) -> anyhow::Result<()> {
+fn agent(args: CheckAgentArgs, messages: &Messages, progress: &Progress) -> anyhow::Result<()> {
     use_threads(args.select.threads)?;
     let mut settings = CheckAgentSettings {
         select: args
             .select
-            .without_agent("--agents")?
+            .without_agent("agents")?
             .into_settings_in("runs/check-agent")?,
         ..CheckAgentSettings::default()
     };
     if !args.agents.is_empty() {
-        let named = args.agents.iter().map(|name| name.trim().parse());
-        let named: tamis::Result<Vec<Method>> = named.collect();
-        settings.agents = named.map_err(|error| error.of_setting("--agents"))?;
+        settings.agents = args.agents;
     }
     set(&mut settings.problems, args.problems);
     set(&mut settings.seeds, args.seeds);
+    settings.select.command = repeat::command("check agent", &settings);
     let record = commands::check_agent(&settings, progress)?;
     let path = commands::check_agent_path(&settings);
-    let table = agents(&record);
+    let table = agents(&record, messages);
     tell(&table, &record.read, &path)
 }
 
@@ -147,7 +150,7 @@ fn tell(found: &str, read: &ReadRecord, path: &Path) -> anyhow::Result<()> {
 }
 
 /// The measures of every number of clusters, the clusters at both ends, then the verdict.
-fn partition(record: &CheckClustersRecord) -> String {
+fn partition(record: &CheckClustersRecord, messages: &Messages) -> String {
     let mut text = format!(
         "\n{} rows, silhouettes on {} of them; the first number of clusters is the one in use\n\n  {:>8} {:>11} {:>16} {:>28} {:>6}\n",
         record.rows, record.sample, "clusters", "silhouette", "random clusters", "adjusted Rand index (range)", "cloud"
@@ -189,7 +192,7 @@ fn partition(record: &CheckClustersRecord) -> String {
             text += &line(name, silhouette, &record.clusters[i]);
         }
     }
-    text + "\n" + &record.verdict
+    text + "\n" + &messages.text(&record.verdict)
 }
 
 fn line(name: &str, silhouette: f64, cluster: &CheckedCluster) -> String {
@@ -202,7 +205,7 @@ fn line(name: &str, silhouette: f64, cluster: &CheckedCluster) -> String {
 }
 
 /// The table of the agents, then the verdict.
-fn agents(record: &CheckAgentRecord) -> String {
+fn agents(record: &CheckAgentRecord, messages: &Messages) -> String {
     let selections = record.problems.iter().map(|problem| problem.selections);
     let (least, most) = (selections.clone().min().unwrap_or(0), selections.max().unwrap_or(0));
     let mut text = format!(
@@ -229,11 +232,11 @@ fn agents(record: &CheckAgentRecord) -> String {
             100.0 * agent.reached
         );
     }
-    text + "\n" + &record.verdict
+    text + "\n" + &messages.text(&record.verdict)
 }
 
 /// The table of the rungs, what it takes to tell two selections apart, the verdict.
-fn summary(record: &CheckProxyRecord) -> String {
+fn summary(record: &CheckProxyRecord, messages: &Messages) -> String {
     let mut text = format!(
         "\n{} selections of {} rows; the target's {} on {} rows that no reward is made from\n\n  {:34} {:22} {:>20} {:>8} {:>8} {:>10}\n",
         record.selections.len(),
@@ -265,7 +268,7 @@ fn summary(record: &CheckProxyRecord) -> String {
     if let Some(telling) = &record.detectable_effect {
         text += &format!("\n{}\n", apart(telling));
     }
-    text + "\n" + &record.verdict
+    text + "\n" + &messages.text(&record.verdict)
 }
 
 /// What it takes to tell two selections apart, in a line.

@@ -15,7 +15,7 @@ use tamis::{
     settings::SelectSettings,
 };
 
-use crate::{commands::select, output, progress::Progress, threads::use_threads};
+use crate::{commands::select, messages::Messages, output, progress::Progress, repeat, threads::use_threads};
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
@@ -30,7 +30,7 @@ pub(crate) struct DemoArgs {
     pub(crate) threads: Option<usize>,
 }
 
-pub(crate) fn run(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
+pub(crate) fn run(args: &DemoArgs, messages: &Messages, progress: &Progress) -> anyhow::Result<()> {
     use_threads(args.threads)?;
     let data = args.out.join("data");
     let files = demo::write(&data, Seed(args.seed))?;
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
         "Synthetic support tickets are in {}: a part of them mislabelled, repeated or off topic.",
         data.display()
     ))?;
-    let settings = SelectSettings {
+    let mut settings = SelectSettings {
         budget: Budget::Percent(5.0),
         metric: MetricKind::MacroF1,
         seed: Seed(args.seed),
@@ -51,8 +51,9 @@ pub(crate) fn run(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
         },
         ..SelectSettings::default()
     };
+    settings.command = repeat::command("select", &settings);
     let train = settings.data.train[0].clone();
-    let record = select::select(&settings, progress)?;
+    let record = select::select(&settings, messages, progress)?;
     let chosen: HashSet<usize> = record.rows.iter().map(|row| row.row as usize).collect();
     let ills = ills(&std::fs::read_to_string(train)?, &chosen)?;
     output::print(&format!(

@@ -4,91 +4,73 @@ use std::path::PathBuf;
 
 use clap::Args;
 use tamis::{
-    Error, Result, Seed, commands,
+    Error, Result, Seed,
+    budget::Budget,
+    commands,
     data::DataSettings,
-    metrics::Metric,
+    metrics::{Metric, MetricKind},
     records::finetune::{FinetuneRecord, TargetScores},
     settings::FinetuneSettings,
 };
 
 use crate::{
-    flags::{self, set, share},
+    flags::{self, DataArgs, set},
     output,
     progress::Progress,
     threads::use_threads,
+    values::{named, parsed},
 };
 
 #[derive(Debug, Args)]
 pub(crate) struct FinetuneArgs {
-    /// Training files; with --selection all files may be left out that are the run's own
-    #[arg(long, num_args = 1.., value_name = "FILE")]
-    train: Vec<PathBuf>,
-    /// Validation files
-    #[arg(long, num_args = 1.., value_name = "FILE")]
-    validation: Vec<PathBuf>,
-    /// Test files, scored once at the end, together and each alone
-    #[arg(long, num_args = 1.., value_name = "FILE")]
-    test: Vec<PathBuf>,
-    /// The folder of a `tamis select` run: only its chosen rows are trained on
+    #[command(flatten)]
+    data: DataArgs,
+    /// The folder of a `tamis select` run: only its chosen rows are trained on; where no training or no validation files are named, all
+    /// files are the run's
     #[arg(long, value_name = "RUN")]
     selection: Option<PathBuf>,
-    /// Train on this much of the rows, drawn at random: the control of a selection (`5%`, `1000` or "200k tokens")
-    #[arg(long, value_name = "BUDGET", conflicts_with = "selection")]
-    sample: Option<String>,
-    /// Train on the validation rows, too; then only test rows judge the target
+    /// Train on this much of the rows, drawn at random, the control of a selection: `5%`, `1000` or "200k tokens"
+    #[arg(long, value_name = "BUDGET", value_parser = parsed::<Budget>, conflicts_with = "selection")]
+    sample: Option<Budget>,
+    /// Train on the validation rows too; then only test rows evaluate the model
     #[arg(long)]
     with_validation: bool,
     /// The model to start from: a folder or hub id of a BERT, MiniLM, RoBERTa or DistilBERT encoder
     #[arg(long, value_name = "NAME|DIR")]
     model: Option<String>,
-    /// Where the trained model and metrics.json are written; the same command goes on with a run that was killed
-    /// [default: runs/finetune]
+    /// Where the trained model and metrics.json are written; the same command continues a run that was killed
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// A file with the same settings; flags win over it
+    /// A file with the same settings, in TOML; flags win over it
     #[arg(long, value_name = "tamis.toml")]
     config: Option<PathBuf>,
 
-    /// What a field is called in your files, such as `text=review` (repeatable)
-    #[arg(long, value_name = "ROLE=NAME", help_heading = "Data")]
-    field: Vec<String>,
-    /// The task, where the fields do not tell it: classification, pair or choice
-    #[arg(long, help_heading = "Data")]
-    task: Option<String>,
-    /// What to do with training rows that also stand in validation or test: drop, keep or fail [default: drop]
-    #[arg(long, help_heading = "Data")]
-    leaks: Option<String>,
-    /// The largest share of bad rows that is borne; they are listed in rejects.jsonl [default: 0.01]
-    #[arg(long, value_name = "SHARE", value_parser = share, help_heading = "Data")]
-    max_bad: Option<f64>,
-
-    /// Passes over the rows [default: 4]
+    /// Passes over the rows
     #[arg(long, value_name = "N", help_heading = "Training")]
     epochs: Option<u32>,
-    /// Rows a step [default: 16]
+    /// Rows a step
     #[arg(long, value_name = "ROWS", help_heading = "Training")]
-    batch: Option<usize>,
-    /// The highest learning rate; it rises over the first tenth of the steps, then falls to 0 [default: 1e-4]
-    #[arg(long, allow_negative_numbers = true, help_heading = "Training")]
-    rate: Option<f32>,
+    batch_size: Option<usize>,
+    /// The highest learning rate; it rises over the first tenth of the steps, then falls to 0
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true, help_heading = "Training")]
+    learning_rate: Option<f32>,
     /// Freeze the embeddings and the lowest N layers [default: train everything]
     #[arg(long, value_name = "N", help_heading = "Training")]
-    freeze: Option<usize>,
-    /// The most tokens of a text; longer ones are cut and counted [default: 256]
+    freeze_layers: Option<usize>,
+    /// The most tokens of a text; longer ones are cut and counted
     #[arg(long, value_name = "TOKENS", help_heading = "Training")]
     max_length: Option<usize>,
-    /// Keep the weights of the epoch that scores best on validation rows by this metric: accuracy, macro-f1 or log-loss
-    /// [default: the last epoch's]
-    #[arg(long, value_name = "METRIC", help_heading = "Training")]
-    keep_best: Option<String>,
+    /// Keep the weights of the epoch that scores best on validation rows by this metric [default: the last epoch's]
+    #[arg(long, value_name = "METRIC", value_parser = named::<MetricKind>(), help_heading = "Training")]
+    load_best: Option<MetricKind>,
     /// Add to the head the label biases that are best for this metric on the validation rows: accuracy or macro-f1
     /// [default: none]
-    #[arg(long, value_name = "METRIC", help_heading = "Training")]
-    label_biases: Option<String>,
+    #[arg(long, value_name = "METRIC", value_parser = named::<MetricKind>(), hide_possible_values = true, help_heading = "Training")]
+    label_biases: Option<MetricKind>,
     /// Replace a head that the model already has
     #[arg(long, help_heading = "Training")]
     new_head: bool,
-    /// The source of all randomness: one seed, one answer [default: 0]
+    /// The source of all randomness: one seed, one result
     #[arg(long, help_heading = "Training")]
     seed: Option<u64>,
 
@@ -100,36 +82,29 @@ pub(crate) struct FinetuneArgs {
 impl FinetuneArgs {
     fn into_settings(self) -> Result<FinetuneSettings> {
         let mut settings: FinetuneSettings = flags::from_file(self.config.as_deref())?;
-        set(&mut settings.selection, self.selection.map(Some));
+        settings.selection = self.selection.or(settings.selection);
         if settings.data == DataSettings::default()
-            && (self.train.is_empty() || self.validation.is_empty())
+            && (self.data.train.is_empty() || self.data.validation.is_empty())
             && let Some(run) = &settings.selection
         {
             settings.data = commands::selection_data(run)?;
         }
-        flags::lay_over(
-            &mut settings.data,
-            [self.train, self.validation, self.test],
-            &self.field,
-            self.task,
-        )?;
-        flags::read_into(&mut settings.data.leaks, self.leaks)?;
-        set(&mut settings.data.max_bad, self.max_bad);
-        flags::read_some(&mut settings.sample, "--sample", self.sample)?;
+        self.data.lay_over(&mut settings.data);
+        settings.sample = self.sample.or(settings.sample);
         settings.with_validation |= self.with_validation;
         set(&mut settings.model, self.model);
         if settings.model.is_empty() {
-            return Err(Error::setting("--model", "a model's folder or hub id", "nothing").with_hint(
-                "for instance `--model sentence-transformers/all-MiniLM-L6-v2`, or the folder of a BERT-family encoder",
+            return Err(Error::setting("model", "a model's folder or hub id", "nothing").with_hint(
+                "for instance `model sentence-transformers/all-MiniLM-L6-v2`, or the folder of a BERT-family encoder",
             ));
         }
-        flags::read_some(&mut settings.keep_best, "--keep-best", self.keep_best)?;
-        flags::read_some(&mut settings.label_biases, "--label-biases", self.label_biases)?;
+        settings.load_best = self.load_best.or(settings.load_best);
+        settings.label_biases = self.label_biases.or(settings.label_biases);
         settings.new_head |= self.new_head;
         set(&mut settings.train.epochs, self.epochs);
-        set(&mut settings.train.batch, self.batch);
-        set(&mut settings.train.rate, self.rate);
-        set(&mut settings.train.freeze, self.freeze.map(Some));
+        set(&mut settings.train.batch, self.batch_size);
+        set(&mut settings.train.rate, self.learning_rate);
+        settings.train.freeze = self.freeze_layers.or(settings.train.freeze);
         set(&mut settings.train.max_length, self.max_length);
         set(&mut settings.seed, self.seed.map(Seed));
         set(&mut settings.out, self.out);
@@ -194,7 +169,7 @@ fn summary(record: &FinetuneRecord, settings: &FinetuneSettings) -> String {
         text += &format!("  {:width$} {accuracy:>10.4} {macro_f1:>10.4}\n", "test, tuned*");
         text += "\n* With the bias added to each label's logit that is best for either on the validation rows: `label_biases` of metrics.json.\n";
     }
-    if let (Some(epoch), Some(metric)) = (record.kept_epoch, settings.keep_best) {
+    if let (Some(epoch), Some(metric)) = (record.kept_epoch, settings.load_best) {
         text += &format!(
             "\nKept: the weights of epoch {epoch} of {}, the best on validation rows by {}.\n",
             settings.train.epochs,
@@ -212,7 +187,7 @@ fn summary(record: &FinetuneRecord, settings: &FinetuneSettings) -> String {
     }
     if let Some(label) = &record.only_label {
         text += &format!(
-            "\nEvery validation row is given the label `{label}`: the model has learned no other. More epochs, another rate or more rows may help.\n"
+            "\nEvery validation row is given the label `{label}`: the model has learned no other. More epochs, another learning rate or more rows may help.\n"
         );
     }
     if record.truncated > 0 {

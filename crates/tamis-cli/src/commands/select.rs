@@ -2,17 +2,23 @@
 
 use tamis::{commands, records::selection::SelectionRecord, settings::SelectSettings};
 
-use crate::{flags::SelectArgs, output, progress::Progress, summary, threads::use_threads};
+use crate::{flags::SelectArgs, messages::Messages, output, progress::Progress, repeat, summary, threads::use_threads};
 
-pub(crate) fn run(args: SelectArgs, progress: &Progress) -> anyhow::Result<()> {
+pub(crate) fn run(args: SelectArgs, messages: &Messages, progress: &Progress) -> anyhow::Result<()> {
     use_threads(args.threads)?;
-    select(&args.into_settings()?, progress)?;
+    let mut settings = args.into_settings()?;
+    settings.command = repeat::command("select", &settings);
+    select(&settings, messages, progress)?;
     Ok(())
 }
 
 /// Runs the selection and prints its summary.
-pub(crate) fn select(settings: &SelectSettings, progress: &Progress) -> anyhow::Result<SelectionRecord> {
+pub(crate) fn select(
+    settings: &SelectSettings,
+    messages: &Messages,
+    progress: &Progress,
+) -> anyhow::Result<SelectionRecord> {
     let record = commands::select(settings, progress)?;
-    output::print(summary::of(&record, &settings.out).trim_end())?;
+    output::print(summary::of(&record, &settings.out, messages).trim_end())?;
     Ok(record)
 }

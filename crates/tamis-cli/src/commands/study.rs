@@ -2,7 +2,7 @@
 
 use clap::Args;
 use tamis::{
-    Error, Result,
+    Result,
     budget::Budget,
     commands,
     records::study::StudyRecord,
@@ -12,46 +12,42 @@ use tamis::{
 
 use crate::{
     flags::{SelectArgs, set},
+    messages::Messages,
     output,
     progress::Progress,
+    repeat,
     threads::use_threads,
+    values::{Pair, methods, pair, parsed},
 };
 
 #[derive(Debug, Args)]
 pub(crate) struct StudyArgs {
     #[command(flatten)]
     select: SelectArgs,
-    /// The methods to compare, with commas between them: everything, random, stratified, longest, shortest, frequency (DSIR),
-    /// k-centre, facility-location, similarity (RDS+), relevance, undoubted, hardest, easiest, median (by a probe's loss), cluster-greedy,
-    /// random-search, and the agents and searches of --agent [default: all but exhaustive]
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "Study")]
-    methods: Vec<String>,
+    /// The methods to compare, with commas between them [default: all but exhaustive]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = methods(), help_heading = "Study")]
+    methods: Vec<StudyMethod>,
     /// Several budgets, with commas between them, such as 1%,5%,20% [default: --budget]
-    #[arg(
-        long,
-        value_name = "BUDGETS",
-        value_delimiter = ',',
-        conflicts_with = "budget",
-        help_heading = "Study"
-    )]
-    budgets: Vec<String>,
-    /// How many seeds, from --seed on [default: 5]
+    #[arg(long, value_name = "BUDGETS", value_delimiter = ',', value_parser = parsed::<Budget>, conflicts_with = "budget", help_heading = "Study")]
+    budgets: Vec<Budget>,
+    /// How many seeds, from --seed on
     #[arg(long, value_name = "N", help_heading = "Study")]
     seeds: Option<u64>,
-    /// A selection made elsewhere, to be judged beside the others: a name and a text file of line numbers, with {seed} and
+    /// A selection made elsewhere, to be compared with the others: a name and a text file of line numbers, with {seed} and
     /// {budget} in its path where there is one for each (repeatable)
-    #[arg(long, value_name = "NAME=FILE", help_heading = "Study")]
-    selection: Vec<String>,
-    /// How many rows of the confirm fold and of each test file a fine-tuned target is scored on at most [default: 4000]
-    #[arg(long, value_name = "ROWS", help_heading = "Study")]
-    judge_rows: Option<usize>,
+    #[arg(long, value_name = "NAME=FILE", value_parser = pair, help_heading = "Study")]
+    selection: Vec<Pair>,
+    /// How many rows of the confirm fold and of each test file a fine-tuned model is evaluated on at most
+    #[arg(long, value_name = "ROWS", help_heading = "Study", hide_short_help = true)]
+    eval_rows: Option<usize>,
 }
 
-pub(crate) fn run(args: StudyArgs, progress: &Progress) -> anyhow::Result<()> {
+pub(crate) fn run(args: StudyArgs, messages: &Messages, progress: &Progress) -> anyhow::Result<()> {
     use_threads(args.select.threads)?;
-    let settings = into_settings(args)?;
+    let mut settings = into_settings(args)?;
+    settings.select.command = repeat::command("study", &settings);
     let record = commands::study(&settings, progress)?;
-    output::print(&summary(&record, &settings))?;
+    output::print(&summary(&record, &settings, messages))?;
     let failed = record.cells.iter().filter(|cell| cell.error.is_some()).count();
     anyhow::ensure!(
         failed == 0,
@@ -63,38 +59,27 @@ pub(crate) fn run(args: StudyArgs, progress: &Progress) -> anyhow::Result<()> {
 
 fn into_settings(args: StudyArgs) -> Result<StudySettings> {
     let mut settings = StudySettings {
-        select: args.select.without_agent("--methods")?.into_settings_in("runs/study")?,
+        select: args.select.without_agent("methods")?.into_settings_in("runs/study")?,
         ..StudySettings::default()
     };
     settings.budgets = vec![settings.select.budget];
     if !args.budgets.is_empty() {
-        settings.budgets = args
-            .budgets
-            .iter()
-            .map(|budget| budget.parse::<Budget>().map_err(|error| error.of_setting("--budgets")))
-            .collect::<Result<_>>()?;
+        settings.budgets = args.budgets;
     }
     if !args.methods.is_empty() {
-        let methods = args.methods.iter().map(|name| name.trim().parse());
-        settings.methods = methods.collect::<Result<Vec<StudyMethod>>>()?;
+        settings.methods = args.methods;
     }
     set(&mut settings.seeds, args.seeds);
-    set(&mut settings.judge_rows, args.judge_rows);
-    for selection in args.selection {
-        let (name, file) = selection
-            .split_once('=')
-            .filter(|(name, file)| !name.is_empty() && !file.is_empty())
-            .ok_or_else(|| {
-                let expected = "a name and a file, as in `mine=rows-{seed}.txt`";
-                Error::setting("--selection", expected, format!("`{selection}`"))
-            })?;
-        settings.selections.insert(name.to_owned(), file.to_owned());
-    }
+    set(&mut settings.eval_rows, args.eval_rows);
+    let selections = args.selection.into_iter();
+    settings
+        .selections
+        .extend(selections.map(|given| (given.name, given.value)));
     Ok(settings)
 }
 
 /// The table, the verdict, and where things are.
-fn summary(record: &StudyRecord, settings: &StudySettings) -> String {
+fn summary(record: &StudyRecord, settings: &StudySettings, messages: &Messages) -> String {
     let mut text = String::from("\n");
     for budget in &record.budgets {
         text += &format!(
@@ -143,7 +128,7 @@ fn summary(record: &StudyRecord, settings: &StudySettings) -> String {
         text += "\n";
     }
     for sentence in &record.verdict {
-        text += &format!("{sentence}\n");
+        text += &format!("{}\n", messages.text(sentence));
     }
     text += &format!(
         "Time: {:.0} core-seconds, of which {:.1}% went into neither preparing, choosing nor judging\n",

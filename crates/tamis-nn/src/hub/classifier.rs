@@ -45,7 +45,7 @@ pub enum HeadKind<'a> {
 pub struct Request<'a> {
     /// A folder, or a model id of the hub.
     pub name: &'a str,
-    /// The setting that named it, such as `--model`, for messages.
+    /// The setting that named it, such as `model`, for messages.
     pub setting: &'a str,
     /// What the head is to score.
     pub head: HeadKind<'a>,
@@ -166,7 +166,7 @@ fn loaded_head(
     path: &Path,
     tensors: &Tensors<'_>,
 ) -> Result<Option<(Head, Vec<String>)>> {
-    const WAY_OUT: &str = "replace the head by a new one with `--new-head`";
+    const WAY_OUT: &str = "replace the head by a new one with `new_head`";
     let in_full = tensors.in_full();
     let scores = if config.family == Family::Roberta && in_full.has("classifier.out_proj.weight") {
         "classifier.out_proj"
@@ -521,7 +521,7 @@ mod tests {
                 config.display()
             )
         );
-        assert_eq!(error.hint(), Some("replace the head by a new one with `--new-head`"));
+        assert_eq!(error.hint(), Some("replace the head by a new one with `new_head`"));
         let error = load(&request(&out, HeadKind::Choice)).expect_err("is refused");
         assert!(
             error
@@ -632,7 +632,7 @@ mod tests {
         let error = load(&request(Path::new("./nowhere"), HeadKind::Choice)).expect_err("no folder");
         assert_eq!(
             error.to_string(),
-            "--model: expected a model's folder or a model id of the hub, found `./nowhere`"
+            "model: expected a model's folder or a model id of the hub, found `./nowhere`"
         );
     }
 }

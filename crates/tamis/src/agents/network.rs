@@ -9,22 +9,19 @@
 //! - `flat` reads the legal-action mask, how much of each action is taken (its first feature) and the global features, and has
 //!   outputs for every action. This is the paper's network, which must learn about every cluster by itself.
 
-use std::{fmt, str::FromStr};
-
-use serde::{Deserialize, Serialize};
 use tamis_nn::{
     mlp::{Adam, Mlp, Trace},
+    named_enum,
     seed::Seed,
 };
 
 use crate::{
-    Error, Result,
+    Error,
     env::{Action, Observation, Shape},
 };
 
 /// Which network an agent learns with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NetworkKind {
     /// One network that reads the features of one action at a time.
     #[default]
@@ -32,6 +29,11 @@ pub enum NetworkKind {
     /// A network from the legal-action mask to outputs for every action.
     Flat,
 }
+
+named_enum!(NetworkKind, "network", Error, {
+    Shared => "shared": "one network reads the features of each action",
+    Flat => "flat": "one output an action, as in the paper",
+});
 
 /// A network over observations of one shape.
 #[derive(Debug, Clone, PartialEq)]
@@ -256,27 +258,6 @@ fn context(observation: &Observation) -> Vec<f32> {
         }
     }
     mean
-}
-
-impl fmt::Display for NetworkKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Shared => "shared",
-            Self::Flat => "flat",
-        })
-    }
-}
-
-impl FromStr for NetworkKind {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "shared" => Ok(Self::Shared),
-            "flat" => Ok(Self::Flat),
-            _ => Err(Error::setting("network", "shared or flat", format!("`{text}`"))),
-        }
-    }
 }
 
 #[cfg(test)]

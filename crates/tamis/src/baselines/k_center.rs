@@ -1,4 +1,4 @@
-//! k-centre: rows are taken one by one, each the farthest from those that were taken before.
+//! k-center: rows are taken one by one, each the farthest from those that were taken before.
 //!
 //! The first is the row nearest the mean of the pool. In the end the largest distance of a row to the nearest taken one is at most
 //! twice the least possible. That distance only ever falls, so an old one is an upper bound, and only the row whose bound is
@@ -106,7 +106,7 @@ fn check(rows: u64, picks: u64) -> Result<()> {
     }
     Err(Error::setting(
         "methods",
-        format!("at most {MOST_PAIRS} pairs of a row and a pick for k-centre"),
+        format!("at most {MOST_PAIRS} pairs of a row and a pick for k-center"),
         format!("{rows} rows and {picks} picks"),
     )
     .with_hint("a smaller budget, or facility-location, which represents the pool by a sample of it"))

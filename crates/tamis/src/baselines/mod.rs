@@ -6,9 +6,7 @@ mod similarity;
 pub(crate) mod sorted;
 mod stratified;
 
-use std::{fmt, str::FromStr};
-
-use tamis_nn::{Matrix, Monitor, seed::Seed};
+use tamis_nn::{Matrix, Monitor, named_enum, seed::Seed};
 
 use crate::{
     Error, Result,
@@ -47,16 +45,16 @@ pub enum Baseline {
     Shortest,
     /// Rows whose words are as frequent as in the reward fold: DSIR.
     Frequency,
-    /// Rows that leave no row of the pool far from the nearest of them: greedy k-centre.
-    KCentre,
+    /// Rows that leave no row of the pool far from the nearest of them: greedy k-center.
+    KCenter,
     /// Rows that resemble the whole pool as well as possible: greedy facility location.
     FacilityLocation,
     /// The rows most similar to each row of the reward fold in turn: RDS+.
     Similarity,
     /// The rows that a linear classifier takes for rows of the reward fold.
     Relevance,
-    /// Random rows, but for those whose label is doubted: [`crate::candidates::label_errors`].
-    Undoubted,
+    /// Random rows without those of suspected label errors: [`crate::candidates::label_errors`].
+    WithoutLabelErrors,
     /// The rows with the highest loss.
     Hardest,
     /// The rows with the lowest loss.
@@ -65,23 +63,22 @@ pub enum Baseline {
     Median,
 }
 
-impl Baseline {
-    /// Every rule with its name on the command line.
-    pub const NAMES: [(Self, &'static str); 12] = [
-        (Self::Stratified, "stratified"),
-        (Self::Longest, "longest"),
-        (Self::Shortest, "shortest"),
-        (Self::Frequency, "frequency"),
-        (Self::KCentre, "k-centre"),
-        (Self::FacilityLocation, "facility-location"),
-        (Self::Similarity, "similarity"),
-        (Self::Relevance, "relevance"),
-        (Self::Undoubted, "undoubted"),
-        (Self::Hardest, "hardest"),
-        (Self::Easiest, "easiest"),
-        (Self::Median, "median"),
-    ];
+named_enum!(Baseline, "methods", Error, {
+    Stratified => "stratified": "random rows, each label with its share of the pool",
+    Longest => "longest": "the rows with the most tokens",
+    Shortest => "shortest": "the rows with the fewest tokens",
+    Frequency => "frequency": "rows whose words are as frequent as in the reward fold (DSIR)",
+    KCenter => "k-center": "rows that leave no row of the pool far from the nearest of them (greedy)",
+    FacilityLocation => "facility-location": "rows that resemble the whole pool (greedy)",
+    Similarity => "similarity": "the rows most similar to each row of the reward fold in turn (RDS+)",
+    Relevance => "relevance": "the rows that a linear classifier takes for rows of the reward fold",
+    WithoutLabelErrors => "without-label-errors": "random rows without those of suspected label errors",
+    Hardest => "hardest": "the rows with the highest loss of a probe",
+    Easiest => "easiest": "the rows with the lowest loss of a probe",
+    Median => "median": "the rows whose loss of a probe is closest to the median",
+});
 
+impl Baseline {
     /// The chosen rows of the pool in ascending order; they spend the limit as a selection would.
     ///
     /// # Errors
@@ -94,35 +91,16 @@ impl Baseline {
             Self::Longest => purse.spend(sorted::longest(view.tokens, seed)),
             Self::Shortest => purse.spend(sorted::shortest(view.tokens, seed)),
             Self::Frequency => purse.spend(frequency::order(view, seed)),
-            Self::KCentre => k_center::spend(&mut purse, view, limit, monitor)?,
+            Self::KCenter => k_center::spend(&mut purse, view, limit, monitor)?,
             Self::FacilityLocation => facility_location::spend(&mut purse, view.vectors, seed, monitor)?,
             Self::Similarity => similarity::spend(&mut purse, view, limit, seed, monitor)?,
             Self::Relevance => purse.spend(domain::order(view.vectors, view.fold_vectors, seed)?),
-            Self::Undoubted => purse.spend(sorted::undoubted(view.doubted, seed)),
+            Self::WithoutLabelErrors => purse.spend(sorted::undoubted(view.doubted, seed)),
             Self::Hardest => purse.spend(sorted::hardest(&(view.losses)()?)),
             Self::Easiest => purse.spend(sorted::easiest(&(view.losses)()?)),
             Self::Median => purse.spend(sorted::median(&(view.losses)()?)),
         }
         Ok(purse.into_rows())
-    }
-}
-
-impl fmt::Display for Baseline {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = Self::NAMES.iter().find(|(rule, _)| rule == self);
-        f.write_str(named.map_or("", |(_, name)| name))
-    }
-}
-
-impl FromStr for Baseline {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let named = Self::NAMES.iter().find(|(_, name)| *name == text);
-        named.map(|(rule, _)| *rule).ok_or_else(|| {
-            let names = Self::NAMES.map(|(_, name)| name).join(", ");
-            Error::setting("methods", format!("one of {names}"), format!("`{text}`"))
-        })
     }
 }
 
@@ -217,7 +195,7 @@ pub(crate) mod tests {
             } else {
                 Limit::Rows(1 + (share * (rows - 1) as f64) as u64)
             };
-            for (rule, name) in Baseline::NAMES {
+            for &(rule, name, _) in Baseline::NAMES {
                 let choose = || sample.view(|view| rule.choose(view, limit, Seed(seed), &Silent));
                 let chosen = choose().expect("chooses");
                 prop_assert!(chosen.windows(2).all(|pair| pair[0] < pair[1]), "{name}: {chosen:?}");
@@ -238,7 +216,7 @@ pub(crate) mod tests {
 
     #[test]
     fn names_are_read_as_they_are_shown() {
-        for (rule, name) in Baseline::NAMES {
+        for &(rule, name, _) in Baseline::NAMES {
             assert_eq!((rule.to_string().as_str(), name.parse().ok()), (name, Some(rule)));
         }
         let error = "longst".parse::<Baseline>().expect_err("is unknown");
@@ -248,7 +226,7 @@ pub(crate) mod tests {
     #[test]
     fn a_stop_is_heard() {
         let sample = Sample::drawn(30, 5, 0);
-        for rule in [Baseline::KCentre, Baseline::FacilityLocation, Baseline::Similarity] {
+        for rule in [Baseline::KCenter, Baseline::FacilityLocation, Baseline::Similarity] {
             let stopped = sample.view(|view| rule.choose(view, Limit::Rows(9), Seed(0), &Stop));
             assert!(matches!(stopped, Err(Error::Interrupted)), "{rule}");
         }

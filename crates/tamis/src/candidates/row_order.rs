@@ -1,16 +1,14 @@
 //! In which order a cluster gives its rows.
 
-use std::str::FromStr;
+use tamis_nn::named_enum;
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 use tamis_nn::{Matrix, Monitor, Seed};
 
 use crate::{Error, Result, candidates::facility_location};
 
 /// In which order the rows of a cluster are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RowOrder {
     /// By relevance where validation rows differ from the pool, else by coverage.
     #[default]
@@ -23,23 +21,12 @@ pub enum RowOrder {
     Random,
 }
 
-impl FromStr for RowOrder {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "relevance" => Ok(Self::Relevance),
-            "coverage" => Ok(Self::Coverage),
-            "random" => Ok(Self::Random),
-            _ => Err(Error::setting(
-                "row_order",
-                "auto, relevance, coverage or random",
-                format!("`{text}`"),
-            )),
-        }
-    }
-}
+named_enum!(RowOrder, "row_order", Error, {
+    Auto => "auto": "relevance where validation rows differ from the pool, else coverage",
+    Relevance => "relevance": "those most like validation rows first",
+    Coverage => "coverage": "those most like the whole cluster first",
+    Random => "random": "at random",
+});
 
 /// How many rows of a cluster are ordered by coverage at most; those behind them follow at random.
 const MOST_ORDERED: usize = 1000;

@@ -71,7 +71,7 @@ pub struct CheckAgentSettings {
 
 impl Default for CheckAgentSettings {
     fn default() -> Self {
-        let all = Method::NAMES.iter().map(|(method, _)| *method);
+        let all = Method::NAMES.iter().map(|(method, ..)| *method);
         Self {
             select: SelectSettings::default(),
             agents: all.filter(|&method| method != Method::Exhaustive).collect(),
@@ -215,7 +215,7 @@ pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Resu
     let Contrast { domain_auc, .. } = domain::contrast(&pool, &fold, given.seed.derive("pool"))?;
     let select = given.resolved(given.shifted(domain_auc, pool.rows(), fold.rows()));
     let metric = select.reward_metric();
-    let probe = features.probe(&tuned.at_budget, metric, ProbeSettings::GRAM_MEMORY as u64)?;
+    let probe = features.probe(&tuned.at_budget, metric, ProbeSettings::GRAM_MEMORY)?;
     let mut bench = Bench {
         settings: &select,
         probe: &probe,
@@ -405,7 +405,7 @@ fn verdict(agents: &[AgentRecord], used: Method) -> String {
     match agents.iter().find(|agent| agent.agent == used.to_string()) {
         Some(agent) if agent.gain >= REACHED => format!("Sound: {}.", told(agent)),
         Some(agent) if agent.agent == best.agent => format!("No agent finds the optima: {} at best.", told(agent)),
-        Some(agent) => format!("{}; {}: use `--agent {}`.", told(agent), told(best), best.agent),
+        Some(agent) => format!("{}; {}: use `agent {}`.", told(agent), told(best), best.agent),
         None => format!("Best: {}.", told(best)),
     }
 }
@@ -434,7 +434,7 @@ mod tests {
     fn the_verdict_names_what_to_use() {
         let agent = |method: Method, gain: f64| summarise(method, &[[gain, gain, 1.0, 0.1]]);
         let agents = [agent(Method::Dqn, 0.9), agent(Method::Ppo, 0.995)];
-        assert!(verdict(&agents, Method::Dqn).ends_with("use `--agent ppo`."));
+        assert!(verdict(&agents, Method::Dqn).ends_with("use `agent ppo`."));
         assert!(verdict(&agents, Method::Ppo).starts_with("Sound"));
         assert!(verdict(&agents[..1], Method::Dqn).starts_with("No agent"));
         assert!(verdict(&agents, Method::Bandit).starts_with("Best: ppo"));

@@ -333,10 +333,10 @@ fn verdict(counts: &[CountRecord], labels: Option<&LabelsRecord>, clusters: &[Ch
         let best = others.max_by(|a, b| ahead(a).total_cmp(&ahead(b)));
         match best.filter(|best| stable(best)) {
             Some(best) => format!(
-                "try `--clusters {}` (it has {:.2}, a cloud {:.2})",
+                "try `clusters {}` (it has {:.2}, a cloud {:.2})",
                 best.clusters, best.stability, best.stability_cloud
             ),
-            None => "try another `--embedder`; other numbers of clusters are no steadier".to_owned(),
+            None => "try another `embedder`; other numbers of clusters are no steadier".to_owned(),
         }
     };
     let near = format!(
@@ -345,22 +345,22 @@ fn verdict(counts: &[CountRecord], labels: Option<&LabelsRecord>, clusters: &[Ch
     );
     if share > LARGEST {
         return format!(
-            "Too few clusters, or rows too much alike: one cluster holds {:.0}% of the rows; try `--clusters {}`, or another \
-             `--embedder`.",
+            "Too few clusters, or rows too much alike: one cluster holds {:.0}% of the rows; try `clusters {}`, or another \
+             `embedder`.",
             100.0 * share,
             2 * now.clusters
         );
     }
     if tiny as f64 > MOST_TINY * clusters.len() as f64 {
         return format!(
-            "Too many clusters: {tiny} of {} have fewer than {TINY} rows; try `--clusters {}`.",
+            "Too many clusters: {tiny} of {} have fewer than {TINY} rows; try `clusters {}`.",
             clusters.len(),
             (now.clusters / 2).max(1)
         );
     }
     if !coherent(now) {
         return format!(
-            "Incoherent: rows are hardly nearer to their own cluster than to others ({near}); try another `--embedder`, such as a \
+            "Incoherent: rows are hardly nearer to their own cluster than to others ({near}); try another `embedder`, such as a \
              sentence encoder."
         );
     }
@@ -440,7 +440,7 @@ mod tests {
         assert!(said(&[count(3, -0.045, 0.6)], &even).starts_with("Incoherent"));
         let unstable = said(&[count(4, 0.1, 0.1), count(2, 0.1, 0.5), count(8, 0.1, 0.3)], &even);
         assert!(
-            unstable.starts_with("Unstable") && unstable.contains("`--clusters 2` (it has 0.50, a cloud 0.20)"),
+            unstable.starts_with("Unstable") && unstable.contains("`clusters 2` (it has 0.50, a cloud 0.20)"),
             "{unstable}"
         );
         let hopeless = said(&[count(4, 0.1, 0.1), count(2, 0.1, 0.2)], &even);
@@ -448,7 +448,7 @@ mod tests {
         assert!(said(&[count(3, 0.1, 0.6)], &clusters(&[10, 60, 20])).contains("one cluster holds 67%"));
         let tiny = said(&[count(4, 0.1, 0.6)], &clusters(&[30, 30, 4, 1]));
         assert!(
-            tiny.starts_with("Too many clusters: 2 of 4") && tiny.contains("`--clusters 2`"),
+            tiny.starts_with("Too many clusters: 2 of 4") && tiny.contains("`clusters 2`"),
             "{tiny}"
         );
     }

@@ -16,7 +16,7 @@ use crate::{
     records::selection::{BudgetRecord, ChosenRow, DataRecord, ReadRecord, Scores, SelectionRecord, VERSION},
     report,
     settings::select::SelectSettings,
-    workspace::{command::command, json},
+    workspace::json,
 };
 
 /// Reads, embeds, clusters, lets the agent choose, confirms, scores and writes.
@@ -78,7 +78,7 @@ fn write(
         clusters: describe::cluster_records(dataset, statistics, &chosen.rows, &place),
         data: data_record(session, prepared),
         stages: stages.records(),
-        command: command(given)?,
+        command: given.command.clone().unwrap_or_default(),
         settings: serde_json::to_value(&candidates.settings).unwrap_or_default(),
     };
     json::write_json(&out.join("selection.json"), &record)?;

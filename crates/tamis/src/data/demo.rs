@@ -243,7 +243,7 @@ pub fn write(folder: &Path, seed: Seed) -> Result<DemoFiles> {
                 "a folder without other data",
                 format!("{}, which holds something else", path.display()),
             )
-            .with_hint("name another folder, such as `--out runs/demo-2`")),
+            .with_hint("name another folder, such as `out runs/demo-2`")),
             Err(_) => {
                 write_whole(&path, &mut |out| {
                     out.write_all(text.as_bytes()).map_err(Error::io(&path, "write"))

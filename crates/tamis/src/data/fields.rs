@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// The roles that `--field role=name` may name.
+/// The roles that the setting `field` may name.
 const ROLES: [&str; 14] = [
     "text",
     "label",
@@ -66,7 +66,7 @@ pub(crate) struct Missing {
     pub(crate) have: String,
 }
 
-/// Checks `--field` settings.
+/// Checks the setting `field`.
 ///
 /// # Errors
 ///
@@ -78,7 +78,7 @@ pub(crate) fn check_names(names: &BTreeMap<String, String>) -> Result<()> {
             format!("one of the roles {}", ROLES.join(", ")),
             format!("`{role}`"),
         )
-        .with_hint("write the role first, then your field: `--field text=review`")),
+        .with_hint("write the role first, then your field: `field text=review`")),
         None => Ok(()),
     }
 }

@@ -8,12 +8,12 @@ mod read;
 mod source;
 mod split;
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tamis_nn::{Fingerprint, fingerprint::first_half};
+use tamis_nn::{Fingerprint, fingerprint::first_half, named_enum};
 
-use crate::{Error, Result};
+use crate::Error;
 
 pub use export::{export, write_rejects};
 pub use read::read;
@@ -24,8 +24,7 @@ pub use split::Split;
 pub type RowId = u32;
 
 /// What kind of task the rows are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TaskKind {
     /// `text` to `label`.
     Classification,
@@ -37,15 +36,22 @@ pub enum TaskKind {
     Response,
 }
 
-/// What rows of the task are, in words.
-impl fmt::Display for TaskKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+named_enum!(TaskKind, "task", Error, {
+    Classification => "classification": "a text and its label",
+    Pair => "pair": "a premise, a hypothesis and their label",
+    Choice => "choice": "a question, its choices and the answer",
+    Response => "response": "a prompt and a response (read, but not yet chosen from)",
+});
+
+impl TaskKind {
+    /// What rows of the task are, in words.
+    pub fn rows(self) -> &'static str {
+        match self {
             Self::Classification => "texts with labels",
             Self::Pair => "pairs of texts with labels",
             Self::Choice => "questions with choices",
             Self::Response => "prompts with responses",
-        })
+        }
     }
 }
 
@@ -170,8 +176,7 @@ impl Default for DataSettings {
 }
 
 /// What happens to training rows that also stand in validation or test.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LeakPolicy {
     /// They are kept out of the pool, and counted.
     #[default]
@@ -181,6 +186,12 @@ pub enum LeakPolicy {
     /// The run stops at the first.
     Fail,
 }
+
+named_enum!(LeakPolicy, "leaks", Error, {
+    Drop => "drop": "keep them out of the pool, and count them",
+    Keep => "keep": "leave them in the pool, and count them",
+    Fail => "fail": "stop at the first",
+});
 
 /// A row that could not be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -225,35 +236,4 @@ pub struct Dataset {
     pub rejects: Vec<Reject>,
     /// What all this depends on: the bytes of the files and the settings.
     pub fingerprint: Fingerprint,
-}
-
-impl FromStr for LeakPolicy {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "drop" => Ok(Self::Drop),
-            "keep" => Ok(Self::Keep),
-            "fail" => Ok(Self::Fail),
-            _ => Err(Error::setting("leaks", "drop, keep or fail", format!("`{text}`"))),
-        }
-    }
-}
-
-impl FromStr for TaskKind {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "classification" => Ok(Self::Classification),
-            "pair" => Ok(Self::Pair),
-            "choice" => Ok(Self::Choice),
-            "response" => Ok(Self::Response),
-            _ => Err(Error::setting(
-                "task",
-                "classification, pair, choice or response",
-                format!("`{text}`"),
-            )),
-        }
-    }
 }

@@ -55,7 +55,7 @@ pub fn read(settings: &DataSettings, monitor: &dyn Monitor) -> Result<Dataset> {
             labels.first().map_or(String::new(), |label| format!("only `{label}`")),
         )
         .with_hint(
-            "one label leaves nothing to learn; if the labels stand in another field, name it: `--field label=<name>`",
+            "one label leaves nothing to learn; if the labels stand in another field, name it: `field label=<name>`",
         ));
     }
     let train = number(train, &labels, "")?;
@@ -228,10 +228,10 @@ impl Reader<'_> {
                 missing.have,
             )
             .with_hint(format!(
-                "name the field of your file with `--field {}=<name>`{}",
+                "name the field of your file with `field {}=<name>`{}",
                 missing.role,
                 if missing.field == "text" {
-                    ", or the two of a sentence pair with `--field premise=<name> --field hypothesis=<name>`"
+                    ", or the two of a sentence pair with `field premise=<name>` and `field hypothesis=<name>`"
                 } else {
                     ""
                 }
@@ -376,7 +376,7 @@ fn leaked((split, row): (&Split, usize), (other, twin): (&Split, usize)) -> Erro
         "a row that is in no other split",
         format!("the text of {}", place(other, twin)),
     )
-    .with_hint("`--leaks drop` trains on no row that also judges, and counts them")
+    .with_hint("`leaks drop` trains on no row that also judges, and counts them")
 }
 
 fn fingerprint(settings: &DataSettings, splits: &[Option<&Split>]) -> Fingerprint {
@@ -489,11 +489,11 @@ mod tests {
     fn a_missing_field_names_the_line_and_the_way_out() {
         insta::assert_snapshot!(complaint("{\"id\": 1, \"text\": \"a\"}\n", GOOD), @r"
         train.jsonl, line 1: expected a field `label`, found id, text
-        hint: name the field of your file with `--field label=<name>`
+        hint: name the field of your file with `field label=<name>`
         ");
         insta::assert_snapshot!(complaint("{\"sentence1\": \"a\", \"sentence2\": \"b\", \"label\": 1}\n", GOOD), @r"
         train.jsonl, line 1: expected a field `text`, found label, sentence1, sentence2
-        hint: name the field of your file with `--field text=<name>`, or the two of a sentence pair with `--field premise=<name> --field hypothesis=<name>`
+        hint: name the field of your file with `field text=<name>`, or the two of a sentence pair with `field premise=<name>` and `field hypothesis=<name>`
         ");
     }
 
@@ -501,13 +501,13 @@ mod tests {
     fn too_many_bad_rows_stop_the_run_and_the_first_five_are_named() {
         let bad = "{\"text\": \"\", \"label\": \"a\"}\n{\"text\": 1, \"label\": \"a\"}\n{\"text\": \"t\", \"label\": []}\n{broken\n[]\n{}\n";
         insta::assert_snapshot!(complaint(&format!("{GOOD}{bad}"), GOOD), @r"
-        6 of 10 rows are bad, more than the 0 that --max-bad allows; the first:
+        6 of 10 rows are bad, more than the 0 that are allowed; the first:
           train.jsonl, line 3: expected a text in `text`, found an empty text
           train.jsonl, line 4: expected a text in `text`, found a number
           train.jsonl, line 5: expected a label (a text, a whole number, true or false) in `label`, found a list
           train.jsonl, line 6: expected a JSON object, found broken JSON at column 2 (key must be a string)
           train.jsonl, line 7: expected a JSON object, found a list
-        hint: mend the rows, or allow more of them with `--max-bad <share>`: they are then left out and listed in rejects.jsonl
+        hint: mend the rows, or allow more of them with `max_bad <share>`: they are then left out and listed in rejects.jsonl
         ");
     }
 
@@ -535,7 +535,7 @@ mod tests {
         ");
         insta::assert_snapshot!(complaint("{\"text\": \"x\", \"label\": 1}", "{\"text\": \"y\", \"label\": 1}"), @r"
         train.jsonl: expected training rows of at least two labels, found only `1`
-        hint: one label leaves nothing to learn; if the labels stand in another field, name it: `--field label=<name>`
+        hint: one label leaves nothing to learn; if the labels stand in another field, name it: `field label=<name>`
         ");
         let numbered = "{\"text\": \"x\", \"label\": 0}\n{\"text\": \"y\", \"label\": 1}\n";
         insta::assert_snapshot!(complaint(numbered, "{\"text\": \"z\", \"label\": -1}"), @r"

@@ -58,7 +58,7 @@ impl Encoder {
         let files = Self::files(name)?;
         let config = Config::read(
             &files.need("config.json")?,
-            "embed the texts with your own tools and pass the array: `--embedder vectors.npy`",
+            "embed the texts with your own tools and pass the array: `embedder vectors.npy`",
         )?;
         let weights_path = files.need("model.safetensors")?;
         let bytes = std::fs::read(&weights_path).map_err(Error::io(&weights_path, "read"))?;
@@ -253,7 +253,7 @@ fn check_modules(files: &ModelFiles) -> Result<()> {
                 "the modules Transformer, Pooling and Normalize only",
                 format!("{kind:?}"),
             )
-            .with_hint("embed the texts with sentence-transformers and pass the array: `--embedder vectors.npy`"));
+            .with_hint("embed the texts with sentence-transformers and pass the array: `embedder vectors.npy`"));
         }
     }
     Ok(())

@@ -32,15 +32,14 @@ mod label_biases;
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
-use tamis_nn::Matrix;
+use tamis_nn::{Matrix, named_enum};
 
 use crate::{Error, Result};
 
 pub use label_biases::LabelBiases;
 
 /// What is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MetricKind {
     /// The share of right answers.
     Accuracy,
@@ -49,6 +48,12 @@ pub enum MetricKind {
     /// The mean of the negative log probability of the right answer.
     LogLoss,
 }
+
+named_enum!(MetricKind, "metric", Error, {
+    Accuracy => "accuracy": "the share of right answers",
+    MacroF1 => "macro-f1": "the mean F1 score over the classes",
+    LogLoss => "log-loss": "the mean negative log probability of the right answer",
+});
 
 /// What is measured, and how; its names, such as `soft_macro_f1`, are in [`Metric::NAMES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -291,24 +296,6 @@ impl fmt::Display for Metric {
         };
         let named = Self::NAMES.iter().find(|(_, metric)| *metric == canonical);
         f.write_str(named.map_or("", |(name, _)| name))
-    }
-}
-
-impl FromStr for MetricKind {
-    type Err = Error;
-
-    /// Reads a metric's name; `-` and `_` are the same.
-    fn from_str(name: &str) -> Result<Self> {
-        match name.replace('-', "_").as_str() {
-            "accuracy" => Ok(Self::Accuracy),
-            "macro_f1" => Ok(Self::MacroF1),
-            "log_loss" => Ok(Self::LogLoss),
-            _ => Err(Error::setting(
-                "metric",
-                "accuracy, macro-f1 or log-loss",
-                format!("`{name}`"),
-            )),
-        }
     }
 }
 

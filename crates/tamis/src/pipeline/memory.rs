@@ -24,7 +24,7 @@ pub(crate) fn head_kind(dataset: &Dataset) -> HeadKind<'_> {
 pub(crate) fn check_freeze(freeze: Option<usize>, layers: usize) -> Result<()> {
     match freeze {
         Some(frozen) if frozen >= layers => Err(Error::setting(
-            "freeze",
+            "freeze_layers",
             format!("fewer than the model's {layers} layers"),
             frozen.to_string(),
         )),
@@ -62,7 +62,7 @@ pub(crate) fn check_memory(
         1 => (String::new(), ""),
         several => (
             format!(" of {several} models at once"),
-            "fewer models at once with `--threads`, ",
+            "fewer models at once with `threads`, ",
         ),
     };
     let takes = gigabytes(needed);
@@ -72,7 +72,7 @@ pub(crate) fn check_memory(
         format!("passes of {tokens} tokens{models}, which take about {takes}"),
     )
     .with_hint(format!(
-        "{fewer}cut long texts with `--max-length`, take fewer tokens a pass (`pass_tokens` in the settings file), or freeze layers with `--freeze`",
+        "{fewer}cut long texts with `max_length`, take fewer tokens a pass (`pass_tokens` in the settings file), or freeze layers with `freeze_layers`",
     )))
 }
 

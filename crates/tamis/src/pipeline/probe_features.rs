@@ -84,7 +84,7 @@ impl ProbeFolds {
     }
 
     /// A probe that is scored on the reward fold by this metric.
-    pub(crate) fn probe(&self, tuning: &Tuning, metric: Metric, gram_memory: u64) -> Result<Probe> {
+    pub(crate) fn probe(&self, tuning: &Tuning, metric: Metric, gram_memory: usize) -> Result<Probe> {
         Probe::new(
             Arc::clone(&self.train),
             Arc::clone(&self.reward),
@@ -92,7 +92,7 @@ impl ProbeFolds {
                 metric,
                 ridge: tuning.ridge,
                 temperature: tuning.temperature_for(metric),
-                gram_memory: gram_memory as usize,
+                gram_memory,
             },
         )
     }

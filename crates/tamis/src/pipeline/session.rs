@@ -150,7 +150,7 @@ impl<'a> Session<'a> {
         let limit = candidates.vectors.limit(settings.budget)?;
         let chunks = Chunks::cut(context, candidates, settings.chunk, limit)?;
         let tuned = TunedProbe::new(context, &candidates.features, &candidates.vectors, limit)?;
-        let memory = ProbeSettings::GRAM_MEMORY as u64;
+        let memory = ProbeSettings::GRAM_MEMORY;
         Ok(Prepared {
             candidates,
             chunks,

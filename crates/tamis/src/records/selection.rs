@@ -82,7 +82,7 @@ pub struct Scores {
     /// On the test rows, once, at the end.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub test: Option<Scored>,
-    /// Of the target, fine-tuned on the finalists and on random rows, on the confirm fold; only with `--judge finetune`.
+    /// Of the target, fine-tuned on the finalists and on random rows, on the confirm fold; only with `rerank finetune`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub finetuned: Option<Finetuned>,
 }
@@ -193,7 +193,7 @@ impl fmt::Display for ReadRecord {
             f,
             "{} training rows{}; {} repeat another, {leaks} also stand in validation or test{policy}, {} were bad",
             self.train,
-            self.task.map_or(String::new(), |task| format!(", {task}")),
+            self.task.map_or(String::new(), |task| format!(", {}", task.rows())),
             self.duplicates,
             self.rejects
         )?;
@@ -364,7 +364,7 @@ impl SelectionRecord {
                 "Only {rows} validation rows made the final choice: on so few, chance moves an accuracy by up to {error:.2}."
             ))
         } else {
-            let word = "The confirm fold also made the final choice: `--test` rows would judge it unseen.";
+            let word = "The confirm fold also made the final choice: `test` rows would judge it unseen.";
             self.scores.test.is_none().then(|| word.to_owned())
         }
     }
@@ -378,8 +378,8 @@ impl SelectionRecord {
         };
         let own = scored.validation.filter(|&own| own > scored.chosen)?;
         Some(format!(
-            "The {rows} alone make {own:.4} there, more than the choice: if they need not stay unseen, train on both, \
-             `tamis finetune --with-validation`."
+            "The {rows} alone make {own:.4} there, more than the choice: if they need not stay unseen, train on both: \
+             `tamis finetune` has the setting `with_validation`."
         ))
     }
 

@@ -57,7 +57,7 @@ pub fn write(folder: &Path) -> Result<PathBuf> {
         };
         Err(
             Error::data(Place::file(folder), "the folder of a run or a study", found)
-                .with_hint("name the folder that `--out` named, such as `tamis report runs/select`"),
+                .with_hint("name the folder that `out` named, such as `tamis report runs/select`"),
         )
     }
 }
@@ -105,7 +105,7 @@ fn read<T: DeserializeOwned>(path: &Path, version: u32) -> Result<T> {
             format!("version {found}, written by tamis {by}"),
         )
         .with_hint(format!(
-            "show it with tamis {by}, or run its command again with this one and another `--out`"
+            "show it with tamis {by}, or run its command again with this one and another `out`"
         )));
     }
     serde_json::from_str(&text).map_err(broken)

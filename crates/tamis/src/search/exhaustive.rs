@@ -26,15 +26,17 @@ impl Selector for Exhaustive {
         let most = usize::try_from(problem.remaining()).unwrap_or(usize::MAX);
         let Some(paths) = full_paths(problem.pool(), most) else {
             return Err(Error::setting(
-                "--agent exhaustive",
-                format!("a pool with at most {most} full selections, which is what --max-evaluations pays for"),
+                "agent",
+                format!(
+                    "for `exhaustive` a pool of at most {most} full selections, as many as `max_evaluations` pays for"
+                ),
                 format!(
                     "{} clusters, of which more selections can be made",
                     problem.pool().clusters()
                 ),
             )
             .with_hint(
-                "fewer clusters (`--clusters`), larger chunks (`--chunk`) or a smaller budget make fewer selections",
+                "fewer clusters (`clusters`), larger chunks (`chunk`) or a smaller budget make fewer selections",
             ));
         };
         for batch in paths.chunks(BATCH) {

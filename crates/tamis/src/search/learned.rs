@@ -38,7 +38,7 @@ mod tests {
         let toy = Toy::new(6);
         for limit in [Limit::Rows(11), Limit::Rows(15), Limit::Tokens(40), Limit::Tokens(53)] {
             let pool = toy.pool_of(4, limit);
-            for (method, name) in Method::NAMES {
+            for &(method, name, _) in Method::NAMES {
                 let evaluations = if method == Method::Exhaustive { 100_000 } else { 400 };
                 toy.problem(&pool, evaluations, |mut problem| {
                     let mut selector = method.selector(&problem, settings, Seed(3)).expect("sound settings");

@@ -11,10 +11,7 @@ mod random;
 #[cfg(test)]
 pub(crate) mod toy;
 
-use std::{fmt, str::FromStr};
-
-use serde::{Deserialize, Serialize};
-use tamis_nn::seed::Seed;
+use tamis_nn::{named_enum, seed::Seed};
 
 use crate::{
     Error, Result,
@@ -48,8 +45,7 @@ pub trait Selector {
 }
 
 /// The ways to spend a budget, as named on the command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Method {
     /// A deep Q-network.
     #[default]
@@ -72,9 +68,20 @@ pub enum Method {
     ClimbDisc,
 }
 
+named_enum!(Method, "agent", Error, {
+    Dqn => "dqn": "a deep Q-network",
+    DynaDqn => "dyna-dqn": "a deep Q-network that also learns from episodes imagined by a model of the score",
+    Ppo => "ppo": "proximal policy optimisation",
+    ClimbDisc => "climb-disc": "rounds of full selections that boosted trees think well of",
+    Greedy => "greedy": "stochastic greedy search with restarts",
+    LocalSearch => "local-search": "swaps of chunks around the best selection",
+    Bandit => "bandit": "an upper-confidence-bound bandit whose arms are the clusters",
+    Random => "random": "the best of many random selections",
+    Exhaustive => "exhaustive": "all selections, where they are few",
+});
+
 /// Who scores the states that a learning agent meets, as named on the command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RewardModelKind {
     /// The proxy scores every one of them.
     #[default]
@@ -82,6 +89,11 @@ pub enum RewardModelKind {
     /// Trees that a part of the evaluations is spent on, and that are frozen then; the proxy confirms the best states.
     ClimbDisc,
 }
+
+named_enum!(RewardModelKind, "reward_model", Error, {
+    None => "none": "what is trained at every state scores it",
+    ClimbDisc => "climb-disc": "boosted trees that a part of the evaluations is spent on first",
+});
 
 /// How each method works; one field a method that can be set.
 #[derive(Debug, Clone, Copy)]
@@ -128,19 +140,6 @@ impl Method {
         })
     }
 
-    /// Every method with its name on the command line.
-    pub const NAMES: [(Self, &'static str); 9] = [
-        (Self::Dqn, "dqn"),
-        (Self::DynaDqn, "dyna-dqn"),
-        (Self::Ppo, "ppo"),
-        (Self::ClimbDisc, "climb-disc"),
-        (Self::Greedy, "greedy"),
-        (Self::LocalSearch, "local-search"),
-        (Self::Bandit, "bandit"),
-        (Self::Random, "random"),
-        (Self::Exhaustive, "exhaustive"),
-    ];
-
     /// Whether an episode is walked step by step, each step at the price of an evaluation at least.
     pub fn pays_for_steps(self, reward_model: RewardModelKind) -> bool {
         let at_the_end = matches!(self, Self::Ppo | Self::ClimbDisc | Self::Random | Self::Exhaustive);
@@ -163,8 +162,8 @@ impl Method {
         }
         Err(Error::setting(
             "reward_model",
-            "a learning agent beside it (`--agent dqn` or `ppo`)",
-            format!("`{reward_model}` with `--agent {self}`"),
+            "a learning agent beside it (`agent dqn` or `agent ppo`)",
+            format!("`{reward_model}` with the agent `{self}`"),
         ))
     }
 }
@@ -175,48 +174,4 @@ fn learned(agent: impl Agent + 'static, settings: MethodSettings<'_>) -> Result<
         RewardModelKind::None => Box::new(LearnedSelector(agent)),
         RewardModelKind::ClimbDisc => Box::new(ModelledSelector::new(agent, settings.climb_disc.clone())?),
     })
-}
-
-impl fmt::Display for Method {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = Self::NAMES.iter().find(|(method, _)| method == self);
-        f.write_str(named.map_or("", |(_, name)| name))
-    }
-}
-
-impl FromStr for Method {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let named = Self::NAMES.iter().find(|(_, name)| *name == text);
-        named.map(|(method, _)| *method).ok_or_else(|| {
-            let names = Self::NAMES.map(|(_, name)| name).join(", ");
-            Error::setting("agent", format!("one of {names}"), format!("`{text}`"))
-        })
-    }
-}
-
-impl fmt::Display for RewardModelKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "none",
-            Self::ClimbDisc => "climb-disc",
-        })
-    }
-}
-
-impl FromStr for RewardModelKind {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "none" => Ok(Self::None),
-            "climb-disc" => Ok(Self::ClimbDisc),
-            _ => Err(Error::setting(
-                "reward_model",
-                "none or climb-disc",
-                format!("`{text}`"),
-            )),
-        }
-    }
 }

@@ -37,7 +37,7 @@ pub struct FinetuneSettings {
     pub epoch_rows: usize,
     /// The metric by whose score on those rows the best epoch's weights are kept. Default (none): the last epoch's are.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub keep_best: Option<MetricKind>,
+    pub load_best: Option<MetricKind>,
     /// The metric for which label biases are tuned on the validation rows and added to the head. Default (none): the head is written as it
     /// was trained.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,7 +61,7 @@ impl Default for FinetuneSettings {
             new_head: false,
             train: TrainSettings::default(),
             epoch_rows: 1000,
-            keep_best: None,
+            load_best: None,
             label_biases: None,
             frozen_memory: 1 << 30,
             seed: Seed(0),
@@ -77,8 +77,7 @@ impl FinetuneSettings {
     pub(crate) fn check(&self) -> Result<()> {
         self.train.check()?;
         if self.selection.is_some() && self.sample.is_some() {
-            let found = "`--selection` as well";
-            return Err(Error::setting("sample", "no selection beside it", found));
+            return Err(Error::setting("sample", "no `selection` beside it", "both"));
         }
         if self.label_biases == Some(MetricKind::LogLoss) {
             let expected = "accuracy or macro-f1, which count answers";
@@ -87,11 +86,11 @@ impl FinetuneSettings {
         if self.epoch_rows == 0 {
             return Err(Error::setting("epoch_rows", "a number above 0", "0"));
         }
-        let judged = [("load_best", self.keep_best), ("label_biases", self.label_biases)];
+        let judged = [("load_best", self.load_best), ("label_biases", self.label_biases)];
         for (name, metric) in judged {
             if metric.is_some() && self.with_validation {
-                let expected = "validation rows that are not trained on";
-                return Err(Error::setting(name, expected, "`--with-validation` as well"));
+                let expected = "validation rows that are not trained on, so no `with_validation` beside it";
+                return Err(Error::setting(name, expected, "both"));
             }
         }
         Ok(())

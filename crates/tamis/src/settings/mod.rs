@@ -9,3 +9,4 @@ pub use finetune::FinetuneSettings;
 pub use select::{ProxyKind, RewardKind, SelectSettings};
 pub use study::StudySettings;
 pub use study_method::StudyMethod;
+pub use tamis_nn::encoder::Dtype;

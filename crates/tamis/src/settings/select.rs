@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tamis_nn::{encoder::Dtype, seed::Seed};
+use tamis_nn::{encoder::Dtype, named_enum, seed::Seed};
 
 use crate::{
     Error, Result,
@@ -79,8 +79,6 @@ pub struct SelectSettings {
     /// Where embeddings are kept between runs. Default (none): `$XDG_CACHE_HOME/tamis` or `~/.cache/tamis`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<PathBuf>,
-    /// The most bytes that chunk Gram matrices may take in memory; others are recomputed. Default: 512 MiB.
-    pub gram_memory: u64,
     /// The most bytes that the output of frozen layers may take in memory. Default: 2 GiB.
     pub frozen_memory: u64,
     /// How models are fine-tuned.
@@ -99,11 +97,13 @@ pub struct SelectSettings {
     pub ppo: PpoSettings,
     /// The rounds of CLIMB, as a search or as a reward model.
     pub climb_disc: ClimbDiscSettings,
+    /// The command that makes this run again, for its records: of a program that has one. It is no part of what the run is.
+    #[serde(skip)]
+    pub command: Option<String>,
 }
 
 /// What is trained on a state's rows to score it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ProxyKind {
     /// A ridge probe on fixed features, in about a millisecond.
     #[default]
@@ -112,9 +112,13 @@ pub enum ProxyKind {
     Finetune,
 }
 
+named_enum!(ProxyKind, "proxy", Error, {
+    Probe => "probe": "a ridge probe on fixed features, in about a millisecond",
+    Finetune => "finetune": "the model, fine-tuned, in seconds",
+});
+
 /// The form of the metric that agents are rewarded by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RewardKind {
     /// What the data ask for; soft until that is known.
     #[default]
@@ -132,6 +136,16 @@ pub enum RewardKind {
     /// The log loss, whatever the metric.
     LogLoss,
 }
+
+named_enum!(RewardKind, "reward", Error, {
+    Auto => "auto": "log-loss where validation rows differ from the pool and the probe scores, else soft",
+    Soft => "soft": "the metric expected under the predicted probabilities",
+    Hard => "hard": "the metric of the most probable answers",
+    Auc => "auc": "how well the probability of each class ranks the rows, whatever the metric",
+    Calibrated => "calibrated": "the log loss at the best class factors and temperature, whatever the metric",
+    Matched => "matched": "soft, once the predicted label mix is brought to the true one",
+    LogLoss => "log-loss": "the log loss, whatever the metric",
+});
 
 impl RewardKind {
     /// The metric of this kind in this form.
@@ -172,7 +186,6 @@ impl Default for SelectSettings {
             seed: Seed(0),
             out: PathBuf::from("runs/select"),
             cache: None,
-            gram_memory: 512 << 20,
             frozen_memory: 2 << 30,
             finetune: FinetuneScorerSettings::default(),
             data: DataSettings::default(),
@@ -182,6 +195,7 @@ impl Default for SelectSettings {
             dyna_dqn: DynaDqnSettings::default(),
             ppo: PpoSettings::default(),
             climb_disc: ClimbDiscSettings::default(),
+            command: None,
         }
     }
 }
@@ -297,9 +311,9 @@ impl SelectSettings {
             return Err(Error::setting(
                 "embed_dtype",
                 "float32 where no sentence encoder embeds",
-                format!("`int8` beside `--embedder {}`", self.embedder),
+                format!("`int8` beside the embedder `{}`", self.embedder),
             )
-            .with_hint("name an encoder: `--embedder sentence-transformers/all-MiniLM-L6-v2`, or its folder"));
+            .with_hint("name an encoder: `embedder sentence-transformers/all-MiniLM-L6-v2`, or its folder"));
         }
         if self.clusters == Some(0) {
             return Err(Error::setting("clusters", "a number above 0", "0"));
@@ -314,43 +328,6 @@ impl SelectSettings {
         self.dyna_dqn.check()?;
         self.ppo.check()?;
         self.climb_disc.check()
-    }
-}
-
-impl std::str::FromStr for ProxyKind {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "probe" => Ok(Self::Probe),
-            "finetune" => Ok(Self::Finetune),
-            _ => Err(Error::setting(
-                "--proxy or --judge",
-                "probe or finetune",
-                format!("`{text}`"),
-            )),
-        }
-    }
-}
-
-impl std::str::FromStr for RewardKind {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "soft" => Ok(Self::Soft),
-            "hard" => Ok(Self::Hard),
-            "auc" => Ok(Self::Auc),
-            "calibrated" => Ok(Self::Calibrated),
-            "matched" => Ok(Self::Matched),
-            "log-loss" => Ok(Self::LogLoss),
-            _ => Err(Error::setting(
-                "reward",
-                "auto, soft, hard, auc, calibrated, matched or log-loss",
-                format!("`{text}`"),
-            )),
-        }
     }
 }
 

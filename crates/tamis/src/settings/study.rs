@@ -28,7 +28,7 @@ pub struct StudySettings {
     /// where there is one for each.
     pub selections: BTreeMap<String, String>,
     /// How many rows a fine-tuned target is scored on at most, in each column. Default: 4000.
-    pub judge_rows: usize,
+    pub eval_rows: usize,
 }
 
 impl Default for StudySettings {
@@ -42,7 +42,7 @@ impl Default for StudySettings {
             budgets: vec![SelectSettings::default().budget],
             seeds: 5,
             selections: BTreeMap::new(),
-            judge_rows: 4000,
+            eval_rows: 4000,
         }
     }
 }
@@ -52,13 +52,12 @@ impl StudySettings {
         if self.seeds == 0 {
             return Err(Error::setting("seeds", "a number above 0", "0"));
         }
-        if self.judge_rows == 0 {
+        if self.eval_rows == 0 {
             return Err(Error::setting("eval_rows", "a number above 0", "0"));
         }
         if self.select.max_time.is_some() {
-            return Err(Error::setting("max_time", "no time limit in a study", "one").with_hint(
-                "`--max-evaluations` limits all methods alike, and gives the same answer on every machine",
-            ));
+            return Err(Error::setting("max_time", "no time limit in a study", "one")
+                .with_hint("`max_evaluations` limits all methods alike, and gives the same answer on every machine"));
         }
         let methods: Vec<String> = self.methods.iter().map(StudyMethod::to_string).collect();
         let budgets: Vec<String> = self.budgets.iter().map(Budget::to_string).collect();

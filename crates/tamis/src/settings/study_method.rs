@@ -30,9 +30,9 @@ pub enum StudyMethod {
 impl StudyMethod {
     /// All of them but `exhaustive`, which few pools are small enough for, in the order of a table.
     pub fn all() -> Vec<Self> {
-        let rules = Baseline::NAMES.map(|(rule, _)| Self::Rule(rule));
+        let rules = Baseline::NAMES.iter().map(|(rule, ..)| Self::Rule(*rule));
         // Simple ones first.
-        let searches = Method::NAMES.iter().rev().map(|(method, _)| *method);
+        let searches = Method::NAMES.iter().rev().map(|(method, ..)| *method);
         [Self::Everything, Self::Random]
             .into_iter()
             .chain(rules)
@@ -45,9 +45,41 @@ impl StudyMethod {
             .collect()
     }
 
+    /// Every method with its name and, in a line, what it is: those of a table, then `exhaustive`.
+    pub fn named() -> Vec<(Self, &'static str, &'static str)> {
+        let all = Self::all().into_iter().chain([Self::Search(Method::Exhaustive)]);
+        all.map(|method| (method, method.name(), method.meaning())).collect()
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Everything => EVERYTHING,
+            Self::Random => RANDOM,
+            Self::Rule(rule) => rule.name(),
+            Self::ClusterGreedy => "cluster-greedy",
+            // Its rows are those of the best of many random selections, and not random.
+            Self::Search(Method::Random) => "random-search",
+            Self::Search(method) => method.name(),
+        }
+    }
+
+    /// What it is, in a line.
+    fn meaning(self) -> &'static str {
+        let rule = |rule| Baseline::NAMES.iter().find(|(known, ..)| *known == rule);
+        let search = |method| Method::NAMES.iter().find(|(known, ..)| *known == method);
+        match self {
+            Self::Everything => "all rows",
+            Self::Random => "random rows: the control",
+            Self::Rule(of) => rule(of).map_or("", |(.., meaning)| *meaning),
+            Self::ClusterGreedy => "greedy search whose actions are whole clusters",
+            Self::Search(of) => search(of).map_or("", |(.., meaning)| *meaning),
+        }
+    }
+
     /// Whether its seconds grow with the square of the rows.
     pub(crate) fn compares_all_rows(self) -> bool {
-        matches!(self, Self::Rule(Baseline::FacilityLocation | Baseline::KCentre))
+        matches!(self, Self::Rule(Baseline::FacilityLocation | Baseline::KCenter))
     }
 
     /// What kind of method it is.
@@ -63,15 +95,7 @@ impl StudyMethod {
 
 impl fmt::Display for StudyMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Everything => f.write_str(EVERYTHING),
-            Self::Random => f.write_str(RANDOM),
-            Self::Rule(rule) => rule.fmt(f),
-            Self::ClusterGreedy => f.write_str("cluster-greedy"),
-            // Its rows are those of the best of many random selections, and not random.
-            Self::Search(Method::Random) => f.write_str("random-search"),
-            Self::Search(method) => method.fmt(f),
-        }
+        f.write_str(self.name())
     }
 }
 
@@ -79,14 +103,12 @@ impl std::str::FromStr for StudyMethod {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let all = || Self::all().into_iter().chain([Self::Search(Method::Exhaustive)]);
-        all().find(|method| method.to_string() == text).ok_or_else(|| {
-            let names: Vec<String> = all().map(|method| method.to_string()).collect();
-            Error::setting(
-                "methods",
-                format!("names among {}", names.join(", ")),
-                format!("`{text}`"),
-            )
+        let all = Self::named();
+        let named = all.iter().find(|(_, name, _)| *name == text);
+        named.map(|(method, ..)| *method).ok_or_else(|| {
+            let names: Vec<&str> = all.iter().map(|(_, name, _)| *name).collect();
+            let expected = format!("names among {}", names.join(", "));
+            Error::setting("methods", expected, format!("`{text}`"))
         })
     }
 }

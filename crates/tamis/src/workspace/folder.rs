@@ -12,14 +12,11 @@ use crate::{
     Error, Place, Result,
     settings::select::SelectSettings,
     store::{ScoreStore, SqliteStore},
-    workspace::{
-        command::command,
-        json::{compare, without, write_json},
-    },
+    workspace::json::{compare, without, write_json},
 };
 
 /// Settings of a selection that never change a result, so that a run may go on with others.
-pub(crate) const NEUTRAL: [&str; 4] = ["out", "cache", "gram_memory", "frozen_memory"];
+pub(crate) const NEUTRAL: [&str; 3] = ["out", "cache", "frozen_memory"];
 /// What the settings file is called.
 const SETTINGS: &str = "settings.json";
 /// The note in a study's ledger that is there as soon as a cell is filed: core-seconds.
@@ -37,8 +34,8 @@ pub(crate) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<Sqli
     let now = without(settings, &NEUTRAL)?;
     let files = (SETTINGS, "ledger.sqlite");
     let (mut ledger, fresh) = hold(&settings.out, files, &now, data, &|ledger| Ok(!ledger.is_empty()))?;
-    if fresh {
-        ledger.set_meta("command", &command(settings)?)?;
+    if let Some(command) = settings.command.as_ref().filter(|_| fresh) {
+        ledger.set_meta("command", command)?;
     }
     Ok(ledger)
 }
@@ -113,7 +110,7 @@ fn create(out: &Path) -> Result<()> {
             "a new or empty folder, or one that holds a run",
             format!("{}, which holds other files", out.display()),
         )
-        .with_hint("name a folder of its own for the run, such as `--out runs/first`"));
+        .with_hint("name a folder of its own for the run, such as `out runs/first`"));
     }
     fs::create_dir_all(out).map_err(Error::io(out, "create"))
 }
@@ -128,7 +125,7 @@ fn same_run(out: &Path, name: &str, now: &Value) -> Result<()> {
             "the settings of a run",
             format!("broken JSON ({error})"),
         )
-        .with_hint("choose another folder with `--out`")
+        .with_hint("choose another folder with `out`")
     })?;
     let mut differences = Vec::new();
     compare("", &there, now, &mut differences);
@@ -162,7 +159,7 @@ mod tests {
         ledger.record([1; 16], 0.5, 0.1).expect("records");
         ledger.commit().expect("commits");
         drop(ledger);
-        settings.gram_memory = 1;
+        settings.frozen_memory = 1;
         drop(open(&settings, &data).expect("memory changes no result"));
         let error = open(&settings, &Fingerprint::of(["other rows"])).expect_err("other data");
         assert!(error.to_string().contains("the contents of the data files"), "{error}");

@@ -1,6 +1,5 @@
 //! The folder of a run: whose it is, and what stands in it.
 
-pub(crate) mod command;
 pub(crate) mod folder;
 pub(crate) mod json;
 pub(crate) mod tensorboard;

@@ -84,7 +84,7 @@ pub(super) fn searched(
         for (fidelity, tuned) in probes {
             for form in FORMS {
                 let metric = form.of(settings.metric);
-                let memory = ProbeSettings::GRAM_MEMORY as u64;
+                let memory = ProbeSettings::GRAM_MEMORY;
                 let probe = tuned.folds.probe(&tuned.at_budget, metric, memory)?;
                 let rewards = Rewards {
                     probe: &probe,

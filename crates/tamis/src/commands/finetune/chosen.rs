@@ -65,7 +65,7 @@ fn record_path(run: &Path) -> Result<PathBuf> {
         "the folder of a finished selection",
         format!("no {}", path.display()),
     )
-    .with_hint("name the folder that `tamis select --out` named, once it has ended"))
+    .with_hint("name the folder of a run of `tamis select`, once it has ended"))
 }
 
 /// The rows that a `select` run chose, found in the training files by file and line.
@@ -86,7 +86,7 @@ pub(crate) fn chosen_rows(run: &Path, dataset: &Dataset) -> Result<Vec<RowId>> {
     for chosen in &selected.rows {
         let missing = |expected: &str, found: String| {
             Error::data(Place::file(&path), expected, found)
-                .with_hint("give the training files that the selection was made from with `--train`")
+                .with_hint("give the training files that the selection was made from with `train`")
         };
         let file = if let Some(&file) = names.get(&chosen.file) {
             file

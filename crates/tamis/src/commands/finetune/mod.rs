@@ -287,7 +287,7 @@ fn train(
                     validation: TargetScores::of(model, validation, &sample, beneath, &tamis_nn::Silent)?,
                 });
                 progress.losses = (0.0, 0);
-                if settings.keep_best.and_then(|kind| progress.best(kind)) == Some(step.epoch) {
+                if settings.load_best.and_then(|kind| progress.best(kind)) == Some(step.epoch) {
                     checkpoint::save_weights(&best, model, trainer)?;
                 }
             }
@@ -303,7 +303,7 @@ fn train(
             Ok(())
         },
     )?;
-    let kept = settings.keep_best.and_then(|kind| progress.best(kind));
+    let kept = settings.load_best.and_then(|kind| progress.best(kind));
     if kept.is_some_and(|epoch| epoch < settings.train.epochs) {
         checkpoint::load_weights(&best, model, &trainer)?;
     }

@@ -265,8 +265,8 @@ fn preparation_of(rule: Baseline, context: &SeedContext<'_>) -> f64 {
     let seconds = &context.seconds;
     match rule {
         Baseline::Stratified | Baseline::Longest | Baseline::Shortest | Baseline::Frequency => 0.0,
-        Baseline::Undoubted => seconds.embed + seconds.finetuned_features + seconds.label_errors,
-        Baseline::KCentre | Baseline::FacilityLocation | Baseline::Similarity | Baseline::Relevance => seconds.embed,
+        Baseline::WithoutLabelErrors => seconds.embed + seconds.finetuned_features + seconds.label_errors,
+        Baseline::KCenter | Baseline::FacilityLocation | Baseline::Similarity | Baseline::Relevance => seconds.embed,
         Baseline::Hardest | Baseline::Easiest | Baseline::Median => {
             seconds.embed + seconds.finetuned_features + seconds.probe
         }
@@ -320,7 +320,7 @@ fn searched(
     let candidates = &seed_context.candidates;
     let longest = check_episode(settings, &chunks.pool, &candidates.vectors.tokens)?;
     let tuning = &seed_context.budgets[job.budget_index].tuning;
-    let memory = ProbeSettings::GRAM_MEMORY as u64 / seed_context.workers;
+    let memory = ProbeSettings::GRAM_MEMORY / seed_context.workers as usize;
     let probe = candidates.features.probe(tuning, settings.reward_metric(), memory)?;
     let stages = Stages::new(monitor);
     let context = Context::new(settings, seed_context.dataset, &seed_context.folds, &stages);
@@ -392,7 +392,7 @@ fn by_finetuning(
     let context = Context::new(settings, seed_context.dataset, &seed_context.folds, &stages);
     let report = settings.report_metric();
     let scorer = target.scorer(context, confirm, confirm.len(), report);
-    let columns = target.columns(context, seed_context.tests, study.judge_rows);
+    let columns = target.columns(context, seed_context.tests, study.eval_rows);
     draws
         .iter()
         .map(|rows| {

@@ -35,7 +35,7 @@ use crate::{
         study_method::StudyMethod,
     },
     store::{ScoreStore, SqliteStore},
-    workspace::{command::study_command, folder, json},
+    workspace::{folder, json},
 };
 
 /// What the file of a study's settings is called.
@@ -208,7 +208,7 @@ impl<'a> StudyStore<'a> {
             threads: rayon::current_num_threads() as u64,
             core_seconds,
             overhead: (1.0 - (self.inside + self.prepared * threads) / core_seconds).max(0.0),
-            command: study_command(settings)?,
+            command: settings.select.command.clone().unwrap_or_default(),
             settings: serde_json::to_value(settings).unwrap_or_default(),
         };
         record.verdict = study::verdict(&record);

@@ -50,7 +50,7 @@ impl Columns {
             columns
                 .rows
                 .iter_mut()
-                .for_each(|rows| *rows = (*rows).min(settings.judge_rows as u64));
+                .for_each(|rows| *rows = (*rows).min(settings.eval_rows as u64));
         }
         Ok(columns)
     }

@@ -42,7 +42,7 @@ fn of_budget(record: &StudyRecord, budget: &str) -> Option<String> {
     };
     let Some(random) = told.named(RANDOM) else {
         return Some(format!(
-            "{at} there are no scores of `{RANDOM}` to compare with: name it among the `--methods`.{failures}"
+            "{at} there are no scores of `{RANDOM}` to compare with: name it among the `methods`.{failures}"
         ));
     };
     let Some(chosen) = told.best(&PICKED) else {

@@ -53,8 +53,7 @@ pub fn check_task(kind: TaskKind, labels: usize) -> Result<()> {
             what: "the probe's reward for prompt/response rows".into(),
             why: "the probe predicts labels; a reward for prompt/response rows comes with a later proxy".into(),
             hint: Some(
-                "give rows with a label, a sentence pair or choices, or name the fields with `--field role=name`"
-                    .into(),
+                "give rows with a label, a sentence pair or choices, or name the fields with `field role=name`".into(),
             ),
         }),
         TaskKind::Classification | TaskKind::Pair if labels < 2 => Err(Error::setting(

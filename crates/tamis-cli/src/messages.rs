@@ -1,0 +1,118 @@
+//! The library's words in the words of the command line: where it names a setting, its users typed a flag.
+
+use std::collections::BTreeSet;
+
+use clap::Command;
+use tamis::Error;
+
+use crate::output;
+
+/// Shows what the library says to somebody who typed one of the subcommands.
+pub(crate) struct Messages {
+    /// The subcommand's flags, without their dashes.
+    flags: BTreeSet<String>,
+}
+
+impl Messages {
+    /// For the flags of this subcommand.
+    pub(crate) fn new(command: &Command) -> Self {
+        let flags = command.get_arguments().filter_map(|argument| argument.get_long());
+        Self {
+            flags: flags.map(str::to_owned).collect(),
+        }
+    }
+
+    /// The flag of a setting, such as `--max-evaluations` for `max_evaluations`; where the subcommand has none, the setting's name, as
+    /// the settings file has it.
+    fn setting(&self, name: &str) -> String {
+        let flag = name.replace('_', "-");
+        if self.flags.contains(&flag) {
+            format!("--{flag}")
+        } else {
+            name.to_owned()
+        }
+    }
+
+    /// A text in which a setting that opens what stands between two backticks becomes its flag: `` `chunk <rows>` `` is then
+    /// `` `--chunk <rows>` ``.
+    pub(crate) fn text(&self, text: &str) -> String {
+        let mut shown = String::with_capacity(text.len());
+        for (i, part) in text.split('`').enumerate() {
+            if i > 0 {
+                shown.push('`');
+            }
+            // Every other part stands between backticks.
+            let (name, rest) = part.split_at(part.find(' ').unwrap_or(part.len()));
+            if i % 2 == 1 {
+                shown.push_str(&self.setting(name));
+                shown.push_str(rest);
+            } else {
+                shown.push_str(part);
+            }
+        }
+        shown
+    }
+
+    /// What went wrong. What was found stays as it is: it is the user's own, even where it reads like a setting.
+    fn error(&self, error: &Error) -> String {
+        match error {
+            Error::Setting {
+                name, expected, found, ..
+            } => format!(
+                "{}: expected {}, found {found}",
+                self.setting(name),
+                self.text(expected)
+            ),
+            // Its message holds what it was caused by.
+            error => error.to_string(),
+        }
+    }
+
+    /// Says on standard error what went wrong, and the way out.
+    pub(crate) fn say_error(&self, error: &Error) {
+        output::say(&format!("error: {}", self.error(error)));
+        if let Some(hint) = error.hint() {
+            output::say(&format!("hint: {}", self.text(&hint)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Arg;
+
+    use super::*;
+
+    fn messages() -> Messages {
+        let flag = |name| Arg::new(name).long(name);
+        Messages::new(&Command::new("select").args([flag("max-evaluations"), flag("chunk"), flag("out")]))
+    }
+
+    #[test]
+    fn a_setting_between_backticks_becomes_its_flag_where_there_is_one() {
+        for (text, want) in [
+            ("fewer steps: `chunk <rows>`", "fewer steps: `--chunk <rows>`"),
+            ("`max_evaluations 9`, or `out`", "`--max-evaluations 9`, or `--out`"),
+            ("`pass_tokens`, `chunks`, out", "`pass_tokens`, `chunks`, out"),
+            ("`finetune.fold_rows 5`", "`finetune.fold_rows 5`"),
+            ("no end: `out", "no end: `--out"),
+            ("", ""),
+        ] {
+            assert_eq!(messages().text(text), want);
+        }
+    }
+
+    #[test]
+    fn what_was_found_is_the_users_own() {
+        let error = Error::setting("chunk", "less than `out`", "`out`");
+        assert_eq!(
+            messages().error(&error),
+            "--chunk: expected less than `--out`, found `out`"
+        );
+        let error = Error::setting("dqn.batch_size", "a number above 0", "0");
+        assert_eq!(
+            messages().error(&error),
+            "dqn.batch_size: expected a number above 0, found 0"
+        );
+    }
+}
