@@ -24,7 +24,7 @@ use messages::Messages;
 fn main() -> ExitCode {
     let command = cli::command();
     let matches = command.clone().get_matches();
-    let messages = Messages::new(typed(&command, &matches));
+    let messages = Messages::new(typed(&command, &matches), repeat::command);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let progress = progress::Progress::new();
     let outcome = match cli.command {

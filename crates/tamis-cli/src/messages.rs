@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use clap::Command;
+use serde::Serialize;
+use serde_json::Value;
 use tamis::Error;
 
 use crate::output;
@@ -11,15 +13,25 @@ use crate::output;
 pub(crate) struct Messages {
     /// The subcommand's flags, without their dashes.
     flags: BTreeSet<String>,
+    repeat: Repeat,
 }
+
+/// Makes the command that makes a run of a subcommand with these settings again.
+pub(crate) type Repeat = fn(subcommand: &str, settings: &Value) -> Option<String>;
 
 impl Messages {
     /// For the flags of this subcommand.
-    pub(crate) fn new(command: &Command) -> Self {
+    pub(crate) fn new(command: &Command, repeat: Repeat) -> Self {
         let flags = command.get_arguments().filter_map(|argument| argument.get_long());
         Self {
             flags: flags.map(str::to_owned).collect(),
+            repeat,
         }
+    }
+
+    /// The command that makes a run of this subcommand with these settings again.
+    pub(crate) fn command(&self, subcommand: &str, settings: &impl Serialize) -> Option<String> {
+        (self.repeat)(subcommand, &serde_json::to_value(settings).ok()?)
     }
 
     /// The flag of a setting, such as `--max-evaluations` for `max_evaluations`; where the subcommand has none, the setting's name, as
@@ -85,7 +97,7 @@ mod tests {
 
     fn messages() -> Messages {
         let flag = |name| Arg::new(name).long(name);
-        Messages::new(&Command::new("select").args([flag("max-evaluations"), flag("chunk"), flag("out")]))
+        Messages::new(&Command::new("select", |_, _| None).args([flag("max-evaluations"), flag("chunk"), flag("out")]))
     }
 
     #[test]

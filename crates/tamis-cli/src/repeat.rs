@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use clap::Arg;
-use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
@@ -22,12 +21,11 @@ struct Difference {
 }
 
 /// The command of a run with these settings, for a POSIX shell; the subcommand is one [`cli::WITH_SETTINGS`] lists.
-pub(crate) fn command(subcommand: &str, settings: &impl Serialize) -> Option<String> {
+pub(crate) fn command(subcommand: &str, ours: &Value) -> Option<String> {
     let command = cli::command();
     let command = cli::find(&command, subcommand)?;
-    let ours = serde_json::to_value(settings).ok()?;
     let (mut with_flag, mut file) = (Vec::new(), String::new());
-    for Difference { key, value } in differences(subcommand, &ours) {
+    for Difference { key, value } in differences(subcommand, ours) {
         match keys::flag(command, &key) {
             Some(flag) => with_flag.push((flag, value)),
             // JSON's values are TOML's, and dotted keys need no tables.
@@ -135,12 +133,17 @@ mod tests {
 
     use super::*;
 
+    fn repeated(subcommand: &str, settings: &impl serde::Serialize) -> String {
+        let settings = serde_json::to_value(settings).expect("JSON");
+        command(subcommand, &settings).expect("a command")
+    }
+
     fn select(settings: &SelectSettings) -> String {
-        command("select", settings).expect("a command")
+        repeated("select", settings)
     }
 
     fn study(settings: &StudySettings) -> String {
-        command("study", settings).expect("a command")
+        repeated("study", settings)
     }
 
     #[test]
@@ -201,7 +204,7 @@ mod tests {
         };
         settings.select.out = "runs/check-proxy".into();
         assert_eq!(
-            command("check proxy", &settings).expect("a command"),
+            repeated("check proxy", &settings),
             "tamis check proxy --selections 2 --skip-finetunes"
         );
     }

@@ -18,7 +18,6 @@ use crate::{
     messages::Messages,
     output,
     progress::Progress,
-    repeat,
     threads::use_threads,
     values::named,
 };
@@ -97,7 +96,7 @@ fn clusters(args: CheckClustersArgs, messages: &Messages, progress: &Progress) -
     };
     set(&mut settings.sample, args.sample);
     set(&mut settings.seeds, args.seeds);
-    settings.select.command = repeat::command("check clusters", &settings);
+    settings.select.command = messages.command("check clusters", &settings);
     let record = commands::check_clusters(&settings, progress)?;
     let path = commands::check_clusters_path(&settings);
     let table = partition(&record, messages);
@@ -114,7 +113,7 @@ fn proxy(args: CheckProxyArgs, messages: &Messages, progress: &Progress) -> anyh
     set(&mut settings.selections, args.selections);
     set(&mut settings.target_rows, args.target_rows);
     set(&mut settings.repeats, args.repeats);
-    settings.select.command = repeat::command("check proxy", &settings);
+    settings.select.command = messages.command("check proxy", &settings);
     let record = commands::check_proxy(&settings, progress)?;
     let path = commands::check_proxy_path(&settings);
     tell(&summary(&record, messages), &record.read, &path)
@@ -134,7 +133,7 @@ fn agent(args: CheckAgentArgs, messages: &Messages, progress: &Progress) -> anyh
     }
     set(&mut settings.problems, args.problems);
     set(&mut settings.seeds, args.seeds);
-    settings.select.command = repeat::command("check agent", &settings);
+    settings.select.command = messages.command("check agent", &settings);
     let record = commands::check_agent(&settings, progress)?;
     let path = commands::check_agent_path(&settings);
     let table = agents(&record, messages);

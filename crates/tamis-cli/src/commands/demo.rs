@@ -15,7 +15,7 @@ use tamis::{
     settings::SelectSettings,
 };
 
-use crate::{commands::select, messages::Messages, output, progress::Progress, repeat, threads::use_threads};
+use crate::{commands::select, messages::Messages, output, progress::Progress, threads::use_threads};
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &DemoArgs, messages: &Messages, progress: &Progress) -> 
         },
         ..SelectSettings::default()
     };
-    settings.command = repeat::command("select", &settings);
+    settings.command = messages.command("select", &settings);
     let train = settings.data.train[0].clone();
     let record = select::select(&settings, messages, progress)?;
     let chosen: HashSet<usize> = record.rows.iter().map(|row| row.row as usize).collect();

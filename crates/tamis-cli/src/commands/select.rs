@@ -2,12 +2,12 @@
 
 use tamis::{commands, records::selection::SelectionRecord, settings::SelectSettings};
 
-use crate::{flags::SelectArgs, messages::Messages, output, progress::Progress, repeat, summary, threads::use_threads};
+use crate::{flags::SelectArgs, messages::Messages, output, progress::Progress, summary, threads::use_threads};
 
 pub(crate) fn run(args: SelectArgs, messages: &Messages, progress: &Progress) -> anyhow::Result<()> {
     use_threads(args.threads)?;
     let mut settings = args.into_settings()?;
-    settings.command = repeat::command("select", &settings);
+    settings.command = messages.command("select", &settings);
     select(&settings, messages, progress)?;
     Ok(())
 }

@@ -15,7 +15,6 @@ use crate::{
     messages::Messages,
     output,
     progress::Progress,
-    repeat,
     threads::use_threads,
     values::{Pair, methods, pair, parsed},
 };
@@ -45,7 +44,7 @@ pub(crate) struct StudyArgs {
 pub(crate) fn run(args: StudyArgs, messages: &Messages, progress: &Progress) -> anyhow::Result<()> {
     use_threads(args.select.threads)?;
     let mut settings = into_settings(args)?;
-    settings.select.command = repeat::command("study", &settings);
+    settings.select.command = messages.command("study", &settings);
     let record = commands::study(&settings, progress)?;
     output::print(&summary(&record, &settings, messages))?;
     let failed = record.cells.iter().filter(|cell| cell.error.is_some()).count();
