@@ -97,7 +97,7 @@ mod tests {
 
     fn messages() -> Messages {
         let flag = |name| Arg::new(name).long(name);
-        Messages::new(&Command::new("select", |_, _| None).args([flag("max-evaluations"), flag("chunk"), flag("out")]))
+        Messages::new(&command, |_, _| None)
     }
 
     #[test]
