@@ -97,6 +97,7 @@ mod tests {
 
     fn messages() -> Messages {
         let flag = |name| Arg::new(name).long(name);
+        let command = Command::new("select").args([flag("max-evaluations"), flag("chunk"), flag("out")]);
         Messages::new(&command, |_, _| None)
     }
 

@@ -4,6 +4,7 @@ pub mod demo;
 mod export;
 mod fields;
 pub mod folds;
+mod memory;
 mod read;
 mod source;
 mod split;
@@ -16,6 +17,7 @@ use tamis_nn::{Fingerprint, fingerprint::first_half, named_enum};
 use crate::Error;
 
 pub use export::{export, write_rejects};
+pub use memory::Answer;
 pub use read::read;
 pub use source::{Compression, Format, SourceFile};
 pub use split::Split;

@@ -45,12 +45,28 @@ pub fn read(settings: &DataSettings, monitor: &dyn Monitor) -> Result<Dataset> {
     };
     reader.check_bad()?;
     let kind = reader.reading.as_ref().map_or(TaskKind::Classification, Reading::kind);
-    let rejects = reader.rejects;
+    let dataset = assemble(kind, train, validation, test, settings.leaks)?;
+    let splits = [Some(&dataset.train), Some(&dataset.validation), dataset.test.as_ref()];
+    Ok(Dataset {
+        fingerprint: fingerprint(settings, &splits),
+        rejects: reader.rejects,
+        ..dataset
+    })
+}
 
+/// Numbers the labels and finds leaks; nothing is rejected, and the fingerprint is that of the files alone.
+pub(crate) fn assemble(
+    kind: TaskKind,
+    train: Rows,
+    validation: Rows,
+    test: Option<Rows>,
+    leaks: LeakPolicy,
+) -> Result<Dataset> {
+    let place = Place::file(&train.files[0].path);
     let labels = labels_of(&train);
     if matches!(kind, TaskKind::Classification | TaskKind::Pair) && labels.len() < 2 {
         return Err(Error::data(
-            Place::file(&settings.train[0]),
+            place,
             "training rows of at least two labels",
             labels.first().map_or(String::new(), |label| format!("only `{label}`")),
         )
@@ -61,22 +77,23 @@ pub fn read(settings: &DataSettings, monitor: &dyn Monitor) -> Result<Dataset> {
     let train = number(train, &labels, "")?;
     let validation = number(validation, &labels, "validation")?;
     let test = test.map(|test| number(test, &labels, "test")).transpose()?;
-
     let Compared {
         pool,
         duplicates,
         leaks,
         in_test,
-    } = compare(&train, &validation, test.as_ref(), settings.leaks)?;
+    } = compare(&train, &validation, test.as_ref(), leaks)?;
     if pool.is_empty() {
         return Err(Error::data(
-            Place::file(&settings.train[0]),
+            place,
             "at least one row that is not also in validation or test",
             format!("{} rows that all are", train.examples.len()),
         ));
     }
-    let fingerprint = fingerprint(settings, &[Some(&train), Some(&validation), test.as_ref()]);
+    let splits = [Some(&train), Some(&validation), test.as_ref()];
+    let files = splits.into_iter().flatten().flat_map(|split| &split.files);
     Ok(Dataset {
+        fingerprint: Fingerprint::of(files.map(|file| file.hash.as_str())),
         task: Task { kind, labels },
         train,
         validation,
@@ -85,8 +102,7 @@ pub fn read(settings: &DataSettings, monitor: &dyn Monitor) -> Result<Dataset> {
         duplicates,
         leaks,
         in_test,
-        rejects,
-        fingerprint,
+        rejects: Vec::new(),
     })
 }
 
@@ -136,15 +152,16 @@ fn check(settings: &DataSettings) -> Result<()> {
 }
 
 /// A row whose label has no number yet.
-struct Row {
-    input: Input,
-    target: Target,
-    origin: Origin,
+pub(crate) struct Row {
+    pub(crate) input: Input,
+    pub(crate) target: Target,
+    pub(crate) origin: Origin,
 }
 
-struct Rows {
-    files: Vec<SourceFile>,
-    rows: Vec<Row>,
+/// The rows of a split, and the files that they came from.
+pub(crate) struct Rows {
+    pub(crate) files: Vec<SourceFile>,
+    pub(crate) rows: Vec<Row>,
 }
 
 struct Reader<'a> {

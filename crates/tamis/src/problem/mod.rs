@@ -1,22 +1,28 @@
-//! The selection problem: pool, proxy and ledger as one Markov decision process.
+//! The selection problem: pool, proxy and store as one Markov decision process.
 //!
 //! State: how many rows of each cluster are taken. Action: a cluster, whose next chunk is taken. Reward: the change of the
 //! proxy's score on the reward fold, so with gamma 1 the return is the final score less the empty one. An evaluation is
-//! spent when a state is scored for the first time in a run; the ledger may know the score from a run that was killed,
+//! spent when a state is scored for the first time in a run; the store may know the score from a run that was killed,
 //! which saves the work but counts all the same, so that a run that goes on takes the same decisions.
 //!
-//! A state that cannot be scored, nor at a second attempt, is marked failed in the ledger. It counts as an evaluation, is never
+//! A state that cannot be scored, nor at a second attempt, is marked failed in the store. It counts as an evaluation, is never
 //! among the best, and agents are told the lowest score that the run had met by then, so that nothing draws them there. Beyond a
 //! few percent of such states the run stops.
 
 mod curve;
+mod deadline;
 mod features;
+mod top_states;
+mod trajectory;
 
 pub use curve::{Curve, EPISODES_KEPT, Episode, Improvement};
 pub use features::{ClusterTraits, FeatureContext};
+pub use top_states::Best;
+pub use trajectory::Trajectory;
+pub(crate) use trajectory::reached;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::{HashMap, HashSet},
     ops::Range,
     rc::Rc,
@@ -32,7 +38,7 @@ use crate::{
         Action, Environment, Observation, Shape, Simulation, Step,
         pool::{Pool, State},
     },
-    problem::features::Memory,
+    problem::{deadline::Deadline, features::Memory},
     scorer::{Scorer, ScorerRun},
     store::{Key, ScoreStore},
 };
@@ -42,59 +48,22 @@ use crate::{
 pub struct Limits {
     /// The most evaluations that are spent.
     pub evaluations: u64,
-    /// The most seconds, over all starts of a run; `None`: no limit. Where the clock stopped a run is kept in the ledger,
+    /// The most seconds, over all starts of a run; `None`: no limit. Where the clock stopped a run is kept in the store,
     /// so that the finished run, started again, ends with the same selection.
     pub seconds: Option<f64>,
 }
 
-/// The chunks taken on the way to a state: of which cluster, and which of its rows.
-pub type Trajectory = Vec<(usize, Range<u32>)>;
-
-/// The best full states found, best first.
-#[derive(Debug, Clone, Default)]
-pub struct Best {
-    states: Vec<(f64, State, Trajectory)>,
-    seen: HashSet<State>,
-}
-
-/// From how many seconds on a score is dear.
-const DEAR_SECONDS: f64 = 0.1;
+/// From how many seconds on a score is slow.
+const SLOW_SECONDS: f64 = 0.1;
 
 /// The most evaluations that may fail, in percent, and how many may whatever the share.
 const FAILURES_ALLOWED: (u64, u64) = (5, 5);
-
-/// How many of the best states go to the confirm fold.
-const FINALISTS: usize = 16;
-
-impl Best {
-    fn offer(&mut self, score: f64, state: &State, path: &[(usize, Range<u32>)]) {
-        let worst = self.states.last().map_or(f64::NEG_INFINITY, |entry| entry.0);
-        if (self.states.len() == FINALISTS && score <= worst) || !self.seen.insert(state.clone()) {
-            return;
-        }
-        let at = self.states.partition_point(|entry| entry.0 >= score);
-        self.states.insert(at, (score, state.clone(), path.to_vec()));
-        self.states.truncate(FINALISTS);
-    }
-
-    /// Score on the reward fold, state, and the path that first led to it, best first.
-    pub fn iter(&self) -> impl Iterator<Item = (f64, &State, &[(usize, Range<u32>)])> {
-        self.states
-            .iter()
-            .map(|(score, state, path)| (*score, state, path.as_slice()))
-    }
-
-    /// Whether no full state was reached.
-    pub fn is_empty(&self) -> bool {
-        self.states.is_empty()
-    }
-}
 
 /// A selection problem under way.
 pub struct Problem<'a> {
     pool: &'a Pool,
     proxy: &'a dyn Scorer,
-    ledger: &'a mut dyn ScoreStore,
+    store: &'a mut dyn ScoreStore,
     monitor: &'a dyn Monitor,
     features: FeatureContext,
     /// A cheap proxy whose score of a state is one of its features.
@@ -113,9 +82,9 @@ pub struct Problem<'a> {
     best: Best,
     /// Shared, because an agent holds the problem while it reports.
     curve: Rc<RefCell<Curve>>,
-    clock: Clock,
-    /// Whether the last score paid for was a dear one.
-    dear: bool,
+    deadline: Deadline,
+    /// Whether the last score paid for was a slow one.
+    slow: bool,
 
     // The episode under way.
     run: Box<dyn ScorerRun + 'a>,
@@ -125,32 +94,6 @@ pub struct Problem<'a> {
     legal: Vec<Option<Range<u32>>>,
     score: f64,
     path: Trajectory,
-}
-
-/// The time limit of a run that may be killed and started again.
-struct Clock {
-    /// How often the limit was looked at, and at which look the clock stopped the run.
-    looks: Cell<u64>,
-    stopped_at: Cell<Option<u64>>,
-}
-
-impl Clock {
-    fn read(ledger: &dyn ScoreStore) -> Result<Self> {
-        Ok(Self {
-            looks: Cell::new(0),
-            stopped_at: Cell::new(ledger.meta("stopped_at")?.and_then(|text| text.parse().ok())),
-        })
-    }
-
-    /// Whether time is up after so many seconds. Where an earlier start was stopped at a certain look, this one is stopped there too.
-    fn is_up(&self, seconds: f64, limit: f64) -> bool {
-        let look = self.looks.get() + 1;
-        self.looks.set(look);
-        if self.stopped_at.get().is_none() && seconds >= limit {
-            self.stopped_at.set(Some(look));
-        }
-        self.stopped_at.get().is_some_and(|stopped_at| look >= stopped_at)
-    }
 }
 
 /// What a proxy's run is given before it scores a state.
@@ -167,19 +110,19 @@ impl<'a> Problem<'a> {
     ///
     /// # Errors
     ///
-    /// If the ledger cannot be read, or the empty state cannot be scored, nor at a second attempt.
+    /// If the store cannot be read, or the empty state cannot be scored, nor at a second attempt.
     pub fn new(
         pool: &'a Pool,
         proxy: &'a dyn Scorer,
-        ledger: &'a mut dyn ScoreStore,
+        store: &'a mut dyn ScoreStore,
         features: FeatureContext,
         limits: Limits,
         seed: Seed,
         monitor: &'a dyn Monitor,
     ) -> Result<Self> {
-        let clock = Clock::read(ledger)?;
+        let deadline = Deadline::read(store)?;
         let scope = Fingerprint::of([proxy.fingerprint().as_str(), &seed.0.to_string()]);
-        let curve = Rc::new(RefCell::new(Curve::read(ledger, scope.as_str())?));
+        let curve = Rc::new(RefCell::new(Curve::read(store, scope.as_str())?));
         let state = pool.empty();
         let mut problem = Self {
             run: proxy.start(seed)?,
@@ -194,7 +137,7 @@ impl<'a> Problem<'a> {
             score: 0.0,
             pool,
             proxy,
-            ledger,
+            store,
             monitor,
             features,
             hint: None,
@@ -202,8 +145,8 @@ impl<'a> Problem<'a> {
             seed,
             limits,
             curve,
-            clock,
-            dear: false,
+            deadline,
+            slow: false,
             state,
         };
         let key = problem.key(&problem.state, &[]);
@@ -241,7 +184,7 @@ impl<'a> Problem<'a> {
         Rc::clone(&self.curve)
     }
 
-    /// Lets models of the score read what a cheap proxy makes of a state: a few dear scores then correct many cheap ones.
+    /// Lets models of the score read what a cheap proxy makes of a state: a few slow scores then correct many cheap ones.
     pub fn with_hint(mut self, hint: &'a dyn Scorer) -> Self {
         self.hint = Some(hint);
         self
@@ -408,10 +351,10 @@ impl<'a> Problem<'a> {
     /// A full state has this score.
     fn offer(&mut self, score: f64, state: &State, path: &[(usize, Range<u32>)]) {
         self.best.offer(score, state, path);
-        self.curve.borrow_mut().offer(score, state, self.ledger);
+        self.curve.borrow_mut().offer(score, state, self.store);
     }
 
-    /// The scores filed under these keys: known ones from memory, then from the ledger, the rest from the proxy, side by side.
+    /// The scores filed under these keys: known ones from memory, then from the store, the rest from the proxy, side by side.
     /// What cannot be scored has the lowest score of the run.
     ///
     /// `pay(run, i)` scores state `i`, given a fork of the present run, with all its chunks added if it starts there.
@@ -429,9 +372,9 @@ impl<'a> Problem<'a> {
             if self.known.contains_key(key) || failed.contains(key) || unpaid.iter().any(|&j| keys[j] == *key) {
                 continue;
             }
-            if let Some(score) = self.ledger.get(key) {
+            if let Some(score) = self.store.get(key) {
                 self.learn(*key, score);
-            } else if self.ledger.failure(key).is_some() {
+            } else if self.store.failure(key).is_some() {
                 failed.push(*key);
             } else {
                 unpaid.push(i);
@@ -442,7 +385,7 @@ impl<'a> Problem<'a> {
                 // What leads to these states cannot be trained, nor at a second attempt; so neither can they.
                 Err(error) if is_failure(&error) => {
                     for i in unpaid.drain(..) {
-                        self.ledger.record_failure(keys[i], &error.to_string(), 0.0)?;
+                        self.store.record_failure(keys[i], &error.to_string(), 0.0)?;
                         failed.push(keys[i]);
                     }
                 }
@@ -451,7 +394,7 @@ impl<'a> Problem<'a> {
         }
         if !unpaid.is_empty() {
             // Dear scores are paid for a few at a time, so that each few are on disk before the next are begun.
-            let wave = if self.dear {
+            let wave = if self.slow {
                 rayon::current_num_threads()
             } else {
                 unpaid.len()
@@ -473,30 +416,30 @@ impl<'a> Problem<'a> {
                 for (&i, (paid, seconds)) in wave.iter().zip(paid) {
                     match paid {
                         Ok(score) => {
-                            self.dear = seconds > DEAR_SECONDS;
+                            self.slow = seconds > SLOW_SECONDS;
                             self.learn(keys[i], score);
-                            self.ledger.record(keys[i], score, seconds)?;
+                            self.store.record(keys[i], score, seconds)?;
                         }
                         // Without the empty state's score nothing can be made of a failure.
                         Err(error) if is_failure(&error) && !self.known.is_empty() => {
-                            self.ledger.record_failure(keys[i], &error.to_string(), seconds)?;
+                            self.store.record_failure(keys[i], &error.to_string(), seconds)?;
                             failed.push(keys[i]);
                         }
                         Err(error) => return Err(error),
                     }
                 }
-                if self.dear {
+                if self.slow {
                     self.monitor.advance(wave.len() as u64);
                     told += wave.len() as u64;
                     self.monitor.proceed()?;
                 }
             }
         }
-        // Only now, when all that could be scored is: a run that goes on, and has some of it from the ledger, does the same.
+        // Only now, when all that could be scored is: a run that goes on, and has some of it from the store, does the same.
         self.known.extend(failed.iter().map(|key| (*key, self.worst)));
         self.failed.extend(&failed);
         self.monitor.advance(self.evaluations() - before - told);
-        self.curve.borrow_mut().spent(self.evaluations(), self.ledger);
+        self.curve.borrow_mut().spent(self.evaluations(), self.store);
         if !failed.is_empty() {
             self.check_failures(keys)?;
         }
@@ -516,7 +459,7 @@ impl<'a> Problem<'a> {
         if failed <= few || 100 * failed <= percent * evaluations {
             return Ok(());
         }
-        let last = keys.iter().rev().find_map(|key| self.ledger.failure(key));
+        let last = keys.iter().rev().find_map(|key| self.store.failure(key));
         Err(Error::TooManyFailures {
             failed,
             evaluations,
@@ -525,7 +468,7 @@ impl<'a> Problem<'a> {
         })
     }
 
-    /// Gives the run the chunks that it has not seen. Put off until a score has to be paid for: where the ledger knows
+    /// Gives the run the chunks that it has not seen. Put off until a score has to be paid for: where the store knows
     /// every score of an episode, no model is ever trained.
     fn catch_up(&mut self) -> Result<()> {
         if self.pending.is_empty() {
@@ -589,13 +532,13 @@ impl<'a> Problem<'a> {
     ///
     /// # Errors
     ///
-    /// If the ledger cannot be written.
+    /// If the store cannot be written.
     pub fn finish(&mut self) -> Result<()> {
-        if let Some(look) = self.clock.stopped_at.get() {
-            self.ledger.set_meta("stopped_at", &look.to_string())?;
+        if let Some(look) = self.deadline.stopped_at.get() {
+            self.store.set_meta("stopped_at", &look.to_string())?;
         }
-        self.curve.borrow_mut().finish(self.ledger);
-        self.ledger.commit()
+        self.curve.borrow_mut().finish(self.store);
+        self.store.commit()
     }
 }
 
@@ -675,7 +618,7 @@ impl Environment for Problem<'_> {
     fn remaining(&self) -> u64 {
         match self.limits.seconds {
             // What an earlier start has paid for is not charged again while this one repeats it.
-            Some(limit) if self.clock.is_up(self.curve.borrow_mut().now(), limit) => 0,
+            Some(limit) if self.deadline.is_up(self.curve.borrow_mut().now(), limit) => 0,
             _ => self.limits.evaluations.saturating_sub(self.evaluations()),
         }
     }
@@ -719,13 +662,6 @@ impl Simulation for SimulatedEpisode<'_, '_> {
             .map(|&cluster| pool.after(&self.state, cluster, &self.range(cluster)));
         self.problem.describe(&after.collect::<Vec<State>>())
     }
-}
-
-/// The state at the end of a path.
-pub(crate) fn reached(pool: &Pool, path: &[(usize, Range<u32>)]) -> State {
-    path.iter().fold(pool.empty(), |state, (cluster, range)| {
-        pool.after(&state, *cluster, range)
-    })
 }
 
 /// What an agent sees of a state, given the places that each action would take there, the steps that led to it, and a run that
@@ -978,8 +914,8 @@ mod tests {
         let mut first = toy.problem_in(&mut ledger, &pool, 256).expect("a problem");
         Random.select(&mut first, Seed(3)).expect("runs");
         let spent = first.evaluations();
-        first.ledger.record_timestamp(first.scope.as_str(), spent, 3600.0);
-        first.ledger.commit().expect("commits");
+        first.store.record_timestamp(first.scope.as_str(), spent, 3600.0);
+        first.store.commit().expect("commits");
         drop(first);
         let mut second = toy.problem_in(&mut ledger, &pool, 1000).expect("a problem");
         second.limits.seconds = Some(3600.0);
