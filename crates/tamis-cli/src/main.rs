@@ -9,6 +9,8 @@ mod keys;
 mod messages;
 mod output;
 mod progress;
+#[cfg(test)]
+mod reference;
 mod repeat;
 mod summary;
 mod threads;

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The last line is JSON: the value of the greedy choice, the optimum (null where there are too many choices to enumerate), and the
-//! results of each agent. `benches/peers/agents.py` trains other implementations on the same problem, and `benches/run.py` prints both
+//! results of each agent. `experiments/peers/agents.py` trains other implementations on the same problem, and `experiments/benchmarks.py` prints both
 //! side by side.
 //!
 //! The budget is a number of observed rewards: a step is one, and so is every action of a lookahead. An agent that looks ahead

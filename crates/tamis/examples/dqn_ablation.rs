@@ -1,4 +1,4 @@
-//! What each part of the DQN is worth on weighted coverage: the table of docs/algorithms/dqn.md.
+//! What each part of the DQN is worth on weighted coverage: the table of docs/lab/2026-11-dqn-ablation.md.
 //!
 //! ```sh
 //! cargo run --release --example dqn_ablation

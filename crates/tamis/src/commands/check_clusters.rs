@@ -23,10 +23,10 @@ use crate::{
     workspace::{folder, json},
 };
 
-/// A mean silhouette that is not this much above random clusters' is none. Measured: docs/clusters.md.
+/// A mean silhouette that is not this much above random clusters' is none. Measured: docs/lab/2026-11-clusters.md.
 const LEAST_COHERENCE: f64 = 0.01;
 /// Seeds that agree on the rows (adjusted Rand index) not by this share of what a cloud without groups leaves better than on the cloud
-/// find no groups. Measured: docs/clusters.md.
+/// find no groups. Measured: docs/lab/2026-11-clusters.md.
 const LEAST_STABILITY: f64 = 0.15;
 /// A cluster of more than this share of the rows is no part.
 const LARGEST: f64 = 0.5;

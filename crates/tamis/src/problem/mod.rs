@@ -354,32 +354,14 @@ impl<'a> Problem<'a> {
         self.curve.borrow_mut().offer(score, state, self.store);
     }
 
-    /// The scores filed under these keys: known ones from memory, then from the store, the rest from the proxy, side by side.
+    /// The scores filed under these keys: known ones from memory, then from the store, the rest from the scorer, side by side.
     /// What cannot be scored has the lowest score of the run.
     ///
     /// `pay(run, i)` scores state `i`, given a fork of the present run, with all its chunks added if it starts there.
-    fn scores(
-        &mut self,
-        keys: &[Key],
-        start: Start,
-        pay: &(dyn Fn(&mut dyn ScorerRun, usize) -> Result<f64> + Sync),
-    ) -> Result<Vec<f64>> {
+    fn scores(&mut self, keys: &[Key], start: Start, pay: &Pay<'_>) -> Result<Vec<f64>> {
         self.monitor.proceed()?;
-        let (before, mut told) = (self.evaluations(), 0);
-        let mut unpaid: Vec<usize> = Vec::new();
-        let mut failed: Vec<Key> = Vec::new();
-        for (i, key) in keys.iter().enumerate() {
-            if self.known.contains_key(key) || failed.contains(key) || unpaid.iter().any(|&j| keys[j] == *key) {
-                continue;
-            }
-            if let Some(score) = self.store.get(key) {
-                self.learn(*key, score);
-            } else if self.store.failure(key).is_some() {
-                failed.push(*key);
-            } else {
-                unpaid.push(i);
-            }
-        }
+        let before = self.evaluations();
+        let Looked { mut unpaid, mut failed } = self.look_up(keys);
         if !unpaid.is_empty() && start == Start::Present {
             match self.catch_up() {
                 // What leads to these states cannot be trained, nor at a second attempt; so neither can they.
@@ -392,58 +374,70 @@ impl<'a> Problem<'a> {
                 caught_up => caught_up?,
             }
         }
-        if !unpaid.is_empty() {
-            // Dear scores are paid for a few at a time, so that each few are on disk before the next are begun.
-            let wave = if self.slow {
-                rayon::current_num_threads()
-            } else {
-                unpaid.len()
-            };
-            for wave in unpaid.chunks(wave) {
-                let run = &self.run;
-                let paid: Vec<(Result<f64>, f64)> = wave
-                    .par_iter()
-                    .map(|&i| {
-                        let began = Instant::now();
-                        let attempt = || finite(pay(&mut *run.fork(), i));
-                        let score = match attempt() {
-                            Err(error) if is_failure(&error) => attempt(),
-                            first => first,
-                        };
-                        (score, began.elapsed().as_secs_f64())
-                    })
-                    .collect();
-                for (&i, (paid, seconds)) in wave.iter().zip(paid) {
-                    match paid {
-                        Ok(score) => {
-                            self.slow = seconds > SLOW_SECONDS;
-                            self.learn(keys[i], score);
-                            self.store.record(keys[i], score, seconds)?;
-                        }
-                        // Without the empty state's score nothing can be made of a failure.
-                        Err(error) if is_failure(&error) && !self.known.is_empty() => {
-                            self.store.record_failure(keys[i], &error.to_string(), seconds)?;
-                            failed.push(keys[i]);
-                        }
-                        Err(error) => return Err(error),
-                    }
-                }
-                if self.slow {
-                    self.monitor.advance(wave.len() as u64);
-                    told += wave.len() as u64;
-                    self.monitor.proceed()?;
-                }
-            }
-        }
+        let reported = self.pay_for(keys, &unpaid, &mut failed, pay)?;
         // Only now, when all that could be scored is: a run that goes on, and has some of it from the store, does the same.
         self.known.extend(failed.iter().map(|key| (*key, self.worst)));
         self.failed.extend(&failed);
-        self.monitor.advance(self.evaluations() - before - told);
+        self.monitor.advance(self.evaluations() - before - reported);
         self.curve.borrow_mut().spent(self.evaluations(), self.store);
         if !failed.is_empty() {
             self.check_failures(keys)?;
         }
         Ok(keys.iter().map(|key| self.known[key]).collect())
+    }
+
+    /// Learns what the store knows of these keys; says what has to be paid for, and what is known to fail.
+    fn look_up(&mut self, keys: &[Key]) -> Looked {
+        let (mut unpaid, mut failed): (Vec<usize>, Vec<Key>) = (Vec::new(), Vec::new());
+        for (i, key) in keys.iter().enumerate() {
+            if self.known.contains_key(key) || failed.contains(key) || unpaid.iter().any(|&j| keys[j] == *key) {
+                continue;
+            }
+            if let Some(score) = self.store.get(key) {
+                self.learn(*key, score);
+            } else if self.store.failure(key).is_some() {
+                failed.push(*key);
+            } else {
+                unpaid.push(i);
+            }
+        }
+        Looked { unpaid, failed }
+    }
+
+    /// Scores these states and stores what comes of it; what fails, also at a second attempt, goes to `failed`. Returns how many
+    /// evaluations the monitor was told of: slow scores are paid for a few at a time, so that each few are stored before the next begin.
+    fn pay_for(&mut self, keys: &[Key], unpaid: &[usize], failed: &mut Vec<Key>, pay: &Pay<'_>) -> Result<u64> {
+        let mut reported = 0;
+        let wave = if self.slow {
+            rayon::current_num_threads()
+        } else {
+            unpaid.len().max(1)
+        };
+        for wave in unpaid.chunks(wave) {
+            let run = &self.run;
+            let paid: Vec<(Result<f64>, f64)> = wave.par_iter().map(|&i| timed(&**run, i, pay)).collect();
+            for (&i, (paid, seconds)) in wave.iter().zip(paid) {
+                match paid {
+                    Ok(score) => {
+                        self.slow = seconds > SLOW_SECONDS;
+                        self.learn(keys[i], score);
+                        self.store.record(keys[i], score, seconds)?;
+                    }
+                    // Without the empty state's score nothing can be made of a failure.
+                    Err(error) if is_failure(&error) && !self.known.is_empty() => {
+                        self.store.record_failure(keys[i], &error.to_string(), seconds)?;
+                        failed.push(keys[i]);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if self.slow {
+                self.monitor.advance(wave.len() as u64);
+                reported += wave.len() as u64;
+                self.monitor.proceed()?;
+            }
+        }
+        Ok(reported)
     }
 
     /// A state has this score.
@@ -540,6 +534,28 @@ impl<'a> Problem<'a> {
         self.curve.borrow_mut().finish(self.store);
         self.store.commit()
     }
+}
+
+/// Scores state `i` with a fork of the run that it is given.
+type Pay<'p> = dyn Fn(&mut dyn ScorerRun, usize) -> Result<f64> + Sync + 'p;
+
+/// What the store says of some states.
+struct Looked {
+    /// The places of those that have to be paid for.
+    unpaid: Vec<usize>,
+    /// Those that failed in an earlier start.
+    failed: Vec<Key>,
+}
+
+/// A score, tried twice if need be, and the seconds that it took.
+fn timed(run: &(dyn ScorerRun + '_), i: usize, pay: &Pay<'_>) -> (Result<f64>, f64) {
+    let began = Instant::now();
+    let attempt = || finite(pay(&mut *run.fork(), i));
+    let score = match attempt() {
+        Err(error) if is_failure(&error) => attempt(),
+        first => first,
+    };
+    (score, began.elapsed().as_secs_f64())
 }
 
 /// A score, or the error that it is none.

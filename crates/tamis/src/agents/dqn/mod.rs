@@ -14,7 +14,7 @@
 //! 4. Rewards and futures are standardised by depth ([`DepthBaseline`]).
 //! 5. Once episodes meet nothing new, the rest of the evaluations is spent around the best plan ([`late_exploration`]).
 //!
-//! `docs/algorithms/dqn.md` has measurements of what each part is worth.
+//! `docs/lab/2026-11-dqn-ablation.md` has measurements of what each part is worth.
 
 mod calibration;
 pub(crate) mod late_exploration;
