@@ -100,24 +100,24 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path, messages: &Mes
         }
     }
     let data = &record.data;
-    if record.settings["order"] == "relevant" {
+    if record.settings["row_order"] == "relevance" {
         writeln!(
             text,
-            "\nOf each cluster the rows most like validation rows, which are told from the pool with an AUC of {:.2}, were taken first",
+            "\nValidation rows differ from the pool (a classifier tells them apart with an AUC of {:.2}): the rows of each cluster most like them were taken first",
             data.domain_auc
         )?;
     }
     if (1..data.read.pool).contains(&data.among) {
         writeln!(
             text,
-            "\nChosen among the {} of the pool's {} rows that are most like validation rows; all of them with `--within all`",
+            "\nChosen among the {} of the pool's {} rows that are most like validation rows; `--candidates all` takes all of them",
             data.among, data.read.pool
         )?;
     }
     if data.doubted > 0 {
         writeln!(
             text,
-            "\n{} of the pool's {} rows stand behind all others: a probe that was not trained on them doubts their labels",
+            "\n{} of the pool's {} rows are used last: suspected label errors, by a probe that was not trained on them",
             data.doubted, data.read.pool
         )?;
     }
