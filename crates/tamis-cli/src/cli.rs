@@ -99,7 +99,10 @@ pub(crate) fn command() -> clap::Command {
         at(command, &path, &|command| {
             let command = with_defaults(command, &defaults(subcommand));
             if WITHOUT_AGENT.contains(subcommand) {
-                command.mut_arg("agent", |argument| argument.hide(true))
+                command.mut_args(|argument| {
+                    let hidden = argument.get_id() == "agent";
+                    argument.hide(hidden)
+                })
             } else {
                 command
             }
@@ -115,7 +118,7 @@ fn at(command: clap::Command, path: &[&str], change: &dyn Fn(clap::Command) -> c
     }
 }
 
-fn with_defaults(mut command: clap::Command, defaults: &Value) -> clap::Command {
+fn with_defaults(command: clap::Command, defaults: &Value) -> clap::Command {
     let mut shown: Vec<(String, String)> = Vec::new();
     keys::for_each(defaults, "", &mut |key, value| {
         let one = value.is_string() || value.is_number();
@@ -128,13 +131,14 @@ fn with_defaults(mut command: clap::Command, defaults: &Value) -> clap::Command 
             shown.push((argument.get_id().to_string(), keys::plain(value)));
         }
     });
-    for (id, default) in shown {
-        command = command.mut_arg(id, |argument| {
+    // All at once: an argument that is changed alone goes to the end of the list.
+    command.mut_args(|argument| match shown.iter().find(|(id, _)| argument.get_id() == id) {
+        Some((_, default)) => {
             let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
             argument.help(format!("{help} [default: {default}]"))
-        });
-    }
-    command
+        }
+        None => argument,
+    })
 }
 
 /// The subcommand of this path, such as `check proxy`.

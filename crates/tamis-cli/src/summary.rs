@@ -100,10 +100,10 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path, messages: &Mes
         }
     }
     let data = &record.data;
-    if record.settings["order"] == "relevant" {
+    if record.settings["row_order"] == "relevance" {
         writeln!(
             text,
-            "\nOf each cluster the rows most like validation rows, which are told from the pool with an AUC of {:.2}, were taken first",
+            "\nValidation rows differ from the pool (a classifier tells them apart with an AUC of {:.2}): the rows of each cluster most like them were taken first",
             data.domain_auc
         )?;
     }

@@ -24,10 +24,10 @@ fn settings_that_mean_nothing_are_named() {
         &["--reward", "firm"],
         &["--leaks", "maybe"],
         &["--max-bad", "2"],
-        &["--doubtful", "1"],
-        &["--doubtful", "120%"],
-        &["--doubtful", "a few"],
-        &["--within", "0.5"],
+        &["--label-error-share", "1"],
+        &["--label-error-share", "120%"],
+        &["--label-error-share", "a few"],
+        &["--candidates", "0.5x"],
         &["--max-evaluations", "0"],
         &["--max-evaluations", "5"],
         &["--max-time", "-1"],
@@ -157,7 +157,7 @@ fn too_many_bad_rows_stop_the_run_and_few_are_listed() {
     fixture.write("train.jsonl", &format!("{good}{}", "oops\n".repeat(30)));
     let complaint = said(&fixture, &[]);
     assert!(
-        complaint.contains("30 of 660 rows are bad, more than the 6 that --max-bad allows"),
+        complaint.contains("30 of 660 rows are bad, more than the 6 that are allowed"),
         "{complaint}"
     );
     assert_eq!(complaint.matches("train.jsonl, line").count(), 5, "{complaint}");

@@ -20,7 +20,7 @@ fn finetune(fixture: &Fixture, out: &str, more: &[&str]) -> Command {
         ("--validation", "validation.jsonl"),
         ("--test", "test.jsonl"),
         ("--model", TINY),
-        ("--rate", "0.003"),
+        ("--learning-rate", "0.003"),
         ("--max-length", "32"),
     ] {
         if !more.contains(&flag) && !more.contains(&"--selection") || flag == "--model" && !more.contains(&flag) {
@@ -99,7 +99,11 @@ fn the_target_is_trained_on_a_selection_and_written_as_transformers_reads_it() {
 #[test]
 fn a_model_that_has_learned_one_label_is_called_that() {
     let fixture = Fixture::new();
-    let said = succeeds(finetune(&fixture, "target", &["--rate", "1e-7", "--epochs", "1"]));
+    let said = succeeds(finetune(
+        &fixture,
+        "target",
+        &["--learning-rate", "1e-7", "--epochs", "1"],
+    ));
     let metrics: Value = serde_json::from_str(&fixture.read("target/metrics.json")).expect("JSON");
     let label = metrics["only_label"].as_str().expect("a label");
     assert!(
@@ -219,7 +223,7 @@ fn the_best_epoch_is_kept() {
         "shifted.jsonl",
         "--epochs",
         "6",
-        "--keep-best",
+        "--load-best",
         "log-loss",
     ];
     let said = succeeds(finetune(&fixture, "target", &more));
@@ -269,7 +273,7 @@ fn several_test_files_are_scored_together_and_each_alone() {
 #[test]
 fn one_seed_gives_one_model_whatever_the_threads_and_however_often_it_was_stopped() {
     let fixture = Fixture::new();
-    let epochs = ["--epochs", "40", "--keep-best", "log-loss"];
+    let epochs = ["--epochs", "40", "--load-best", "log-loss"];
     succeeds(finetune(&fixture, "one", &[&epochs[..], &["--threads", "1"]].concat()));
     succeeds(finetune(&fixture, "two", &[&epochs[..], &["--threads", "2"]].concat()));
     let model = |out: &str| std::fs::read(fixture.path(&format!("{out}/model.safetensors"))).expect("reads");
@@ -316,7 +320,7 @@ fn one_seed_gives_one_model_whatever_the_threads_and_however_often_it_was_stoppe
 #[test]
 fn frozen_layers_and_select_by_fine_tuning_work_together() {
     let fixture = Fixture::new();
-    succeeds(finetune(&fixture, "frozen", &["--freeze", "1", "--epochs", "1"]));
+    succeeds(finetune(&fixture, "frozen", &["--freeze-layers", "1", "--epochs", "1"]));
     let settings = "[finetune.train]\nepochs = 1\nrate = 0.003\nmax_length = 32\n[finetune]\nfold_rows = 20\n";
     fixture.write("tamis.toml", settings);
     let dear = [
@@ -337,11 +341,11 @@ fn frozen_layers_and_select_by_fine_tuning_work_together() {
         "tamis.toml",
         "--model",
         TINY,
-        "--adapt",
+        "--finetune-features",
         "10%",
-        "--judge",
+        "--rerank",
         "finetune",
-        "--finalists",
+        "--rerank-top",
         "2",
     ];
     let said = succeeds(fixture.select("staged", &two_stages));
@@ -383,7 +387,7 @@ fn the_proxy_is_checked_against_the_target() {
             "tamis.toml",
             "--out",
             "check",
-            "--states",
+            "--selections",
             "1",
             "--model",
             TINY,
@@ -397,7 +401,7 @@ fn the_proxy_is_checked_against_the_target() {
             "12",
             "--max-evaluations",
             "100",
-            "--adapt",
+            "--finetune-features",
             "10%",
         ]);
         command
@@ -463,7 +467,7 @@ fn a_wrong_model_is_told_before_hours_may_go_into_vectors() {
         [
             "--embedder",
             TINY,
-            "--adapt",
+            "--finetune-features",
             "10%",
             "--config",
             "tamis.toml",
@@ -488,9 +492,9 @@ fn what_cannot_be_fine_tuned_says_why() {
     let mut complaints = Vec::new();
     for (out, more) in [
         ("a", &["--model", "alien"][..]),
-        ("b", &["--freeze", "9"]),
+        ("b", &["--freeze-layers", "9"]),
         ("c", &["--epochs", "0"]),
-        ("d", &["--rate", "-1"]),
+        ("d", &["--learning-rate", "-1"]),
         ("e", &["--selection", "nowhere"]),
         (
             "f",
@@ -503,9 +507,9 @@ fn what_cannot_be_fine_tuned_says_why() {
                 "validation.jsonl",
             ],
         ),
-        ("g", &["--keep-best", "f1"]),
+        ("g", &["--load-best", "f1"]),
         ("h", &["--label-biases", "log-loss"]),
-        ("i", &["--keep-best", "accuracy", "--with-validation"]),
+        ("i", &["--load-best", "accuracy", "--with-validation"]),
         ("j", &["--sample", "100000"]),
         ("k", &["--sample", "some"]),
     ] {
@@ -529,7 +533,11 @@ fn what_cannot_be_fine_tuned_says_why() {
     succeeds(finetune(&fixture, "same", &["--epochs", "1"]));
     complaints.push(complains(&fixture, finetune(&fixture, "same", &["--epochs", "2"]), 2));
     // So high a rate that the weights overflow.
-    complaints.push(complains(&fixture, finetune(&fixture, "nan", &["--rate", "1e38"]), 1));
+    complaints.push(complains(
+        &fixture,
+        finetune(&fixture, "nan", &["--learning-rate", "1e38"]),
+        1,
+    ));
     let all = complaints.join("\n\n").replace(TINY, "<tiny>");
     insta::assert_snapshot!(all);
 }

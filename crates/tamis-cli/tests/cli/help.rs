@@ -15,6 +15,20 @@ fn the_command_says_what_it_does() {
 }
 
 #[test]
+fn select_lists_the_rest_with_what_values_mean() {
+    insta::assert_snapshot!(help(&["select", "--help-all"]));
+}
+
+#[test]
+fn a_shell_completes_flags_and_values() {
+    let script = help(&["completions", "bash"]);
+    assert!(
+        script.contains("--row-order") && script.contains("local-search"),
+        "{script}"
+    );
+}
+
+#[test]
 fn select_lists_its_flags_with_defaults() {
     insta::assert_snapshot!(help(&["select", "--help"]));
 }

@@ -147,8 +147,8 @@ fn every_way_to_spend_the_budget_meets_it() {
         ("matched", &["--reward", "matched", "--metric", "macro-f1"]),
         ("loss", &["--metric", "log-loss"]),
         ("proper", &["--reward", "log-loss"]),
-        ("relevant", &["--order", "relevant"]),
-        ("within", &["--within", "1"]),
+        ("relevant", &["--row-order", "relevance"]),
+        ("candidates", &["--candidates", "1x"]),
         ("tokens", &["--budget", "400 tokens"]),
         ("time", &["--max-time", "30"]),
     ] {
@@ -192,25 +192,26 @@ fn what_auto_means_depends_on_whether_validation_rows_are_of_the_pools_kind() {
         let record = serde_json::from_str(&fixture.read(&format!("{out}/selection.json"))).expect("JSON");
         (summary, record)
     };
-    let decided = |record: &Value| ["order", "reward"].map(|name| record["settings"][name].as_str().map(str::to_owned));
-    let [representative, relevant] =
-        [["representative", "soft"], ["relevant", "log-loss"]].map(|two| two.map(|name| Some(name.to_owned())));
+    let decided =
+        |record: &Value| ["row_order", "reward"].map(|name| record["settings"][name].as_str().map(str::to_owned));
+    let [coverage, relevance] =
+        [["coverage", "soft"], ["relevance", "log-loss"]].map(|two| two.map(|name| Some(name.to_owned())));
 
     std::fs::write(fixture.path("alike.npy"), npy(&vectors(false))).expect("writes");
     let (summary, record) = run("alike.npy", "alike", &[]);
-    assert_eq!(decided(&record), representative);
+    assert_eq!(decided(&record), coverage);
     assert!(!summary.contains("most like validation rows"), "{summary}");
     assert_eq!(record["data"]["among"], 480);
     // These vectors say nothing of labels, and of 480 rows that the probe gets wrong more than a fifth, a fifth is taken last.
     assert_eq!(record["data"]["doubted"], 96);
     assert!(
-        summary.contains("\n96 of the pool's 480 rows stand behind all others"),
+        summary.contains("\n96 of the pool's 480 rows are used last"),
         "{summary}"
     );
 
     std::fs::write(fixture.path("other.npy"), npy(&vectors(true))).expect("writes");
     let (summary, record) = run("other.npy", "other", &[]);
-    assert_eq!(decided(&record), relevant);
+    assert_eq!(decided(&record), relevance);
     assert!(summary.contains("with an AUC of 0.8"), "{summary}");
     // An eighth of the pool is as much like validation rows as half of these are, and two budgets are a fifth.
     assert_eq!(record["data"]["among"], 96);
@@ -219,7 +220,7 @@ fn what_auto_means_depends_on_whether_validation_rows_are_of_the_pools_kind() {
     assert_eq!(record["data"]["doubted"], 96);
     // With a single cluster there is nothing to decide: the rows most like those of validation are taken. Nor is another taken where the
     // agent chooses among few enough, which here are in several clusters.
-    for (out, more) in [("one", ["--clusters", "1"]), ("few", ["--within", "1.5"])] {
+    for (out, more) in [("one", ["--clusters", "1"]), ("few", ["--candidates", "1.5x"])] {
         let (_, record) = run("other.npy", out, &more);
         let rows = record["rows"].as_array().expect("rows");
         assert_eq!(rows.len(), 48);
@@ -231,11 +232,11 @@ fn what_auto_means_depends_on_whether_validation_rows_are_of_the_pools_kind() {
 
     // A second start is the same run, and what the user says stands.
     run("other.npy", "other", &[]);
-    let (_, record) = run("other.npy", "told", &["--order", "representative", "--reward", "soft"]);
-    assert_eq!(decided(&record), representative);
+    let (_, record) = run("other.npy", "told", &["--row-order", "coverage", "--reward", "soft"]);
+    assert_eq!(decided(&record), coverage);
     assert_eq!(record["data"]["among"], 96);
-    let (_, record) = run("other.npy", "all", &["--within", "all"]);
-    assert_eq!((decided(&record), &record["data"]["among"]), (relevant, &480.into()));
+    let (_, record) = run("other.npy", "all", &["--candidates", "all"]);
+    assert_eq!((decided(&record), &record["data"]["among"]), (relevance, &480.into()));
 }
 
 #[test]
@@ -264,7 +265,7 @@ fn of_a_rare_label_an_agent_has_as_many_rows_to_choose_from_as_the_metric_may_wa
         let more = [
             "--embedder",
             "vectors.npy",
-            "--doubtful",
+            "--label-error-share",
             "0",
             "--metric",
             metric,

@@ -252,9 +252,9 @@ fn the_target_can_be_the_judge() {
         "tamis.toml",
         "--model",
         TINY,
-        "--judge",
+        "--rerank",
         "finetune",
-        "--judge-rows",
+        "--eval-rows",
         "40",
     ];
     let methods = ["--methods", "everything,random,greedy"];
@@ -334,7 +334,7 @@ fn a_selection_is_judged_as_its_file_is_now() {
 #[test]
 fn a_study_that_stopped_at_a_mistake_is_taken_over() {
     let fixture = Fixture::new();
-    let wrong = ["--methods", "random", "--seeds", "1", "--judge", "finetune"];
+    let wrong = ["--methods", "random", "--seeds", "1", "--rerank", "finetune"];
     complains(&fixture, study(&fixture, "study", &wrong), 2);
     succeeds(study(&fixture, "study", &wrong[..4]));
 }
@@ -369,7 +369,7 @@ fn settings_of_a_study_that_mean_nothing_are_named() {
         ),
         (
             &["--methods", "dqn,best"],
-            "error: --methods: expected names among everything, random, ",
+            "error: invalid value 'best' for '--methods <NAMES>'\n  [possible values: everything, random, ",
         ),
         (
             &["--methods", "random,dqn,random"],
@@ -377,7 +377,7 @@ fn settings_of_a_study_that_mean_nothing_are_named() {
         ),
         (
             &["--selection", "mine"],
-            "error: --selection: expected a name and a file",
+            "error: invalid value 'mine' for '--selection <NAME=FILE>': expected two words with `=`",
         ),
         (
             &["--selection", "dqn=rows.txt"],
@@ -393,7 +393,7 @@ fn settings_of_a_study_that_mean_nothing_are_named() {
         ),
         (
             &["--budgets", "5%,some"],
-            "error: --budgets: expected a percentage above 0% and up to 100%",
+            "error: invalid value 'some' for '--budgets <BUDGETS>': expected a percentage above 0% and up to 100%",
         ),
         (
             &["--max-time", "5"],

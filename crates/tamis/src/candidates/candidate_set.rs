@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// Which rows of the pool an agent chooses among: all, or only the most relevant ones, those whose answers are doubted last.
+/// Which rows of the pool an agent chooses among: all, or only the most relevant ones, suspected label errors last.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum CandidateSet {

@@ -80,7 +80,7 @@ impl FinetuneSettings {
             return Err(Error::setting("sample", "no `selection` beside it", "both"));
         }
         if self.label_biases == Some(MetricKind::LogLoss) {
-            let expected = "accuracy or macro-f1, which count answers";
+            let expected = "accuracy or macro-f1, which count right answers";
             return Err(Error::setting("label_biases", expected, "log-loss"));
         }
         if self.epoch_rows == 0 {
@@ -101,7 +101,7 @@ impl FinetuneSettings {
     /// If this data cannot be trained on so.
     pub(crate) fn check_against(&self, dataset: &Dataset) -> Result<()> {
         if self.label_biases.is_some() && dataset.task.kind == TaskKind::Choice {
-            let found = "questions, whose answers' letters are no labels";
+            let found = "questions, whose answers are no labels";
             return Err(Error::setting("label_biases", "rows with labels", found));
         }
         Ok(())

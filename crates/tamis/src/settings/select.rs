@@ -27,15 +27,16 @@ pub struct SelectSettings {
     pub budget: Budget,
     /// How much one action takes. Default: as many rows as make about 40 steps.
     pub chunk: ChunkSize,
-    /// In which order the rows of a cluster are taken. Default: relevant ones first where validation rows differ from the pool, else
-    /// representative ones.
+    /// The order in which the rows of a cluster are taken. Default: by relevance where validation rows differ from the pool, else by
+    /// coverage.
     pub row_order: RowOrder,
-    /// Which share of the pool, of each label where the metric is macro-F1, is taken last: the rows whose answer a probe that was trained
-    /// on the others, or on validation rows where they differ from the pool, finds least probable. Default (none): 0.2, or as many as that
-    /// probe gets wrong if they are fewer.
+    /// The share of the pool (with macro-F1, of each label) that is suspected of label errors and used last: the rows whose label is
+    /// least probable under a probe that was trained on other rows, or on validation rows where they differ from the pool. Default (none):
+    /// as many as that probe gets wrong, at most 0.2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label_error_share: Option<f64>,
-    /// Which rows the agent chooses among. Default: those like typical validation rows where these differ from the pool, else all.
+    /// The rows that the agent chooses among. Default: those in the domain of the validation rows where these differ from the pool, else
+    /// all.
     pub candidates: CandidateSet,
     /// `lexical`, the folder or hub id of a sentence encoder, or a .npy or .safetensors file. Default: `lexical`.
     pub embedder: String,
@@ -55,17 +56,17 @@ pub struct SelectSettings {
     pub reward: RewardKind,
     /// What is trained at every state. Default: the probe.
     pub proxy: ProxyKind,
-    /// How much of the pool the probe's features are adapted on: a model is fine-tuned on as many random rows that are not doubted, and
-    /// the probe reads its features instead of the embedder's; by them rows are doubted anew. Default (none): the embedder's features.
+    /// How much of the pool a model is fine-tuned on to give the probe its features: random rows without suspected label errors, which
+    /// are suspected anew by these features. Default (none): the embedder's features.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finetune_features: Option<Budget>,
-    /// The encoder that is fine-tuned: by the dear proxy, the dear judge, and to adapt features. Default (none): the embedder.
+    /// The encoder that is fine-tuned: as the proxy, to rerank, and for features. Default (none): the embedder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// What is trained on the finalists to choose between them. Default (none): what is trained at every state.
+    /// What is trained on the best states to choose between them. Default (none): what is trained at every state.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rerank: Option<ProxyKind>,
-    /// How many finalists are judged by fine-tuning, beside as many random selections. Default: 4.
+    /// How many of the best states are compared by fine-tuning, beside as many random selections. Default: 4.
     pub rerank_top: usize,
     /// The most evaluations that are spent. Default: 5000.
     pub max_evaluations: u64,
@@ -270,7 +271,7 @@ impl SelectSettings {
         self.clusters.unwrap_or_else(|| default_clusters(rows))
     }
 
-    /// What judges the finalists.
+    /// What chooses between the best states.
     pub fn rerank(&self) -> ProxyKind {
         self.rerank.unwrap_or(self.proxy)
     }
@@ -336,7 +337,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn auto_is_decided_by_separability_and_the_size_of_the_fold_and_nothing_else_changes() {
+    fn auto_is_decided_by_the_domain_auc_and_the_size_of_the_fold_and_nothing_else_changes() {
         let given = SelectSettings::default();
         let shifted = |domain_auc, fold| given.shifted(domain_auc, 10_000, fold);
         assert_eq!([shifted(0.64, 1000), shifted(0.66, 1000)], [false, true]);
@@ -363,18 +364,18 @@ mod tests {
             of(true),
             (RowOrder::Relevance, RewardKind::LogLoss, CandidateSet::InDomain)
         );
-        let dear = SelectSettings {
+        let slow = SelectSettings {
             proxy: ProxyKind::Finetune,
             ..given.clone()
         };
-        assert_eq!(dear.resolved(true).reward, RewardKind::Soft);
-        let told = SelectSettings {
+        assert_eq!(slow.resolved(true).reward, RewardKind::Soft);
+        let given = SelectSettings {
             row_order: RowOrder::Random,
             reward: RewardKind::Auc,
             label_error_share: Some(0.1),
             candidates: CandidateSet::Budgets(7.0),
             ..given
         };
-        assert_eq!(told.resolved(true), told);
+        assert_eq!(given.resolved(true), given);
     }
 }
