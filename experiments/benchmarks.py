@@ -3,7 +3,6 @@
 
 Measures  the probe, embedding, fine-tuning, k-means, DQN steps, agents beside Stable-Baselines3's, a whole selection.
 Needs     experiments/peers/requirements.txt and all-MiniLM-L6-v2; for the section `selection` the data sets, too.
-          An hour on two cores.
 Prints    the tables of docs/results/benchmarks.md.
 
     python3 -m venv .venv && .venv/bin/pip install -r experiments/peers/requirements.txt

@@ -3,7 +3,6 @@
 
 Measures  silhouettes, the stability of clusters over seeds, and what they tell of labels.
 Needs     the data sets, the release build; numpy for the noise, which is given as vectors for banking77's rows.
-          Some minutes.
 Prints    the table of docs/lab/2026-11-clusters.md.
 
     cargo build --release

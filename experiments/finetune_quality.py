@@ -3,7 +3,7 @@
 
 Measures  both engines' test accuracy, macro-F1 and seconds of training.
 Needs     the data sets, all-MiniLM-L6-v2, the release build; torch, transformers and scikit-learn unless --engine tamis
-          (experiments/peers/requirements.txt). 20,000 rows take half an hour a seed and engine on two cores.
+          (experiments/peers/requirements.txt).
 Prints    the tables of docs/results/fine-tuning.md.
 
     cargo build --release

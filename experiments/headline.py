@@ -2,7 +2,7 @@
 """Fine-tunes the target on everything, on random rows and on what tamis selects, and compares.
 
 Measures  the fine-tuned target's test scores, and the core-seconds of each way from files to target.
-Needs     the data sets, all-MiniLM-L6-v2, the release build. All cases take a day of two cores.
+Needs     the data sets, all-MiniLM-L6-v2, the release build.
 Prints    the tables of docs/results/headline.md and docs/results/targeted.md.
 
     cargo build --release

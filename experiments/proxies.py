@@ -2,7 +2,7 @@
 """Asks how well each way to score a selection ranks selections as the fine-tuned target does.
 
 Measures  `tamis check proxy`: rank agreement with the target's test scores, and seconds a score.
-Needs     the data sets, all-MiniLM-L6-v2, the release build. A case takes some hours of two cores.
+Needs     the data sets, all-MiniLM-L6-v2, the release build.
 Prints    the tables of docs/results/proxies.md.
 
     cargo build --release

@@ -2,7 +2,7 @@
 """Runs `tamis select` over data sets, embedders, agents and seeds.
 
 Measures  the probe's scores of the choice on the reward fold, the confirm fold and the test rows; no target is fine-tuned.
-Needs     the data sets, all-MiniLM-L6-v2, the release build. About an hour of two cores.
+Needs     the data sets, all-MiniLM-L6-v2, the release build.
 Prints    the tables of docs/lab/2026-11-random-order.md.
 
     cargo build --release

@@ -3,7 +3,6 @@
 
 Measures  the probe's test scores of each method's choices (with `-- --rerank finetune` the fine-tuned target's).
 Needs     the data sets, all-MiniLM-L6-v2, the release build; with --peers also experiments/peers/requirements.txt.
-          The five whole sets take some hours of two cores.
 Prints    the tables of docs/results/studies.md.
 
     cargo build --release

@@ -3,7 +3,7 @@
 
 Measures  the choice's score on the reward fold, which the agent is rewarded with, and on the confirm fold, which names
           the choice: no test row has a part in a default. 20,000 training rows of each set, 5%, 1,000 evaluations.
-Needs     the data sets, all-MiniLM-L6-v2, the release build. Ten minutes an agent on two cores.
+Needs     the data sets, all-MiniLM-L6-v2, the release build.
 Prints    the tables of settings in docs/lab: 2026-11-dqn-ablation.md, -ppo-sweep.md, -climb-disc.md.
 
     cargo build --release

@@ -4,7 +4,7 @@
 Measures  beside the lines of headline.py: a target trained on the validation rows alone; random rows, each selection
           and everything with the validation rows; and, for the task of one source, as many random rows of the pool that
           are known to be of that source.
-Needs     the data sets, all-MiniLM-L6-v2, the release build. A case takes about an hour of two cores.
+Needs     the data sets, all-MiniLM-L6-v2, the release build.
 Prints    the table of the task's own rows in docs/guide/faq.md.
 
     cargo build --release

@@ -2,9 +2,9 @@
 
     python agents.py <problem.json> <steps> <seed> [threads]
 
-The problem is written by `cargo run --release --example coverage_agents`, which trains our agents on it. What the networks
-observe is what our flat network reads: which actions are legal, which are taken, and how far the episode is. The settings are
-those of our plain DQN wherever the other program has them; batch, rate, network, targets, exploration and replay are the same.
+The problem is written by `cargo run --release --example coverage_agents`, which trains tamis's agents on it. What the networks
+observe is what tamis's flat network reads: which actions are legal, which are taken, and how far the episode is. The settings are
+those of tamis's plain DQN wherever the other program has them; batch, rate, network, targets, exploration and replay are the same.
 Two things are not:
 
 - Their DQN knows no legal actions. One that is not legal earns nothing and changes nothing, and an episode is cut off after
@@ -30,8 +30,8 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import BaseCallback
 
 PATIENCE = 4
-UPDATES = 2  # training steps an environment step
-TARGET_RATE = 0.01  # a training step
+GRADIENT_STEPS = 2  # training steps an environment step
+TAU = 0.01  # a training step
 
 
 class Coverage(gymnasium.Env):
@@ -134,7 +134,7 @@ def dqn(problem, steps, seed):
     env = Coverage(problem)
     agent = DQN(
         "MlpPolicy", env, learning_rate=1e-3, buffer_size=10_000, learning_starts=200, batch_size=32, gamma=1.0, train_freq=1,
-        gradient_steps=UPDATES, n_steps=5, tau=1 - (1 - TARGET_RATE) ** UPDATES, target_update_interval=1,
+        gradient_steps=GRADIENT_STEPS, n_steps=5, tau=1 - (1 - TAU) ** GRADIENT_STEPS, target_update_interval=1,
         exploration_fraction=1.0, exploration_initial_eps=0.5, exploration_final_eps=0.05, max_grad_norm=10,
         policy_kwargs={"net_arch": [64, 64]}, seed=seed, device="cpu",
     )

@@ -1,15 +1,16 @@
 """Seconds of a training step in PyTorch, in each of its settings: python finetune.py <model folder> <texts> [part ...].
 
-The model is transformers' BertForSequenceClassification with 4 labels and the configuration's dropout; a step is forward, backward,
-clipping and AdamW. Parts, all unless some are named:
+The model is transformers' BertForSequenceClassification with 4 labels and the configuration's dropout; a step is
+forward, backward, clipping and AdamW. Parts, all unless some are named:
 
 - `16 x 64`: 16 sequences of 64 random tokens.
-- `mixed`: 16 texts of the file (one a line), tokenized beforehand, at most 256 tokens, padded to the longest of the batch. Place k of
-  the order is text (7919 k) % n.
-- `16 x 64, top two`: as the first, with all but the top two layers and the head frozen; frozen layers drop nothing.
+- `mixed`: 16 texts of the file (one a line), tokenized beforehand, at most 256 tokens, padded to the longest of the
+  batch. Place k of the order is text (7919 k) % n.
+- `16 x 64, top two`: as the first, with all but the top two layers and the head frozen; frozen layers have no dropout.
 - `16 x 64, top two, rest given`: the same with the output of the frozen layers computed beforehand.
 - `compiled`: the first three with torch.compile, if that comes to its first step within a minute.
-- `memory`: the peak memory of a process that does the first part only, in bytes, and what it has once the model is loaded.
+- `memory`: the peak memory of a process that does the first part only, in bytes, and what it has once the model is
+  loaded.
 
 The last line is JSON: medians over steps after a warm-up, by part and setting; `best` is the least of a part.
 """

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Rows chosen by other programs, for `tamis study --selection NAME=FILE`; and how far our rules agree with theirs.
+"""Rows chosen by other programs, for `tamis study --selection NAME=FILE`; and how far tamis's rules agree with theirs.
 
     python selection.py PEER DATA VECTORS --budget ROWS --seeds 0,1,2 --out FOLDER      PEER: dsir, apricot or cleanlab
     python selection.py agree DATA VECTORS --budget ROWS                                on the first 10,000 training rows
 
-DATA is a folder with train.jsonl, validation.jsonl and test.jsonl, rows with `text` (or `premise` and `hypothesis`) and `label`.
-VECTORS is what `tamis select --embedder` reads: an array with one vector a line of train, then validation, then test. A peer writes
-FOLDER/PEER-SEED.txt, the lines of train.jsonl that it chose, counted from 1, and prints a JSON line a seed: seconds, the peak
-memory of the process so far, and what is to be said about it. Training rows whose text stands in validation or test are not
-offered, as tamis does not. `agree` builds our example `heuristics`; set CARGO_TARGET_DIR to build it elsewhere.
+DATA is a folder with train.jsonl, validation.jsonl and test.jsonl, rows with `text` (or `premise` and `hypothesis`) and
+`label`. VECTORS is what `tamis select --embedder` reads: an array with one vector a line of train, then validation, then
+test. A peer writes FOLDER/PEER-SEED.txt, the lines of train.jsonl that it chose, counted from 1. It prints a JSON line a
+seed: seconds, the peak memory of the process so far, and a note on how it was run. Training rows whose text also stands
+in validation or test are left out, as tamis does. `agree` builds the example `heuristics`; set CARGO_TARGET_DIR to build
+it elsewhere.
 """
 
 import argparse
@@ -77,7 +78,8 @@ def apricot(data, rows, seed):
     pool, said = data.pool, "the whole pool"
     if len(pool) > MOST_FOR_APRICOT:
         pool = numpy.sort(numpy.random.default_rng(seed).choice(pool, max(SAMPLE, rows), replace=False))
-        said = f"on a random sample of {len(pool)} rows of the pool: its matrix of {len(data.pool)} x {len(data.pool)} does not fit"
+        matrix = f"{len(data.pool)} x {len(data.pool)}"
+        said = f"on a random sample of {len(pool)} rows of the pool: its matrix of {matrix} does not fit"
     # Its own metric "cosine" is 1 - cos², a distance: it would choose for dissimilarity.
     engine = FacilityLocationSelection(rows, metric="precomputed", optimizer="lazy")
     engine.fit(similarities(data.vectors[pool]))
@@ -152,7 +154,7 @@ def agree(data, arguments):
 
 
 def heuristics():
-    """Our example, built."""
+    """The example `heuristics` of tamis, built."""
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
     import lib
 
