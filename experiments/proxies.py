@@ -32,10 +32,10 @@ def check(case, options, runner):
 
 
 def show(case, record):
-    print(f"### {case.name}: {len(record['states'])} selections of {record['rows']} rows, the target's {record['metric']} on "
+    print(f"### {case.name}: {len(record['selections'])} selections of {record['rows']} rows, the target's {record['metric']} on "
           f"{record['target_rows']} test rows\n")
     rows = []
-    for scorer in record["rungs"]:
+    for scorer in record["rewards"]:
         agreement = scorer["agreement"]
         rank = agreement["spearman"]
         rows.append([scorer["model"], scorer["metric"], f"{rank['value']:.2f} ({rank['low']:.2f} to {rank['high']:.2f})",
@@ -43,7 +43,7 @@ def show(case, record):
     header = ["reward", "scored by", "Spearman (95%)", "Kendall", "regret", "s a score, one core"]
     print(lib.table(header, rows) + "\n")
     kinds = {}
-    for selection in record["states"]:
+    for selection in record["selections"]:
         kinds.setdefault(selection["kind"], []).append(selection["target"])
     rows = [[kind, f"{statistics.mean(scores):.4f}"] for kind, scores in kinds.items()]
     print(lib.table(["selections", "the target's score, mean"], rows))

@@ -1,12 +1,27 @@
 //! `tamis` picks the small part of a fine-tuning set that is worth training on.
 //!
-//! Training rows become embeddings ([`embed`]), embeddings clusters ([`cluster`]), clusters chunks ([`pool`]), chunks the
-//! actions of a Markov decision process ([`mdp`]). An agent ([`agent`]) or a search ([`select`]) spends the budget, rewarded by
-//! the change of a cheap proxy model's score ([`proxy`]) on one half of the validation rows; the other half makes the final
-//! choice ([`folds`]). [`run`] puts the parts together:
+//! Training rows become vectors ([`embed`]), vectors clusters ([`cluster`]). Rows that may be chosen ([`candidates`]) are cut into
+//! chunks, the actions of a Markov decision process ([`mod@env`], [`problem`]). An agent ([`agents`]) or a search ([`search`]) spends the
+//! budget, rewarded by the change of a cheap model's score ([`scorer`]) on one half of the validation rows; the other half makes the
+//! final choice.
+//!
+//! # Start here
+//!
+//! | to | see |
+//! |---|---|
+//! | run what the `tamis` command runs | [`commands::select`], [`commands::study`], [`commands::finetune`] |
+//! | say what a run does | [`SelectSettings`], [`budget::Budget`], [`data::DataSettings`] |
+//! | read what it found | [`records::selection::SelectionRecord`] |
+//! | bring rows of your own | [`data::Dataset::from_rows`] |
+//! | bring vectors of your own | [`embed::VectorStore`] |
+//! | reward selections otherwise | [`scorer::Scorer`], [`scorer::batch::BatchScorer`] |
+//! | keep scores elsewhere | [`store::ScoreStore`] |
+//! | write an agent | [`agents::Agent`], [`env::Environment`], and [`env::checker`] to test it |
+//! | hear of progress, and stop | [`Monitor`] |
+//! | handle what goes wrong | [`Error`] |
 //!
 //! ```
-//! use tamis::{Silent, budget::Budget, data::DataSettings, demo, run::{SelectSettings, select}, seed::Seed};
+//! use tamis::{Seed, SelectSettings, Silent, budget::Budget, commands::select, data::{DataSettings, demo}};
 //!
 //! # fn main() -> tamis::Result<()> {
 //! # let folder = std::env::temp_dir().join(format!("tamis-doc-{}", std::process::id()));
@@ -59,4 +74,5 @@ pub mod target;
 pub(crate) mod workspace;
 
 pub use error::{Error, Place, Result};
+pub use settings::SelectSettings;
 pub use tamis_nn::{Fingerprint, Matrix, Monitor, Seed, Silent, named};

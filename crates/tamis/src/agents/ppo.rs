@@ -12,9 +12,9 @@
 //!    evaluation buys a whole episode; all reward comes with the last step. With `pay = "steps"` every step is paid for, as in the
 //!    paper.
 //! 2. Beside the shared network each action has a learned offset ([`crate::agents::policy`]).
-//! 3. The value network learns returns that are standardised by depth ([`DepthBaseline`]).
+//! 3. The value network learns returns that are standardised by depth (`DepthBaseline`).
 //! 4. Once rounds draw nothing new, the rest of the evaluations is spent around the best plan
-//!    ([`crate::agents::dqn::late_exploration`]); the policy does not learn from that.
+//!    (`crate::agents::dqn::late_exploration`); the policy does not learn from that.
 
 use rand::{RngExt, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;

@@ -10,9 +10,9 @@
 //! 2. Actions are tried before one is taken: the `lookahead` actions of the greatest Q and `explorers` random ones
 //!    ([`Environment::lookahead`]). The one of the greatest *true* reward plus predicted future is taken. With `lookahead = 0` this
 //!    is plain DQN: the action of the greatest Q is taken, and only its reward is paid for.
-//! 3. Predicted differences between futures are scaled by how well earlier ones came true ([`FutureCalibration`]).
-//! 4. Rewards and futures are standardised by depth ([`DepthBaseline`]).
-//! 5. Once episodes meet nothing new, the rest of the evaluations is spent around the best plan ([`late_exploration`]).
+//! 3. Predicted differences between futures are scaled by how well earlier ones came true (`FutureCalibration`).
+//! 4. Rewards and futures are standardised by depth (`DepthBaseline`).
+//! 5. Once episodes meet nothing new, the rest of the evaluations is spent around the best plan (`late_exploration`).
 //!
 //! `docs/lab/2026-11-dqn-ablation.md` has measurements of what each part is worth.
 
