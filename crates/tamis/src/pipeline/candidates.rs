@@ -20,6 +20,7 @@ use crate::{
     pipeline::{
         context::Context,
         embed::Vectors,
+        finetuned_features::rows_for_features,
         probe_features::{Features, ProbeFolds},
         target::Target,
     },
@@ -186,7 +187,7 @@ fn features_and_label_errors(
     let (Some(target), Some(share)) = (target, context.settings.finetune_features) else {
         return Ok((features, label_errors));
     };
-    let rows = target.rows_for_features(context, share, &vectors.tokens, &label_errors)?;
+    let rows = rows_for_features(context, share, &vectors.tokens, &label_errors)?;
     let tuned = target.finetuned_features(context, &rows)?;
     let features = ProbeFolds::new(context, Features::FineTuned(&tuned))?;
     let label_errors = suspected(context, &features, shifted)?;

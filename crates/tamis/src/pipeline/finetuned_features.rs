@@ -16,19 +16,6 @@ use crate::{
 };
 
 impl Target {
-    /// The rows that the features are fine-tuned on: random ones, as many as the share of the whole pool pays for, none of them
-    /// suspected of a label error.
-    pub(crate) fn rows_for_features(
-        &self,
-        context: Context<'_>,
-        share: Budget,
-        tokens: &[u32],
-        label_errors: &[bool],
-    ) -> Result<Vec<RowId>> {
-        let seed = context.settings.seed.derive("adapt rows");
-        random_sound_rows(share, &context.dataset.pool, tokens, label_errors, seed)
-    }
-
     /// The features of every split by a copy of the model that is fine-tuned on these rows first: one vector a text or pair, one a choice.
     pub(crate) fn finetuned_features(&self, context: Context<'_>, rows: &[RowId]) -> Result<SplitVectors> {
         let (settings, stages) = (context.settings, context.stages);
@@ -64,6 +51,18 @@ impl Target {
         )?;
         Ok(model)
     }
+}
+
+/// The rows that the features are fine-tuned on: random ones, as many as the share of the whole pool pays for, none of them
+/// suspected of a label error.
+pub(crate) fn rows_for_features(
+    context: Context<'_>,
+    share: Budget,
+    tokens: &[u32],
+    label_errors: &[bool],
+) -> Result<Vec<RowId>> {
+    let seed = context.settings.seed.derive("adapt rows");
+    random_sound_rows(share, &context.dataset.pool, tokens, label_errors, seed)
 }
 
 /// The model's features of a split. Advances `monitor` by one an example.

@@ -28,6 +28,7 @@ use crate::{
         candidates::Candidates,
         context::Context,
         embed,
+        finetuned_features::rows_for_features,
         probe_features::{Features, ProbeFolds, TunedProbe},
         search::Chunks,
         session::read,
@@ -222,7 +223,7 @@ fn candidates(context: Context<'_>) -> Result<Candidates> {
 /// The probe's features by a model that is fine-tuned on a part of the pool.
 fn finetuned_features(context: Context<'_>, target: &Target, candidates: &Candidates) -> Result<ProbeFolds> {
     let share = context.settings.finetune_features.unwrap_or(Budget::Percent(5.0));
-    let rows = target.rows_for_features(context, share, &candidates.vectors.tokens, &candidates.label_errors)?;
+    let rows = rows_for_features(context, share, &candidates.vectors.tokens, &candidates.label_errors)?;
     ProbeFolds::new(
         context,
         Features::FineTuned(&target.finetuned_features(context, &rows)?),
