@@ -475,7 +475,7 @@ mod tests {
             let error = Method::Greedy.selector(&problem, settings, Seed(0)).err().expect("fails");
             assert_eq!(
                 error.to_string(),
-                "--reward-model: expected a learning agent beside it (`--agent dqn` or `ppo`), found `climb-disc` with `--agent greedy`"
+                "reward_model: expected a learning agent beside it (`--agent dqn` or `ppo`), found `climb-disc` with `--agent greedy`"
             );
         });
     }
