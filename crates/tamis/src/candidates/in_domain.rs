@@ -79,8 +79,9 @@ mod tests {
                 &quotas,
             )
         };
-        // Three typical rows, and of label 1 half a budget of two: row 0.
-        assert_eq!(rows(3, 1), [2, 3, 4]);
+        // Three typical rows, and of label 1, which none of them has, its best: a quota buys a row at least.
+        assert_eq!(rows(3, 1), [0, 2, 3, 4]);
+        // Two budgets pay for four rows, and half a budget for one of each label.
         assert_eq!(rows(3, 2), [0, 1, 2, 3, 4]);
     }
 }
