@@ -367,9 +367,9 @@ fn frozen_layers_and_select_by_fine_tuning_work_together() {
         .iter()
         .filter_map(|stage| stage["name"].as_str())
         .collect();
-    assert!(stages.contains(&"adapt") && stages.contains(&"features"), "{stages:?}");
-    // By the embedder's vectors before, by the adapted features after.
-    let doubts = stages.iter().filter(|&&stage| stage == "doubt").count();
+    assert!(stages.contains(&"fine-tune features") && stages.contains(&"features"), "{stages:?}");
+    // By the embedder's vectors before, by the fine-tuned features after.
+    let doubts = stages.iter().filter(|&&stage| stage == "label errors").count();
     assert_eq!(doubts, 2, "{stages:?}");
 }
 
@@ -408,17 +408,17 @@ fn the_proxy_is_checked_against_the_target() {
     };
     let said = succeeds(check());
     assert!(
-        said.contains("probe, adapted features") && said.contains("Spearman"),
+        said.contains("probe, fine-tuned features") && said.contains("Spearman"),
         "{said}"
     );
     let record: Value = serde_json::from_str(&fixture.read("check/check_proxy.json")).expect("JSON");
     // one of each of four kinds, and one by each of two probes and six rewards
-    assert_eq!(record["states"].as_array().map(Vec::len), Some(16));
-    assert!(record["rungs"][0]["agreement"]["spearman"]["value"].is_f64());
+    assert_eq!(record["selections"].as_array().map(Vec::len), Some(16));
+    assert!(record["rewards"][0]["agreement"]["spearman"]["value"].is_f64());
     assert!(said.contains("To tell apart two selections"), "{said}");
-    let telling = &record["telling"];
-    assert_eq!(telling["noise"]["rows"].as_u64(), Some(60));
-    assert!(telling["found"].as_f64().is_some_and(f64::is_finite), "{telling}");
+    let effect = &record["detectable_effect"];
+    assert_eq!(effect["noise"]["rows"].as_u64(), Some(60));
+    assert!(effect["found"].as_f64().is_some_and(f64::is_finite), "{effect}");
     let costs = &record["costs"];
     assert!(
         costs["everything_seconds"].as_f64() > costs["train_seconds"].as_f64(),
@@ -428,8 +428,8 @@ fn the_proxy_is_checked_against_the_target() {
     let all = forget_answers(&fixture, "check", 20);
     succeeds(check());
     let again: Value = serde_json::from_str(&fixture.read("check/check_proxy.json")).expect("JSON");
-    assert_eq!(again["states"], record["states"]);
-    assert_eq!(again["telling"], record["telling"]);
+    assert_eq!(again["selections"], record["selections"]);
+    assert_eq!(again["detectable_effect"], record["detectable_effect"]);
     assert_eq!(answers(&fixture, "check"), (all, 20));
 }
 

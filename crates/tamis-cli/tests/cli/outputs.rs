@@ -36,7 +36,7 @@ fn the_chosen_rows_are_the_users_own_in_their_order() {
     assert_eq!(record["budget"]["rows"], 48);
     assert_eq!(record["evaluations"], 300);
     // Less than a fifth, since the probe gets no more than 60 of 480 rows wrong.
-    assert_eq!(record["data"]["doubted"], 60);
+    assert_eq!(record["data"]["label_errors"], 60);
     for fold in ["reward", "confirm", "test"] {
         for value in ["chosen", "random_mean", "random_sd", "everything"] {
             assert!(record["scores"][fold][value].is_f64(), "scores.{fold}.{value}");
@@ -201,9 +201,9 @@ fn what_auto_means_depends_on_whether_validation_rows_are_of_the_pools_kind() {
     let (summary, record) = run("alike.npy", "alike", &[]);
     assert_eq!(decided(&record), coverage);
     assert!(!summary.contains("most like validation rows"), "{summary}");
-    assert_eq!(record["data"]["among"], 480);
+    assert_eq!(record["data"]["candidates"], 480);
     // These vectors say nothing of labels, and of 480 rows that the probe gets wrong more than a fifth, a fifth is taken last.
-    assert_eq!(record["data"]["doubted"], 96);
+    assert_eq!(record["data"]["label_errors"], 96);
     assert!(
         summary.contains("\n96 of the pool's 480 rows are used last"),
         "{summary}"
@@ -214,10 +214,10 @@ fn what_auto_means_depends_on_whether_validation_rows_are_of_the_pools_kind() {
     assert_eq!(decided(&record), relevance);
     assert!(summary.contains("with an AUC of 0.8"), "{summary}");
     // An eighth of the pool is as much like validation rows as half of these are, and two budgets are a fifth.
-    assert_eq!(record["data"]["among"], 96);
+    assert_eq!(record["data"]["candidates"], 96);
     assert!(summary.contains("among the 96 of the pool's 480 rows"), "{summary}");
     // Of these vectors a probe of 45 validation rows knows as little: a fifth again.
-    assert_eq!(record["data"]["doubted"], 96);
+    assert_eq!(record["data"]["label_errors"], 96);
     // With a single cluster there is nothing to decide: the rows most like those of validation are taken. Nor is another taken where the
     // agent chooses among few enough, which here are in several clusters.
     for (out, more) in [("one", ["--clusters", "1"]), ("few", ["--candidates", "1.5x"])] {
@@ -234,9 +234,9 @@ fn what_auto_means_depends_on_whether_validation_rows_are_of_the_pools_kind() {
     run("other.npy", "other", &[]);
     let (_, record) = run("other.npy", "told", &["--row-order", "coverage", "--reward", "soft"]);
     assert_eq!(decided(&record), coverage);
-    assert_eq!(record["data"]["among"], 96);
+    assert_eq!(record["data"]["candidates"], 96);
     let (_, record) = run("other.npy", "all", &["--candidates", "all"]);
-    assert_eq!((decided(&record), &record["data"]["among"]), (relevance, &480.into()));
+    assert_eq!((decided(&record), &record["data"]["candidates"]), (relevance, &480.into()));
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn of_a_rare_label_an_agent_has_as_many_rows_to_choose_from_as_the_metric_may_wa
         ];
         succeeds(fixture.select(metric, &more));
         let record: Value = serde_json::from_str(&fixture.read(&format!("{metric}/selection.json"))).expect("JSON");
-        record["data"]["among"].as_u64().expect("a number")
+        record["data"]["candidates"].as_u64().expect("a number")
     };
     // Two budgets of 48 rows, and half of a budget or 4 or 5 of 45 of the other label.
     assert_eq!(among("macro-f1"), 96 + 24);
@@ -369,7 +369,7 @@ fn flags_and_a_settings_file_say_the_same_things() {
 #[test]
 fn the_command_that_a_run_names_makes_it_again() {
     let fixture = Fixture::new();
-    let toml = "embedder = \"lexical\"\nfinalists = 3\ndqn.double = false\nreward = \"hard\"\n";
+    let toml = "embedder = \"lexical\"\nrerank_top = 3\ndqn.double = false\nreward = \"hard\"\n";
     fixture.write("it's.toml", toml);
     fixture.write("my train.jsonl", &fixture.read("train.jsonl"));
     let more = [

@@ -475,11 +475,7 @@ mod tests {
             let error = Method::Greedy.selector(&problem, settings, Seed(0)).err().expect("fails");
             assert_eq!(
                 error.to_string(),
-<<<<<<< HEAD
                 "reward_model: expected a learning agent beside it (`agent dqn` or `agent ppo`), found `climb-disc` with the agent `greedy`"
-=======
-                "reward_model: expected a learning agent beside it (`--agent dqn` or `ppo`), found `climb-disc` with `--agent greedy`"
->>>>>>> agents
             );
         });
     }
