@@ -4,13 +4,12 @@ use clap::{Arg, Command};
 use serde_json::Value;
 
 /// Flags that are called otherwise than their setting.
-const OTHERS: [(&str, &str); 6] = [
+const OTHERS: [(&str, &str); 5] = [
     ("batch", "batch-size"),
-    ("dear", "skip-finetunes"),
+    ("finetune", "skip-finetunes"),
     ("freeze", "freeze-layers"),
     ("rate", "learning-rate"),
     ("selections", "selection"),
-    ("states", "selections"),
 ];
 /// Tables whose settings have flags: of the selection in a study or a check, of the data, and of how `tamis finetune` trains.
 const TABLES: [&str; 3] = ["select", "data", "train"];
@@ -28,11 +27,15 @@ pub(crate) fn flag<'a>(command: &'a Command, key: &str) -> Option<&'a Arg> {
         }
         name = rest;
     }
+    let named = |long: &str| {
+        command
+            .get_arguments()
+            .find(|argument| argument.get_long() == Some(long))
+    };
     let other = OTHERS.iter().find(|(setting, _)| *setting == name);
-    let long = other.map_or_else(|| name.replace('_', "-"), |(_, flag)| (*flag).to_owned());
-    command
-        .get_arguments()
-        .find(|argument| argument.get_long() == Some(&long))
+    other
+        .and_then(|(_, flag)| named(flag))
+        .or_else(|| named(&name.replace('_', "-")))
 }
 
 /// Calls a function with every setting that is no table, by its full name.

@@ -367,7 +367,10 @@ fn frozen_layers_and_select_by_fine_tuning_work_together() {
         .iter()
         .filter_map(|stage| stage["name"].as_str())
         .collect();
-    assert!(stages.contains(&"fine-tune features") && stages.contains(&"features"), "{stages:?}");
+    assert!(
+        stages.contains(&"fine-tune features") && stages.contains(&"features"),
+        "{stages:?}"
+    );
     // By the embedder's vectors before, by the fine-tuned features after.
     let doubts = stages.iter().filter(|&&stage| stage == "label errors").count();
     assert_eq!(doubts, 2, "{stages:?}");

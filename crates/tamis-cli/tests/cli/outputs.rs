@@ -236,7 +236,10 @@ fn what_auto_means_depends_on_whether_validation_rows_are_of_the_pools_kind() {
     assert_eq!(decided(&record), coverage);
     assert_eq!(record["data"]["candidates"], 96);
     let (_, record) = run("other.npy", "all", &["--candidates", "all"]);
-    assert_eq!((decided(&record), &record["data"]["candidates"]), (relevance, &480.into()));
+    assert_eq!(
+        (decided(&record), &record["data"]["candidates"]),
+        (relevance, &480.into())
+    );
 }
 
 #[test]
