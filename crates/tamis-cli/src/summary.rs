@@ -110,14 +110,14 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path, messages: &Mes
     if (1..data.read.pool).contains(&data.candidates) {
         writeln!(
             text,
-            "\nChosen among the {} of the pool's {} rows that are most like validation rows; all of them with `--within all`",
+            "\nChosen among the {} of the pool's {} rows that are most like validation rows; `--candidates all` takes all of them",
             data.candidates, data.read.pool
         )?;
     }
     if data.label_errors > 0 {
         writeln!(
             text,
-            "\n{} of the pool's {} rows stand behind all others: a probe that was not trained on them doubts their labels",
+            "\n{} of the pool's {} rows are used last: suspected label errors, by a probe that was not trained on them",
             data.label_errors, data.read.pool
         )?;
     }
