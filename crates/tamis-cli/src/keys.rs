@@ -4,13 +4,7 @@ use clap::{Arg, Command};
 use serde_json::Value;
 
 /// Flags that are called otherwise than their setting.
-const OTHERS: [(&str, &str); 5] = [
-    ("batch", "batch-size"),
-    ("finetune", "skip-finetunes"),
-    ("freeze", "freeze-layers"),
-    ("rate", "learning-rate"),
-    ("selections", "selection"),
-];
+const OTHERS: [(&str, &str); 2] = [("finetune", "skip-finetunes"), ("selections", "selection")];
 /// Tables whose settings have flags: of the selection in a study or a check, of the data, and of how `tamis finetune` trains.
 const TABLES: [&str; 3] = ["select", "data", "train"];
 /// The two settings that one flag sets.

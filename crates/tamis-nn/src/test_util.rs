@@ -4,10 +4,10 @@ use rand::RngExt;
 
 use crate::{
     Matrix, Seed,
-    encoder::{EncoderShape, EncoderWeights, Layer, Norm, head::Head},
-    hub::config::DropoutShares,
+    encoder::{EncoderShape, EncoderWeights, Layer, LayerNorm, head::Head},
+    hub::config::DropoutRates,
     kernels::{elementwise::Activation, linear::Linear},
-    train::{EncoderClassifier, TokenizedSplit},
+    train::{EncoderClassifier, Objective, TokenizedSplit},
 };
 
 /// Two layers, 8 numbers a token, 2 heads, random weights.
@@ -18,18 +18,18 @@ pub fn tiny_encoder(vocabulary: usize, positions: usize) -> EncoderWeights {
         weight: Matrix::from_vec(numbers(inputs * outputs), outputs, inputs),
         bias: numbers(outputs),
     };
-    let norm = || Norm {
-        gain: vec![1.0; 8],
-        shift: vec![0.1; 8],
+    let norm = || LayerNorm {
+        weight: vec![1.0; 8],
+        bias: vec![0.1; 8],
     };
     let layers = (0..2)
         .map(|_| Layer {
-            attention: linear(8, 24),
-            attention_out: linear(8, 8),
+            qkv: linear(8, 24),
+            attention_output: linear(8, 8),
             attention_norm: norm(),
-            inner: linear(8, 16),
-            outer: linear(16, 8),
-            out_norm: norm(),
+            intermediate: linear(8, 16),
+            output: linear(16, 8),
+            output_norm: norm(),
         })
         .collect();
     EncoderWeights {
@@ -40,9 +40,9 @@ pub fn tiny_encoder(vocabulary: usize, positions: usize) -> EncoderWeights {
             norm_epsilon: 1e-12,
             first_position: 0,
         },
-        words: linear(8, vocabulary).weight,
-        positions: linear(8, positions).weight,
-        types: linear(8, 2).weight,
+        token_embeddings: linear(8, vocabulary).weight,
+        position_embeddings: linear(8, positions).weight,
+        token_type_embeddings: linear(8, 2).weight,
         norm: norm(),
         layers,
     }
@@ -65,7 +65,7 @@ pub fn tiny_classifier() -> (EncoderClassifier, TokenizedSplit) {
             tokens[at] = 7;
         }
         let types = vec![0; tokens.len()];
-        data.push([(tokens, types)], label);
+        data.push([(tokens, types)], Objective::Class(label));
     }
     let encoder = tiny_encoder(20, 9);
     let square = |outputs: usize| {
@@ -79,7 +79,7 @@ pub fn tiny_classifier() -> (EncoderClassifier, TokenizedSplit) {
         activation: Activation::Tanh,
         scores: square(2),
     };
-    let dropout = DropoutShares {
+    let dropout = DropoutRates {
         hidden: 0.05,
         attention: 0.05,
         classifier: 0.05,

@@ -9,10 +9,10 @@ use rand::{RngExt, seq::SliceRandom};
 use tamis_nn::{
     hub::{
         classifier::{HeadKind, Request, load},
-        config::DropoutShares,
+        config::DropoutRates,
     },
     seed::Seed,
-    train::{EncoderClassifier, FrozenLayerCache, TokenizedSplit, TrainSettings, Trainer},
+    train::{Examples, FrozenLayerCache, Objective, TokenizedSplit, TrainSettings, Trainer},
 };
 
 fn steps(criterion: &mut Criterion) {
@@ -30,20 +30,17 @@ fn steps(criterion: &mut Criterion) {
         seed: Seed(0),
     })
     .expect("loads");
-    let model = EncoderClassifier {
-        encoder: loaded.encoder,
-        head: loaded.head,
-        dropout: DropoutShares {
-            hidden: 0.1,
-            attention: 0.1,
-            classifier: 0.1,
-        },
+    let mut model = loaded.model;
+    model.dropout = DropoutRates {
+        hidden: 0.1,
+        attention: 0.1,
+        classifier: 0.1,
     };
     let mut rng = Seed(0).rng();
     let mut even = TokenizedSplit::new(4);
     for row in 0..64 {
         let tokens: Vec<u32> = (0..64).map(|_| rng.random_range(1000..30000)).collect();
-        even.push([(tokens, vec![0; 64])], row % 4);
+        even.push([(tokens, vec![0; 64])], Objective::Class(row % 4));
     }
     let mut mixed = TokenizedSplit::new(4);
     let texts = std::fs::read_to_string(texts).expect("reads");
@@ -51,7 +48,7 @@ fn steps(criterion: &mut Criterion) {
     lines.shuffle(&mut rng);
     for (row, line) in (0..).zip(lines) {
         let tokens = loaded.tokenizer.one(line).expect("tokenizes");
-        mixed.push([(tokens.tokens, tokens.types)], row % 4);
+        mixed.push([(tokens.tokens, tokens.types)], Objective::Class(row % 4));
     }
 
     let mut group = criterion.benchmark_group("finetune");
@@ -62,10 +59,10 @@ fn steps(criterion: &mut Criterion) {
         ("16 x 64, top two", &even, Some(4)),
     ] {
         let settings = TrainSettings {
-            freeze,
+            freeze_layers: freeze,
             ..TrainSettings::default()
         };
-        let beneath = freeze.map(|layers| FrozenLayerCache::new(layers, 1 << 30));
+        let frozen = freeze.map(|layers| FrozenLayerCache::new(layers, 1 << 30));
         let mut model = model.clone();
         let mut trainer = Trainer::new(&model, &settings);
         let mut at = 0;
@@ -77,15 +74,13 @@ fn steps(criterion: &mut Criterion) {
                     rows
                 },
                 |rows| {
+                    let examples = Examples {
+                        split: data,
+                        rows: &rows,
+                        frozen: frozen.as_ref(),
+                    };
                     trainer
-                        .step(
-                            &mut model,
-                            data,
-                            &rows,
-                            1e-5,
-                            Seed(u64::from(rows[0])),
-                            beneath.as_ref(),
-                        )
+                        .step(&mut model, examples, 1e-5, Seed(u64::from(rows[0])))
                         .expect("trains")
                 },
                 BatchSize::PerIteration,

@@ -10,10 +10,10 @@ use tamis_nn::{
     Silent,
     hub::{
         classifier::{HeadKind, Request, load},
-        config::DropoutShares,
+        config::DropoutRates,
     },
     seed::Seed,
-    train::{EncoderClassifier, TokenizedSplit, TrainSettings, Trainer},
+    train::{Examples, Objective, TokenizedSplit, TrainSettings, Trainer},
 };
 
 #[derive(Deserialize)]
@@ -51,17 +51,14 @@ fn twenty_steps_have_the_losses_of_pytorch() {
         let tokens = loaded.tokenizer.one(&text).expect("tokenizes");
         data.push(
             [(tokens.tokens, tokens.types)],
-            ((i * 7 + text.chars().count()) % 4) as u32,
+            Objective::Class(((i * 7 + text.chars().count()) % 4) as u32),
         );
     }
-    let mut model = EncoderClassifier {
-        encoder: loaded.encoder,
-        head: loaded.head,
-        dropout: DropoutShares {
-            hidden: 0.0,
-            attention: 0.0,
-            classifier: 0.0,
-        },
+    let mut model = loaded.model;
+    model.dropout = DropoutRates {
+        hidden: 0.0,
+        attention: 0.0,
+        classifier: 0.0,
     };
     let hidden = model.encoder.shape.hidden;
     for (k, weight) in model.head.scores.weight.as_mut_slice().iter_mut().enumerate() {
@@ -73,11 +70,13 @@ fn twenty_steps_have_the_losses_of_pytorch() {
     for (t, want) in recorded.losses.iter().enumerate() {
         let rows: Vec<u32> = (0..16).map(|j| ((16 * t + j) % 200) as u32).collect();
         let loss = trainer
-            .step(&mut model, &data, &rows, 1e-4, Seed(0), None)
+            .step(&mut model, Examples::new(&data, &rows), 1e-4, Seed(0))
             .expect("trains");
         assert!((loss - want).abs() < 1e-4, "step {t}: {loss:.6} and PyTorch {want:.6}");
     }
-    let probabilities = model.predict(&data, &[0, 1, 2, 3], None, &Silent).expect("predicts");
+    let probabilities = model
+        .predict(Examples::new(&data, &[0, 1, 2, 3]), &Silent)
+        .expect("predicts");
     for (row, logits) in probabilities.iter_rows().zip(&recorded.logits) {
         let sum: f64 = logits.iter().map(|z| z.exp()).sum();
         for (p, z) in row.iter().zip(logits) {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tamis::embed::{Embedder, encoder::Encoder};
 use tamis_nn::{
     Silent,
-    encoder::{Dtype, Packed, Scratch, Wanted, head::HeadTape},
+    encoder::{Dtype, OutputTokens, Packed, Scratch, head::HeadTape},
     hub::classifier::{ClassifierFiles, HeadKind, Loaded, Request, load},
     kernels::dropout::Dropout,
     seed::Seed,
@@ -75,12 +75,12 @@ fn vectors_agree_with_sentence_transformers() {
 }
 
 /// The scores of a packed batch, one row a sequence.
-fn scores(model: &Loaded, packed: Packed<'_>) -> Vec<f32> {
-    let mut scratch = Scratch::default();
-    let layers = model.encoder.laid_out(0..model.encoder.layers.len(), Dtype::Float32);
-    let firsts = model.encoder.forward(&layers, packed, Wanted::First, &mut scratch);
-    let mut tape = HeadTape::default();
-    model.head.forward(firsts, Dropout::new(0.0, 0), &mut tape).to_vec()
+fn scores(loaded: &Loaded, packed: Packed<'_>) -> Vec<f32> {
+    let (encoder, head) = (&loaded.model.encoder, &loaded.model.head);
+    let (mut scratch, mut tape) = (Scratch::default(), HeadTape::default());
+    let layers = encoder.prepack(0..encoder.layers.len(), Dtype::Float32);
+    let firsts = encoder.forward(&layers, packed, OutputTokens::First, &mut scratch);
+    head.forward(firsts, Dropout::new(0.0, 0), &mut tape).to_vec()
 }
 
 #[test]
@@ -148,8 +148,7 @@ fn tokens_and_scores_agree_with_transformers() {
         let folder = tempfile::tempdir().expect("a folder");
         ClassifierFiles {
             config: &model.config,
-            encoder: &model.encoder,
-            head: &model.head,
+            model: &model.model,
             kind,
             tokenizer_files: &model.tokenizer_files,
         }

@@ -102,9 +102,9 @@ impl FinetuneArgs {
         settings.label_biases = self.label_biases.or(settings.label_biases);
         settings.new_head |= self.new_head;
         set(&mut settings.train.epochs, self.epochs);
-        set(&mut settings.train.batch, self.batch_size);
-        set(&mut settings.train.rate, self.learning_rate);
-        settings.train.freeze = self.freeze_layers.or(settings.train.freeze);
+        set(&mut settings.train.batch_size, self.batch_size);
+        set(&mut settings.train.learning_rate, self.learning_rate);
+        settings.train.freeze_layers = self.freeze_layers.or(settings.train.freeze_layers);
         set(&mut settings.train.max_length, self.max_length);
         set(&mut settings.seed, self.seed.map(Seed));
         set(&mut settings.out, self.out);

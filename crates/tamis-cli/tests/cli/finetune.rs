@@ -321,7 +321,7 @@ fn one_seed_gives_one_model_whatever_the_threads_and_however_often_it_was_stoppe
 fn frozen_layers_and_select_by_fine_tuning_work_together() {
     let fixture = Fixture::new();
     succeeds(finetune(&fixture, "frozen", &["--freeze-layers", "1", "--epochs", "1"]));
-    let settings = "[finetune.train]\nepochs = 1\nrate = 0.003\nmax_length = 32\n[finetune]\nfold_rows = 20\n";
+    let settings = "[finetune.train]\nepochs = 1\nlearning_rate = 0.003\nmax_length = 32\n[finetune]\nfold_rows = 20\n";
     fixture.write("tamis.toml", settings);
     let dear = [
         "--config",
@@ -381,7 +381,7 @@ fn the_proxy_is_checked_against_the_target() {
     let fixture = Fixture::new();
     fixture.write(
         "tamis.toml",
-        "[finetune.train]\nepochs = 1\nrate = 0.003\nmax_length = 32\n",
+        "[finetune.train]\nepochs = 1\nlearning_rate = 0.003\nmax_length = 32\n",
     );
     let check = || {
         let mut command = fixture.on_files(&["check", "proxy"]);

@@ -2,7 +2,7 @@
 
 use crate::{
     Matrix,
-    encoder::{EncoderWeights, Layer, Norm},
+    encoder::weights::{EncoderWeights, Layer, LayerNorm},
 };
 
 /// Tensors to be trained, each with whether weight decay is for it.
@@ -14,12 +14,12 @@ impl EncoderWeights {
         let mut dense: Trained<'_> = Vec::new();
         let mut words = None;
         if frozen.is_none() {
-            words = Some(self.words.as_mut_slice());
+            words = Some(self.token_embeddings.as_mut_slice());
             dense.extend([
-                (self.positions.as_mut_slice(), true),
-                (self.types.as_mut_slice(), true),
-                (&mut self.norm.gain, false),
-                (&mut self.norm.shift, false),
+                (self.position_embeddings.as_mut_slice(), true),
+                (self.token_type_embeddings.as_mut_slice(), true),
+                (&mut self.norm.weight, false),
+                (&mut self.norm.bias, false),
             ]);
         }
         dense.extend(self.layers[frozen.unwrap_or(0)..].iter_mut().flat_map(layer_tensors));
@@ -31,13 +31,13 @@ impl EncoderWeights {
 #[derive(Debug, Clone)]
 pub struct EncoderGradient {
     /// Of the word vectors.
-    pub words: RowGradient,
+    pub token_embeddings: RowGradient,
     /// Of the position vectors; zero where embeddings are frozen, and so on.
-    pub positions: Matrix,
+    pub position_embeddings: Matrix,
     /// Of the type vectors.
-    pub types: Matrix,
+    pub token_type_embeddings: Matrix,
     /// Of the norm over the embeddings.
-    pub norm: Norm,
+    pub norm: LayerNorm,
     /// Of the trained layers, lowest first.
     pub layers: Vec<Layer>,
     frozen: Option<usize>,
@@ -100,25 +100,25 @@ impl EncoderGradient {
     /// A gradient of zeros; `frozen`: embeddings and that many layers, the lowest, are not trained.
     pub fn zeros(weights: &EncoderWeights, frozen: Option<usize>) -> Self {
         let hidden = weights.shape.hidden;
-        let norm = || Norm {
-            gain: vec![0.0; hidden],
-            shift: vec![0.0; hidden],
+        let norm = || LayerNorm {
+            weight: vec![0.0; hidden],
+            bias: vec![0.0; hidden],
         };
         let rows = |matrix: &Matrix| if frozen.is_some() { 0 } else { matrix.rows() };
         Self {
-            words: RowGradient::new(rows(&weights.words), hidden),
-            positions: Matrix::zeros(rows(&weights.positions), hidden),
-            types: Matrix::zeros(rows(&weights.types), hidden),
+            token_embeddings: RowGradient::new(rows(&weights.token_embeddings), hidden),
+            position_embeddings: Matrix::zeros(rows(&weights.position_embeddings), hidden),
+            token_type_embeddings: Matrix::zeros(rows(&weights.token_type_embeddings), hidden),
             norm: norm(),
             layers: weights.layers[frozen.unwrap_or(0)..]
                 .iter()
                 .map(|layer| Layer {
-                    attention: layer.attention.zeros_like(),
-                    attention_out: layer.attention_out.zeros_like(),
+                    qkv: layer.qkv.zeros_like(),
+                    attention_output: layer.attention_output.zeros_like(),
                     attention_norm: norm(),
-                    inner: layer.inner.zeros_like(),
-                    outer: layer.outer.zeros_like(),
-                    out_norm: norm(),
+                    intermediate: layer.intermediate.zeros_like(),
+                    output: layer.output.zeros_like(),
+                    output_norm: norm(),
                 })
                 .collect(),
             frozen,
@@ -129,8 +129,11 @@ impl EncoderGradient {
     pub fn dense_mut(&mut self) -> Vec<&mut [f32]> {
         let mut parts: Vec<&mut [f32]> = Vec::new();
         if self.frozen.is_none() {
-            parts.extend([self.positions.as_mut_slice(), self.types.as_mut_slice()]);
-            parts.extend([&mut self.norm.gain[..], &mut self.norm.shift[..]]);
+            parts.extend([
+                self.position_embeddings.as_mut_slice(),
+                self.token_type_embeddings.as_mut_slice(),
+            ]);
+            parts.extend([&mut self.norm.weight[..], &mut self.norm.bias[..]]);
         }
         let layers = self.layers.iter_mut().flat_map(layer_tensors);
         parts.extend(layers.map(|(part, _)| part));
@@ -141,18 +144,18 @@ impl EncoderGradient {
 /// A layer's tensors, and whether weight decay is for them.
 fn layer_tensors(layer: &mut Layer) -> [(&mut [f32], bool); 12] {
     [
-        (layer.attention.weight.as_mut_slice(), true),
-        (&mut layer.attention.bias, false),
-        (layer.attention_out.weight.as_mut_slice(), true),
-        (&mut layer.attention_out.bias, false),
-        (&mut layer.attention_norm.gain, false),
-        (&mut layer.attention_norm.shift, false),
-        (layer.inner.weight.as_mut_slice(), true),
-        (&mut layer.inner.bias, false),
-        (layer.outer.weight.as_mut_slice(), true),
-        (&mut layer.outer.bias, false),
-        (&mut layer.out_norm.gain, false),
-        (&mut layer.out_norm.shift, false),
+        (layer.qkv.weight.as_mut_slice(), true),
+        (&mut layer.qkv.bias, false),
+        (layer.attention_output.weight.as_mut_slice(), true),
+        (&mut layer.attention_output.bias, false),
+        (&mut layer.attention_norm.weight, false),
+        (&mut layer.attention_norm.bias, false),
+        (layer.intermediate.weight.as_mut_slice(), true),
+        (&mut layer.intermediate.bias, false),
+        (layer.output.weight.as_mut_slice(), true),
+        (&mut layer.output.bias, false),
+        (&mut layer.output_norm.weight, false),
+        (&mut layer.output_norm.bias, false),
     ]
 }
 

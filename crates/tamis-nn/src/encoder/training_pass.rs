@@ -1,18 +1,22 @@
 //! An encoder's training pass: forward with what the backward pass needs, and backward.
 //!
 //! Sequences are packed, so no padding is computed, and where only each sequence's first token is wanted, the last layer does
-//! for the others no more than their keys and values. The layers beneath the lowest trained one are no part of it: their output
+//! for the others no more than their keys and values. The layers below the lowest trained one are no part of it: their output
 //! comes in as [`Input::Hidden`] and costs neither backward pass nor memory. Products and loops are cut between the threads of
 //! the present pool, and every sum runs in one order, so the number of threads changes no bit.
 //!
-//! Kept for the backward pass are, per token and layer, 10 hidden vectors (the inner layer being four times as wide): query, key, value, context,
+//! Kept for the backward pass are, per token and layer, 10 hidden vectors (the intermediate layer being four times as wide): query, key, value, context,
 //! two normalised sums and the input of the activation. The rest is made again: outputs of norms and of activations, attention's
-//! shares, dropout's masks.
+//! probabilities, dropout's masks.
 
 use rayon::prelude::*;
 
 use crate::{
-    encoder::{EncoderWeights, Layer, Packed, Wanted, gradient::EncoderGradient, keep_first},
+    encoder::{
+        forward::{OutputTokens, Packed, keep_first},
+        gradient::EncoderGradient,
+        weights::{EncoderWeights, Layer},
+    },
     kernels::{
         attention::{self, Heads},
         dropout::Dropout,
@@ -44,7 +48,7 @@ pub enum Input<'a> {
 pub struct Dropouts {
     /// From the embeddings and from what each half of a layer adds to its residual.
     pub hidden: Dropout,
-    /// From attention's shares.
+    /// From attention's probabilities.
     pub attention: Dropout,
 }
 
@@ -89,8 +93,8 @@ struct LayerTape {
     /// Shape `(rows, hidden)`.
     context: Vec<f32>,
     attended: Normed,
-    /// The activation's input, shape `(rows, inner)`; the backward pass puts its slope there.
-    inner: Vec<f32>,
+    /// The activation's input, shape `(rows, intermediate)`; the backward pass puts its slope there.
+    intermediate: Vec<f32>,
     out: Normed,
 }
 
@@ -104,7 +108,7 @@ impl EncoderWeights {
     pub fn train_forward<'t>(
         &self,
         input: Input<'_>,
-        wanted: Wanted,
+        wanted: OutputTokens,
         dropouts: Dropouts,
         tape: &'t mut Tape,
     ) -> &'t [f32] {
@@ -160,12 +164,12 @@ impl EncoderWeights {
         let from_tokens = !tape.tokens.is_empty();
         for l in (*lowest..self.layers.len()).rev() {
             let pass = LayerPass::of(self, l, (starts, *first_only), dropouts);
-            let (beneath, kept) = layers.split_at_mut(l - *lowest);
+            let (below, kept) = layers.split_at_mut(l - *lowest);
             let (kept, grown) = (&mut kept[0], &mut gradient.layers[l - *lowest]);
-            // The layer's input, made again from the norm beneath it.
-            let x = if let Some(beneath) = beneath.last() {
-                let norm = &self.layers[l - 1].out_norm;
-                beneath.out.output(&norm.gain, &norm.shift, remade);
+            // The layer's input, made again from the norm below it.
+            let x = if let Some(below) = below.last() {
+                let norm = &self.layers[l - 1].output_norm;
+                below.out.output(&norm.weight, &norm.bias, remade);
                 &mut *remade
             } else {
                 &mut *input
@@ -184,21 +188,26 @@ impl EncoderWeights {
         drop_in_parallel(down, hidden, dropouts.hidden.at(0));
         let norm = &mut gradient.norm;
         tape.embedded
-            .backward(down, &self.norm.gain, &mut norm.gain, &mut norm.shift);
+            .backward(down, &self.norm.weight, &mut norm.weight, &mut norm.bias);
         for (&token, d) in tape.tokens.iter().zip(down.chunks_exact(hidden)) {
-            gradient.words.add(token, d);
+            gradient.token_embeddings.add(token, d);
         }
         let add = |sum: &mut [f32], d: &[f32]| sum.iter_mut().zip(d).for_each(|(sum, d)| *sum += d);
         for range in tape.starts.windows(2) {
             let rows = down[range[0] * hidden..range[1] * hidden].chunks_exact(hidden);
             for (position, d) in rows.enumerate() {
-                add(gradient.positions.row_mut(self.shape.first_position + position), d);
+                add(
+                    gradient
+                        .position_embeddings
+                        .row_mut(self.shape.first_position + position),
+                    d,
+                );
             }
         }
-        if self.types.rows() > 0 {
+        if self.token_type_embeddings.rows() > 0 {
             for (i, d) in down.chunks_exact(hidden).enumerate() {
                 let kind = tape.types.get(i).copied().unwrap_or(0);
-                add(gradient.types.row_mut(kind as usize), d);
+                add(gradient.token_type_embeddings.row_mut(kind as usize), d);
             }
         }
     }
@@ -206,9 +215,9 @@ impl EncoderWeights {
 
 impl Tape {
     /// Takes the input in, embedded where it is tokens.
-    fn begin(&mut self, weights: &EncoderWeights, input: Input<'_>, wanted: Wanted, dropouts: Dropouts) {
+    fn begin(&mut self, weights: &EncoderWeights, input: Input<'_>, wanted: OutputTokens, dropouts: Dropouts) {
         let hidden = weights.shape.hidden;
-        self.first_only = wanted == Wanted::First;
+        self.first_only = wanted == OutputTokens::First;
         self.starts.clear();
         self.tokens.clear();
         self.types.clear();
@@ -221,7 +230,7 @@ impl Tape {
                 let (embedded, places, norm) = (&mut self.embedded, &mut self.buffers.a, &weights.norm);
                 weights.embed(packed, &mut embedded.normal, places);
                 embedded.add_and_normalise(places, hidden, weights.shape.norm_epsilon);
-                embedded.output(&norm.gain, &norm.shift, &mut self.input);
+                embedded.output(&norm.weight, &norm.bias, &mut self.input);
                 drop_in_parallel(&mut self.input, hidden, dropouts.hidden.at(0));
             }
             Input::Hidden {
@@ -274,7 +283,7 @@ impl<'a> LayerPass<'a> {
         self.weights.shape.hidden
     }
 
-    /// How attention divides a vector, and what is dropped from its shares.
+    /// How attention divides a vector, and what is dropped from its probabilities.
     fn heads(&self) -> (Heads, Dropout) {
         let dropout = self.dropouts.attention.at(self.l as u64);
         (self.weights.shape.attention(), dropout)
@@ -299,14 +308,14 @@ impl<'a> LayerPass<'a> {
         let (layer, hidden, starts) = (self.layer(), self.hidden(), self.starts);
         let workspace = &mut buffers.workspace;
         layer
-            .attention
+            .qkv
             .part(hidden..3 * hidden)
             .apply_in_parallel(x, &mut kept.keys_values, workspace);
         if self.first_only {
             keep_first(x, starts, hidden);
         }
         layer
-            .attention
+            .qkv
             .part(0..hidden)
             .apply_in_parallel(x, &mut kept.query, workspace);
         kept.context.resize(kept.query.len(), 0.0);
@@ -327,7 +336,7 @@ impl<'a> LayerPass<'a> {
             });
         let sum = &mut kept.attended;
         layer
-            .attention_out
+            .attention_output
             .whole()
             .apply_in_parallel(&kept.context, &mut sum.normal, workspace);
         drop_in_parallel(&mut sum.normal, hidden, self.residual(0));
@@ -339,37 +348,40 @@ impl<'a> LayerPass<'a> {
         let (layer, shape) = (self.layer(), &self.weights.shape);
         let Buffers { b, wide, workspace, .. } = buffers;
         let norm = &layer.attention_norm;
-        kept.attended.output(&norm.gain, &norm.shift, b);
-        layer.inner.whole().apply_in_parallel(b, &mut kept.inner, workspace);
-        activated(&kept.inner, shape.activation, wide);
+        kept.attended.output(&norm.weight, &norm.bias, b);
+        layer
+            .intermediate
+            .whole()
+            .apply_in_parallel(b, &mut kept.intermediate, workspace);
+        activated(&kept.intermediate, shape.activation, wide);
         let sum = &mut kept.out;
-        layer.outer.whole().apply_in_parallel(wide, &mut sum.normal, workspace);
+        layer.output.whole().apply_in_parallel(wide, &mut sum.normal, workspace);
         drop_in_parallel(&mut sum.normal, shape.hidden, self.residual(1));
         sum.add_and_normalise(b, shape.hidden, shape.norm_epsilon);
-        let norm = &layer.out_norm;
-        sum.output(&norm.gain, &norm.shift, output);
+        let norm = &layer.output_norm;
+        sum.output(&norm.weight, &norm.bias, output);
     }
 
     /// Backward through [`LayerPass::feed_forward`]: `down`, the derivative by the layer's output, becomes that by the attention half's.
     fn feed_forward_backward(&self, down: &mut [f32], kept: &mut LayerTape, grown: &mut Layer, buffers: &mut Buffers) {
         let (layer, hidden) = (self.layer(), self.hidden());
         let Buffers { a, b, wide, workspace } = buffers;
-        let norm = &mut grown.out_norm;
+        let norm = &mut grown.output_norm;
         kept.out
-            .backward(down, &layer.out_norm.gain, &mut norm.gain, &mut norm.shift);
+            .backward(down, &layer.output_norm.weight, &mut norm.weight, &mut norm.bias);
         // Now `down` is the derivative by the residual sum, `a` that by what was added.
         dropped(down, hidden, self.residual(1), a);
-        activated_with_slope(&mut kept.inner, self.weights.shape.activation, wide);
-        grown.outer.add_gradient(0, wide, a, hidden, workspace);
-        layer.outer.whole().backward(a, Begin::Zero, wide, workspace);
-        let inner = layer.inner.bias.len();
-        wide.par_chunks_mut(BLOCK * inner)
-            .zip(kept.inner.par_chunks(BLOCK * inner))
+        activated_with_slope(&mut kept.intermediate, self.weights.shape.activation, wide);
+        grown.output.add_gradient(0, wide, a, hidden, workspace);
+        layer.output.whole().backward(a, Begin::Zero, wide, workspace);
+        let intermediate = layer.intermediate.bias.len();
+        wide.par_chunks_mut(BLOCK * intermediate)
+            .zip(kept.intermediate.par_chunks(BLOCK * intermediate))
             .for_each(|(upstream, slope)| upstream.iter_mut().zip(slope).for_each(|(u, slope)| *u *= slope));
         let norm = &layer.attention_norm;
-        kept.attended.output(&norm.gain, &norm.shift, b);
-        grown.inner.add_gradient(0, b, wide, inner, workspace);
-        layer.inner.whole().backward(wide, Begin::There, down, workspace);
+        kept.attended.output(&norm.weight, &norm.bias, b);
+        grown.intermediate.add_gradient(0, b, wide, intermediate, workspace);
+        layer.intermediate.whole().backward(wide, Begin::There, down, workspace);
     }
 
     /// Backward through [`LayerPass::attention`], whose input was `x`: `down`, the derivative by the half's output, becomes, where that
@@ -386,11 +398,13 @@ impl<'a> LayerPass<'a> {
         let Buffers { a, b, wide, workspace } = buffers;
         let norm = &mut grown.attention_norm;
         kept.attended
-            .backward(down, &layer.attention_norm.gain, &mut norm.gain, &mut norm.shift);
+            .backward(down, &layer.attention_norm.weight, &mut norm.weight, &mut norm.bias);
         dropped(down, hidden, self.residual(0), a);
-        grown.attention_out.add_gradient(0, &kept.context, a, hidden, workspace);
+        grown
+            .attention_output
+            .add_gradient(0, &kept.context, a, hidden, workspace);
         b.resize(a.len(), 0.0);
-        layer.attention_out.whole().backward(a, Begin::Zero, b, workspace);
+        layer.attention_output.whole().backward(a, Begin::Zero, b, workspace);
         let (heads, dropout) = self.heads();
         let rows = self.row_starts();
         a.resize(kept.query.len(), 0.0);
@@ -416,9 +430,9 @@ impl<'a> LayerPass<'a> {
                     );
                 },
             );
-        grown.attention.add_gradient(hidden, x, wide, 2 * hidden, workspace);
-        let keys_values = layer.attention.part(hidden..3 * hidden);
-        let queries = layer.attention.part(0..hidden);
+        grown.qkv.add_gradient(hidden, x, wide, 2 * hidden, workspace);
+        let keys_values = layer.qkv.part(hidden..3 * hidden);
+        let queries = layer.qkv.part(0..hidden);
         if self.first_only {
             // `down` has a row a sequence; it becomes one a token.
             queries.backward(a, Begin::There, down, workspace);
@@ -437,7 +451,7 @@ impl<'a> LayerPass<'a> {
             queries.backward(a, Begin::There, down, workspace);
             keys_values.backward(wide, Begin::There, down, workspace);
         }
-        grown.attention.add_gradient(0, x, a, hidden, workspace);
+        grown.qkv.add_gradient(0, x, a, hidden, workspace);
     }
 }
 
@@ -525,9 +539,9 @@ mod tests {
     fn without_dropout_it_is_the_forward_pass() {
         let weights = tiny_encoder(20, 9);
         let (mut scratch, mut tape) = (Scratch::default(), Tape::default());
-        for wanted in [Wanted::All, Wanted::First] {
+        for wanted in [OutputTokens::All, OutputTokens::First] {
             let want = weights
-                .forward(&weights.laid_out(0..2, Dtype::Float32), packed(), wanted, &mut scratch)
+                .forward(&weights.prepack(0..2, Dtype::Float32), packed(), wanted, &mut scratch)
                 .to_vec();
             let out = weights.train_forward(Input::Tokens(packed()), wanted, dropouts(0.0), &mut tape);
             assert!(out.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-5));
@@ -538,13 +552,18 @@ mod tests {
     fn flat(weights: &EncoderWeights, gradient: &mut EncoderGradient) -> Vec<f32> {
         let mut words = vec![
             0.0;
-            if gradient.positions.rows() == 0 {
+            if gradient.position_embeddings.rows() == 0 {
                 0
             } else {
-                weights.words.as_slice().len()
+                weights.token_embeddings.as_slice().len()
             }
         ];
-        for (row, g) in gradient.words.rows().iter().zip(gradient.words.values().chunks(8)) {
+        for (row, g) in gradient
+            .token_embeddings
+            .rows()
+            .iter()
+            .zip(gradient.token_embeddings.values().chunks(8))
+        {
             words[*row as usize * 8..][..8].copy_from_slice(g);
         }
         words.extend(gradient.dense_mut().into_iter().flat_map(|part| part.to_vec()));
@@ -566,19 +585,21 @@ mod tests {
     #[test]
     fn gradients_agree_with_finite_differences() {
         for (wanted, probability, frozen) in [
-            (Wanted::All, 0.0, None),
-            (Wanted::First, 0.0, None),
-            (Wanted::First, 0.3, None),
-            (Wanted::First, 0.2, Some(1)),
-            (Wanted::All, 0.2, Some(0)),
+            (OutputTokens::All, 0.0, None),
+            (OutputTokens::First, 0.0, None),
+            (OutputTokens::First, 0.3, None),
+            (OutputTokens::First, 0.2, Some(1)),
+            (OutputTokens::All, 0.2, Some(0)),
         ] {
             let mut weights = tiny_encoder(20, 9);
             let dropouts = dropouts(probability);
             let mut scratch = Scratch::default();
-            let layers = weights.laid_out(0..frozen.unwrap_or(0), Dtype::Float32);
-            let beneath = weights.forward(&layers, packed(), Wanted::All, &mut scratch).to_vec();
+            let layers = weights.prepack(0..frozen.unwrap_or(0), Dtype::Float32);
+            let vectors = weights
+                .forward(&layers, packed(), OutputTokens::All, &mut scratch)
+                .to_vec();
             let input = frozen.map_or(Input::Tokens(packed()), |frozen| Input::Hidden {
-                vectors: &beneath,
+                vectors: &vectors,
                 starts: &STARTS,
                 frozen,
             });
@@ -618,12 +639,12 @@ mod tests {
         let mut words = Vec::new();
         for _ in 0..2 {
             let count = weights
-                .train_forward(Input::Tokens(packed()), Wanted::First, dropouts(0.0), &mut tape)
+                .train_forward(Input::Tokens(packed()), OutputTokens::First, dropouts(0.0), &mut tape)
                 .len();
             weights.train_backward(&vec![1.0; count], dropouts(0.0), &mut tape, &mut gradient);
-            words.push(gradient.words.values().to_vec());
+            words.push(gradient.token_embeddings.values().to_vec());
         }
-        assert_eq!(gradient.words.rows(), [1, 7, 19, 3, 4, 0, 2, 11]);
+        assert_eq!(gradient.token_embeddings.rows(), [1, 7, 19, 3, 4, 0, 2, 11]);
         assert!(
             words[0]
                 .iter()

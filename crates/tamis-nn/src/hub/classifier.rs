@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::{
     Error, Fingerprint, Matrix, Place, Result,
     atomic_write::write_whole,
-    encoder::{EncoderWeights, head::Head},
+    encoder::head::Head,
     hub::{
         config::{Config, Family},
         files::{ModelFiles, TokenizerFiles},
@@ -29,6 +29,7 @@ use crate::{
     },
     kernels::{elementwise::Activation, linear::Linear},
     seed::Seed,
+    train::EncoderClassifier,
 };
 
 /// What a head scores.
@@ -62,10 +63,8 @@ pub struct Request<'a> {
 pub struct Loaded {
     /// What its `config.json` says.
     pub config: Config,
-    /// The encoder.
-    pub encoder: EncoderWeights,
-    /// The head, its scores in the order that was asked for.
-    pub head: Head,
+    /// The model; its head's scores are in the order that was asked for.
+    pub model: EncoderClassifier,
     /// The labels of a loaded head in the order of its file; `None` where the head is new.
     pub head_labels: Option<Vec<String>>,
     /// The tokenizer.
@@ -81,10 +80,8 @@ pub struct Loaded {
 pub struct ClassifierFiles<'a> {
     /// The configuration of the model that it was made from.
     pub config: &'a Config,
-    /// The encoder.
-    pub encoder: &'a EncoderWeights,
-    /// The head.
-    pub head: &'a Head,
+    /// The model.
+    pub model: &'a EncoderClassifier,
     /// What the head scores.
     pub kind: HeadKind<'a>,
     /// The tokenizer's files.
@@ -133,7 +130,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded> {
         .json("tokenizer_config.json")?
         .and_then(|json| json["model_max_length"].as_f64())
         .map_or(usize::MAX, |told| told as usize);
-    let positions = encoder.positions.rows() - encoder.shape.first_position;
+    let positions = encoder.position_embeddings.rows() - encoder.shape.first_position;
     let longest = positions.min(told).min(request.longest.unwrap_or(usize::MAX));
     let tokenizer = TextTokenizer::read(&tokenizer_path, &tokenizer_bytes, &encoder, longest)?;
     if tokenizer.one("")?.tokens.is_empty() {
@@ -150,9 +147,12 @@ pub fn load(request: &Request<'_>) -> Result<Loaded> {
             blake3::hash(&bytes).as_bytes(),
             blake3::hash(&tokenizer_bytes).as_bytes(),
         ]),
+        model: EncoderClassifier {
+            encoder,
+            head,
+            dropout: config.dropout,
+        },
         config,
-        encoder,
-        head,
         head_labels,
         tokenizer,
         tokenizer_files: files.tokenizer_files()?,
@@ -372,15 +372,15 @@ impl ClassifierFiles<'_> {
             Family::DistilBert => "distilbert",
         };
         let mut named = Named::default();
-        named.encoder(model, family, self.encoder);
+        named.encoder(model, family, &self.model.encoder);
         let pooler = format!("{model}.{POOLER}");
         let (dense, scores) = match (family, self.kind) {
             (Family::DistilBert, _) => ("pre_classifier", "classifier"),
             (Family::Roberta, HeadKind::Labels(_)) => ("classifier.dense", "classifier.out_proj"),
             (Family::Bert, _) | (Family::Roberta, HeadKind::Choice) => (pooler.as_str(), "classifier"),
         };
-        named.linear(dense, &self.head.dense);
-        named.linear(scores, &self.head.scores);
+        named.linear(dense, &self.model.head.dense);
+        named.linear(scores, &self.model.head.scores);
         named
     }
 }
@@ -388,7 +388,7 @@ impl ClassifierFiles<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{hub::tokenizer::tests::tokenizer_json, test_util::tiny_encoder};
+    use crate::{encoder::EncoderWeights, hub::tokenizer::tests::tokenizer_json, test_util::tiny_encoder};
 
     /// Writes the files of a tiny model of a family without a head, and returns its encoder.
     fn base(folder: &Path, model_type: &str) -> EncoderWeights {
@@ -399,11 +399,11 @@ mod tests {
             "bert" => ("bert", Family::Bert),
             "distilbert" => {
                 config = json!({"model_type": model_type, "dim": 8, "n_layers": 2, "n_heads": 2});
-                encoder.types = Matrix::zeros(0, 8);
+                encoder.token_type_embeddings = Matrix::zeros(0, 8);
                 ("distilbert", Family::DistilBert)
             }
             _ => {
-                encoder.types = encoder.types.gather(&[0]);
+                encoder.token_type_embeddings = encoder.token_type_embeddings.gather(&[0]);
                 encoder.shape.first_position = 2;
                 ("roberta", Family::Roberta)
             }
@@ -440,8 +440,7 @@ mod tests {
     fn save(loaded: &Loaded, kind: HeadKind<'_>, folder: &Path) {
         ClassifierFiles {
             config: &loaded.config,
-            encoder: &loaded.encoder,
-            head: &loaded.head,
+            model: &loaded.model,
             kind,
             tokenizer_files: &loaded.tokenizer_files,
         }
@@ -457,14 +456,14 @@ mod tests {
                 let folder = tempfile::tempdir().expect("a folder");
                 let encoder = base(folder.path(), model_type);
                 let mut new = load(&request(folder.path(), kind)).expect("loads");
-                assert_eq!(new.encoder, encoder, "{model_type}");
+                assert_eq!(new.model.encoder, encoder, "{model_type}");
                 assert_eq!(new.head_labels, None);
-                new.head.scores.bias[0] = 0.5;
+                new.model.head.scores.bias[0] = 0.5;
                 let out = folder.path().join("out");
                 save(&new, kind, &out);
 
                 let again = load(&request(&out, kind)).expect("loads again");
-                assert_eq!((&again.encoder, &again.head), (&new.encoder, &new.head), "{model_type}");
+                assert_eq!(&again.model, &new.model, "{model_type}");
                 let class = again.config.raw["architectures"][0].as_str().expect("a class");
                 if kind == HeadKind::Choice {
                     assert!(class.ends_with("ForMultipleChoice"));
@@ -500,16 +499,19 @@ mod tests {
         base(folder.path(), "bert");
         let there = labels(&["a", "b", "c"]);
         let mut first = load(&request(folder.path(), HeadKind::Labels(&there))).expect("loads");
-        first.head.scores.bias = vec![0.0, 1.0, 2.0];
+        first.model.head.scores.bias = vec![0.0, 1.0, 2.0];
         let out = folder.path().join("out");
         save(&first, HeadKind::Labels(&there), &out);
 
         let here = labels(&["c", "a"]);
         let second = load(&request(&out, HeadKind::Labels(&here))).expect("loads");
         assert_eq!(second.head_labels, Some(there));
-        assert_eq!(second.head.scores.bias, [2.0, 0.0]);
-        assert_eq!(second.head.scores.weight, first.head.scores.weight.gather(&[2, 0]));
-        assert_eq!(second.head.dense, first.head.dense);
+        assert_eq!(second.model.head.scores.bias, [2.0, 0.0]);
+        assert_eq!(
+            second.model.head.scores.weight,
+            first.model.head.scores.weight.gather(&[2, 0])
+        );
+        assert_eq!(second.model.head.dense, first.model.head.dense);
 
         let wrong = labels(&["c", "d", "e"]);
         let error = load(&request(&out, HeadKind::Labels(&wrong))).expect_err("is refused");
@@ -535,8 +537,11 @@ mod tests {
             ..request(&out, HeadKind::Labels(&wrong))
         };
         let new = load(&new).expect("loads");
-        assert_eq!((new.head_labels, &new.head.dense), (None, &first.head.dense));
-        assert_eq!(new.head.scores.bias, [0.0; 3]);
+        assert_eq!(
+            (new.head_labels, &new.model.head.dense),
+            (None, &first.model.head.dense)
+        );
+        assert_eq!(new.model.head.scores.bias, [0.0; 3]);
     }
 
     #[test]
@@ -545,14 +550,14 @@ mod tests {
         base(folder.path(), "roberta");
         let names = labels(&["LABEL_1", "LABEL_0"]);
         let mut new = load(&request(folder.path(), HeadKind::Labels(&names))).expect("loads");
-        new.head.scores.bias = vec![1.0, 0.0];
+        new.model.head.scores.bias = vec![1.0, 0.0];
         let out = folder.path().join("out");
         save(&new, HeadKind::Labels(&names), &out);
         let mut config = new.config.raw.clone();
         config["architectures"] = json!(["RobertaForSequenceClassification"]);
         std::fs::write(out.join("config.json"), config.to_string()).expect("writes");
         let loaded = load(&request(&out, HeadKind::Labels(&names))).expect("loads");
-        assert_eq!(loaded.head.scores.bias, [0.0, 1.0]);
+        assert_eq!(loaded.model.head.scores.bias, [0.0, 1.0]);
         // What tells tokens apart is no head for sequences.
         config["architectures"] = json!(["RobertaForTokenClassification"]);
         std::fs::write(out.join("config.json"), config.to_string()).expect("writes");

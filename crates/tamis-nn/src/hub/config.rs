@@ -20,7 +20,7 @@ pub struct Config {
     /// The sizes and choices of the encoder.
     pub shape: EncoderShape,
     /// What training drops.
-    pub dropout: DropoutShares,
+    pub dropout: DropoutRates,
     /// The standard deviation of new weights.
     pub initializer_range: f32,
 }
@@ -38,7 +38,7 @@ pub enum Family {
 
 /// The shares of numbers that are dropped in training, from 0 to below 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct DropoutShares {
+pub struct DropoutRates {
     /// Of the embeddings and of what is added to a residual.
     pub hidden: f32,
     /// Of the attention's weights.
@@ -136,7 +136,7 @@ impl Config {
             }
         };
         let dropped = share(dropout_key, 0.1)?;
-        let dropout = DropoutShares {
+        let dropout = DropoutRates {
             hidden: dropped,
             attention: share(attention_key, 0.1)?,
             classifier: share(classifier_key, if family == Family::DistilBert { 0.2 } else { dropped })?,
@@ -208,7 +208,7 @@ mod tests {
         let config = read(&bert).expect("reads");
         assert_eq!(
             config.dropout,
-            DropoutShares {
+            DropoutRates {
                 hidden: 0.1,
                 attention: 0.1,
                 classifier: 0.1
@@ -234,7 +234,7 @@ mod tests {
         let config = read(&distilbert).expect("reads");
         assert_eq!(
             config.dropout,
-            DropoutShares {
+            DropoutRates {
                 hidden: 0.5,
                 attention: 0.0,
                 classifier: 0.2

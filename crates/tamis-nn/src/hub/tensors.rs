@@ -6,7 +6,7 @@ use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 
 use crate::{
     Error, Matrix, Place, Result,
-    encoder::{EncoderWeights, Layer, Norm},
+    encoder::{EncoderWeights, Layer, LayerNorm},
     hub::{
         config::{Config, Family},
         floats,
@@ -54,7 +54,7 @@ pub fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
     })
 }
 
-/// What the parts of layer `l` are called: queries, keys, values, what follows the heads, its norm, inner, outer, their norm.
+/// What the parts of layer `l` are called: queries, keys, values, what follows the heads, its norm, intermediate, output, their norm.
 fn layer_names(family: Family, l: usize) -> [String; 8] {
     match family {
         Family::Bert | Family::Roberta => [
@@ -120,9 +120,9 @@ impl<'a> Tensors<'a> {
             ));
         }
         Ok(EncoderWeights {
-            words: self.matrix(WORDS, None, hidden)?,
-            positions,
-            types: if config.family != Family::DistilBert && self.has(TYPES) {
+            token_embeddings: self.matrix(WORDS, None, hidden)?,
+            position_embeddings: positions,
+            token_type_embeddings: if config.family != Family::DistilBert && self.has(TYPES) {
                 self.matrix(TYPES, None, hidden)?
             } else {
                 Matrix::zeros(0, hidden)
@@ -136,23 +136,32 @@ impl<'a> Tensors<'a> {
     }
 
     fn layer(&self, family: Family, l: usize, hidden: usize) -> Result<Layer> {
-        let [query, key, value, out, attention_norm, inner, outer, out_norm] = layer_names(family, l);
+        let [
+            query,
+            key,
+            value,
+            out,
+            attention_norm,
+            intermediate,
+            output,
+            output_norm,
+        ] = layer_names(family, l);
         let parts = [query, key, value]
             .iter()
             .map(|name| self.linear(name, hidden, Some(hidden)))
             .collect::<Result<Vec<Linear>>>()?;
         let weight = parts.iter().flat_map(|part| part.weight.as_slice()).copied().collect();
-        let inner = self.linear(&inner, hidden, None)?;
+        let intermediate = self.linear(&intermediate, hidden, None)?;
         Ok(Layer {
-            attention: Linear {
+            qkv: Linear {
                 weight: Matrix::from_vec(weight, 3 * hidden, hidden),
                 bias: parts.into_iter().flat_map(|part| part.bias).collect(),
             },
-            attention_out: self.linear(&out, hidden, Some(hidden))?,
+            attention_output: self.linear(&out, hidden, Some(hidden))?,
             attention_norm: self.norm(&attention_norm, hidden)?,
-            outer: self.linear(&outer, inner.weight.rows(), Some(hidden))?,
-            inner,
-            out_norm: self.norm(&out_norm, hidden)?,
+            output: self.linear(&output, intermediate.weight.rows(), Some(hidden))?,
+            intermediate,
+            output_norm: self.norm(&output_norm, hidden)?,
         })
     }
 
@@ -186,7 +195,7 @@ impl<'a> Tensors<'a> {
         Ok(Matrix::from_vec(numbers, rows, cols))
     }
 
-    /// An affine map, of as many outputs as it has where none are told.
+    /// A linear layer, of as many outputs as it has where none are told.
     ///
     /// # Errors
     ///
@@ -198,15 +207,15 @@ impl<'a> Tensors<'a> {
     }
 
     /// A layer norm; old files call its parts gamma and beta.
-    fn norm(&self, name: &str, hidden: usize) -> Result<Norm> {
-        let [gain, shift] = if self.has(&format!("{name}.gamma")) {
+    fn norm(&self, name: &str, hidden: usize) -> Result<LayerNorm> {
+        let [weight, bias] = if self.has(&format!("{name}.gamma")) {
             ["gamma", "beta"]
         } else {
             ["weight", "bias"]
         };
-        Ok(Norm {
-            gain: self.numbers(&format!("{name}.{gain}"), Some(1), hidden)?.0,
-            shift: self.numbers(&format!("{name}.{shift}"), Some(1), hidden)?.0,
+        Ok(LayerNorm {
+            weight: self.numbers(&format!("{name}.{weight}"), Some(1), hidden)?.0,
+            bias: self.numbers(&format!("{name}.{bias}"), Some(1), hidden)?.0,
         })
     }
 }
@@ -248,38 +257,38 @@ impl<'a> Named<'a> {
     /// If a tensor is not there, or has another shape.
     pub fn encoder(&mut self, model: &str, family: Family, weights: &'a EncoderWeights) {
         let hidden = weights.shape.hidden;
-        self.matrix(format!("{model}.{WORDS}"), &weights.words);
-        self.matrix(format!("{model}.{POSITIONS}"), &weights.positions);
-        if weights.types.rows() > 0 {
-            self.matrix(format!("{model}.{TYPES}"), &weights.types);
+        self.matrix(format!("{model}.{WORDS}"), &weights.token_embeddings);
+        self.matrix(format!("{model}.{POSITIONS}"), &weights.position_embeddings);
+        if weights.token_type_embeddings.rows() > 0 {
+            self.matrix(format!("{model}.{TYPES}"), &weights.token_type_embeddings);
         }
         self.norm(&format!("{model}.{NORM}"), &weights.norm);
         for (l, layer) in weights.layers.iter().enumerate() {
             let names = layer_names(family, l).map(|name| format!("{model}.{name}"));
-            let attention = &layer.attention;
+            let attention = &layer.qkv;
             let parts = attention.weight.as_slice().chunks_exact(hidden * hidden);
             for (name, (weight, bias)) in names.iter().zip(parts.zip(attention.bias.chunks_exact(hidden))) {
                 self.push(format!("{name}.weight"), vec![hidden, hidden], weight);
                 self.push(format!("{name}.bias"), vec![hidden], bias);
             }
-            let [_, _, _, out, attention_norm, inner, outer, out_norm] = &names;
-            self.linear(out, &layer.attention_out);
+            let [_, _, _, out, attention_norm, intermediate, output, output_norm] = &names;
+            self.linear(out, &layer.attention_output);
             self.norm(attention_norm, &layer.attention_norm);
-            self.linear(inner, &layer.inner);
-            self.linear(outer, &layer.outer);
-            self.norm(out_norm, &layer.out_norm);
+            self.linear(intermediate, &layer.intermediate);
+            self.linear(output, &layer.output);
+            self.norm(output_norm, &layer.output_norm);
         }
     }
 
-    /// An affine map's tensors.
+    /// A linear layer's tensors.
     pub fn linear(&mut self, name: &str, map: &'a Linear) {
         self.matrix(format!("{name}.weight"), &map.weight);
         self.push(format!("{name}.bias"), vec![map.bias.len()], &map.bias);
     }
 
-    fn norm(&mut self, name: &str, norm: &'a Norm) {
-        self.push(format!("{name}.weight"), vec![norm.gain.len()], &norm.gain);
-        self.push(format!("{name}.bias"), vec![norm.shift.len()], &norm.shift);
+    fn norm(&mut self, name: &str, norm: &'a LayerNorm) {
+        self.push(format!("{name}.weight"), vec![norm.weight.len()], &norm.weight);
+        self.push(format!("{name}.bias"), vec![norm.bias.len()], &norm.bias);
     }
 
     fn matrix(&mut self, name: String, matrix: &'a Matrix) {

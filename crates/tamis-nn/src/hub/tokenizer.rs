@@ -43,7 +43,7 @@ impl TextTokenizer {
         let misfit = |found: String| {
             broken(found).with_hint("tokenizer.json and model.safetensors must come from the same model")
         };
-        let vocabulary = model.words.rows();
+        let vocabulary = model.token_embeddings.rows();
         let known = inner.get_vocab_size(true);
         if known + SPARE_TOKENS < vocabulary {
             return Err(misfit(format!("{known} tokens, and the model knows {vocabulary}")));
@@ -63,7 +63,9 @@ impl TextTokenizer {
             inner,
             path: path.to_owned(),
             longest,
-            types: Some(model.types.rows()).filter(|&types| types > 1).unwrap_or(0),
+            types: Some(model.token_type_embeddings.rows())
+                .filter(|&types| types > 1)
+                .unwrap_or(0),
         };
         let special = tokenizer.special(false).max(tokenizer.special(true));
         if special >= longest {

@@ -1,6 +1,6 @@
 //! Scaled dot-product attention with several heads over one sequence, forward and backward.
 //!
-//! Source: Vaswani et al. 2017, section 3.2. The shares are not kept for the backward pass but made again from queries and
+//! Source: Vaswani et al. 2017, section 3.2. The probabilities are not kept for the backward pass but made again from queries and
 //! keys, so memory grows with the length of a sequence and not with its square.
 
 use std::ops::Range;
@@ -24,10 +24,10 @@ pub struct Heads {
 #[derive(Debug, Default)]
 pub struct AttentionWorkspace {
     /// A row a key, a column a query, as many columns as fill the lanes; so are the others.
-    shares: Vec<f32>,
+    probabilities: Vec<f32>,
     // Of the backward pass.
     dropped: Vec<f32>,
-    d_shares: Vec<f32>,
+    d_probabilities: Vec<f32>,
 }
 
 /// One head's part of a sequence's queries, keys and values, read in place.
@@ -76,17 +76,17 @@ impl Heads {
         keys_values: &[f32],
         out: &mut [f32],
         dropout: Dropout,
-        room: &mut AttentionWorkspace,
+        workspace: &mut AttentionWorkspace,
     ) {
         let hidden = self.hidden;
         let (rows, keys) = (queries.len() / hidden, keys_values.len() / (2 * hidden));
         for index in 0..self.count {
             let head = self.head(index, queries, keys_values);
-            self.shares(head, &mut room.shares);
-            dropout.at(index as u64).apply(&mut room.shares, 0);
-            let shares = by_key(&room.shares, rows, keys);
+            self.probabilities(head, &mut workspace.probabilities);
+            dropout.at(index as u64).apply(&mut workspace.probabilities, 0);
+            let probabilities = by_key(&workspace.probabilities, rows, keys);
             let mut out = ViewMut::columns(out, rows, hidden, self.columns(index));
-            multiply(&mut out, shares.transposed(), head.values, 0.0);
+            multiply(&mut out, probabilities.transposed(), head.values, 0.0);
         }
     }
 
@@ -98,48 +98,53 @@ impl Heads {
         upstream: &[f32],
         (d_queries, d_keys_values): (&mut [f32], &mut [f32]),
         dropout: Dropout,
-        room: &mut AttentionWorkspace,
+        workspace: &mut AttentionWorkspace,
     ) {
         let hidden = self.hidden;
         let (rows, keys) = (queries.len() / hidden, keys_values.len() / (2 * hidden));
         for index in 0..self.count {
             let head = self.head(index, queries, keys_values);
             let dropout = dropout.at(index as u64);
-            self.shares(head, &mut room.shares);
-            room.dropped.clear();
-            room.dropped.extend_from_slice(&room.shares);
-            dropout.apply(&mut room.dropped, 0);
+            self.probabilities(head, &mut workspace.probabilities);
+            workspace.dropped.clear();
+            workspace.dropped.extend_from_slice(&workspace.probabilities);
+            dropout.apply(&mut workspace.dropped, 0);
 
             // dV = Pᵀ dO
             let d_out = View::new(upstream, rows, hidden).columns(self.columns(index));
             let mut d_values = ViewMut::columns(d_keys_values, keys, 2 * hidden, self.value_columns(index));
-            multiply(&mut d_values, by_key(&room.dropped, rows, keys), d_out, 0.0);
+            multiply(&mut d_values, by_key(&workspace.dropped, rows, keys), d_out, 0.0);
             // dPᵀ = V dOᵀ, then through dropout and softmax
-            products(&mut room.d_shares, head.values, d_out);
-            dropout.apply(&mut room.d_shares, 0);
-            softmax_columns_backward(&mut room.d_shares, &room.shares, lanes(rows), self.scale());
+            products(&mut workspace.d_probabilities, head.values, d_out);
+            dropout.apply(&mut workspace.d_probabilities, 0);
+            softmax_columns_backward(
+                &mut workspace.d_probabilities,
+                &workspace.probabilities,
+                lanes(rows),
+                self.scale(),
+            );
             // dQ = dS K, dK = dSᵀ Q
-            let d_shares = by_key(&room.d_shares, rows, keys);
+            let d_probabilities = by_key(&workspace.d_probabilities, rows, keys);
             let mut d_queries = ViewMut::columns(d_queries, rows, hidden, self.columns(index));
-            multiply(&mut d_queries, d_shares.transposed(), head.keys, 0.0);
+            multiply(&mut d_queries, d_probabilities.transposed(), head.keys, 0.0);
             let mut d_keys = ViewMut::columns(d_keys_values, keys, 2 * hidden, self.columns(index));
-            multiply(&mut d_keys, d_shares, head.queries, 0.0);
+            multiply(&mut d_keys, d_probabilities, head.queries, 0.0);
         }
     }
 
-    /// A head's shares, before dropout.
-    fn shares(self, head: Head<'_>, shares: &mut Vec<f32>) {
-        products(shares, head.keys, head.queries);
-        softmax_columns(shares, lanes(head.queries.rows()), self.scale());
+    /// A head's probabilities, before dropout.
+    fn probabilities(self, head: Head<'_>, probabilities: &mut Vec<f32>) {
+        products(probabilities, head.keys, head.queries);
+        softmax_columns(probabilities, lanes(head.queries.rows()), self.scale());
     }
 }
 
-/// The length of a row of shares: so many queries, and what fills up the last lanes.
+/// The length of a row of probabilities: so many queries, and what fills up the last lanes.
 fn lanes(queries: usize) -> usize {
     queries.next_multiple_of(LANES)
 }
 
-/// The product of every row of `keys` with every one of `queries`, as shares lie in [`AttentionWorkspace`], and zeros in what is left of the lanes.
+/// The product of every row of `keys` with every one of `queries`, as probabilities lie in [`AttentionWorkspace`], and zeros in what is left of the lanes.
 fn products(out: &mut Vec<f32>, keys: View<'_>, queries: View<'_>) {
     let lanes = lanes(queries.rows());
     out.clear();
@@ -149,8 +154,8 @@ fn products(out: &mut Vec<f32>, keys: View<'_>, queries: View<'_>) {
 }
 
 /// Shares as they lie in [`AttentionWorkspace`], without what only fills the lanes: shape `(keys, queries)`.
-fn by_key(shares: &[f32], rows: usize, keys: usize) -> View<'_> {
-    View::new(shares, keys, lanes(rows)).columns(0..rows)
+fn by_key(probabilities: &[f32], rows: usize, keys: usize) -> View<'_> {
+    View::new(probabilities, keys, lanes(rows)).columns(0..rows)
 }
 
 #[cfg(test)]
@@ -166,10 +171,10 @@ mod tests {
             let dropout = Dropout::new(probability, 11);
             let (queries, keys_values) = (numbers(rows * 6, 0.1), numbers(keys * 12, 0.7));
             let upstream = numbers(rows * 6, 2.0);
-            let mut room = AttentionWorkspace::default();
+            let mut workspace = AttentionWorkspace::default();
             let mut loss = |queries: &[f32], keys_values: &[f32]| -> f64 {
                 let mut out = vec![0.0; rows * 6];
-                heads.attend(queries, keys_values, &mut out, dropout, &mut room);
+                heads.attend(queries, keys_values, &mut out, dropout, &mut workspace);
                 out.iter().zip(&upstream).map(|(x, u)| f64::from(x * u)).sum()
             };
             let mut numeric = Vec::new();

@@ -1,4 +1,4 @@
-//! Affine maps of many rows in eight bits: a quarter of the time where the machine multiplies bytes, for an error of
+//! Linear layers of many rows in eight bits: a quarter of the time where the machine multiplies bytes, for an error of
 //! about a hundredth.
 //!
 //! A map's weights are rounded once, each output's to whole steps from minus to plus its largest; its inputs are rounded as they come,
@@ -35,9 +35,9 @@ type Sums = [[i32; WIDTH]; TILE];
 /// Multiplies a tile, row after row, by a panel, which has as many steps as a row.
 type Kernel = fn(&[[u8; STEP]], &[PanelStep], &mut Sums);
 
-/// An affine map in eight bits, laid out for many forward passes.
+/// A linear layer in eight bits, prepacked for many forward passes.
 #[derive(Debug, Clone)]
-pub struct ByteMap {
+pub struct Int8Linear {
     panels: Vec<Panel>,
     inputs: usize,
     outputs: usize,
@@ -57,14 +57,14 @@ struct Panel {
 
 /// Rows in eight bits, used again by the next: a number is its row's lowest plus its byte times the row's scale.
 #[derive(Debug, Default)]
-pub struct ByteRows {
+pub struct Int8Rows {
     /// Each row filled up with zeros to whole steps, and the rows to whole tiles.
     bytes: Vec<[u8; STEP]>,
     /// Lowest and scale.
     ranges: Vec<(f32, f32)>,
 }
 
-impl ByteMap {
+impl Int8Linear {
     /// Rounds and lays out a map.
     ///
     /// # Panics
@@ -95,7 +95,7 @@ impl ByteMap {
     /// # Panics
     ///
     /// If the shapes do not fit.
-    pub fn apply(&self, x: &[f32], out: &mut [f32], rows: &mut ByteRows) {
+    pub fn apply(&self, x: &[f32], out: &mut [f32], rows: &mut Int8Rows) {
         let (inputs, outputs) = (self.inputs, self.outputs);
         assert!(
             x.len().is_multiple_of(inputs) && x.len() / inputs * outputs == out.len(),
@@ -172,7 +172,7 @@ impl Panel {
     }
 }
 
-impl ByteRows {
+impl Int8Rows {
     /// Takes rows of length `cols` in place of those that are here.
     fn round(&mut self, rows: &[f32], cols: usize) {
         // Adding 2^23 leaves the nearest whole number in the last bits.
@@ -360,7 +360,7 @@ mod tests {
             bias: vec![1.0, 0.0],
         };
         let mut out = [9.0; 4];
-        ByteMap::new(map.whole()).apply(&[0.0, 255.0, -1.0, 50.0], &mut out, &mut ByteRows::default());
+        Int8Linear::new(map.whole()).apply(&[0.0, 255.0, -1.0, 50.0], &mut out, &mut Int8Rows::default());
         let want = [
             1.0 - 64.0 * 255.0,
             255.0,
@@ -374,7 +374,7 @@ mod tests {
 
     #[test]
     fn every_shape_is_near_the_exact_map_and_rows_do_not_depend_on_others() {
-        let mut room = ByteRows::default();
+        let mut room = Int8Rows::default();
         for (rows, inputs, outputs) in [(1, 1, 1), (5, 3, 2), (6, 16, 64), (13, 18, 65), (25, 130, 200)] {
             let map = Linear {
                 weight: Matrix::from_vec(numbers(inputs * outputs, 0.7), outputs, inputs),
@@ -383,7 +383,7 @@ mod tests {
             let x = numbers(rows * inputs, 0.1);
             let mut exact = Vec::new();
             map.whole().apply(&x, &mut exact);
-            let bytes = ByteMap::new(map.whole());
+            let bytes = Int8Linear::new(map.whole());
             let mut out = vec![9.0; exact.len()];
             bytes.apply(&x, &mut out, &mut room);
             // A product of numbers up to 1 is off by half a step of each, and errors add up as a random walk.
@@ -440,18 +440,18 @@ mod tests {
         let mut out = [0.0; 6];
         for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let x = [numbers(5, 0.1), vec![0.2, 0.1, wrong, 0.3, 0.1]].concat();
-            ByteMap::new(map.whole()).apply(&x, &mut out, &mut ByteRows::default());
+            Int8Linear::new(map.whole()).apply(&x, &mut out, &mut Int8Rows::default());
             assert!(
                 out[..3].iter().all(|x| x.is_finite()) && out[3..].iter().all(|x| x.is_nan()),
                 "{out:?}"
             );
         }
         map.weight.as_mut_slice()[7] = f32::NAN;
-        ByteMap::new(map.whole()).apply(&numbers(10, 0.1), &mut out, &mut ByteRows::default());
+        Int8Linear::new(map.whole()).apply(&numbers(10, 0.1), &mut out, &mut Int8Rows::default());
         assert!(out[1].is_nan() && out[4].is_nan() && out[0].is_finite());
         // Of equal numbers nothing is lost, be they zeros.
         for x in [0.0, -3.0] {
-            ByteMap::new(map.part(0..1)).apply(&[x; 5], &mut out[..1], &mut ByteRows::default());
+            Int8Linear::new(map.part(0..1)).apply(&[x; 5], &mut out[..1], &mut Int8Rows::default());
             let want: f32 = map.weight.row(0).iter().map(|w| x * w).sum();
             assert!((out[0] - want).abs() < 0.02, "{} {want}", out[0]);
         }

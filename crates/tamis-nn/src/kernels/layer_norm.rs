@@ -9,9 +9,9 @@ use crate::kernels::elementwise::{sum, wide};
 /// Rows whose parts of a gradient are summed before they join the others': fixed, so that threads change no bit.
 pub(crate) const BLOCK: usize = 64;
 
-/// Adds `residual` to each row, brings it to mean 0 and variance 1, then scales and shifts it; rows are as long as `gain`.
-pub fn add_and_norm(values: &mut [f32], residual: &[f32], gain: &[f32], shift: &[f32], epsilon: f32) {
-    let cols = gain.len();
+/// Adds `residual` to each row, brings it to mean 0 and variance 1, then scales and shifts it; rows are as long as `weight`.
+pub fn add_and_norm(values: &mut [f32], residual: &[f32], weight: &[f32], bias: &[f32], epsilon: f32) {
+    let cols = weight.len();
     wide(
         #[inline(always)]
         || {
@@ -25,8 +25,8 @@ pub fn add_and_norm(values: &mut [f32], residual: &[f32], gain: &[f32], shift: &
                 }
                 let variance = sum(row, |x| x * x) / cols as f32;
                 let scale = 1.0 / (variance + epsilon).sqrt();
-                for ((x, gain), shift) in row.iter_mut().zip(gain).zip(shift) {
-                    *x = *x * scale * gain + shift;
+                for ((x, weight), bias) in row.iter_mut().zip(weight).zip(bias) {
+                    *x = *x * scale * weight + bias;
                 }
             }
         },
@@ -36,7 +36,7 @@ pub fn add_and_norm(values: &mut [f32], residual: &[f32], gain: &[f32], shift: &
 /// What a norm keeps for its backward pass.
 #[derive(Debug, Clone, Default)]
 pub struct Normed {
-    /// Numbers at mean 0 and variance 1, before gain and shift, shape `(rows, cols)`.
+    /// Numbers at mean 0 and variance 1, before weight and bias, shape `(rows, cols)`.
     pub normal: Vec<f32>,
     /// One over each row's standard deviation, shape `(rows,)`.
     pub scales: Vec<f32>,
@@ -81,34 +81,34 @@ impl Normed {
             .for_each(normalise);
     }
 
-    /// The norm's output, `normal * gain + shift`, into `out`.
-    pub fn output(&self, gain: &[f32], shift: &[f32], out: &mut Vec<f32>) {
-        let cols = gain.len();
+    /// The norm's output, `normal * weight + bias`, into `out`.
+    pub fn output(&self, weight: &[f32], bias: &[f32], out: &mut Vec<f32>) {
+        let cols = weight.len();
         out.resize(self.normal.len(), 0.0);
         out.par_chunks_mut(BLOCK * cols)
             .zip(self.normal.par_chunks(BLOCK * cols))
             .for_each(|(out, normal)| {
                 for (out, normal) in out.chunks_exact_mut(cols).zip(normal.chunks_exact(cols)) {
-                    for (((out, x), gain), shift) in out.iter_mut().zip(normal).zip(gain).zip(shift) {
-                        *out = x * gain + shift;
+                    for (((out, x), weight), bias) in out.iter_mut().zip(normal).zip(weight).zip(bias) {
+                        *out = x * weight + bias;
                     }
                 }
             });
     }
 
-    /// Turns `upstream`, the derivative by the output, into that by the sum that was normalised, and adds the derivatives by gain
-    /// and shift to theirs:
+    /// Turns `upstream`, the derivative by the output, into that by the sum that was normalised, and adds the derivatives by weight
+    /// and bias to theirs:
     ///
     /// ```text
-    /// dz = s (v − mean(v) − x̂ mean(v x̂)),  v = u gain        dgain += Σ u x̂        dshift += Σ u
+    /// dz = s (v − mean(v) − x̂ mean(v x̂)),  v = u weight        dgain += Σ u x̂        dshift += Σ u
     /// ```
     ///
     /// # Panics
     ///
     /// If the lengths differ.
-    pub fn backward(&self, upstream: &mut [f32], gain: &[f32], d_gain: &mut [f32], d_shift: &mut [f32]) {
+    pub fn backward(&self, upstream: &mut [f32], weight: &[f32], d_weight: &mut [f32], d_bias: &mut [f32]) {
         assert_eq!(self.normal.len(), upstream.len(), "one derivative a number");
-        let cols = gain.len();
+        let cols = weight.len();
         let parts: Vec<Vec<f32>> = upstream
             .par_chunks_mut(BLOCK * cols)
             .zip(self.normal.par_chunks(BLOCK * cols))
@@ -118,22 +118,26 @@ impl Normed {
                 wide(
                     #[inline(always)]
                     || {
-                        let (d_gain, d_shift) = part.split_at_mut(cols);
+                        let (d_weight, d_bias) = part.split_at_mut(cols);
                         let rows = upstream.chunks_exact_mut(cols).zip(normal.chunks_exact(cols));
                         for ((u, x), scale) in rows.zip(scales) {
-                            for (((u, x), d_gain), d_shift) in
-                                u.iter().zip(x).zip(d_gain.iter_mut()).zip(d_shift.iter_mut())
+                            for (((u, x), d_weight), d_bias) in
+                                u.iter().zip(x).zip(d_weight.iter_mut()).zip(d_bias.iter_mut())
                             {
-                                *d_gain += u * x;
-                                *d_shift += u;
+                                *d_weight += u * x;
+                                *d_bias += u;
                             }
                             let (mut sum, mut along) = ([0.0; 16], [0.0; 16]);
-                            for ((u, x), gain) in u.chunks_mut(16).zip(x.chunks(16)).zip(gain.chunks(16)) {
+                            for ((u, x), weight) in u.chunks_mut(16).zip(x.chunks(16)).zip(weight.chunks(16)) {
                                 let lanes = sum.iter_mut().zip(along.iter_mut());
-                                for ((((u, x), gain), sum), along) in
-                                    u.iter_mut().zip(x).zip(gain).zip(lanes).map(|(a, (b, c))| ((a, b), c))
+                                for ((((u, x), weight), sum), along) in u
+                                    .iter_mut()
+                                    .zip(x)
+                                    .zip(weight)
+                                    .zip(lanes)
+                                    .map(|(a, (b, c))| ((a, b), c))
                                 {
-                                    *u *= gain;
+                                    *u *= weight;
                                     *sum += *u;
                                     *along += *u * x;
                                 }
@@ -151,8 +155,8 @@ impl Normed {
             .collect();
         for part in parts {
             let (gain_part, shift_part) = part.split_at(cols);
-            d_gain.iter_mut().zip(gain_part).for_each(|(sum, x)| *sum += x);
-            d_shift.iter_mut().zip(shift_part).for_each(|(sum, x)| *sum += x);
+            d_weight.iter_mut().zip(gain_part).for_each(|(sum, x)| *sum += x);
+            d_bias.iter_mut().zip(shift_part).for_each(|(sum, x)| *sum += x);
         }
     }
 }
@@ -163,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_norm_worked_by_hand() {
-        // (1, 2) + (0, 1) = (1, 3): mean 2, deviations (-1, 1), variance 1; gain 2, shift 0.5
+        // (1, 2) + (0, 1) = (1, 3): mean 2, deviations (-1, 1), variance 1; weight 2, bias 0.5
         let mut row = [1.0, 2.0];
         add_and_norm(&mut row, &[0.0, 1.0], &[2.0, 2.0], &[0.5, 0.5], 0.0);
         assert!((row[0] + 1.5).abs() < 1e-6 && (row[1] - 2.5).abs() < 1e-6, "{row:?}");
@@ -185,14 +189,14 @@ mod tests {
         let rows = BLOCK + 3;
         let values: Vec<f32> = (0..rows * COLS).map(number).collect();
         let residual: Vec<f32> = (0..rows * COLS).map(|i| number(i + 7)).collect();
-        let gain: Vec<f32> = (0..COLS).map(|i| 1.0 + 0.3 * number(i)).collect();
-        let shift: Vec<f32> = (0..COLS).map(|i| 0.2 * number(i + 3)).collect();
-        let weight = |i: usize| number(i * 3 + 1);
-        // the loss is a weighted sum of the outputs, so the derivative by each is its weight
-        let loss = |values: &[f32], gain: &[f32], shift: &[f32]| -> f64 {
+        let weight: Vec<f32> = (0..COLS).map(|i| 1.0 + 0.3 * number(i)).collect();
+        let bias: Vec<f32> = (0..COLS).map(|i| 0.2 * number(i + 3)).collect();
+        let slope = |i: usize| number(i * 3 + 1);
+        // the loss is a weighted sum of the outputs, so the derivative by each is its slope
+        let loss = |values: &[f32], weight: &[f32], bias: &[f32]| -> f64 {
             let mut out = values.to_vec();
-            add_and_norm(&mut out, &residual, gain, shift, 1e-5);
-            out.iter().enumerate().map(|(i, &x)| f64::from(x * weight(i))).sum()
+            add_and_norm(&mut out, &residual, weight, bias, 1e-5);
+            out.iter().enumerate().map(|(i, &x)| f64::from(x * slope(i))).sum()
         };
         let mut normed = Normed {
             normal: values.clone(),
@@ -200,14 +204,14 @@ mod tests {
         };
         normed.add_and_normalise(&residual, COLS, 1e-5);
         let mut out = Vec::new();
-        normed.output(&gain, &shift, &mut out);
+        normed.output(&weight, &bias, &mut out);
         let mut want = values.clone();
-        add_and_norm(&mut want, &residual, &gain, &shift, 1e-5);
+        add_and_norm(&mut want, &residual, &weight, &bias, 1e-5);
         assert!(out.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-5));
 
-        let mut upstream: Vec<f32> = (0..values.len()).map(weight).collect();
-        let (mut d_gain, mut d_shift) = (vec![0.0; COLS], vec![0.0; COLS]);
-        normed.backward(&mut upstream, &gain, &mut d_gain, &mut d_shift);
+        let mut upstream: Vec<f32> = (0..values.len()).map(slope).collect();
+        let (mut d_weight, mut d_bias) = (vec![0.0; COLS], vec![0.0; COLS]);
+        normed.backward(&mut upstream, &weight, &mut d_weight, &mut d_bias);
         let differs = |analytic: f32, above: f64, below: f64| {
             let numeric = ((above - below) / 2e-2) as f32;
             assert!(
@@ -221,14 +225,14 @@ mod tests {
             values
         };
         for i in (0..values.len()).step_by(97) {
-            let at = |by| loss(&nudged(&values, i, by), &gain, &shift);
+            let at = |by| loss(&nudged(&values, i, by), &weight, &bias);
             differs(upstream[i], at(1e-2), at(-1e-2));
         }
         for i in 0..COLS {
-            let at = |by| loss(&values, &nudged(&gain, i, by), &shift);
-            differs(d_gain[i], at(1e-2), at(-1e-2));
-            let at = |by| loss(&values, &gain, &nudged(&shift, i, by));
-            differs(d_shift[i], at(1e-2), at(-1e-2));
+            let at = |by| loss(&values, &nudged(&weight, i, by), &bias);
+            differs(d_weight[i], at(1e-2), at(-1e-2));
+            let at = |by| loss(&values, &weight, &nudged(&bias, i, by));
+            differs(d_bias[i], at(1e-2), at(-1e-2));
         }
     }
 }

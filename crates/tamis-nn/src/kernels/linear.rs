@@ -1,17 +1,17 @@
-//! Affine maps of many rows: forward, and backward to the input and to the parameters.
+//! Linear layers of many rows: forward, and backward to the input and to the parameters.
 //!
-//! How work is shared out between threads changes no bit: see [`Panels`].
+//! How work is shared out between threads changes no bit: see [`PrepackedMatrix`].
 
 use crate::{
     Matrix,
     kernels::{
-        prepacked::{Begin, Panels},
+        prepacked::{Begin, PrepackedMatrix},
+        prepacked_transposed::PrepackedTransposed,
         product::Layout,
-        tiles::Tiles,
     },
 };
 
-/// An affine map.
+/// A linear layer.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Linear {
     /// Shape `(outputs, inputs)`.
@@ -21,7 +21,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// A map of zeros.
+    /// A layer of zeros.
     pub fn zeros(outputs: usize, inputs: usize) -> Self {
         Self {
             weight: Matrix::zeros(outputs, inputs),
@@ -29,7 +29,7 @@ impl Linear {
         }
     }
 
-    /// A map of zeros, of this one's shape.
+    /// A layer of zeros, of this one's shape.
     pub fn zeros_like(&self) -> Self {
         Self::zeros(self.weight.rows(), self.weight.cols())
     }
@@ -44,7 +44,7 @@ impl Linear {
         }
     }
 
-    /// The whole map.
+    /// The whole layer.
     pub fn whole(&self) -> Part<'_> {
         self.part(0..self.bias.len())
     }
@@ -66,8 +66,8 @@ impl Linear {
         let inputs = self.weight.cols();
         let rows = x.len() / inputs;
         let bias = &mut self.bias[first..first + outputs];
-        workspace.tiles.lay(upstream, outputs, bias);
-        workspace.panels.lay(x, (rows, inputs), Layout::Plain);
+        workspace.tiles.prepack(upstream, outputs, bias);
+        workspace.panels.prepack(x, (rows, inputs), Layout::Plain);
         let gradient = &mut self.weight.as_mut_slice()[first * inputs..(first + outputs) * inputs];
         workspace
             .panels
@@ -75,7 +75,7 @@ impl Linear {
     }
 }
 
-/// Some of an affine map's outputs.
+/// Some of a linear layer's outputs.
 #[derive(Debug, Clone, Copy)]
 pub struct Part<'a> {
     weight: &'a [f32],
@@ -83,11 +83,11 @@ pub struct Part<'a> {
     inputs: usize,
 }
 
-/// Buffers of affine maps' passes, used again by the next.
+/// Buffers of linear layers' passes, used again by the next.
 #[derive(Debug, Default)]
 pub struct Workspace {
-    panels: Panels,
-    tiles: Tiles,
+    panels: PrepackedMatrix,
+    tiles: PrepackedTransposed,
 }
 
 impl<'a> Part<'a> {
@@ -106,11 +106,11 @@ impl<'a> Part<'a> {
         self.inputs
     }
 
-    /// The map laid out for many forward passes.
-    pub fn laid_out(self) -> LaidOut {
+    /// The layer prepacked for many forward passes.
+    pub fn prepack(self) -> PrepackedLinear {
         let shape = (self.inputs, self.bias.len());
-        LaidOut {
-            weight: Panels::new(self.weight, shape, Layout::Transposed),
+        PrepackedLinear {
+            weight: PrepackedMatrix::new(self.weight, shape, Layout::Transposed),
             bias: self.bias.to_vec(),
         }
     }
@@ -118,13 +118,15 @@ impl<'a> Part<'a> {
     /// `out = x Wᵀ + b`, row by row, on one thread.
     pub fn apply(self, x: &[f32], out: &mut Vec<f32>) {
         out.resize(x.len() / self.inputs * self.bias.len(), 0.0);
-        self.laid_out().apply(x, out);
+        self.prepack().apply(x, out);
     }
 
     /// The same on all threads.
     pub fn apply_in_parallel(self, x: &[f32], out: &mut Vec<f32>, workspace: &mut Workspace) {
         let (inputs, outputs) = (self.inputs, self.bias.len());
-        workspace.panels.lay(self.weight, (inputs, outputs), Layout::Transposed);
+        workspace
+            .panels
+            .prepack(self.weight, (inputs, outputs), Layout::Transposed);
         // What is there is written over: no clearing, which would fill all of it with zeros first.
         out.resize(x.len() / inputs * outputs, 0.0);
         workspace.panels.multiply_in_parallel(x, Begin::Row(self.bias), out);
@@ -138,19 +140,19 @@ impl<'a> Part<'a> {
     pub fn backward(self, upstream: &[f32], begin: Begin<'_>, out: &mut [f32], workspace: &mut Workspace) {
         workspace
             .panels
-            .lay(self.weight, (self.bias.len(), self.inputs), Layout::Plain);
+            .prepack(self.weight, (self.bias.len(), self.inputs), Layout::Plain);
         workspace.panels.multiply_in_parallel(upstream, begin, out);
     }
 }
 
-/// An affine map that is laid out for many forward passes.
+/// A linear layer that is prepacked for many forward passes.
 #[derive(Debug, Clone)]
-pub struct LaidOut {
-    weight: Panels,
+pub struct PrepackedLinear {
+    weight: PrepackedMatrix,
     bias: Vec<f32>,
 }
 
-impl LaidOut {
+impl PrepackedLinear {
     /// How many outputs it has.
     pub fn outputs(&self) -> usize {
         self.bias.len()
@@ -182,7 +184,7 @@ mod tests {
         assert_eq!(out, [4.0, 7.0, 10.0, 3.0, 4.0, 5.0]);
         map.part(1..3).apply_in_parallel(&[1.0, 1.0], &mut out, &mut workspace);
         assert_eq!(out, [7.0, 10.0]);
-        map.part(1..3).laid_out().apply(&[0.0, 1.0], &mut out);
+        map.part(1..3).prepack().apply(&[0.0, 1.0], &mut out);
         assert_eq!(out, [4.0, 5.0]);
         // u = (1, 0) on outputs 1..3: dx = (3, 4), kept once
         let mut dx = vec![1.0, 1.0];

@@ -7,5 +7,5 @@ pub mod int8;
 pub mod layer_norm;
 pub mod linear;
 pub mod prepacked;
+pub mod prepacked_transposed;
 pub mod product;
-pub mod tiles;

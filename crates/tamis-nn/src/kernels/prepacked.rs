@@ -1,20 +1,20 @@
-//! The product of many rows with one matrix that is laid out for it beforehand: the kernel of affine maps.
+//! The product of many rows with one matrix that is packed for it beforehand: the kernel of linear layers.
 //!
 //! The matrix is cut into panels of as many columns as the machine's registers hold sums of for six rows, and a panel's numbers lie in
 //! the order in which they are read. Some panels stay in the second cache while all rows pass them, six at a time, which are in the first.
-//! Rows are read as they lie; where they are the columns of a matrix, they are laid out in tiles before ([`Tiles`]).
+//! Rows are read as they lie; where they are the columns of a matrix, they are packed in tiles before ([`PrepackedTransposed`]).
 //! Every number of the result is one chain of fused multiplications and additions in the order of the depth: it has the same bits
 //! whatever rows are beside it and however they are shared out between threads.
 //!
-//! Source of the scheme: Goto & van de Geijn 2008 and Van Zee & van de Geijn 2015 (BLIS). What laying out beforehand gains over a general
+//! Source of the scheme: Goto & van de Geijn 2008 and Van Zee & van de Geijn 2015 (BLIS). What packing beforehand gains over a general
 //! product: a matrix that is used again, or by several threads, is copied once, sums can begin at a bias, and few rows cost no more a row.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::kernels::{
+    prepacked_transposed::{PrepackedTransposed, TILE},
     product::Layout,
-    tiles::{TILE, Tiles},
 };
 
 /// Numbers of the panels that all rows pass before the next ones come: 768 KiB. Measured: with fewer, rows come from too far too often;
@@ -23,9 +23,9 @@ const GROUP: usize = 196_608;
 /// Steps of the depth that are written out, so that addresses are worked out once for them.
 const STEPS: usize = 4;
 
-/// The right side of a product, laid out in panels.
+/// The right side of a product, packed in panels.
 #[derive(Debug, Clone, Default)]
-pub struct Panels {
+pub struct PrepackedMatrix {
     /// Panel after panel, each of shape `(depth, width)`, the last filled up with zeros; behind them what larger panels have left.
     numbers: Vec<f32>,
     depth: usize,
@@ -44,8 +44,8 @@ pub enum Begin<'a> {
     There,
 }
 
-impl Panels {
-    /// Lays out `matrix`, which, read in its layout, has shape `(depth, columns)`, on one thread.
+impl PrepackedMatrix {
+    /// Packs `matrix`, which, read in its layout, has shape `(depth, columns)`, on one thread.
     ///
     /// # Panics
     ///
@@ -63,8 +63,8 @@ impl Panels {
     ///
     /// # Panics
     ///
-    /// As [`Panels::new`].
-    pub fn lay(&mut self, matrix: &[f32], shape: (usize, usize), layout: Layout) {
+    /// As [`PrepackedMatrix::new`].
+    pub fn prepack(&mut self, matrix: &[f32], shape: (usize, usize), layout: Layout) {
         let (length, panel) = self.resize(matrix, shape);
         self.numbers[..length]
             .par_chunks_mut(panel)
@@ -108,7 +108,7 @@ impl Panels {
     ///
     /// # Panics
     ///
-    /// As [`Panels::multiply`].
+    /// As [`PrepackedMatrix::multiply`].
     pub fn multiply_in_parallel(&self, x: &[f32], begin: Begin<'_>, out: &mut [f32]) {
         assert_eq!(
             out.len() * self.depth,
@@ -122,19 +122,19 @@ impl Panels {
             .for_each(|(out, x)| self.multiply(x, begin, out));
     }
 
-    /// The same with the columns in `tiles` in place of rows: `out = begin + uᵀ b`, `u` being what was laid out in tiles.
+    /// The same with the columns in `tiles` in place of rows: `out = begin + uᵀ b`, `u` being what was packed in tiles.
     ///
     /// # Panics
     ///
     /// If the shapes do not fit.
-    pub fn multiply_columns_in_parallel(&self, tiles: &Tiles, begin: Begin<'_>, out: &mut [f32]) {
+    pub fn multiply_columns_in_parallel(&self, tiles: &PrepackedTransposed, begin: Begin<'_>, out: &mut [f32]) {
         let shapes = (tiles.depth(), tiles.columns() * self.columns);
         assert_eq!(shapes, (self.depth, out.len()), "columns of length {}", self.depth);
         let columns = share(tiles.columns());
         out.par_chunks_mut(columns * self.columns)
             .enumerate()
             .for_each(|(i, out)| {
-                let left = Left::Tiles(tiles.from(i * columns));
+                let left = Left::PrepackedTransposed(tiles.from(i * columns));
                 self.run(left, out.len() / self.columns, begin, out);
             });
     }
@@ -221,12 +221,12 @@ enum Left<'a> {
     /// Row by row: slices of their own, and not a stride, so that each has an address of its own in the loop.
     Rows(&'a [&'a [f32]]),
     /// Columns in tiles, the first of them the first row.
-    Tiles(&'a [f32]),
+    PrepackedTransposed(&'a [f32]),
 }
 
 /// Rows and panels.
 struct Product<'a> {
-    panels: &'a Panels,
+    panels: &'a PrepackedMatrix,
     left: Left<'a>,
     begin: Begin<'a>,
     out: &'a mut [f32],
@@ -248,7 +248,7 @@ impl WithSimd for Product<'_> {
 impl Product<'_> {
     #[inline(always)]
     fn run<S: Simd, const VECTORS: usize>(self, simd: S) {
-        let Panels {
+        let PrepackedMatrix {
             depth, columns, width, ..
         } = *self.panels;
         let numbers = &self.panels.numbers[..self.panels.length()];
@@ -330,7 +330,7 @@ impl Left<'_> {
                     tile_of::<S, ROWS, VECTORS>(simd, rows, panel, begin, add, out, stride);
                 });
             }
-            Self::Tiles(tiles) => {
+            Self::PrepackedTransposed(tiles) => {
                 let tile = Tile::new(&tiles[t * TILE * depth..][..TILE * depth]);
                 for_known!(count, ROWS => tile_of::<S, ROWS, VECTORS>(simd, tile, panel, begin, add, out, stride));
             }
@@ -489,8 +489,8 @@ mod tests {
             let (x, b, bias) = (numbers(m * k, 0.1), numbers(k * n, 0.7), numbers(n, 0.3));
             for layout in [Layout::Plain, Layout::Transposed] {
                 // In room that other panels have left full.
-                let mut panels = Panels::new(&vec![7.0; 9000], (90, 100), Layout::Plain);
-                panels.lay(&b, (k, n), layout);
+                let mut panels = PrepackedMatrix::new(&vec![7.0; 9000], (90, 100), Layout::Plain);
+                panels.prepack(&b, (k, n), layout);
                 let begun: Vec<f32> = bias.iter().copied().cycle().take(m * n).collect();
                 for (begin, from) in [
                     (Begin::Zero, vec![0.0; m * n]),
@@ -516,12 +516,16 @@ mod tests {
     fn columns_agree_with_the_general_product() {
         for (m, k, n) in [(1, 1, 1), (7, 3, 2), (50, 18, 65), (12, 90, 128)] {
             let (u, b) = (numbers(k * m, 0.1), numbers(k * n, 0.7));
-            let mut tiles = Tiles::default();
-            tiles.lay(&u, m, &mut vec![0.0; m]);
+            let mut tiles = PrepackedTransposed::default();
+            tiles.prepack(&u, m, &mut vec![0.0; m]);
             let mut want = numbers(m * n, 0.9);
             let mut out = want.clone();
             product(&mut want, (m, k, n), &u, Layout::Transposed, &b, Layout::Plain, 1.0);
-            Panels::new(&b, (k, n), Layout::Plain).multiply_columns_in_parallel(&tiles, Begin::There, &mut out);
+            PrepackedMatrix::new(&b, (k, n), Layout::Plain).multiply_columns_in_parallel(
+                &tiles,
+                Begin::There,
+                &mut out,
+            );
             for (i, (out, want)) in out.iter().zip(&want).enumerate() {
                 assert!((out - want).abs() < 1e-5, "({m}, {k}, {n}), number {i}: {out} {want}");
             }
@@ -532,7 +536,7 @@ mod tests {
     fn a_row_has_the_same_bits_alone_and_among_others_on_any_number_of_threads() {
         let (m, k, n) = (211, 37, 130);
         let (x, b) = (numbers(m * k, 0.1), numbers(k * n, 0.7));
-        let panels = Panels::new(&b, (k, n), Layout::Plain);
+        let panels = PrepackedMatrix::new(&b, (k, n), Layout::Plain);
         let mut together = vec![0.0; m * n];
         panels.multiply(&x, Begin::Zero, &mut together);
         for (x, want) in x.chunks(k).zip(together.chunks(n)) {
@@ -554,6 +558,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "rows of length 3")]
     fn rows_that_do_not_fit_are_refused() {
-        Panels::new(&[0.0; 6], (3, 2), Layout::Plain).multiply(&[0.0; 4], Begin::Zero, &mut [0.0; 2]);
+        PrepackedMatrix::new(&[0.0; 6], (3, 2), Layout::Plain).multiply(&[0.0; 4], Begin::Zero, &mut [0.0; 2]);
     }
 }

@@ -1,3 +1,4 @@
 //! Optimisers and learning-rate schedules.
 
 pub mod adamw;
+pub mod schedule;

@@ -2,6 +2,21 @@
 
 use crate::encoder::Packed;
 
+/// What a model is to learn from an example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Objective {
+    /// The right one of its answers, from 0: a label, or a choice.
+    Class(u32),
+}
+
+impl Objective {
+    /// The right answer.
+    pub fn class(self) -> u32 {
+        let Self::Class(class) = self;
+        class
+    }
+}
+
 /// The examples of a split, tokenized: a text or a pair is one sequence, a question one for each of its choices.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct TokenizedSplit {
@@ -11,7 +26,7 @@ pub struct TokenizedSplit {
     sequences: Vec<usize>,
     /// Example `i` owns sequences `examples[i]..examples[i + 1]`.
     examples: Vec<usize>,
-    targets: Vec<u32>,
+    objectives: Vec<Objective>,
     /// Scores a sequence: one a label, or 1 where each choice has a sequence of its own.
     outputs: usize,
     /// Sequences that were cut to the longest length.
@@ -29,12 +44,12 @@ impl TokenizedSplit {
         }
     }
 
-    /// Adds an example: the tokens and token types of each of its sequences, and its target.
+    /// Adds an example: the tokens and token types of each of its sequences, and what is to be learnt from it.
     ///
     /// # Panics
     ///
     /// If an example has no sequence, or a sequence no tokens.
-    pub fn push(&mut self, sequences: impl IntoIterator<Item = (Vec<u32>, Vec<u8>)>, target: u32) {
+    pub fn push(&mut self, sequences: impl IntoIterator<Item = (Vec<u32>, Vec<u8>)>, objective: Objective) {
         for (tokens, types) in sequences {
             assert!(!tokens.is_empty() && tokens.len() == types.len(), "a type a token");
             self.tokens.extend(tokens);
@@ -46,7 +61,7 @@ impl TokenizedSplit {
             "a sequence an example"
         );
         self.examples.push(self.sequences.len() - 1);
-        self.targets.push(target);
+        self.objectives.push(objective);
     }
 
     /// Adds the examples of another split of the same data. What was cut there is not counted again.
@@ -63,12 +78,12 @@ impl TokenizedSplit {
             .extend(more.sequences[1..].iter().map(|end| tokens + end));
         self.examples
             .extend(more.examples[1..].iter().map(|end| sequences + end));
-        self.targets.extend(&more.targets);
+        self.objectives.extend(&more.objectives);
     }
 
     /// How many examples there are.
     pub fn len(&self) -> usize {
-        self.targets.len()
+        self.objectives.len()
     }
 
     /// The numbers of all examples.
@@ -78,17 +93,12 @@ impl TokenizedSplit {
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.targets.is_empty()
+        self.objectives.is_empty()
     }
 
-    /// The targets, shape `(examples,)`.
-    pub fn targets(&self) -> &[u32] {
-        &self.targets
-    }
-
-    /// The targets of some examples, in their order.
-    pub fn targets_of(&self, examples: &[u32]) -> Vec<u32> {
-        examples.iter().map(|&i| self.targets[i as usize]).collect()
+    /// The right answers of some examples, in their order.
+    pub fn classes_of(&self, examples: &[u32]) -> Vec<u32> {
+        examples.iter().map(|&i| self.objectives[i as usize].class()).collect()
     }
 
     /// Scores a sequence.
@@ -144,7 +154,7 @@ impl TokenizedSplit {
             batch
                 .groups
                 .push(batch.groups[batch.groups.len() - 1] + range.len() * self.outputs);
-            batch.targets.push(self.targets[example as usize]);
+            batch.objectives.push(self.objectives[example as usize]);
         }
         batch
     }
@@ -179,8 +189,8 @@ pub struct Batch {
     pub starts: Vec<usize>,
     /// Where each example's scores begin among all sequences', and the end.
     pub groups: Vec<usize>,
-    /// The targets.
-    pub targets: Vec<u32>,
+    /// What is to be learnt from each example.
+    pub objectives: Vec<Objective>,
 }
 
 impl Batch {
@@ -202,14 +212,14 @@ mod tests {
     fn questions_are_packed_with_all_their_choices() {
         let mut encoded = TokenizedSplit::new(1);
         let sequence = |tokens: &[u32]| (tokens.to_vec(), vec![0; tokens.len()]);
-        encoded.push([sequence(&[1, 2]), sequence(&[3])], 1);
-        encoded.push([sequence(&[4]), sequence(&[5, 6]), sequence(&[7])], 2);
+        encoded.push([sequence(&[1, 2]), sequence(&[3])], Objective::Class(1));
+        encoded.push([sequence(&[4]), sequence(&[5, 6]), sequence(&[7])], Objective::Class(2));
         assert_eq!((encoded.len(), encoded.answers(), encoded.longest()), (2, 3, 4));
         let batch = encoded.batch(&[1, 0]);
         assert_eq!(batch.tokens, [4, 5, 6, 7, 1, 2, 3]);
         assert_eq!(batch.starts, [0, 1, 3, 4, 6, 7]);
         assert_eq!(batch.groups, [0, 3, 5]);
-        assert_eq!(batch.targets, [2, 1]);
+        assert_eq!(batch.objectives, [Objective::Class(2), Objective::Class(1)]);
         assert_eq!(encoded.parts(&[0, 1, 0], 7), [&[0u32, 1][..], &[0]]);
         assert_eq!(encoded.parts(&[1, 1], 1), [&[1u32][..], &[1]]);
     }
@@ -220,11 +230,11 @@ mod tests {
         let (mut first, mut second, mut both) =
             (TokenizedSplit::new(1), TokenizedSplit::new(1), TokenizedSplit::new(1));
         for encoded in [&mut first, &mut both] {
-            encoded.push([sequence(&[1, 2]), sequence(&[3])], 1);
+            encoded.push([sequence(&[1, 2]), sequence(&[3])], Objective::Class(1));
         }
         for encoded in [&mut second, &mut both] {
-            encoded.push([sequence(&[4]), sequence(&[5, 6])], 0);
-            encoded.push([sequence(&[7, 8, 9])], 0);
+            encoded.push([sequence(&[4]), sequence(&[5, 6])], Objective::Class(0));
+            encoded.push([sequence(&[7, 8, 9])], Objective::Class(0));
         }
         first.append(&second);
         assert_eq!(first, both);
@@ -233,8 +243,8 @@ mod tests {
     #[test]
     fn a_text_has_a_score_a_label() {
         let mut encoded = TokenizedSplit::new(3);
-        encoded.push([(vec![1, 2], vec![0, 0])], 2);
-        encoded.push([(vec![1], vec![0])], 0);
+        encoded.push([(vec![1, 2], vec![0, 0])], Objective::Class(2));
+        encoded.push([(vec![1], vec![0])], Objective::Class(0));
         assert_eq!(encoded.batch(&[0, 1]).groups, [0, 3, 6]);
         assert_eq!(encoded.answers(), 3);
     }

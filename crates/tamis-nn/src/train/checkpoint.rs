@@ -179,7 +179,7 @@ mod tests {
     use crate::{
         seed::Seed,
         test_util::tiny_classifier,
-        train::{FrozenLayerCache, TrainSettings, fit},
+        train::{Examples, FrozenLayerCache, TrainSettings, train},
     };
 
     #[test]
@@ -187,9 +187,9 @@ mod tests {
         for freeze in [None, Some(1)] {
             let settings = TrainSettings {
                 epochs: 2,
-                batch: 8,
-                rate: 0.01,
-                freeze,
+                batch_size: 8,
+                learning_rate: 0.01,
+                freeze_layers: freeze,
                 ..TrainSettings::default()
             };
             let folder = tempfile::tempdir().expect("a folder");
@@ -197,13 +197,16 @@ mod tests {
             let run = Fingerprint::of(["this run"]);
             let (start, data) = tiny_classifier();
             let rows: Vec<u32> = (0..40).collect();
-            let beneath = freeze.map(|layers| FrozenLayerCache::new(layers, 1 << 20));
-            let train = |model: &mut EncoderClassifier, trainer: &mut Trainer, save_at: u64| {
-                fit::<Error>(
+            let frozen = freeze.map(|layers| FrozenLayerCache::new(layers, 1 << 20));
+            let train_on = |model: &mut EncoderClassifier, trainer: &mut Trainer, save_at: u64| {
+                train::<Error>(
                     model,
                     trainer,
-                    (&data, &rows),
-                    beneath.as_ref(),
+                    Examples {
+                        split: &data,
+                        rows: &rows,
+                        frozen: frozen.as_ref(),
+                    },
                     Seed(1),
                     &mut |step, model, trainer| {
                         if step.step == save_at {
@@ -217,14 +220,14 @@ mod tests {
             let (mut whole, mut trainer) = (start.clone(), Trainer::new(&start, &settings));
             let nothing: Option<f64> = load(&path, &run, &mut whole, &mut trainer).expect("is not there");
             assert_eq!(nothing, None);
-            train(&mut whole, &mut trainer, 7);
+            train_on(&mut whole, &mut trainer, 7);
             let (mut resumed, mut trainer) = (start.clone(), Trainer::new(&start, &settings));
             let others = Fingerprint::of(["other"]);
             let nothing: Option<f64> = load(&path, &others, &mut resumed, &mut trainer).expect("another's");
             assert_eq!(nothing, None);
             assert_eq!(load(&path, &run, &mut resumed, &mut trainer).expect("loads"), Some(1.5));
             assert_eq!(trainer.optimiser().steps(), 7);
-            train(&mut resumed, &mut trainer, u64::MAX);
+            train_on(&mut resumed, &mut trainer, u64::MAX);
             assert!(whole == resumed, "going on from step 7 gave other weights");
 
             save_weights(&path, &mut whole, &trainer).expect("writes");

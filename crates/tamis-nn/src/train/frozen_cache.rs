@@ -8,7 +8,7 @@ use std::{
 use rayon::prelude::*;
 
 use crate::{
-    encoder::{Dtype, EncoderWeights, LaidLayers, Scratch, Wanted},
+    encoder::{Dtype, EncoderWeights, OutputTokens, PrepackedLayers, Scratch},
     train::batch::TokenizedSplit,
 };
 
@@ -21,7 +21,7 @@ type Vectors = Arc<[f32]>;
 /// The output of the lowest layers for the examples of one split. It can be shared by models that differ only above them.
 pub struct FrozenLayerCache {
     layers: usize,
-    laid_out: OnceLock<LaidLayers>,
+    prepack: OnceLock<PrepackedLayers>,
     /// The most bytes that are kept; the rest is computed again.
     memory: usize,
     kept: RwLock<(HashMap<u32, Vectors>, usize)>,
@@ -32,7 +32,7 @@ impl FrozenLayerCache {
     pub fn new(layers: usize, memory: usize) -> Self {
         Self {
             layers,
-            laid_out: OnceLock::new(),
+            prepack: OnceLock::new(),
             memory,
             kept: RwLock::default(),
         }
@@ -53,15 +53,15 @@ impl FrozenLayerCache {
             .filter_map(|(&example, found)| found.is_none().then_some(example))
             .collect();
         let layers = self
-            .laid_out
-            .get_or_init(|| encoder.laid_out(0..self.layers, Dtype::Float32));
+            .prepack
+            .get_or_init(|| encoder.prepack(0..self.layers, Dtype::Float32));
         let computed: Vec<Vec<Vectors>> = data
             .parts(&missing, BATCH_TOKENS)
             .into_par_iter()
             .map_init(Scratch::default, |scratch, part| {
                 let batch = data.batch(part);
                 let hidden = encoder.shape.hidden;
-                let mut rest = encoder.forward(layers, batch.packed(), Wanted::All, scratch);
+                let mut rest = encoder.forward(layers, batch.packed(), OutputTokens::All, scratch);
                 let mut vectors = Vec::with_capacity(part.len());
                 for &example in part {
                     let (one, tail) = rest.split_at(data.tokens_of(example) * hidden);
@@ -97,7 +97,7 @@ impl FrozenLayerCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_util::tiny_encoder;
+    use crate::{test_util::tiny_encoder, train::batch::Objective};
 
     #[test]
     fn what_is_kept_is_what_is_computed() {
@@ -106,7 +106,7 @@ mod tests {
         for row in 0..5u32 {
             let tokens: Vec<u32> = (0..=row).collect();
             let types = vec![0; tokens.len()];
-            data.push([(tokens, types)], 0);
+            data.push([(tokens, types)], Objective::Class(0));
         }
         let examples = [3, 0, 4, 1];
         let roomy = FrozenLayerCache::new(1, 1 << 20);

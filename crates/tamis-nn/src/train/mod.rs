@@ -1,4 +1,4 @@
-//! Fine-tuning an encoder with a head: the target that a selection is for, and the dearest of the proxies.
+//! Fine-tuning an encoder with a head: the target that a selection is for, and the slowest of the proxies.
 //!
 //! ```text
 //! examples -> tokens (TokenizedSplit) -> batches -> training passes (nn::training) -> AdamW -> probabilities
@@ -9,12 +9,14 @@
 mod batch;
 pub mod checkpoint;
 mod classifier;
+mod examples;
 mod frozen_cache;
 mod settings;
 mod trainer;
 
-pub use batch::{Batch, TokenizedSplit};
+pub use batch::{Batch, Objective, TokenizedSplit};
 pub use classifier::EncoderClassifier;
+pub use examples::Examples;
 pub use frozen_cache::FrozenLayerCache;
 pub use settings::TrainSettings;
-pub use trainer::{Step, Trainer, fit};
+pub use trainer::{Step, Trainer, train};

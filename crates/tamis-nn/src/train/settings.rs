@@ -11,15 +11,15 @@ pub struct TrainSettings {
     /// Passes over the rows. Default: 4.
     pub epochs: u32,
     /// Rows a step. Default: 16.
-    pub batch: usize,
+    pub batch_size: usize,
     /// The highest learning rate. Default: 1e-4, for encoders of MiniLM's size; larger ones want 2e-5 to 5e-5.
-    pub rate: f32,
+    pub learning_rate: f32,
     /// The share of all steps in which the rate rises from 0; then it falls linearly to 0. Default: 0.1.
-    pub warm_up: f32,
+    pub warmup_ratio: f32,
     /// AdamW's decay of weights, not of biases and norms. Default: 0.01.
     pub weight_decay: f32,
     /// The largest norm of a step's gradient; larger ones are scaled down to it. Default: 1.
-    pub clip: f32,
+    pub max_grad_norm: f32,
     /// How much of a target's share is spread over all labels. Default: 0.
     pub label_smoothing: f32,
     /// The share of numbers dropped in training. Default (none): what the model's configuration says.
@@ -27,7 +27,7 @@ pub struct TrainSettings {
     pub dropout: Option<f32>,
     /// How many layers are frozen, from the lowest, the embeddings with them; 0 freezes the embeddings alone. Default (none): none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub freeze: Option<usize>,
+    pub freeze_layers: Option<usize>,
     /// The most tokens of a sequence; longer ones are cut and counted. Default: 256, or what the model can take if that is less.
     pub max_length: usize,
     /// The most tokens in a pass; larger batches are passed in parts and their gradients added. Default: 4096.
@@ -38,14 +38,14 @@ impl Default for TrainSettings {
     fn default() -> Self {
         Self {
             epochs: 4,
-            batch: 16,
-            rate: 1e-4,
-            warm_up: 0.1,
+            batch_size: 16,
+            learning_rate: 1e-4,
+            warmup_ratio: 0.1,
             weight_decay: 0.01,
-            clip: 1.0,
+            max_grad_norm: 1.0,
             label_smoothing: 0.0,
             dropout: None,
-            freeze: None,
+            freeze_layers: None,
             max_length: 256,
             pass_tokens: 4096,
         }
@@ -55,7 +55,7 @@ impl Default for TrainSettings {
 impl TrainSettings {
     /// How many steps `rows` rows take.
     pub fn steps(&self, rows: usize) -> u64 {
-        u64::from(self.epochs) * rows.div_ceil(self.batch) as u64
+        u64::from(self.epochs) * rows.div_ceil(self.batch_size) as u64
     }
 
     /// Looks for values that mean nothing.
@@ -66,40 +66,40 @@ impl TrainSettings {
     pub fn check(&self) -> Result<()> {
         for (name, value) in [
             ("epochs", self.epochs as usize),
-            ("batch_size", self.batch),
+            ("batch_size", self.batch_size),
             ("max_length", self.max_length),
-            ("finetune.pass_tokens", self.pass_tokens),
+            ("train.pass_tokens", self.pass_tokens),
         ] {
             if value == 0 {
                 return Err(Error::setting(name, "a number above 0", "0"));
             }
         }
         let shares = [
-            ("finetune.warm_up", self.warm_up),
-            ("finetune.label_smoothing", self.label_smoothing),
-            ("finetune.dropout", self.dropout.unwrap_or(0.0)),
+            ("train.warmup_ratio", self.warmup_ratio),
+            ("train.label_smoothing", self.label_smoothing),
+            ("train.dropout", self.dropout.unwrap_or(0.0)),
         ];
         for (name, value) in shares {
             if !(0.0..1.0).contains(&value) {
                 return Err(Error::setting(name, "a share from 0 to below 1", value.to_string()));
             }
         }
-        if !(self.rate > 0.0 && self.rate.is_finite()) {
+        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
             return Err(Error::setting(
                 "learning_rate",
                 "a number above 0",
-                self.rate.to_string(),
+                self.learning_rate.to_string(),
             ));
         }
         if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
             let found = self.weight_decay.to_string();
-            return Err(Error::setting("finetune.weight_decay", "0 or a number above it", found));
+            return Err(Error::setting("train.weight_decay", "0 or a number above it", found));
         }
-        if self.clip.is_nan() || self.clip <= 0.0 {
+        if self.max_grad_norm.is_nan() || self.max_grad_norm <= 0.0 {
             return Err(Error::setting(
-                "finetune.clip",
+                "train.max_grad_norm",
                 "a number above 0",
-                self.clip.to_string(),
+                self.max_grad_norm.to_string(),
             ));
         }
         Ok(())

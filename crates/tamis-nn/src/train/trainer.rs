@@ -9,19 +9,20 @@ use rand::seq::SliceRandom;
 use crate::{
     Error, Result,
     encoder::{
-        Wanted,
+        OutputTokens,
         gradient::EncoderGradient,
         head::{Head, HeadTape},
         loss::cross_entropy,
         training_pass::{Dropouts, Input, Tape},
     },
     kernels::dropout::Dropout,
-    optim::adamw::{AdamW, Parameter, Table, global_norm, linear_schedule},
+    optim::{
+        adamw::{AdamW, Parameter, Table, global_norm},
+        schedule::linear_schedule,
+    },
     seed::Seed,
     train::{
-        batch::{Batch, TokenizedSplit},
-        classifier::EncoderClassifier,
-        frozen_cache::FrozenLayerCache,
+        batch::Batch, classifier::EncoderClassifier, examples::Examples, frozen_cache::FrozenLayerCache,
         settings::TrainSettings,
     },
 };
@@ -54,7 +55,7 @@ impl Trainer {
     pub fn new(model: &EncoderClassifier, settings: &TrainSettings) -> Self {
         Self {
             optimiser: AdamW::new(settings.weight_decay),
-            gradient: EncoderGradient::zeros(&model.encoder, settings.freeze),
+            gradient: EncoderGradient::zeros(&model.encoder, settings.freeze_layers),
             head_gradient: model.head.zeros_like(),
             tape: Tape::default(),
             head_tape: HeadTape::default(),
@@ -74,7 +75,7 @@ impl Trainer {
 
     /// The trained tensors of a model in a fixed order: the word vectors, where they are trained, and all others.
     pub fn trained<'m>(&self, model: &'m mut EncoderClassifier) -> (Option<&'m mut [f32]>, Vec<&'m mut [f32]>) {
-        let (words, dense) = model.encoder.trained_mut(self.settings.freeze);
+        let (words, dense) = model.encoder.trained_mut(self.settings.freeze_layers);
         let all = dense.into_iter().chain(model.head.tensors_mut());
         (words, all.map(|(values, _)| values).collect())
     }
@@ -84,7 +85,7 @@ impl Trainer {
         self.optimiser = optimiser;
     }
 
-    /// One step on these examples at this rate. Returns their mean loss before the step. `dropout` is the source of what is
+    /// One step on these examples. Returns their mean loss before the step. `dropout` is the source of what is
     /// dropped.
     ///
     /// # Errors
@@ -93,29 +94,28 @@ impl Trainer {
     ///
     /// # Panics
     ///
-    /// If layers are frozen and `beneath` is not there, or the other way round.
+    /// If layers are frozen and their output is not there, or the other way round.
     pub fn step(
         &mut self,
         model: &mut EncoderClassifier,
-        data: &TokenizedSplit,
-        examples: &[u32],
-        rate: f32,
+        examples: Examples<'_>,
+        learning_rate: f32,
         dropout: Seed,
-        beneath: Option<&FrozenLayerCache>,
     ) -> Result<f64> {
+        let Examples { split, rows, frozen } = examples;
         assert_eq!(
-            self.settings.freeze,
-            beneath.map(FrozenLayerCache::layers),
+            self.settings.freeze_layers,
+            frozen.map(FrozenLayerCache::layers),
             "what is frozen"
         );
         // From a thread of the pool, which takes part in all of a step's loops: one outside would wake another for each.
         rayon::scope(|_| {
-            let weight = 1.0 / examples.len() as f32;
+            let weight = 1.0 / rows.len() as f32;
             let mut loss = 0.0;
-            for (part, rows) in data.parts(examples, self.settings.pass_tokens).into_iter().enumerate() {
-                let vectors = beneath.map(|beneath| (beneath.vectors(&model.encoder, data, rows), beneath.layers()));
+            for (i, part) in split.parts(rows, self.settings.pass_tokens).into_iter().enumerate() {
+                let vectors = frozen.map(|frozen| (frozen.vectors(&model.encoder, split, part), frozen.layers()));
                 let vectors = vectors.as_ref().map(|(vectors, layers)| (vectors.as_slice(), *layers));
-                loss += self.pass(model, &data.batch(rows), vectors, weight, dropout.index(part as u64));
+                loss += self.pass(model, &split.batch(part), vectors, weight, dropout.index(i as u64));
             }
             let loss = loss * f64::from(weight);
             let norm = self.gradient_norm();
@@ -131,7 +131,11 @@ impl Trainer {
                     found: found.to_string(),
                 });
             }
-            self.update(model, rate, (self.settings.clip / (norm as f32 + 1e-6)).min(1.0));
+            self.update(
+                model,
+                learning_rate,
+                (self.settings.max_grad_norm / (norm as f32 + 1e-6)).min(1.0),
+            );
             Ok(loss)
         })
     }
@@ -141,7 +145,7 @@ impl Trainer {
         &mut self,
         model: &EncoderClassifier,
         batch: &Batch,
-        beneath: Option<(&[f32], usize)>,
+        frozen: Option<(&[f32], usize)>,
         weight: f32,
         dropout: Seed,
     ) -> f64 {
@@ -151,7 +155,7 @@ impl Trainer {
             attention: drop(model.dropout.attention, "attention"),
         };
         let head_dropout = drop(model.dropout.classifier, "head");
-        let input = match beneath {
+        let input = match frozen {
             None => Input::Tokens(batch.packed()),
             Some((vectors, frozen)) => Input::Hidden {
                 vectors,
@@ -161,11 +165,12 @@ impl Trainer {
         };
         let firsts = model
             .encoder
-            .train_forward(input, Wanted::First, dropouts, &mut self.tape);
+            .train_forward(input, OutputTokens::First, dropouts, &mut self.tape);
         let scores = model.head.forward(firsts, head_dropout, &mut self.head_tape);
+        let classes: Vec<u32> = batch.objectives.iter().map(|objective| objective.class()).collect();
         let mut upstream = Vec::new();
         let smoothing = self.settings.label_smoothing;
-        let loss = cross_entropy(scores, &batch.groups, &batch.targets, smoothing, weight, &mut upstream);
+        let loss = cross_entropy(scores, &batch.groups, &classes, smoothing, weight, &mut upstream);
         let upstream = model
             .head
             .backward(&upstream, head_dropout, &mut self.head_tape, &mut self.head_gradient);
@@ -176,7 +181,7 @@ impl Trainer {
     }
 
     fn gradient_norm(&mut self) -> f64 {
-        let words = global_norm(std::iter::once(self.gradient.words.values()));
+        let words = global_norm(std::iter::once(self.gradient.token_embeddings.values()));
         let parts = dense_parts(&mut self.gradient, &mut self.head_gradient);
         global_norm(parts.iter().map(|part| &**part)).hypot(words)
     }
@@ -184,9 +189,9 @@ impl Trainer {
     /// A step of the optimiser against the gradient times `factor`; the gradient is zero afterwards.
     fn update(&mut self, model: &mut EncoderClassifier, rate: f32, factor: f32) {
         let cols = model.encoder.shape.hidden;
-        let (words, dense) = model.encoder.trained_mut(self.settings.freeze);
+        let (words, dense) = model.encoder.trained_mut(self.settings.freeze_layers);
         // The gradient's words are read while its other parts are written to.
-        let word_gradient = std::mem::take(&mut self.gradient.words);
+        let word_gradient = std::mem::take(&mut self.gradient.token_embeddings);
         let mut parameters: Vec<Parameter<'_>> = dense
             .into_iter()
             .chain(model.head.tensors_mut())
@@ -205,12 +210,12 @@ impl Trainer {
         });
         self.optimiser.step(rate, factor, &mut parameters, table.as_mut());
         drop(parameters);
-        self.gradient.words = word_gradient;
-        self.gradient.words.clear();
+        self.gradient.token_embeddings = word_gradient;
+        self.gradient.token_embeddings.clear();
     }
 
     fn clear_gradient(&mut self) {
-        self.gradient.words.clear();
+        self.gradient.token_embeddings.clear();
         for part in dense_parts(&mut self.gradient, &mut self.head_gradient) {
             part.fill(0.0);
         }
@@ -223,32 +228,39 @@ fn dense_parts<'g>(gradient: &'g mut EncoderGradient, head: &'g mut Head) -> Vec
     gradient.dense_mut().into_iter().chain(head).collect()
 }
 
-/// Trains `model` on these rows of `data`, going on from the step that `trainer` is at, and tells `watch` after every step.
+/// Trains `model` on these examples, going on from the step that `trainer` is at, and tells `watch` after every step.
 ///
 /// # Errors
 ///
 /// If a loss is not finite, or `watch` fails.
-pub fn fit<E: From<Error>>(
+pub fn train<E: From<Error>>(
     model: &mut EncoderClassifier,
     trainer: &mut Trainer,
-    (data, rows): (&TokenizedSplit, &[u32]),
-    beneath: Option<&FrozenLayerCache>,
+    examples: Examples<'_>,
     seed: Seed,
     watch: &mut dyn FnMut(Step, &mut EncoderClassifier, &mut Trainer) -> Result<(), E>,
 ) -> Result<(), E> {
     let settings = trainer.settings.clone();
-    let (steps, begun) = (settings.steps(rows.len()), trainer.optimiser.steps());
+    let (steps, begun) = (settings.steps(examples.rows.len()), trainer.optimiser.steps());
     // In single precision, so that a tenth of 840 steps is 84 and not a little more.
-    let warm_up = (settings.warm_up * steps as f32).ceil() as u64;
+    let warm_up = (settings.warmup_ratio * steps as f32).ceil() as u64;
     let mut step = 0;
     for epoch in 0..settings.epochs {
-        let mut order = rows.to_vec();
+        let mut order = examples.rows.to_vec();
         order.shuffle(&mut seed.derive("order").index(u64::from(epoch)).rng());
-        let per_epoch = order.len().div_ceil(settings.batch);
-        for (i, batch) in order.chunks(settings.batch).enumerate() {
+        let per_epoch = order.len().div_ceil(settings.batch_size);
+        for (i, batch) in order.chunks(settings.batch_size).enumerate() {
             if step >= begun {
-                let rate = settings.rate * linear_schedule(step, warm_up, steps);
-                let loss = trainer.step(model, data, batch, rate, seed.derive("dropout").index(step), beneath)?;
+                let rate = settings.learning_rate * linear_schedule(step, warm_up, steps);
+                let loss = trainer.step(
+                    model,
+                    Examples {
+                        rows: batch,
+                        ..examples
+                    },
+                    rate,
+                    seed.derive("dropout").index(step),
+                )?;
                 let told = Step {
                     step: step + 1,
                     epoch: epoch + 1,
@@ -271,8 +283,8 @@ pub(crate) mod tests {
     fn settings() -> TrainSettings {
         TrainSettings {
             epochs: 30,
-            batch: 8,
-            rate: 0.01,
+            batch_size: 8,
+            learning_rate: 0.01,
             ..TrainSettings::default()
         }
     }
@@ -280,30 +292,42 @@ pub(crate) mod tests {
     fn trained(settings: &TrainSettings, threads: usize) -> (EncoderClassifier, f64) {
         let (mut model, data) = tiny_classifier();
         let rows: Vec<u32> = (0..120).collect();
-        let beneath = settings.freeze.map(|layers| FrozenLayerCache::new(layers, 1 << 20));
+        let frozen = settings
+            .freeze_layers
+            .map(|layers| FrozenLayerCache::new(layers, 1 << 20));
         let mut trainer = Trainer::new(&model, settings);
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build()
             .expect("a pool");
         pool.install(|| {
-            fit::<Error>(
+            train::<Error>(
                 &mut model,
                 &mut trainer,
-                (&data, &rows),
-                beneath.as_ref(),
+                Examples {
+                    split: &data,
+                    rows: &rows,
+                    frozen: frozen.as_ref(),
+                },
                 Seed(3),
                 &mut |_, _, _| Ok(()),
             )
             .expect("trains");
             let rest: Vec<u32> = (120..160).collect();
             let probabilities = model
-                .predict(&data, &rest, beneath.as_ref(), &Silent)
+                .predict(
+                    Examples {
+                        split: &data,
+                        rows: &rest,
+                        frozen: frozen.as_ref(),
+                    },
+                    &Silent,
+                )
                 .expect("predicts");
             let right = rest
                 .iter()
                 .zip(probabilities.iter_rows())
-                .filter(|(row, p)| u32::from(p[1] > p[0]) == data.targets()[**row as usize])
+                .filter(|&(&row, p)| [u32::from(p[1] > p[0])] == data.classes_of(&[row])[..])
                 .count();
             (model.clone(), right as f64 / 40.0)
         })
@@ -317,7 +341,7 @@ pub(crate) mod tests {
         assert!(one == three, "another number of threads gave other weights");
         // Batches of more rows than a norm or a dropout has in one block.
         let large = TrainSettings {
-            batch: 32,
+            batch_size: 32,
             epochs: 2,
             ..settings()
         };
@@ -341,13 +365,13 @@ pub(crate) mod tests {
     #[test]
     fn frozen_layers_stay_as_they_are_and_the_rest_learns() {
         let frozen = TrainSettings {
-            freeze: Some(1),
+            freeze_layers: Some(1),
             ..settings()
         };
         let (before, _) = tiny_classifier();
         let (after, accuracy) = trained(&frozen, 2);
         assert!(before.encoder.layers[0] == after.encoder.layers[0]);
-        assert!(before.encoder.words == after.encoder.words);
+        assert!(before.encoder.token_embeddings == after.encoder.token_embeddings);
         assert!(before.encoder.layers[1] != after.encoder.layers[1]);
         assert!(accuracy > 0.6, "{accuracy}");
     }
@@ -359,7 +383,7 @@ pub(crate) mod tests {
         let before = format!("{model:?}");
         let mut trainer = Trainer::new(&model, &settings());
         let error = trainer
-            .step(&mut model, &data, &[0, 1], 0.1, Seed(0), None)
+            .step(&mut model, Examples::new(&data, &[0, 1]), 0.1, Seed(0))
             .expect_err("is not a number");
         assert_eq!(
             error.to_string(),

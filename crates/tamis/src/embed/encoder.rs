@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 use tamis_nn::{
     Fingerprint, Matrix, Monitor,
-    encoder::{Dtype, EncoderWeights, LaidLayers, Packed, Scratch, Wanted},
+    encoder::{Dtype, EncoderWeights, OutputTokens, Packed, PrepackedLayers, Scratch},
     hub::{
         config::Config,
         files::{ModelFiles, read_json},
@@ -29,7 +29,7 @@ const WINDOW: usize = 4096;
 pub struct Encoder {
     /// Without its layers.
     weights: EncoderWeights,
-    layers: LaidLayers,
+    layers: PrepackedLayers,
     tokenizer: TextTokenizer,
     pooling: Vec<Pooling>,
     /// Put before every text.
@@ -66,7 +66,7 @@ impl Encoder {
 
         let tokenizer_path = files.need("tokenizer.json")?;
         let tokenizer_bytes = std::fs::read(&tokenizer_path).map_err(Error::io(&tokenizer_path, "read"))?;
-        let positions = weights.positions.rows() - weights.shape.first_position;
+        let positions = weights.position_embeddings.rows() - weights.shape.first_position;
         let longest = files
             .json("sentence_bert_config.json")?
             .and_then(|json| json["max_seq_length"].as_u64())
@@ -93,7 +93,7 @@ impl Encoder {
             blake3::hash(&tokenizer_bytes).as_bytes(),
             format!("{longest} {pooling:?} {prompt}").as_bytes(),
         ]);
-        let layers = weights.laid_out(0..weights.layers.len(), dtype);
+        let layers = weights.prepack(0..weights.layers.len(), dtype);
         weights.layers.clear();
         Ok(Self {
             weights,
@@ -188,7 +188,7 @@ impl Encoder {
                     types: &[],
                     starts: &starts,
                 };
-                let vectors = self.weights.forward(&self.layers, packed, Wanted::All, scratch);
+                let vectors = self.weights.forward(&self.layers, packed, OutputTokens::All, scratch);
                 let mut pooled = vec![0.0; batch.len() * dim];
                 for (range, out) in starts.windows(2).zip(pooled.chunks_exact_mut(dim)) {
                     self.pool(&vectors[range[0] * hidden..range[1] * hidden], out);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tamis_nn::{
     Monitor, Seed,
-    train::{EncoderClassifier, TokenizedSplit, Trainer, fit},
+    train::{Examples, TokenizedSplit},
 };
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     data::RowId,
     embed::Embedded,
     pipeline::{context::Context, embed::SplitVectors, memory::unfrozen, target::Target},
+    target::TargetModel,
 };
 
 impl Target {
@@ -23,7 +24,7 @@ impl Target {
         let model = stages.run("fine-tune features", Some(steps), || self.finetuned_copy(context, rows))?;
         let examples = self.train.len() + self.validation.len() + self.test.as_ref().map_or(0, TokenizedSplit::len);
         stages.run("features", Some(examples as u64), || {
-            let of = |split: &TokenizedSplit| features(&model, split, context.monitor());
+            let of = |split: &TokenizedSplit| features(&*model, split, context.monitor());
             Ok(SplitVectors {
                 train: of(&self.train)?,
                 validation: of(&self.validation)?,
@@ -33,22 +34,14 @@ impl Target {
     }
 
     /// A copy of the model, fine-tuned on these rows. Advances the monitor by one a step.
-    fn finetuned_copy(&self, context: Context<'_>, rows: &[RowId]) -> Result<EncoderClassifier> {
+    fn finetuned_copy(&self, context: Context<'_>, rows: &[RowId]) -> Result<Box<dyn TargetModel>> {
         let (settings, monitor) = (context.settings, context.monitor());
-        let mut model = self.model.clone();
-        let mut trainer = Trainer::new(&model, &unfrozen(&settings.finetune.train));
-        let seed = settings.seed.derive("adapt");
-        fit(
-            &mut model,
-            &mut trainer,
-            (&self.train, rows),
-            None,
-            seed,
-            &mut |_, _, _| {
-                monitor.advance(1);
-                Ok::<(), crate::Error>(monitor.proceed()?)
-            },
-        )?;
+        let mut model = self.model.copy();
+        let (train, seed) = (unfrozen(&settings.finetune.train), settings.seed.derive("adapt"));
+        model.train(Examples::new(&self.train, rows), &train, seed, &mut || {
+            monitor.advance(1);
+            Ok(monitor.proceed()?)
+        })?;
         Ok(model)
     }
 }
@@ -66,7 +59,7 @@ pub(crate) fn rows_for_features(
 }
 
 /// The model's features of a split. Advances `monitor` by one an example.
-fn features(model: &EncoderClassifier, split: &TokenizedSplit, monitor: &dyn Monitor) -> Result<Embedded> {
+fn features(model: &dyn TargetModel, split: &TokenizedSplit, monitor: &dyn Monitor) -> Result<Embedded> {
     Ok(Embedded {
         vectors: Arc::new(model.features(split, monitor)?),
         starts: split.example_starts(),

@@ -2,13 +2,14 @@
 
 use tamis_nn::{
     hub::classifier::HeadKind,
-    train::{EncoderClassifier, TokenizedSplit, TrainSettings},
+    train::{TokenizedSplit, TrainSettings},
 };
 
 use crate::{
     Error, Result,
     data::{Dataset, TaskKind},
     pipeline::stages::bytes_in,
+    target::TargetModel,
 };
 
 /// What the head of a model for this data scores.
@@ -35,14 +36,14 @@ pub(crate) fn check_freeze(freeze: Option<usize>, layers: usize) -> Result<()> {
 /// As the settings say, but with nothing frozen, which would leave the features as they are.
 pub(crate) fn unfrozen(settings: &TrainSettings) -> TrainSettings {
     TrainSettings {
-        freeze: None,
+        freeze_layers: None,
         ..settings.clone()
     }
 }
 
 /// Says before it starts that passes will not fit in memory, so many models being trained at once, rather than being killed in the middle.
 pub(crate) fn check_memory(
-    model: &EncoderClassifier,
+    model: &dyn TargetModel,
     train: &TokenizedSplit,
     settings: &TrainSettings,
     at_once: usize,
@@ -50,9 +51,9 @@ pub(crate) fn check_memory(
     let longest = train.longest();
     let tokens = settings
         .pass_tokens
-        .min(longest.saturating_mul(settings.batch))
+        .min(longest.saturating_mul(settings.batch_size))
         .max(longest);
-    let needed = (model.training_bytes(tokens, settings.freeze) as u64).saturating_mul(at_once as u64);
+    let needed = (model.training_bytes(tokens, settings.freeze_layers) as u64).saturating_mul(at_once as u64);
     let Some(free) = free_bytes() else { return Ok(()) };
     if needed <= free {
         return Ok(());

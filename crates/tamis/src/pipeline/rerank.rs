@@ -14,6 +14,7 @@ use crate::{
         finetune_batch::FinetuneBatch,
     },
     store::ScoreStore,
+    target::TargetModel,
 };
 
 /// The place of the greatest score; ties go to the first.
@@ -43,7 +44,7 @@ pub(crate) fn by_finetuning(
     let seed = settings.seed.derive("proxy");
     let all = finalists.iter().chain(&random);
     let selections: Vec<Selection<'_>> = all.map(|rows| Selection { rows, seed }).collect();
-    let question = |model: &_| scorer.scores(model, &metrics);
+    let question = |model: &dyn TargetModel| scorer.scores(model, &metrics);
     let name = Fingerprint::of(metrics.map(|metric: Metric| metric.to_string()));
     let batch = FinetuneBatch::new(&scorer, &name, &question);
     let answers = score_all(&batch, &selections, store, context.monitor())?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tamis_nn::{
     Fingerprint,
     hub::classifier::{Request, load},
-    train::{EncoderClassifier, TokenizedSplit},
+    train::{Examples, TokenizedSplit},
 };
 
 use crate::{
@@ -21,12 +21,12 @@ use crate::{
     },
     scorer::finetune::{FinetuneScorer, FinetuneScorerSettings},
     settings::select::{ProxyKind, SelectSettings},
-    target::tokenize::encode,
+    target::{TargetModel, tokenize::encode},
 };
 
 /// The model that the settings name, and every split as its tokens.
 pub(crate) struct Target {
-    pub(super) model: EncoderClassifier,
+    pub(super) model: Box<dyn TargetModel>,
     fingerprint: Fingerprint,
     pub(super) train: Arc<TokenizedSplit>,
     pub(super) validation: Arc<TokenizedSplit>,
@@ -37,6 +37,13 @@ pub(crate) struct Target {
 pub(crate) struct ScoredRows<'a> {
     pub(crate) split: &'a TokenizedSplit,
     pub(crate) rows: Vec<u32>,
+}
+
+impl ScoredRows<'_> {
+    /// For a model of which nothing is frozen.
+    pub(crate) fn examples(&self) -> Examples<'_> {
+        Examples::new(self.split, &self.rows)
+    }
 }
 
 impl Target {
@@ -55,7 +62,7 @@ impl Target {
     /// Says that memory is too small for training a copy of the model on every thread at once, if it is.
     pub(crate) fn check_memory_of_all_threads(&self, settings: &SelectSettings) -> Result<()> {
         let at_once = rayon::current_num_threads();
-        check_memory(&self.model, &self.train, &settings.finetune.train, at_once)
+        check_memory(&*self.model, &self.train, &settings.finetune.train, at_once)
     }
 
     /// Loads the model and tokenizes the data.
@@ -77,19 +84,15 @@ impl Target {
             longest: Some(settings.finetune.train.max_length),
             seed,
         })?;
-        let model = EncoderClassifier {
-            encoder: loaded.encoder,
-            head: loaded.head,
-            dropout: loaded.config.dropout,
-        };
-        check_freeze(settings.finetune.train.freeze, model.encoder.layers.len())?;
+        let model = loaded.model;
+        check_freeze(settings.finetune.train.freeze_layers, model.layers())?;
         let of = |split: &Split| encode(&split.examples, &dataset.task, &loaded.tokenizer);
         let train = of(&dataset.train)?;
         if settings.finetune_features.is_some() {
             check_memory(&model, &train, &unfrozen(&settings.finetune.train), 1)?;
         }
         Ok(Self {
-            model,
+            model: Box::new(model),
             fingerprint: Fingerprint::of([
                 loaded.fingerprint.as_str(),
                 &seed.0.to_string(),
@@ -103,7 +106,7 @@ impl Target {
 
     /// How many layers the model has.
     pub(crate) fn layers(&self) -> usize {
-        self.model.encoder.layers.len()
+        self.model.layers()
     }
 
     /// At most `most` rows that no reward is made from: test rows where there are some, else of the confirm fold.
@@ -145,7 +148,7 @@ impl Target {
         let seed = settings.seed.derive("fold rows");
         let rows = random_rows(fold, &[], Limit::Rows(fold_rows as u64), seed);
         FinetuneScorer::new(
-            self.model.clone(),
+            self.model.copy(),
             (Arc::clone(&self.train), Arc::clone(&self.validation), rows),
             metric,
             FinetuneScorerSettings {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tamis_nn::{
     Fingerprint, Matrix, Monitor,
-    train::{EncoderClassifier, FrozenLayerCache, TokenizedSplit},
+    train::{EncoderClassifier, Examples},
 };
 
 use crate::{
@@ -104,15 +104,9 @@ impl TargetScores {
     /// # Errors
     ///
     /// If a score is not finite, or the user stopped.
-    pub(crate) fn of(
-        model: &EncoderClassifier,
-        data: &TokenizedSplit,
-        examples: &[u32],
-        beneath: Option<&FrozenLayerCache>,
-        monitor: &dyn Monitor,
-    ) -> Result<Self> {
-        let probabilities = model.predict(data, examples, beneath, monitor)?;
-        Ok(Self::of_predictions(&probabilities, &data.targets_of(examples)))
+    pub(crate) fn of(model: &EncoderClassifier, examples: Examples<'_>, monitor: &dyn Monitor) -> Result<Self> {
+        let probabilities = model.predict(examples, monitor)?;
+        Ok(Self::of_predictions(&probabilities, &examples.classes()))
     }
 
     /// Of a model's probabilities, shape `(examples, answers)`.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tamis_nn::{
     Fingerprint, Monitor, Silent,
     seed::Seed,
-    train::{EncoderClassifier, FrozenLayerCache, TokenizedSplit, TrainSettings, Trainer, fit},
+    train::{Examples, FrozenLayerCache, TokenizedSplit, TrainSettings},
 };
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     data::RowId,
     metrics::Metric,
     scorer::{Insight, Scorer, ScorerRun},
-    target::score,
+    target::TargetModel,
 };
 
 /// How the proxy is trained and scored.
@@ -67,7 +67,7 @@ impl FinetuneScorerSettings {
 
 /// A model that is fine-tuned at every state.
 pub struct FinetuneScorer {
-    base: EncoderClassifier,
+    base: Box<dyn TargetModel>,
     train: Arc<TokenizedSplit>,
     fold: Arc<TokenizedSplit>,
     /// The rows of `fold` that are scored.
@@ -75,7 +75,7 @@ pub struct FinetuneScorer {
     metric: Metric,
     settings: FinetuneScorerSettings,
     /// Of the training rows, of the fold.
-    beneath: Option<(FrozenLayerCache, FrozenLayerCache)>,
+    frozen: Option<(FrozenLayerCache, FrozenLayerCache)>,
     fingerprint: Fingerprint,
 }
 
@@ -83,7 +83,7 @@ impl FinetuneScorer {
     /// A proxy that trains `base` on rows of `train` and scores `fold_rows` of `fold`. `base_fingerprint` tells the base model's
     /// weights, head and tokenizer; `data` the rows. Frozen layers' output takes at most `memory` bytes.
     pub fn new(
-        base: EncoderClassifier,
+        base: Box<dyn TargetModel>,
         (train, fold, fold_rows): (Arc<TokenizedSplit>, Arc<TokenizedSplit>, Vec<u32>),
         metric: Metric,
         settings: FinetuneScorerSettings,
@@ -100,7 +100,7 @@ impl FinetuneScorer {
             metric.to_string().as_bytes(),
             &rows,
         ]);
-        let beneath = settings.train.freeze.map(|layers| {
+        let frozen = settings.train.freeze_layers.map(|layers| {
             let part = |memory| FrozenLayerCache::new(layers, memory);
             (part(memory / 4 * 3), part(memory / 4))
         });
@@ -111,29 +111,19 @@ impl FinetuneScorer {
             fold_rows,
             metric,
             settings,
-            beneath,
+            frozen,
             fingerprint,
         }
     }
 
     /// Trains a model on these rows, all of them from the first step on.
-    fn trained_on(
-        &self,
-        model: &mut EncoderClassifier,
-        rows: &[RowId],
-        seed: Seed,
-        monitor: &dyn Monitor,
-    ) -> Result<()> {
-        let mut trainer = Trainer::new(model, &self.settings.train);
-        let beneath = self.beneath.as_ref().map(|(train, _)| train);
-        fit(
-            model,
-            &mut trainer,
-            (&self.train, rows),
-            beneath,
-            seed,
-            &mut |_, _, _| Ok(monitor.proceed()?),
-        )
+    fn trained_on(&self, model: &mut dyn TargetModel, rows: &[RowId], seed: Seed, monitor: &dyn Monitor) -> Result<()> {
+        let examples = Examples {
+            split: &self.train,
+            rows,
+            frozen: self.frozen.as_ref().map(|(train, _)| train),
+        };
+        model.train(examples, &self.settings.train, seed, &mut || Ok(monitor.proceed()?))
     }
 
     /// The base model fine-tuned on these rows, whatever their order.
@@ -141,12 +131,12 @@ impl FinetuneScorer {
     /// # Errors
     ///
     /// If a loss is not finite, or the user stopped.
-    pub fn cold(&self, rows: &[RowId], seed: Seed, monitor: &dyn Monitor) -> Result<EncoderClassifier> {
-        let mut model = self.base.clone();
+    pub fn cold(&self, rows: &[RowId], seed: Seed, monitor: &dyn Monitor) -> Result<Box<dyn TargetModel>> {
+        let mut model = self.base.copy();
         let mut rows = rows.to_vec();
         rows.sort_unstable();
         if !rows.is_empty() {
-            self.trained_on(&mut model, &rows, seed, monitor)?;
+            self.trained_on(&mut *model, &rows, seed, monitor)?;
         }
         Ok(model)
     }
@@ -156,9 +146,13 @@ impl FinetuneScorer {
     /// # Errors
     ///
     /// If a score is not finite.
-    pub fn scores(&self, model: &EncoderClassifier, metrics: &[Metric]) -> Result<Vec<f64>> {
-        let beneath = self.beneath.as_ref().map(|(_, fold)| fold);
-        score(model, (&self.fold, &self.fold_rows), metrics, beneath, &Silent)
+    pub fn scores(&self, model: &dyn TargetModel, metrics: &[Metric]) -> Result<Vec<f64>> {
+        let examples = Examples {
+            split: &self.fold,
+            rows: &self.fold_rows,
+            frozen: self.frozen.as_ref().map(|(_, fold)| fold),
+        };
+        model.evaluate(examples, metrics, &Silent)
     }
 }
 
@@ -189,7 +183,7 @@ struct FinetuneRun<'a> {
     rows: Vec<RowId>,
     chunks: u64,
     /// The model so far, where it goes on from state to state.
-    warm: Option<Arc<EncoderClassifier>>,
+    warm: Option<Arc<dyn TargetModel>>,
 }
 
 impl ScorerRun for FinetuneRun<'_> {
@@ -199,14 +193,14 @@ impl ScorerRun for FinetuneRun<'_> {
             let mut old = self.rows.clone();
             old.shuffle(&mut seed.derive("replay").rng());
             old.truncate((rows.len() as f32 * self.proxy.settings.replay) as usize);
-            let mut model = match self.warm.take() {
-                Some(model) => Arc::unwrap_or_clone(model),
-                None => self.proxy.base.clone(),
+            let mut model = match &self.warm {
+                Some(model) => model.copy(),
+                None => self.proxy.base.copy(),
             };
             // A state that is begun is paid for: it ends, and its score is kept.
             self.proxy
-                .trained_on(&mut model, &[rows, &old].concat(), seed, &Silent)?;
-            self.warm = Some(Arc::new(model));
+                .trained_on(&mut *model, &[rows, &old].concat(), seed, &Silent)?;
+            self.warm = Some(Arc::from(model));
         }
         self.rows.extend_from_slice(rows);
         self.chunks += 1;
@@ -216,9 +210,9 @@ impl ScorerRun for FinetuneRun<'_> {
     fn score(&mut self) -> Result<f64> {
         let model = match &self.warm {
             Some(model) => Arc::clone(model),
-            None => Arc::new(self.proxy.cold(&self.rows, self.seed, &Silent)?),
+            None => Arc::from(self.proxy.cold(&self.rows, self.seed, &Silent)?),
         };
-        Ok(self.proxy.scores(&model, &[self.proxy.metric])?[0])
+        Ok(self.proxy.scores(&*model, &[self.proxy.metric])?[0])
     }
 
     fn fork(&self) -> Box<dyn ScorerRun + '_> {
@@ -242,15 +236,15 @@ mod tests {
         let settings = FinetuneScorerSettings {
             train: TrainSettings {
                 epochs: 20,
-                batch: 8,
-                rate: 0.01,
+                batch_size: 8,
+                learning_rate: 0.01,
                 ..TrainSettings::default()
             },
             warm,
             ..FinetuneScorerSettings::default()
         };
         FinetuneScorer::new(
-            base,
+            Box::new(base),
             (Arc::clone(&data), data, (120..160).collect()),
             Metric::hard(MetricKind::Accuracy),
             settings,

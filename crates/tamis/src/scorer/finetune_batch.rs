@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use tamis_nn::{Fingerprint, Monitor, train::EncoderClassifier};
+use tamis_nn::{Fingerprint, Monitor};
 
 use crate::{
     Result,
@@ -13,10 +13,11 @@ use crate::{
         worker_pool::side_by_side,
     },
     store::Answer,
+    target::TargetModel,
 };
 
 /// What is asked of a model that was fine-tuned on a selection.
-pub type Question<'a> = dyn Fn(&EncoderClassifier) -> Result<Vec<f64>> + Sync + 'a;
+pub type Question<'a> = dyn Fn(&dyn TargetModel) -> Result<Vec<f64>> + Sync + 'a;
 
 /// A model fine-tuned from the base on each selection, and what it is asked.
 pub struct FinetuneBatch<'a> {
@@ -57,7 +58,7 @@ impl BatchScorer for FinetuneBatch<'_> {
             let (began, selection) = (Instant::now(), selections[i]);
             let model = self.scorer.cold(selection.rows, selection.seed, monitor)?;
             Ok(Answer {
-                numbers: (self.question)(&model)?,
+                numbers: (self.question)(&*model)?,
                 seconds: began.elapsed().as_secs_f64() * threads as f64,
             })
         };

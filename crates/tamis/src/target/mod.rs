@@ -3,28 +3,97 @@
 pub mod tokenize;
 
 use tamis_nn::{
-    Monitor,
-    train::{EncoderClassifier, FrozenLayerCache, TokenizedSplit},
+    Matrix, Monitor, Seed,
+    train::{EncoderClassifier, Examples, TokenizedSplit, TrainSettings, Trainer, train},
 };
 
 use crate::{Result, metrics::Metric};
 
-/// The score of a model's predictions for these examples by each metric; higher is better. One step of `monitor` an example.
+/// A model that is trained on selections: what rewards, reranking and fine-tuned features ask of it.
 ///
-/// # Errors
-///
-/// If a score is not finite, or the user stopped.
-pub fn score(
-    model: &EncoderClassifier,
-    (data, examples): (&TokenizedSplit, &[u32]),
-    metrics: &[Metric],
-    beneath: Option<&FrozenLayerCache>,
-    monitor: &dyn Monitor,
-) -> Result<Vec<f64>> {
-    let probabilities = model.predict(data, examples, beneath, monitor)?;
-    let targets = data.targets_of(examples);
-    Ok(metrics
-        .iter()
-        .map(|metric| metric.score(&probabilities, &targets))
-        .collect())
+/// A run holds one as it was loaded, and trains copies. [`EncoderClassifier`] is the first.
+pub trait TargetModel: Send + Sync {
+    /// A copy with weights of its own.
+    fn copy(&self) -> Box<dyn TargetModel>;
+
+    /// How many layers it has; some of them, from the lowest, can be frozen.
+    fn layers(&self) -> usize;
+
+    /// About how many bytes training takes at its peak, with passes of at most `tokens` tokens and so many frozen layers.
+    fn training_bytes(&self, tokens: usize, freeze_layers: Option<usize>) -> usize;
+
+    /// Trains it on these examples. Calls `after_step` after every step of the optimiser; an error there ends the training.
+    ///
+    /// # Errors
+    ///
+    /// If a loss is not finite, or `after_step` fails.
+    fn train(
+        &mut self,
+        examples: Examples<'_>,
+        settings: &TrainSettings,
+        seed: Seed,
+        after_step: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()>;
+
+    /// What it predicts of these examples, shape `(examples, answers)`: probabilities, which a metric compares with the objectives.
+    /// Advances `monitor` by one an example.
+    ///
+    /// # Errors
+    ///
+    /// If a number is not finite, or the user stopped.
+    fn predict(&self, examples: Examples<'_>, monitor: &dyn Monitor) -> Result<Matrix>;
+
+    /// The score of its predictions by each metric; higher is better. Advances `monitor` by one an example.
+    ///
+    /// # Errors
+    ///
+    /// As [`TargetModel::predict`].
+    fn evaluate(&self, examples: Examples<'_>, metrics: &[Metric], monitor: &dyn Monitor) -> Result<Vec<f64>> {
+        let (predictions, classes) = (self.predict(examples, monitor)?, examples.classes());
+        Ok(metrics
+            .iter()
+            .map(|metric| metric.score(&predictions, &classes))
+            .collect())
+    }
+
+    /// What it makes of each sequence of a split before the head's last layer, shape `(sequences, hidden)`: vectors for a probe.
+    /// Advances `monitor` by one an example.
+    ///
+    /// # Errors
+    ///
+    /// If the user stopped.
+    fn features(&self, split: &TokenizedSplit, monitor: &dyn Monitor) -> Result<Matrix>;
+}
+
+impl TargetModel for EncoderClassifier {
+    fn copy(&self) -> Box<dyn TargetModel> {
+        Box::new(self.clone())
+    }
+
+    fn layers(&self) -> usize {
+        self.encoder.layers.len()
+    }
+
+    fn training_bytes(&self, tokens: usize, freeze_layers: Option<usize>) -> usize {
+        EncoderClassifier::training_bytes(self, tokens, freeze_layers)
+    }
+
+    fn train(
+        &mut self,
+        examples: Examples<'_>,
+        settings: &TrainSettings,
+        seed: Seed,
+        after_step: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        let mut trainer = Trainer::new(self, settings);
+        train(self, &mut trainer, examples, seed, &mut |_, _, _| after_step())
+    }
+
+    fn predict(&self, examples: Examples<'_>, monitor: &dyn Monitor) -> Result<Matrix> {
+        Ok(EncoderClassifier::predict(self, examples, monitor)?)
+    }
+
+    fn features(&self, split: &TokenizedSplit, monitor: &dyn Monitor) -> Result<Matrix> {
+        Ok(EncoderClassifier::features(self, split, monitor)?)
+    }
 }

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use tamis_nn::{
     hub::tokenizer::{TextTokenizer, Tokens},
-    train::TokenizedSplit,
+    train::{Objective, TokenizedSplit},
 };
 
 use crate::{
@@ -53,7 +53,7 @@ pub fn encode(examples: &[Example], task: &Task, tokenizer: &TextTokenizer) -> R
             };
             (sequence.tokens, types)
         });
-        encoded.push(sequences, example.target);
+        encoded.push(sequences, Objective::Class(example.target));
     }
     Ok(encoded)
 }

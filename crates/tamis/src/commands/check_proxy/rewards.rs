@@ -22,6 +22,7 @@ use crate::{
     },
     stats::agreement::Agreement,
     store::{Answer, ScoreStore},
+    target::TargetModel,
 };
 
 /// The scores of every selection by one reward.
@@ -97,7 +98,7 @@ pub(super) fn lower_fidelities(context: Context<'_>, target: &Target) -> Vec<(Fi
         .into_iter()
         .filter(|&top| top < layers)
         .map(|top| {
-            let scorer = scorer(&|settings| settings.finetune.train.freeze = Some(layers - top));
+            let scorer = scorer(&|settings| settings.finetune.train.freeze_layers = Some(layers - top));
             (Fidelity::TopLayers { top, layers }, scorer)
         })
         .collect();
@@ -123,7 +124,7 @@ pub(super) fn of_finetune(
     store: &mut dyn ScoreStore,
 ) -> Result<Vec<Reward>> {
     let metrics = metrics(context);
-    let question = |model: &_| scorer.scores(model, &metrics);
+    let question = |model: &dyn TargetModel| scorer.scores(model, &metrics);
     let name = Fingerprint::of(metrics.iter().map(Metric::to_string));
     let batch = FinetuneBatch::new(scorer, &name, &question);
     let asked = trainings(context, selections);

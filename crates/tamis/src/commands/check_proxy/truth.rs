@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use tamis_nn::{Fingerprint, Matrix, Silent, train::EncoderClassifier};
+use tamis_nn::{Fingerprint, Matrix, Silent};
 
 use crate::{
     Result,
@@ -22,6 +22,7 @@ use crate::{
         finetune_batch::FinetuneBatch,
     },
     store::{Answer, ScoreStore},
+    target::TargetModel,
 };
 
 /// The target's scores.
@@ -59,7 +60,7 @@ impl Truth {
         let predicted: Vec<Matrix> = answers.iter().map(probabilities).collect();
         let repeats: Vec<Matrix> = repeats.iter().map(probabilities).collect();
         let repeats: Vec<&Matrix> = predicted.iter().take(1).chain(&repeats).collect();
-        let (report, targets) = (context.settings.report_metric(), scored.split.targets_of(&scored.rows));
+        let (report, targets) = (context.settings.report_metric(), scored.examples().classes());
         let seed = context.settings.seed.derive("telling");
         let (seconds, count) = (mean_seconds(&answers), answers.len() as f64);
         let on_fold: Vec<Vec<f64>> = answers
@@ -98,9 +99,9 @@ fn answers(
         seed: seed.index(i),
         ..first
     }));
-    let question = |model: &EncoderClassifier| {
+    let question = |model: &dyn TargetModel| {
         let began = Instant::now();
-        let probabilities = model.predict(scored.split, &scored.rows, None, &Silent)?;
+        let probabilities = model.predict(scored.examples(), &Silent)?;
         let seconds = began.elapsed().as_secs_f64() * rayon::current_num_threads() as f64;
         let mut numbers = scorer.scores(model, &metrics)?;
         numbers.push(seconds);

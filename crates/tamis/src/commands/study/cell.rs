@@ -32,7 +32,6 @@ use crate::{
         study_method::StudyMethod,
     },
     store::SqliteStore,
-    target::score,
 };
 
 /// How many random selections are drawn where a score costs a moment.
@@ -397,8 +396,7 @@ fn by_finetuning(
         .iter()
         .map(|rows| {
             let model = scorer.cold(rows, settings.seed.derive("proxy"), monitor)?;
-            let column =
-                |column: &ScoredRows<'_>| Ok(score(&model, (column.split, &column.rows), &[report], None, monitor)?[0]);
+            let column = |column: &ScoredRows<'_>| Ok(model.evaluate(column.examples(), &[report], monitor)?[0]);
             columns.iter().map(column).collect()
         })
         .collect()

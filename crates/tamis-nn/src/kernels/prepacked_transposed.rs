@@ -1,30 +1,30 @@
-//! A matrix laid out so that its columns are the left side of a product: `uᵀ x` without a transposed copy of `u`.
+//! A matrix packed so that its columns are the left side of a product: `uᵀ x` without a transposed copy of `u`.
 
 use rayon::prelude::*;
 
 /// Columns whose numbers lie side by side: as many as rows pass a panel together.
 pub const TILE: usize = 6;
-/// Columns that are laid out together: whole lines of the cache, so that each is read once.
+/// Columns that are packed together: whole lines of the cache, so that each is read once.
 const GROUP: usize = 8 * TILE;
 /// Rows that are read at a time: their lines stay in the first cache while several tiles are filled from them.
 const BLOCK: usize = 32;
 
 /// Columns of a matrix in tiles.
 #[derive(Debug, Clone, Default)]
-pub struct Tiles {
+pub struct PrepackedTransposed {
     /// Tile after tile, each of shape `(depth, TILE)`, the last filled up with zeros; behind them what more of them have left.
     numbers: Vec<f32>,
     depth: usize,
     columns: usize,
 }
 
-impl Tiles {
-    /// Lays out `matrix`, rows of length `columns`, on all threads, in the room of other tiles, and adds every column's sum to `sums`.
+impl PrepackedTransposed {
+    /// Packs `matrix`, rows of length `columns`, on all threads, in the room of other tiles, and adds every column's sum to `sums`.
     ///
     /// # Panics
     ///
     /// If lengths do not fit, or the matrix is empty.
-    pub fn lay(&mut self, matrix: &[f32], columns: usize, sums: &mut [f32]) {
+    pub fn prepack(&mut self, matrix: &[f32], columns: usize, sums: &mut [f32]) {
         let depth = matrix.len() / columns;
         assert!(
             depth > 0 && depth * columns == matrix.len() && sums.len() == columns,
@@ -95,14 +95,14 @@ mod tests {
     #[test]
     fn columns_lie_in_tiles_and_are_summed() {
         // Rows (0 1 .. 7), (10 11 .. 17), in room that other tiles have left full.
-        let mut tiles = Tiles::default();
-        tiles.lay(&[9.0; 60], 20, &mut [0.0; 20]);
+        let mut tiles = PrepackedTransposed::default();
+        tiles.prepack(&[9.0; 60], 20, &mut [0.0; 20]);
         let matrix: Vec<f32> = [0.0, 10.0]
             .iter()
             .flat_map(|x| (0..8).map(move |i| x + i as f32))
             .collect();
         let mut sums = [1.0; 8];
-        tiles.lay(&matrix, 8, &mut sums);
+        tiles.prepack(&matrix, 8, &mut sums);
         assert_eq!(
             tiles.from(0)[..12],
             [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0]
