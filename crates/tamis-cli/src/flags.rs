@@ -9,6 +9,7 @@ use tamis::{
     budget::Budget,
     candidates::{CandidateSet, RowOrder},
     data::{DataSettings, LeakPolicy, TaskKind},
+    embed::EmbedderSpec,
     env::pool::ChunkSize,
     metrics::MetricKind,
     search::{Method, RewardModelKind},
@@ -81,7 +82,7 @@ pub(crate) struct SelectArgs {
 
     /// `lexical`, a sentence encoder (folder or hub id), or a .npy or .safetensors file of vectors
     #[arg(long, value_name = "NAME|PATH", help_heading = "Embeddings and clusters")]
-    embedder: Option<String>,
+    embedder: Option<EmbedderSpec>,
     /// The numbers in which a sentence encoder multiplies
     #[arg(long, value_name = "DTYPE", value_parser = named::<Dtype>(), help_heading = "Embeddings and clusters", hide_short_help = true)]
     embed_dtype: Option<Dtype>,

@@ -5,7 +5,7 @@ pub mod encoder;
 pub mod lexical;
 pub(crate) mod pooled;
 pub mod precomputed;
-pub(crate) mod spec;
+pub mod spec;
 pub mod store;
 
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use tamis_nn::{Fingerprint, Matrix, Monitor};
 
 use crate::Result;
 
+pub use spec::EmbedderSpec;
 pub use store::VectorStore;
 
 /// Turns texts into vectors of one length.

@@ -1,17 +1,78 @@
-//! What the name of an embedder stands for.
+//! Which embedder makes the vectors, as a setting names it.
 
-use std::path::Path;
+use std::{convert::Infallible, fmt, path::PathBuf, str::FromStr};
 
-/// Whether this names a sentence encoder, and not the lexical embedder or a file of vectors.
-pub(crate) fn is_encoder(embedder: &str) -> bool {
-    embedder != "lexical" && !is_file(embedder)
+use serde::{Deserialize, Serialize};
+
+/// What makes the vectors of texts.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum EmbedderSpec {
+    /// Hashed words and their pieces, fitted to the training texts: `lexical`.
+    #[default]
+    Lexical,
+    /// A sentence encoder: its folder, or its id on the hub.
+    Encoder(String),
+    /// A file of vectors made elsewhere, `.npy` or `.safetensors`.
+    Vectors(PathBuf),
 }
 
-/// Whether this names a file of vectors.
-pub(crate) fn is_file(embedder: &str) -> bool {
-    let extension = Path::new(embedder).extension();
-    matches!(
-        extension.and_then(|extension| extension.to_str()),
-        Some("npy" | "safetensors")
-    )
+impl From<&str> for EmbedderSpec {
+    fn from(name: &str) -> Self {
+        let path = PathBuf::from(name);
+        match path.extension().and_then(|extension| extension.to_str()) {
+            _ if name == "lexical" => Self::Lexical,
+            Some("npy" | "safetensors") => Self::Vectors(path),
+            _ => Self::Encoder(name.to_owned()),
+        }
+    }
+}
+
+impl From<String> for EmbedderSpec {
+    fn from(name: String) -> Self {
+        name.as_str().into()
+    }
+}
+
+impl FromStr for EmbedderSpec {
+    type Err = Infallible;
+
+    fn from_str(name: &str) -> Result<Self, Infallible> {
+        Ok(name.into())
+    }
+}
+
+impl fmt::Display for EmbedderSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lexical => f.write_str("lexical"),
+            Self::Encoder(name) => f.write_str(name),
+            Self::Vectors(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl From<EmbedderSpec> for String {
+    fn from(spec: EmbedderSpec) -> Self {
+        spec.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stands_for_one_embedder_and_is_shown_as_it_was_given() {
+        for (name, spec) in [
+            ("lexical", EmbedderSpec::Lexical),
+            ("a/b", EmbedderSpec::Encoder("a/b".into())),
+            ("./lexical", EmbedderSpec::Encoder("./lexical".into())),
+            ("a/b.npy", EmbedderSpec::Vectors("a/b.npy".into())),
+            ("b.safetensors", EmbedderSpec::Vectors("b.safetensors".into())),
+        ] {
+            assert_eq!(EmbedderSpec::from(name), spec);
+            assert_eq!(spec.to_string(), name);
+        }
+    }
 }

@@ -1,9 +1,6 @@
 //! Vectors of every split, from the embedder that the settings name.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use rayon::prelude::*;
 use tamis_nn::{Fingerprint, Matrix, hub::classifier};
@@ -18,7 +15,7 @@ use crate::{
         encoder::Encoder,
         lexical::{self, Lexical},
         pooled, precomputed,
-        spec::{is_encoder, is_file},
+        spec::EmbedderSpec,
     },
     pipeline::context::Context,
     settings::select::SelectSettings,
@@ -27,15 +24,14 @@ use crate::{
 /// The fingerprint of the contents of all that a run reads: the data, a file of vectors, the files of models.
 pub(crate) fn sources(settings: &SelectSettings, dataset: &Dataset) -> Result<Fingerprint> {
     let mut contents = vec![dataset.fingerprint.clone()];
-    let name = settings.embedder.as_str();
-    if is_file(name) {
-        contents.push(Fingerprint::of_file(Path::new(name))?);
-    } else if is_encoder(name) {
-        contents.push(Encoder::files(name)?.fingerprint()?);
+    match &settings.embedder {
+        EmbedderSpec::Lexical => {}
+        EmbedderSpec::Vectors(path) => contents.push(Fingerprint::of_file(path)?),
+        EmbedderSpec::Encoder(name) => contents.push(Encoder::files(name)?.fingerprint()?),
     }
     let target = settings.model.as_deref().filter(|_| settings.finetunes());
-    if let Some(name) = target.filter(|name| is_encoder(name)) {
-        contents.push(classifier::files(name, "model")?.fingerprint()?);
+    if let Some(EmbedderSpec::Encoder(name)) = target.map(EmbedderSpec::from) {
+        contents.push(classifier::files(&name, "model")?.fingerprint()?);
     }
     Ok(Fingerprint::of(contents))
 }
@@ -100,11 +96,8 @@ pub(crate) fn embed(context: Context<'_>) -> Result<Vectors> {
         .into_iter()
         .flatten()
         .collect();
-    let name = settings.embedder.as_str();
-    if is_file(name) {
-        let embedded = context
-            .stages
-            .run("embed", None, || precomputed::load(Path::new(name), &splits))?;
+    if let EmbedderSpec::Vectors(path) = &settings.embedder {
+        let embedded = context.stages.run("embed", None, || precomputed::load(path, &splits))?;
         return Ok(Vectors {
             splits: SplitVectors::of(embedded),
             tokens: tokens_of_pool(dataset, &lexical::count_tokens),
@@ -134,7 +127,7 @@ pub(crate) fn embed(context: Context<'_>) -> Result<Vectors> {
 /// The embedder of the settings; the lexical one is fitted to these texts.
 fn embedder(context: Context<'_>, texts: &[&str]) -> Result<Box<dyn Embedder>> {
     let settings = context.settings;
-    if !is_encoder(&settings.embedder) {
+    let EmbedderSpec::Encoder(name) = &settings.embedder else {
         let seed = settings.seed.derive("lexical");
         return Ok(Box::new(Lexical::fit(
             &settings.lexical,
@@ -142,8 +135,8 @@ fn embedder(context: Context<'_>, texts: &[&str]) -> Result<Box<dyn Embedder>> {
             seed,
             context.monitor(),
         )?));
-    }
-    let encoder = Encoder::load(&settings.embedder, settings.embed_dtype)?;
+    };
+    let encoder = Encoder::load(name, settings.embed_dtype)?;
     Ok(match settings.cache.clone().or_else(cache_folder) {
         Some(folder) => Box::new(Cached::new(encoder, &folder)?),
         None => Box::new(encoder),

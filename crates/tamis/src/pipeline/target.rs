@@ -12,7 +12,7 @@ use crate::{
     Error, Result,
     budget::{Limit, random_rows},
     data::{Dataset, Split},
-    embed::spec::is_encoder,
+    embed::EmbedderSpec,
     metrics::Metric,
     pipeline::{
         context::Context,
@@ -67,14 +67,17 @@ impl Target {
 
     /// Loads the model and tokenizes the data.
     pub(crate) fn load(settings: &SelectSettings, dataset: &Dataset) -> Result<Self> {
-        let name = settings.model.as_deref().unwrap_or(&settings.embedder);
-        if !is_encoder(name) {
+        let model = match &settings.model {
+            Some(name) => name.as_str().into(),
+            None => settings.embedder.clone(),
+        };
+        let EmbedderSpec::Encoder(name) = &model else {
             return Err(
-                Error::setting("model", "the encoder that is to be fine-tuned", format!("`{name}`")).with_hint(
+                Error::setting("model", "the encoder that is to be fine-tuned", format!("`{model}`")).with_hint(
                     "name a BERT-family encoder, a folder or hub id: `model sentence-transformers/all-MiniLM-L6-v2`",
                 ),
             );
-        }
+        };
         let seed = settings.seed.derive("head");
         let loaded = load(&Request {
             name,

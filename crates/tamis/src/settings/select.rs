@@ -12,7 +12,7 @@ use crate::{
     candidates::{CandidateSet, RowOrder},
     cluster::{KMeansSettings, default_clusters},
     data::DataSettings,
-    embed::{lexical::LexicalSettings, spec},
+    embed::{EmbedderSpec, lexical::LexicalSettings},
     env::pool::ChunkSize,
     metrics::{Metric, MetricKind},
     scorer::finetune::FinetuneScorerSettings,
@@ -39,7 +39,7 @@ pub struct SelectSettings {
     /// all.
     pub candidates: CandidateSet,
     /// `lexical`, the folder or hub id of a sentence encoder, or a .npy or .safetensors file. Default: `lexical`.
-    pub embedder: String,
+    pub embedder: EmbedderSpec,
     /// The numbers in which a sentence encoder multiplies. Default: `float32`.
     pub embed_dtype: Dtype,
     /// How many clusters. Default (none): the square root of half the rows, within bounds.
@@ -170,7 +170,7 @@ impl Default for SelectSettings {
             row_order: RowOrder::default(),
             label_error_share: None,
             candidates: CandidateSet::default(),
-            embedder: "lexical".into(),
+            embedder: EmbedderSpec::Lexical,
             embed_dtype: Dtype::default(),
             clusters: None,
             agent: Method::default(),
@@ -217,7 +217,7 @@ impl SelectSettings {
         // Of an AUC by chance, against many more rows.
         let standard_error = (12.0 * fold as f64).sqrt().recip();
         domain_auc >= SHIFTED_AUC.max(0.5 + STANDARD_ERRORS * standard_error)
-            && (self.embedder != "lexical" || pool >= LEAST_FITTED)
+            && (self.embedder != EmbedderSpec::Lexical || pool >= LEAST_FITTED)
     }
 
     /// The same with each `auto` decided.
@@ -308,7 +308,7 @@ impl SelectSettings {
                 share.to_string(),
             ));
         }
-        if self.embed_dtype == Dtype::Int8 && !spec::is_encoder(&self.embedder) {
+        if self.embed_dtype == Dtype::Int8 && !matches!(self.embedder, EmbedderSpec::Encoder(_)) {
             return Err(Error::setting(
                 "embed_dtype",
                 "float32 where no sentence encoder embeds",
@@ -346,7 +346,7 @@ mod tests {
 
         // Lexical vectors of few rows tell nothing; those of a model do.
         let few = |embedder: &str| {
-            let embedder = embedder.to_owned();
+            let embedder = embedder.into();
             let given = SelectSettings {
                 embedder,
                 ..given.clone()

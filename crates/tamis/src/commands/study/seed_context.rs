@@ -6,6 +6,7 @@ use crate::{
     Result,
     budget::{Budget, random_rows},
     data::{Dataset, folds::Folds},
+    embed::EmbedderSpec,
     env::pool::ChunkSize,
     pipeline::{
         candidates::Candidates,
@@ -143,7 +144,7 @@ pub(crate) struct KnownVectors {
 impl<'a> SeedContext<'a> {
     /// What the next seed takes over, while all else is dropped; nothing where vectors are fitted to texts by the seed.
     pub(crate) fn into_vectors(self) -> Option<KnownVectors> {
-        (self.settings.embedder != "lexical").then_some(KnownVectors {
+        (self.settings.embedder != EmbedderSpec::Lexical).then_some(KnownVectors {
             vectors: self.candidates.vectors,
             seconds: self.seconds.embed,
         })
