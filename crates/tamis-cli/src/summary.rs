@@ -18,6 +18,14 @@ pub(crate) fn of(record: &SelectionRecord, out: &Path, messages: &Messages) -> S
 }
 
 fn write(text: &mut String, record: &SelectionRecord, out: &Path, messages: &Messages) -> std::fmt::Result {
+    write_chosen(text, record)?;
+    write_scores(text, record, messages)?;
+    write_labels(text, record)?;
+    write_candidates(text, record)?;
+    write_files(text, record, out)
+}
+
+fn write_chosen(text: &mut String, record: &SelectionRecord) -> std::fmt::Result {
     let clusters = record.clusters.iter().filter(|cluster| cluster.chosen > 0).count();
     let share = 100.0 * record.budget.rows as f64 / record.data.read.pool.max(1) as f64;
     writeln!(
@@ -37,6 +45,11 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path, messages: &Mes
             record.failures
         )?;
     }
+    Ok(())
+}
+
+/// The chosen rows' scores beside the controls, and what they mean.
+fn write_scores(text: &mut String, record: &SelectionRecord, messages: &Messages) -> std::fmt::Result {
     writeln!(
         text,
         "\n  {:32} {:>8}   {:>17}   {:>10}   {:>15}",
@@ -76,29 +89,40 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path, messages: &Mes
             finetuned.random.len()
         )?;
     }
-    if !record.labels.is_empty() {
+    Ok(())
+}
+
+/// How the labels moved.
+fn write_labels(text: &mut String, record: &SelectionRecord) -> std::fmt::Result {
+    if record.labels.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        text,
+        "\n  {:32} {:>8} {:>8} {:>12}",
+        "label", "pool", "chosen", "validation"
+    )?;
+    for label in record.labels.iter().take(LABELS_SHOWN) {
         writeln!(
             text,
-            "\n  {:32} {:>8} {:>8} {:>12}",
-            "label", "pool", "chosen", "validation"
+            "  {:32} {:>7.1}% {:>7.1}% {:>11.1}%",
+            plain(&label.label),
+            100.0 * label.pool,
+            100.0 * label.chosen,
+            100.0 * label.validation
         )?;
-        for label in record.labels.iter().take(LABELS_SHOWN) {
-            writeln!(
-                text,
-                "  {:32} {:>7.1}% {:>7.1}% {:>11.1}%",
-                plain(&label.label),
-                100.0 * label.pool,
-                100.0 * label.chosen,
-                100.0 * label.validation
-            )?;
-        }
-        if record.labels.len() > LABELS_SHOWN {
-            writeln!(text, "  and {} more", record.labels.len() - LABELS_SHOWN)?;
-        }
-        for word in [record.labels_unjudged(), record.labels_alike()].into_iter().flatten() {
-            writeln!(text, "  {}", in_line(&word))?;
-        }
     }
+    if record.labels.len() > LABELS_SHOWN {
+        writeln!(text, "  and {} more", record.labels.len() - LABELS_SHOWN)?;
+    }
+    for word in [record.labels_unjudged(), record.labels_alike()].into_iter().flatten() {
+        writeln!(text, "  {}", in_line(&word))?;
+    }
+    Ok(())
+}
+
+/// Which rows were not taken, or taken last, and why.
+fn write_candidates(text: &mut String, record: &SelectionRecord) -> std::fmt::Result {
     let data = &record.data;
     if record.settings["row_order"] == "relevance" {
         writeln!(
@@ -121,7 +145,11 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path, messages: &Mes
             data.label_errors, data.read.pool
         )?;
     }
-    writeln!(text, "\nRead: {}", data.read)?;
+    Ok(())
+}
+
+fn write_files(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::Result {
+    writeln!(text, "\nRead: {}", record.data.read)?;
     let selected = ["selected.jsonl", "selected.csv", "selected.parquet"]
         .into_iter()
         .find(|name| out.join(name).exists());

@@ -3,6 +3,31 @@
 use crate::{Error, Result};
 
 /// Told of progress; asked whether to stop.
+///
+/// ```
+/// use std::sync::atomic::{AtomicBool, Ordering};
+/// use tamis_nn::Monitor;
+///
+/// /// Prints the stages, and stops when told to.
+/// struct Printer(AtomicBool);
+///
+/// impl Monitor for Printer {
+///     fn begin(&self, stage: &str, _total: Option<u64>) {
+///         println!("{stage}");
+///     }
+///     fn advance(&self, _steps: u64) {}
+///     fn note(&self, _text: &str) {}
+///     fn end(&self) {}
+///     fn cancelled(&self) -> bool {
+///         self.0.load(Ordering::Relaxed)
+///     }
+/// }
+///
+/// let printer = Printer(AtomicBool::new(false));
+/// assert!(printer.proceed().is_ok());
+/// printer.0.store(true, Ordering::Relaxed);
+/// assert!(printer.proceed().is_err());
+/// ```
 pub trait Monitor: Sync {
     /// A stage begins; `total` is how many steps it has, if that is known.
     fn begin(&self, stage: &str, total: Option<u64>);

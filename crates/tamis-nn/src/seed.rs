@@ -6,6 +6,14 @@ use serde::{Deserialize, Serialize};
 /// The source of all randomness in one part of a run.
 ///
 /// Parts derive their own seeds by name, so that a change in one part never shifts the random numbers of another.
+///
+/// ```
+/// use tamis_nn::Seed;
+///
+/// let seed = Seed(0).derive("k-means");
+/// assert_eq!(seed, Seed(0).derive("k-means"));
+/// assert_ne!(seed.index(0), seed.index(1));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Seed(pub u64);

@@ -169,6 +169,19 @@ fn summary(record: &FinetuneRecord, settings: &FinetuneSettings) -> String {
         text += &format!("  {:width$} {accuracy:>10.4} {macro_f1:>10.4}\n", "test, tuned*");
         text += "\n* With the bias added to each label's logit that is best for either on the validation rows: `label_biases` of metrics.json.\n";
     }
+    text += &remarks(record, settings);
+    let read = record.read.map_or_else(String::new, |read| format!("Read: {read}\n"));
+    text += &format!(
+        "\n{read}Written: {} (a model that transformers loads)\n         {}\n",
+        settings.out.display(),
+        settings.out.join("metrics.json").display()
+    );
+    text
+}
+
+/// What has to be known besides the scores, a paragraph each.
+fn remarks(record: &FinetuneRecord, settings: &FinetuneSettings) -> String {
+    let mut text = String::new();
     if let (Some(epoch), Some(metric)) = (record.kept_epoch, settings.load_best) {
         text += &format!(
             "\nKept: the weights of epoch {epoch} of {}, the best on validation rows by {}.\n",
@@ -201,11 +214,5 @@ fn summary(record: &FinetuneRecord, settings: &FinetuneSettings) -> String {
             record.truncated, record.max_length
         );
     }
-    let read = record.read.map_or_else(String::new, |read| format!("Read: {read}\n"));
-    text += &format!(
-        "\n{read}Written: {} (a model that transformers loads)\n         {}\n",
-        settings.out.display(),
-        settings.out.join("metrics.json").display()
-    );
     text
 }

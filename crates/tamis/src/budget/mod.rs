@@ -13,6 +13,15 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Result};
 
 /// What the user asked for.
+///
+/// ```
+/// use tamis::budget::{Budget, Limit};
+///
+/// let budget: Budget = "5%".parse()?;
+/// assert_eq!(budget.resolve(20_000, 1_300_000)?, Limit::Rows(1000));
+/// assert_eq!("200k tokens".parse::<Budget>()?, Budget::Tokens(200_000));
+/// # Ok::<(), tamis::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Budget {

@@ -92,6 +92,17 @@ pub fn default_clusters(points: usize) -> usize {
 
 /// Groups points.
 ///
+/// ```
+/// use tamis::{Matrix, Seed, Silent, cluster::{KMeansSettings, k_means}};
+///
+/// let points = Matrix::from_vec(vec![0.0, 0.1, 5.0, 5.1], 4, 1);
+/// let settings = KMeansSettings { clusters: 2, ..KMeansSettings::default() };
+/// let clusters = k_means(&points, &settings, Seed(0), &Silent)?;
+/// assert_eq!(clusters.assignment[0], clusters.assignment[1]);
+/// assert_ne!(clusters.assignment[1], clusters.assignment[2]);
+/// # Ok::<(), tamis::Error>(())
+/// ```
+///
 /// # Errors
 ///
 /// If there are more clusters than points, none at all, a number that is not finite, or the user stopped the run.

@@ -168,57 +168,12 @@ pub fn check_clusters(settings: &CheckClustersSettings, monitor: &dyn Monitor) -
     data::write_rejects(&dataset.rejects, &select.out)?;
     let context = Context::new(select, &dataset, &folds, &stages);
     let views = embed::embed(context)?.of_pool(&dataset.pool)?;
-    let mut sample = index::sample(
-        &mut select.seed.derive("silhouettes").rng(),
-        views.rows(),
-        settings.sample.min(views.rows()),
-    )
-    .into_iter()
-    .map(|point| point as u32)
-    .collect::<Vec<u32>>();
-    sample.sort_unstable();
-    let sampled = views.gather(&sample);
-
-    let in_use = select.clusters_of(views.rows());
-    let mut counts = vec![in_use];
-    counts.extend(
-        [in_use / 2, in_use * 2]
-            .into_iter()
-            .filter(|k| (2..=views.rows() / 2).contains(k)),
-    );
-    let cloud = cloud(&views, select.seed.derive("cloud"));
-    let mut records = Vec::new();
-    let mut used: Option<(Clusters, Vec<f64>)> = None;
+    let sample = sample(&views, settings);
+    let counts = counts(select.clusters_of(views.rows()), views.rows());
     let total = (counts.len() * (settings.seeds + 2)) as u64;
-    stages.run("cluster", Some(total), || {
-        for &count in &counts {
-            let k_means = KMeansSettings {
-                clusters: count,
-                ..select.k_means.clone()
-            };
-            // The first seed is the one that `select` clusters with.
-            let seed = select.seed.derive("k-means");
-            let clusterings_of = |points: &Matrix, seeds: u64| {
-                (0..seeds)
-                    .map(|i| {
-                        let seed = if i == 0 { seed } else { seed.index(i) };
-                        let clusters = cluster::k_means(points, &k_means, seed, monitor)?;
-                        monitor.advance(1);
-                        Ok(clusters)
-                    })
-                    .collect::<Result<Vec<Clusters>>>()
-            };
-            let clusterings = clusterings_of(&views, settings.seeds as u64)?;
-            let of_cloud = clusterings_of(&cloud, 2)?;
-            let (record, each) = measure(count, (&clusterings, &of_cloud), &sample, &sampled, select.seed);
-            records.push(record);
-            used = used
-                .take()
-                .or(clusterings.into_iter().next().map(|clusters| (clusters, each)));
-        }
-        Ok(())
+    let (counts, clusters, each) = stages.run("cluster", Some(total), || {
+        compare(settings, &counts, &views, &sample, monitor)
     })?;
-    let (clusters, each) = used.unwrap_or_else(|| unreachable!("one number of clusters at least"));
     let statistics = stages.run("describe", None, || {
         Ok(describe::statistics(&dataset, &clusters, &views))
     })?;
@@ -239,8 +194,8 @@ pub fn check_clusters(settings: &CheckClustersSettings, monitor: &dyn Monitor) -
         read: ReadRecord::of(&dataset),
         rows: views.rows() as u64,
         sample: sample.len() as u64,
-        verdict: verdict(&records, labels.as_ref(), &clusters),
-        counts: records,
+        verdict: verdict(&counts, labels.as_ref(), &clusters),
+        counts,
         labels,
         clusters,
         stages: stages.records(),
@@ -250,34 +205,99 @@ pub fn check_clusters(settings: &CheckClustersSettings, monitor: &dyn Monitor) -
     Ok(record)
 }
 
-/// The measures of the first clustering and of all together, and the silhouettes of the first.
-fn measure(
-    count: usize,
-    (clusterings, of_cloud): (&[Clusters], &[Clusters]),
-    sample: &[u32],
-    sampled: &Matrix,
-    seed: Seed,
-) -> (CountRecord, Vec<f64>) {
-    let first = &clusterings[0].assignment;
-    let assignment: Vec<u32> = sample.iter().map(|&point| first[point as usize]).collect();
-    let random = shuffled(&assignment, seed.derive("random clusters"));
-    let values = silhouettes(sampled, &[&assignment, &random]);
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
-    let pairs = (0..clusterings.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
-    let agreement = |a: &Clusters, b: &Clusters| adjusted_rand(&a.assignment, &b.assignment);
-    let agreements: Vec<f64> = pairs
-        .map(|(i, j)| agreement(&clusterings[i], &clusterings[j]))
+/// The rows that silhouettes are of, in ascending order.
+fn sample(views: &Matrix, settings: &CheckClustersSettings) -> Vec<u32> {
+    let mut rng = settings.select.seed.derive("silhouettes").rng();
+    let mut sample: Vec<u32> = index::sample(&mut rng, views.rows(), settings.sample.min(views.rows()))
+        .into_iter()
+        .map(|point| point as u32)
         .collect();
-    let record = CountRecord {
-        clusters: count,
-        silhouette: mean(&values[0]),
-        silhouette_random: mean(&values[1]),
-        stability: mean(&agreements),
-        stability_least: agreements.iter().copied().fold(f64::INFINITY, f64::min),
-        stability_greatest: agreements.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-        stability_cloud: agreement(&of_cloud[0], &of_cloud[1]),
-    };
-    (record, values.into_iter().next().unwrap_or_default())
+    sample.sort_unstable();
+    sample
+}
+
+/// The number of clusters in use, then half of it and twice it, where so many rows can be clustered so.
+fn counts(in_use: usize, rows: usize) -> Vec<usize> {
+    let others = [in_use / 2, in_use * 2];
+    let others = others.into_iter().filter(|k| (2..=rows / 2).contains(k));
+    std::iter::once(in_use).chain(others).collect()
+}
+
+/// Clusters the rows into each number of clusters with several seeds. Returns the record of each, and the clusters in use, which are
+/// the first, with the silhouettes of the sample. Advances `monitor` by one a clustering.
+fn compare(
+    settings: &CheckClustersSettings,
+    counts: &[usize],
+    views: &Matrix,
+    sample: &[u32],
+    monitor: &dyn Monitor,
+) -> Result<(Vec<CountRecord>, Clusters, Vec<f64>)> {
+    let select = &settings.select;
+    let sampled = views.gather(sample);
+    let cloud = cloud(views, select.seed.derive("cloud"));
+    let mut records = Vec::new();
+    let mut used = None;
+    for &count in counts {
+        let k_means = KMeansSettings {
+            clusters: count,
+            ..select.k_means.clone()
+        };
+        // The first seed is the one that `select` clusters with.
+        let seed = select.seed.derive("k-means");
+        let cluster = |points: &Matrix, i: u64| {
+            let seed = if i == 0 { seed } else { seed.index(i) };
+            let clusters = cluster::k_means(points, &k_means, seed, monitor)?;
+            monitor.advance(1);
+            Ok(clusters)
+        };
+        let with_seeds = |points: &Matrix, seeds: u64| (0..seeds).map(|i| cluster(points, i)).collect::<Result<_>>();
+        let clusterings = Clusterings {
+            of_rows: with_seeds(views, settings.seeds as u64)?,
+            of_cloud: with_seeds(&cloud, 2)?,
+        };
+        let (record, silhouettes) = clusterings.measure(count, sample, &sampled, select.seed);
+        records.push(record);
+        let first = clusterings.of_rows.into_iter().next();
+        used = used.or_else(|| Some((first?, silhouettes)));
+    }
+    let (clusters, silhouettes) = used.unwrap_or_else(|| unreachable!("one number of clusters at least"));
+    Ok((records, clusters, silhouettes))
+}
+
+/// Clusterings into the same number of clusters, with several seeds.
+struct Clusterings {
+    of_rows: Vec<Clusters>,
+    of_cloud: Vec<Clusters>,
+}
+
+impl Clusterings {
+    /// The measures of the first clustering and of all together, and the silhouettes of the first.
+    fn measure(&self, count: usize, sample: &[u32], sampled: &Matrix, seed: Seed) -> (CountRecord, Vec<f64>) {
+        let Self {
+            of_rows: clusterings,
+            of_cloud,
+        } = self;
+        let first = &clusterings[0].assignment;
+        let assignment: Vec<u32> = sample.iter().map(|&point| first[point as usize]).collect();
+        let random = shuffled(&assignment, seed.derive("random clusters"));
+        let values = silhouettes(sampled, &[&assignment, &random]);
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
+        let pairs = (0..clusterings.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
+        let agreement = |a: &Clusters, b: &Clusters| adjusted_rand(&a.assignment, &b.assignment);
+        let agreements: Vec<f64> = pairs
+            .map(|(i, j)| agreement(&clusterings[i], &clusterings[j]))
+            .collect();
+        let record = CountRecord {
+            clusters: count,
+            silhouette: mean(&values[0]),
+            silhouette_random: mean(&values[1]),
+            stability: mean(&agreements),
+            stability_least: agreements.iter().copied().fold(f64::INFINITY, f64::min),
+            stability_greatest: agreements.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            stability_cloud: agreement(&of_cloud[0], &of_cloud[1]),
+        };
+        (record, values.into_iter().next().unwrap_or_default())
+    }
 }
 
 fn labels(dataset: &Dataset, clusters: &Clusters, seed: Seed) -> Option<LabelsRecord> {

@@ -5,6 +5,13 @@ use std::{convert::Infallible, fmt, path::PathBuf, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 /// What makes the vectors of texts.
+///
+/// ```
+/// use tamis::embed::EmbedderSpec;
+///
+/// assert_eq!(EmbedderSpec::from("vectors.npy"), EmbedderSpec::Vectors("vectors.npy".into()));
+/// assert_eq!(EmbedderSpec::from("lexical"), EmbedderSpec::Lexical);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum EmbedderSpec {

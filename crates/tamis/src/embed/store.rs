@@ -7,6 +7,14 @@ use tamis_nn::Matrix;
 use crate::Result;
 
 /// Vectors of one length, handed out by range, so that a store need not hold them all in memory.
+///
+/// ```
+/// use tamis::{Matrix, embed::VectorStore};
+///
+/// let vectors = Matrix::from_vec(vec![1.0, 0.0, 0.6, 0.8], 2, 2);
+/// assert_eq!(*VectorStore::rows(&vectors, 1..2)?, [0.6, 0.8]);
+/// # Ok::<(), tamis::Error>(())
+/// ```
 pub trait VectorStore: fmt::Debug + Send + Sync {
     /// How many vectors there are.
     fn count(&self) -> usize;

@@ -174,14 +174,7 @@ impl Environment for Coverage {
     fn step(&mut self, action: Action) -> Result<Step> {
         let reward = self.gain(action);
         self.taken[action] = true;
-        let observation = self.observe(&self.taken);
-        let terminated = !observation.legal.contains(&true);
-        Ok(Step {
-            observation,
-            reward,
-            terminated,
-            truncated: false,
-        })
+        Ok(Step::to(self.observe(&self.taken), reward))
     }
 
     fn lookahead(&mut self, actions: &[Action]) -> Result<Vec<f64>> {

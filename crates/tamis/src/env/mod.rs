@@ -63,6 +63,18 @@ pub struct Step {
     pub truncated: bool,
 }
 
+impl Step {
+    /// A step that ends the episode where the state that it reached has no legal action.
+    pub fn to(observation: Observation, reward: f64) -> Self {
+        Self {
+            terminated: !observation.legal.contains(&true),
+            observation,
+            reward,
+            truncated: false,
+        }
+    }
+}
+
 /// A Markov decision process with finitely many actions.
 pub trait Environment {
     /// The sizes of its observations; they never change.

@@ -55,7 +55,18 @@ named_enum!(MetricKind, "metric", Error, {
     LogLoss => "log-loss": "the mean negative log probability of the right answer",
 });
 
-/// What is measured, and how; its names, such as `soft_macro_f1`, are in [`Metric::NAMES`].
+/// What is measured, and how.
+///
+/// ```
+/// use tamis::{Matrix, metrics::{Metric, MetricKind}};
+///
+/// let probabilities = Matrix::from_vec(vec![0.9, 0.1, 0.4, 0.6], 2, 2);
+/// let score = |metric: Metric| metric.score(&probabilities, &[0, 0]);
+/// assert_eq!(score(Metric::hard(MetricKind::Accuracy)), 0.5);
+/// assert!((score(Metric::soft(MetricKind::Accuracy)) - 0.65).abs() < 1e-6);
+/// ```
+///
+/// Its names, such as `soft_macro_f1`, are in [`Metric::NAMES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Metric {

@@ -214,7 +214,8 @@ impl FeatureContext {
     pub(crate) fn observe(
         &self,
         pool: &Pool,
-        (state, legal): (&State, &[Option<Range<u32>>]),
+        state: &State,
+        legal: &[Option<Range<u32>>],
         score: f64,
         insight: Option<&Insight>,
         memory: &Memory,

@@ -516,7 +516,11 @@ impl<'a> Problem<'a> {
         if !failed && self.legal.iter().any(Option::is_some) {
             self.catch_up()?;
         }
-        let at = (&self.state, self.legal.as_slice(), self.path.len());
+        let at = At {
+            state: &self.state,
+            ranges: &self.legal,
+            step: self.path.len(),
+        };
         // A model that could not be scored has nothing to tell.
         let run = (!failed).then_some(&mut *self.run);
         observe(self.pool, &self.features, at, self.score, run, &self.memory)
@@ -597,14 +601,7 @@ impl Environment for Problem<'_> {
 
     fn step(&mut self, action: Action) -> Result<Step> {
         let reward = self.take(action)?;
-        let observation = self.observe()?;
-        let terminated = !observation.legal.contains(&true);
-        Ok(Step {
-            observation,
-            reward,
-            terminated,
-            truncated: false,
-        })
+        Ok(Step::to(self.observe()?, reward))
     }
 
     fn lookahead(&mut self, actions: &[Action]) -> Result<Vec<f64>> {
@@ -657,7 +654,11 @@ impl SimulatedEpisode<'_, '_> {
 
 impl Simulation for SimulatedEpisode<'_, '_> {
     fn observe(&mut self) -> Result<Observation> {
-        let at = (&self.state, self.legal.as_slice(), self.steps);
+        let at = At {
+            state: &self.state,
+            ranges: &self.legal,
+            step: self.steps,
+        };
         let (pool, features) = (self.problem.pool, &self.problem.features);
         observe(pool, features, at, self.score, None, &self.problem.memory)
     }
@@ -680,16 +681,26 @@ impl Simulation for SimulatedEpisode<'_, '_> {
     }
 }
 
-/// What an agent sees of a state, given the places that each action would take there, the steps that led to it, and a run that
-/// has been given its chunks; without a run it sees no [`Insight`](crate::scorer::Insight).
+/// Where an episode is.
+struct At<'a> {
+    state: &'a State,
+    /// The places that each action would take there.
+    ranges: &'a [Option<Range<u32>>],
+    /// The steps that led there.
+    step: usize,
+}
+
+/// What an agent sees of a state, given a run that has been given its chunks; without a run it sees no
+/// [`Insight`](crate::scorer::Insight).
 fn observe(
     pool: &Pool,
     features: &FeatureContext,
-    (state, ranges, step): (&State, &[Option<Range<u32>>], usize),
+    at: At<'_>,
     score: f64,
     run: Option<&mut (dyn ScorerRun + '_)>,
     memory: &Memory,
 ) -> Result<Observation> {
+    let At { state, ranges, step } = at;
     let legal: Vec<bool> = ranges.iter().map(Option::is_some).collect();
     let chunks = ranges
         .iter()
@@ -699,7 +710,7 @@ fn observe(
         Some(run) if legal.contains(&true) => run.insight(&chunks.collect::<Vec<_>>())?,
         _ => None,
     };
-    let (actions, global) = features.observe(pool, (state, ranges), score, insight.as_ref(), memory);
+    let (actions, global) = features.observe(pool, state, ranges, score, insight.as_ref(), memory);
     Ok(Observation {
         actions,
         global,

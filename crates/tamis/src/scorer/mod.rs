@@ -11,6 +11,47 @@ use tamis_nn::{fingerprint::Fingerprint, seed::Seed};
 use crate::{Result, data::RowId};
 
 /// A model cheap enough to be trained at every state, and the fold on which it is scored.
+///
+/// ```
+/// use tamis::{Fingerprint, Result, Seed, data::RowId, scorer::{Insight, Scorer, ScorerRun}};
+///
+/// /// Scores rows by the distance of their sum to 10.
+/// struct NearTen(Fingerprint);
+///
+/// #[derive(Clone)]
+/// struct Run(f64);
+///
+/// impl Scorer for NearTen {
+///     fn fingerprint(&self) -> &Fingerprint {
+///         &self.0
+///     }
+///     fn start(&self, _seed: Seed) -> Result<Box<dyn ScorerRun + '_>> {
+///         Ok(Box::new(Run(0.0)))
+///     }
+/// }
+///
+/// impl ScorerRun for Run {
+///     fn add(&mut self, rows: &[RowId]) -> Result<()> {
+///         self.0 += rows.iter().copied().map(f64::from).sum::<f64>();
+///         Ok(())
+///     }
+///     fn score(&mut self) -> Result<f64> {
+///         Ok(-(self.0 - 10.0).abs())
+///     }
+///     fn fork(&self) -> Box<dyn ScorerRun + '_> {
+///         Box::new(self.clone())
+///     }
+///     fn insight(&mut self, _chunks: &[&[RowId]]) -> Result<Option<Insight>> {
+///         Ok(None)
+///     }
+/// }
+///
+/// let scorer = NearTen(Fingerprint::of(["near ten"]));
+/// let mut run = scorer.start(Seed(0))?;
+/// run.add(&[3, 5])?;
+/// assert_eq!(run.score()?, -2.0);
+/// # Ok::<(), tamis::Error>(())
+/// ```
 pub trait Scorer: Sync {
     /// What a score depends on besides rows and seed: the kind of proxy, its settings, the data, the fold.
     fn fingerprint(&self) -> &Fingerprint;

@@ -173,14 +173,7 @@ impl Environment for Modelled<'_, '_> {
         self.legal = self.problem.pool().legal(&self.state);
         self.score = self.known[&self.state];
         self.path.push((action, range));
-        let observation = self.simulation.observe()?;
-        let terminated = !observation.legal.contains(&true);
-        Ok(Step {
-            observation,
-            reward,
-            terminated,
-            truncated: false,
-        })
+        Ok(Step::to(self.simulation.observe()?, reward))
     }
 
     fn lookahead(&mut self, actions: &[Action]) -> Result<Vec<f64>> {

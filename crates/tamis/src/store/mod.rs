@@ -24,6 +24,16 @@ pub struct Answer {
 }
 
 /// Scores by content, failures, answers of models, the timeline of a search, and notes.
+///
+/// ```
+/// use tamis::store::{MemoryStore, ScoreStore};
+///
+/// let (mut store, key) = (MemoryStore::default(), [7; 16]);
+/// assert_eq!(store.get(&key), None);
+/// store.record(key, 0.81, 0.002)?;
+/// assert_eq!(store.get(&key), Some(0.81));
+/// # Ok::<(), tamis::Error>(())
+/// ```
 pub trait ScoreStore {
     /// The score under this key, if it has been paid for.
     fn get(&self, key: &Key) -> Option<f64>;
