@@ -5,6 +5,7 @@
 
 pub mod classifier;
 pub mod config;
+pub mod datasets;
 pub mod files;
 pub mod floats;
 pub mod tensors;

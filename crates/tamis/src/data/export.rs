@@ -2,11 +2,14 @@
 
 use std::{
     fs::File,
-    io::{BufRead, BufWriter, Read, Write},
+    io::{BufWriter, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use arrow_array::BooleanArray;
+use arrow_array::{BooleanArray, RecordBatch};
+use arrow_ipc::writer::StreamWriter;
+use arrow_schema::{ArrowError, SchemaRef};
 use parquet::{arrow::ArrowWriter, basic::Compression as ParquetCompression, file::properties::WriterProperties};
 use tamis_nn::{Fingerprint, atomic_write::write_whole};
 
@@ -14,14 +17,18 @@ use crate::{
     Error, Place, Result,
     data::{
         Format, Reject, RowId, SourceFile, Split,
-        source::{csv_reader, parquet_failure, parquet_reader, text_of},
+        source::{
+            columns, csv,
+            records::{Layout, Records},
+            text::text_of,
+        },
     },
 };
 
-/// Writes the rows of a split to `selected.jsonl`, `.csv` or `.parquet` in a folder, and returns the file.
+/// Writes the rows of a split to `selected.jsonl`, or the ending of its format, in a folder, and returns the file.
 ///
-/// Lines keep their bytes (a last line without an end gets one); CSV keeps its header and quoting; Parquet keeps its
-/// schema and values. The sources are read again, so nothing but the row numbers has to be kept in memory.
+/// Lines and items of a list keep their bytes (a last line without an end gets one); CSV keeps its header and quoting; columnar files keep
+/// their schema and values, those of several the first one's. The sources are read again, so nothing but the row numbers has to be kept in memory.
 ///
 /// # Errors
 ///
@@ -45,19 +52,17 @@ pub fn export(split: &Split, rows: &[RowId], folder: &Path) -> Result<PathBuf> {
     }
     let format = split.files.first().map_or(Format::JsonLines, |file| file.format);
     let path = folder.join("selected").with_extension(format.extension());
-    write_whole(&path, &mut |out| match format {
-        Format::JsonLines => split
-            .files
-            .iter()
-            .zip(&wanted)
-            .try_for_each(|(file, records)| copy_lines(file, records, &path, out)),
-        Format::Csv => split
-            .files
-            .iter()
-            .zip(&wanted)
-            .enumerate()
-            .try_for_each(|(i, (file, records))| copy_csv(file, records, i == 0, &path, out)),
-        Format::Parquet => copy_parquet(&split.files, &wanted, &path, out),
+    let files: Vec<(&SourceFile, &[u64])> = split.files.iter().zip(wanted.iter().map(Vec::as_slice)).collect();
+    write_whole(&path, &mut |out| {
+        let mut out = Out { file: out, path: &path };
+        match format {
+            Format::JsonLines => files.iter().try_for_each(|(file, records)| {
+                copy(&mut text(file, Layout::Lines)?, records, &mut |line| out.line(line))
+            }),
+            Format::JsonList => copy_items(&files, &mut out),
+            Format::Csv | Format::Tsv => copy_csv(&files, &mut out),
+            Format::Parquet | Format::Arrow => copy_columns(&files, format, &mut out),
+        }
     })?;
     Ok(path)
 }
@@ -77,110 +82,145 @@ pub fn write_rejects(rejects: &[Reject], folder: &Path) -> Result<()> {
     })
 }
 
-fn copy_lines(file: &SourceFile, records: &[u64], path: &Path, out: &mut BufWriter<File>) -> Result<()> {
-    let mut reader = text_of(&file.path, file.compression)?;
-    let mut line = Vec::new();
-    let mut number = 0;
-    for &record in records {
-        loop {
-            line.clear();
-            reader
-                .read_until(b'\n', &mut line)
-                .map_err(Error::io(&file.path, "read"))?;
-            number += 1;
-            if number > record {
-                break;
-            }
-        }
-        write_line(&line, path, out)?;
-    }
-    Ok(())
+/// The file that is written.
+struct Out<'a> {
+    file: &'a mut BufWriter<File>,
+    path: &'a Path,
 }
 
-fn write_line(line: &[u8], path: &Path, out: &mut BufWriter<File>) -> Result<()> {
-    let end: &[u8] = if line.ends_with(b"\n") { b"" } else { b"\n" };
-    out.write_all(line)
-        .and_then(|()| out.write_all(end))
-        .map_err(Error::io(path, "write"))
-}
+impl Out<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(Error::io(self.path, "write"))
+    }
 
-/// Finds where the records begin and end, then copies these bytes.
-fn copy_csv(file: &SourceFile, records: &[u64], header: bool, path: &Path, out: &mut BufWriter<File>) -> Result<()> {
-    let mut reader = csv_reader(text_of(&file.path, file.compression)?);
-    let failed = |error: csv::Error| Error::data(Place::file(&file.path), "a CSV file", error.to_string());
-    reader.byte_headers().map_err(failed)?;
-    let mut ranges = Vec::with_capacity(records.len() + 1);
-    if header {
-        ranges.push(0..reader.position().byte());
-    }
-    let mut row = csv::ByteRecord::new();
-    let mut number = 0;
-    for &record in records {
-        loop {
-            if !reader.read_byte_record(&mut row).map_err(failed)? {
-                break;
-            }
-            number += 1;
-            if number > record {
-                break;
-            }
-        }
-        let start = row.position().map_or(0, csv::Position::byte);
-        ranges.push(start..reader.position().byte());
-    }
-    let mut bytes = text_of(&file.path, file.compression)?;
-    let mut at = 0;
-    let mut line = Vec::new();
-    for range in ranges {
-        let read = Error::io(&file.path, "read");
-        // The parser ends a record at CR and begins the next with its LF, which may be copied already.
-        let start = range.start.max(at);
-        let mut skip = || -> std::io::Result<()> {
-            std::io::copy(&mut bytes.by_ref().take(start - at), &mut std::io::sink())?;
-            line.clear();
-            bytes.by_ref().take(range.end - start).read_to_end(&mut line)?;
+    /// A line, with an end where it has none.
+    fn line(&mut self, line: &[u8]) -> Result<()> {
+        self.write(line)?;
+        if line.ends_with(b"\n") || line.ends_with(b"\r") {
             Ok(())
-        };
-        skip().map_err(read)?;
-        at = range.end;
-        if line.ends_with(b"\r") && bytes.fill_buf().map_err(Error::io(&file.path, "read"))?.first() == Some(&b'\n') {
-            bytes.consume(1);
-            at += 1;
-            line.push(b'\n');
+        } else {
+            self.write(b"\n")
         }
-        let body = line.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(0);
-        write_line(&line[body..], path, out)?;
+    }
+}
+
+fn text(file: &SourceFile, layout: Layout) -> Result<Records<'_>> {
+    let text = text_of(&file.path, file.compression)?;
+    Ok(Records::new(&file.path, file.compression, text, layout))
+}
+
+/// Hands on the bytes of these records.
+fn copy(records: &mut Records<'_>, wanted: &[u64], each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let mut wanted = wanted.iter().copied().peekable();
+    let mut number = 0;
+    while wanted.peek().is_some()
+        && let Some(block) = records.block()?
+    {
+        for span in &block.spans {
+            if wanted.next_if_eq(&number).is_some() {
+                each(block.of(span))?;
+            }
+            number += 1;
+        }
     }
     Ok(())
 }
 
-fn copy_parquet(files: &[SourceFile], wanted: &[Vec<u64>], path: &Path, out: &mut BufWriter<File>) -> Result<()> {
-    let Some(first) = files.first() else { return Ok(()) };
-    let failed = |path: &Path| {
-        let path = path.to_path_buf();
-        move |error: parquet::errors::ParquetError| parquet_failure(&path, &error)
-    };
-    let schema = parquet_reader(&first.path)?.schema().clone();
-    let properties = WriterProperties::builder()
-        .set_compression(ParquetCompression::SNAPPY)
-        .build();
-    let unwritten = |error: parquet::errors::ParquetError| Error::io(path, "write")(source_of(error));
-    let mut writer = ArrowWriter::try_new(&mut *out, schema, Some(properties)).map_err(unwritten)?;
-    for (file, records) in files.iter().zip(wanted) {
-        let mut wanted = records.iter().copied().peekable();
+fn copy_items(files: &[(&SourceFile, &[u64])], out: &mut Out<'_>) -> Result<()> {
+    let mut before: &[u8] = b"[\n";
+    for (file, wanted) in files {
+        copy(&mut text(file, Layout::Items)?, wanted, &mut |item| {
+            out.write(before)?;
+            before = b",\n";
+            out.write(item)
+        })?;
+    }
+    out.write(if before == b"[\n" { b"[]\n" } else { b"\n]\n" })
+}
+
+fn copy_csv(files: &[(&SourceFile, &[u64])], out: &mut Out<'_>) -> Result<()> {
+    for (i, (file, wanted)) in files.iter().enumerate() {
+        let (mut records, header) = csv::open(&file.path, file.compression, file.format)?;
+        if i == 0 {
+            out.line(&header.bytes)?;
+        }
+        copy(&mut records, wanted, &mut |row| out.line(row))?;
+    }
+    Ok(())
+}
+
+fn copy_columns(files: &[(&SourceFile, &[u64])], format: Format, out: &mut Out<'_>) -> Result<()> {
+    let opened = |file: &SourceFile| columns::open(&file.path, format);
+    let schemas = files
+        .iter()
+        .map(|(file, _)| Ok(opened(file)?.schema))
+        .collect::<Result<Vec<_>>>()?;
+    let schema = Arc::new(columns::common_schema(&schemas));
+    let mut writer = BatchWriter::new(format, &schema, out)?;
+    for (file, wanted) in files {
+        let mut wanted = wanted.iter().copied().peekable();
         let mut start = 0;
-        for batch in parquet_reader(&file.path)?.build().map_err(failed(&file.path))? {
-            let batch = batch.map_err(|error| parquet_failure(&file.path, &error))?;
+        for batch in opened(file)?.batches {
+            let batch = batch?;
             let mask: BooleanArray = (start..start + batch.num_rows() as u64)
                 .map(|row| Some(wanted.next_if_eq(&row).is_some()))
                 .collect();
             start += batch.num_rows() as u64;
             let kept = arrow_select::filter::filter_record_batch(&batch, &mask)
-                .map_err(|error| parquet_failure(&file.path, &error))?;
-            writer.write(&kept).map_err(unwritten)?;
+                .and_then(|kept| columns::to_schema(&kept, &schema))
+                .map_err(|error| columns::failure(&file.path, format, &error))?;
+            writer.write(&kept)?;
         }
     }
-    writer.close().map(|_| ()).map_err(unwritten)
+    writer.finish()
+}
+
+/// Writes columns in the format that they came in.
+enum BatchWriter<'o, 'a> {
+    Parquet(ArrowWriter<&'o mut BufWriter<File>>, &'a Path),
+    Arrow(StreamWriter<&'o mut BufWriter<File>>, &'a Path),
+}
+
+impl<'o, 'a> BatchWriter<'o, 'a> {
+    fn new(format: Format, schema: &SchemaRef, out: &'o mut Out<'a>) -> Result<Self> {
+        let path = out.path;
+        if format == Format::Arrow {
+            return StreamWriter::try_new(&mut *out.file, schema)
+                .map(|writer| Self::Arrow(writer, path))
+                .map_err(|error| unwritten_arrow(path, error));
+        }
+        let properties = WriterProperties::builder()
+            .set_compression(ParquetCompression::SNAPPY)
+            .build();
+        ArrowWriter::try_new(&mut *out.file, Arc::clone(schema), Some(properties))
+            .map(|writer| Self::Parquet(writer, path))
+            .map_err(|error| unwritten(path, error))
+    }
+
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        match self {
+            Self::Parquet(writer, path) => writer.write(batch).map_err(|error| unwritten(path, error)),
+            Self::Arrow(writer, path) => writer.write(batch).map_err(|error| unwritten_arrow(path, error)),
+        }
+    }
+
+    fn finish(self) -> Result<()> {
+        match self {
+            Self::Parquet(writer, path) => writer.close().map(|_| ()).map_err(|error| unwritten(path, error)),
+            Self::Arrow(mut writer, path) => writer.finish().map_err(|error| unwritten_arrow(path, error)),
+        }
+    }
+}
+
+fn unwritten(path: &Path, error: parquet::errors::ParquetError) -> Error {
+    Error::io(path, "write")(source_of(error))
+}
+
+fn unwritten_arrow(path: &Path, error: ArrowError) -> Error {
+    Error::io(path, "write")(match error {
+        ArrowError::IoError(_, source) => source,
+        other => std::io::Error::other(other),
+    })
 }
 
 /// The system's own error in one of Parquet's, so that a full disk is told as such.
@@ -278,7 +318,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("out.parquet");
         fs::write(&path, exported("t.parquet", &bytes, &[2, 0])).expect("writes");
-        let mut out = parquet_reader(&path).expect("reads").build().expect("reads");
+        let mut out = columns::open(&path, Format::Parquet).expect("reads").batches;
         let want = arrow_select::concat::concat_batches(&batch.schema(), [&batch.slice(0, 1), &batch.slice(2, 1)]);
         assert_eq!(out.next().expect("a batch").expect("reads"), want.expect("a batch"));
     }

@@ -8,7 +8,10 @@ use crate::{
     Error, Result,
     data::{
         Input, TaskKind,
-        source::{Fields, name_of},
+        answers::AnswerReading,
+        labels::Label,
+        rejects::{Fault, FaultKind},
+        source::{Fields, name_of, text::MOST_BYTES},
     },
 };
 
@@ -31,8 +34,10 @@ const ROLES: [&str; 14] = [
 ];
 
 /// The task's roles in each shape that is known, most particular first. Optional roles are not listed.
-const SHAPES: [(TaskKind, &[&str]); 7] = [
+const SHAPES: [(TaskKind, &[&str]); 8] = [
     (TaskKind::Choice, &["question", "choices", "answer"]),
+    // A column a choice, as in MMLU: A, B and so on as far as there are any.
+    (TaskKind::Choice, &["question", "A", "B", "answer"]),
     (TaskKind::Pair, &["premise", "hypothesis", "label"]),
     (TaskKind::Classification, &["text", "label"]),
     (TaskKind::Response, &["messages"]),
@@ -46,12 +51,16 @@ const SHAPES: [(TaskKind, &[&str]); 7] = [
 pub(crate) struct Reading {
     names: BTreeMap<String, String>,
     shape: usize,
+    /// How answers are to be read, where the user says so.
+    pub(crate) answers: Option<AnswerReading>,
 }
 
-/// What stands in the target's place, before labels are numbered.
+/// What stands in the target's place, before labels are numbered and answers are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
-    Label(String),
+    Label(Label),
+    /// An answer that is yet to be read.
+    Answer(Box<str>),
     Choice(u32),
     None,
 }
@@ -90,9 +99,11 @@ impl Reading {
         names: &BTreeMap<String, String>,
         task: Option<TaskKind>,
     ) -> Result<Self, Missing> {
+        let (names, answers) = with_answer_reading(names);
         let reading = |shape| Self {
             names: names.clone(),
             shape,
+            answers,
         };
         let allowed = || (0..SHAPES.len()).filter(|&shape| task.is_none_or(|task| SHAPES[shape].0 == task));
         let missing = |shape: usize| -> Vec<&str> {
@@ -115,7 +126,7 @@ impl Reading {
                 let lacking = if present(shape) == 0 { 0 } else { missing(shape).len() };
                 (present(shape), std::cmp::Reverse(lacking), plain)
             })
-            .unwrap_or(2);
+            .unwrap_or(3);
         let role = missing(nearest).first().map_or("", |role| role).to_owned();
         let have: Vec<&str> = fields.keys().map(String::as_str).collect();
         let have = if have.is_empty() {
@@ -134,52 +145,72 @@ impl Reading {
         SHAPES[self.shape].0
     }
 
+    /// What the fields that every row has to have are called.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &str> {
+        SHAPES[self.shape].1.iter().map(|role| self.name(role))
+    }
+
     fn name<'a>(&'a self, role: &'a str) -> &'a str {
         self.names.get(role).map_or(role, String::as_str)
     }
 
     /// The example in a record, or why it holds none.
-    pub(crate) fn example(&self, fields: &Fields) -> Result<(Input, Target), String> {
+    pub(crate) fn example(&self, fields: &Fields) -> Result<(Input, Target), Fault> {
         let field = |role| {
             let name = self.name(role);
             fields.get(name).map(|value| (name, value)).ok_or_else(|| {
                 let have: Vec<&str> = fields.keys().map(String::as_str).collect();
-                format!("expected a field `{name}`, found {}", have.join(", "))
+                let reason = format!("expected a field `{name}`, found {}", have.join(", "));
+                Fault::new(FaultKind::Fields, reason)
             })
         };
         let text = |role| field(role).and_then(|(name, value)| text_of(name, value));
         let label = || {
             field("label")
-                .and_then(|(name, value)| label_of(name, value))
+                .and_then(|(name, value)| Label::of(name, value))
                 .map(Target::Label)
         };
         Ok(match self.shape {
             0 => {
                 let (name, value) = field("choices")?;
-                let choices = choices_of(name, value)?;
+                let Choices { texts, keys } = Choices::of(name, value)?;
                 let (name, value) = field("answer")?;
-                let answer = answer_of(name, value, &choices)?;
+                let answer = answer_of(name, value)?;
+                // Choices with names of their own say themselves which one is meant.
+                let key = keys.iter().position(|key| **key == *answer);
+                let target = key.map_or(Target::Answer(answer), |choice| Target::Choice(choice as u32));
+                (
+                    Input::Choice {
+                        question: text("question")?,
+                        choices: texts,
+                    },
+                    target,
+                )
+            }
+            1 => {
+                let choices = self.lettered(fields)?;
+                let (name, value) = field("answer")?;
                 (
                     Input::Choice {
                         question: text("question")?,
                         choices,
                     },
-                    Target::Choice(answer),
+                    Target::Answer(answer_of(name, value)?),
                 )
             }
-            1 => (
+            2 => (
                 Input::Pair {
                     premise: text("premise")?,
                     hypothesis: text("hypothesis")?,
                 },
                 label()?,
             ),
-            2 => (Input::Text(text("text")?), label()?),
-            3 | 4 => {
+            3 => (Input::Text(text("text")?), label()?),
+            4 | 5 => {
                 let (name, value) = field(SHAPES[self.shape].1[0])?;
                 (messages_of(name, value)?, Target::None)
             }
-            5 => {
+            6 => {
                 // Either may be a text, or, in conversational data sets, a list of messages.
                 let part = |role| {
                     field(role).and_then(|(name, value)| match value {
@@ -215,88 +246,161 @@ impl Reading {
     }
 }
 
-fn text_of(name: &str, value: &Value) -> Result<Box<str>, String> {
-    match value {
-        Value::String(text) if !text.trim().is_empty() => Ok(text.as_str().into()),
-        other => Err(format!("expected a text in `{name}`, found {}", name_of(other))),
+impl Reading {
+    /// The choices of a row that has a column for each.
+    fn lettered(&self, fields: &Fields) -> Result<Box<[Box<str>]>, Fault> {
+        let columns = ('A'..='Z').map_while(|letter| {
+            let letter = letter.to_string();
+            let name = self.name(&letter).to_owned();
+            let value = fields.get(&name)?;
+            Some((name, value))
+        });
+        let columns: Vec<(String, &Value)> = columns.collect();
+        // The last columns are empty where a question has fewer choices.
+        let empty = |value: &Value| value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty());
+        let count = columns
+            .iter()
+            .rposition(|(_, value)| !empty(value))
+            .map_or(0, |last| last + 1);
+        columns[..count.max(2)]
+            .iter()
+            .map(|(name, value)| choice_of(name, value))
+            .collect()
     }
 }
 
-fn label_of(name: &str, value: &Value) -> Result<String, String> {
-    match value {
-        Value::String(text) if !text.trim().is_empty() => Ok(text.clone()),
-        Value::Number(number) if !number.is_f64() => Ok(number.to_string()),
-        Value::Bool(truth) => Ok(truth.to_string()),
-        other => {
-            let found = match other {
-                Value::Number(number) => number.to_string(),
-                other => name_of(other).to_owned(),
-            };
-            Err(format!(
-                "expected a label (a text, a whole number, true or false) in `{name}`, found {found}"
-            ))
-        }
-    }
-}
-
-fn choices_of(name: &str, value: &Value) -> Result<Box<[Box<str>]>, String> {
-    let Value::Array(items) = value else {
-        return Err(format!(
-            "expected a list of at least two choices in `{name}`, found {}",
-            name_of(value)
-        ));
+/// The names of fields without what the one of the answer says about its reading, and that.
+fn with_answer_reading(names: &BTreeMap<String, String>) -> (BTreeMap<String, String>, Option<AnswerReading>) {
+    let mut names = names.clone();
+    let split = names.get("answer").and_then(|name| {
+        let (name, reading) = name.rsplit_once(':')?;
+        Some((name.to_owned(), AnswerReading::named(reading)?))
+    });
+    let Some((name, reading)) = split else {
+        return (names, None);
     };
-    if items.len() < 2 {
-        return Err(format!(
-            "expected a list of at least two choices in `{name}`, found {}",
-            items.len()
-        ));
-    }
-    items
-        .iter()
-        .map(|item| match item {
-            Value::String(text) => Ok(text.as_str().into()),
-            Value::Number(number) => Ok(number.to_string().into()),
-            other => Err(format!("expected texts in `{name}`, found {}", name_of(other))),
-        })
-        .collect()
+    names.insert(
+        "answer".to_owned(),
+        if name.is_empty() { "answer".to_owned() } else { name },
+    );
+    (names, Some(reading))
 }
 
-/// The index of the right choice: a letter (`B` is 1), an index from 0 (as a number or a text), or the choice's own text.
-fn answer_of(name: &str, value: &Value, choices: &[Box<str>]) -> Result<u32, String> {
-    let index = match value {
-        Value::Number(number) => number.as_u64(),
-        Value::String(text) => {
-            let text = text.trim();
-            let same: Vec<u64> = (0..choices.len() as u64)
-                .filter(|&i| choices[i as usize].trim() == text)
-                .collect();
-            match text.as_bytes() {
-                _ if same.len() == 1 => Some(same[0]),
-                [letter] if letter.is_ascii_alphabetic() => Some(u64::from(letter.to_ascii_uppercase() - b'A')),
-                _ => text.parse().ok(),
-            }
-        }
-        _ => None,
-    };
-    index
-        .filter(|&index| index < choices.len() as u64)
-        .map(|index| index as u32)
-        .ok_or_else(|| {
-            let found = match value {
-                Value::String(_) | Value::Number(_) => value.to_string(),
-                other => name_of(other).to_owned(),
-            };
-            let last = (b'A' + (choices.len().min(26) - 1) as u8) as char;
+fn text_of(name: &str, value: &Value) -> Result<Box<str>, Fault> {
+    match value {
+        Value::String(text) if text.len() > MOST_BYTES => Err(Fault::new(
+            FaultKind::TooLong,
             format!(
-                "expected an answer from A to {last}, or from 0 to {}, in `{name}`, found {found}",
-                choices.len() - 1
-            )
+                "expected a text of at most {} MiB in `{name}`, found a longer one",
+                MOST_BYTES >> 20
+            ),
+        )),
+        Value::String(text) if !text.trim().is_empty() => Ok(text.as_str().into()),
+        other => Err(Fault::other(format!(
+            "expected a text in `{name}`, found {}",
+            name_of(other)
+        ))),
+    }
+}
+
+/// The choices of a question.
+struct Choices {
+    texts: Box<[Box<str>]>,
+    /// What each is called, where the file says so.
+    keys: Vec<Box<str>>,
+}
+
+impl Choices {
+    /// From a list of texts, a list of objects, or an object of two lists (`text` and `label`); in CSV as the JSON of one.
+    fn of(name: &str, value: &Value) -> Result<Self, Fault> {
+        let wrong = |found: &str| {
+            let reason = format!("expected a list of at least two choices in `{name}`, found {found}");
+            Fault::new(FaultKind::Other, reason)
+        };
+        if let Value::String(text) = value {
+            let value = serde_json::from_str(text).map_err(|_| {
+                let like_python = text.trim_start().starts_with(['[', '{']);
+                let found = if like_python {
+                    "a list as Python shows it"
+                } else {
+                    "a text"
+                };
+                Fault {
+                    kind: if like_python {
+                        FaultKind::PythonList
+                    } else {
+                        FaultKind::Other
+                    },
+                    ..wrong(found)
+                }
+            })?;
+            return match value {
+                Value::Array(_) | Value::Object(_) => Self::of(name, &value),
+                _ => Err(wrong("a text")),
+            };
+        }
+        let part = |object: &Value, key: &str| object.get(key).cloned().unwrap_or(Value::Null);
+        let (texts, keys) = match value {
+            Value::Array(items) if items.iter().any(Value::is_object) => (
+                items.iter().map(|item| part(item, "text")).collect(),
+                items.iter().map(|item| part(item, "label")).collect(),
+            ),
+            Value::Array(items) => (items.clone(), Vec::new()),
+            Value::Object(_) => match (part(value, "text"), part(value, "label")) {
+                (Value::Array(texts), Value::Array(keys)) if texts.len() == keys.len() => (texts, keys),
+                (Value::Array(texts), Value::Null) => (texts, Vec::new()),
+                _ => return Err(wrong("an object without the lists `text` and `label`")),
+            },
+            other => return Err(wrong(name_of(other))),
+        };
+        if texts.len() < 2 {
+            return Err(wrong(&texts.len().to_string()));
+        }
+        let keys: Option<Vec<Box<str>>> = keys.iter().map(|key| plain(key).map(Into::into)).collect();
+        Ok(Self {
+            texts: texts
+                .iter()
+                .map(|text| choice_of(name, text))
+                .collect::<Result<_, _>>()?,
+            keys: keys.unwrap_or_default(),
         })
+    }
+}
+
+fn choice_of(name: &str, value: &Value) -> Result<Box<str>, Fault> {
+    plain(value)
+        .map(Into::into)
+        .ok_or_else(|| Fault::other(format!("expected texts in `{name}`, found {}", name_of(value))))
+}
+
+/// A text, or a number as a text.
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// An answer as a text; a whole number without the fraction that it has in some files.
+fn answer_of(name: &str, value: &Value) -> Result<Box<str>, Fault> {
+    let wrong = |found: &str| {
+        Fault::new(
+            FaultKind::Answer,
+            format!("expected an answer in `{name}`, found {found}"),
+        )
+    };
+    let text = plain(value).ok_or_else(|| wrong(name_of(value)))?;
+    let text = text.trim();
+    match text.strip_suffix(".0") {
+        _ if text.is_empty() => Err(wrong("an empty text")),
+        Some(whole) if whole.parse::<i64>().is_ok() => Ok(whole.into()),
+        _ => Ok(text.into()),
+    }
 }
 
 /// The last answer of the assistant, and everything before it.
-fn messages_of(name: &str, value: &Value) -> Result<Input, String> {
+fn messages_of(name: &str, value: &Value) -> Result<Input, Fault> {
     let turns = turns_of(name, value)?;
     let Some(last) = turns.iter().rposition(|(role, _)| matches!(*role, "assistant" | "gpt")) else {
         return Err(no_messages(name, "none of the assistant's"));
@@ -308,7 +412,7 @@ fn messages_of(name: &str, value: &Value) -> Result<Input, String> {
 }
 
 /// The role and the content of each message of a list.
-fn turns_of<'a>(name: &str, value: &'a Value) -> Result<Vec<(&'a str, &'a str)>, String> {
+fn turns_of<'a>(name: &str, value: &'a Value) -> Result<Vec<(&'a str, &'a str)>, Fault> {
     let Value::Array(items) = value else {
         return Err(no_messages(name, name_of(value)));
     };
@@ -325,7 +429,7 @@ fn turns_of<'a>(name: &str, value: &'a Value) -> Result<Vec<(&'a str, &'a str)>,
 }
 
 /// What is said in all of these messages.
-fn contents(name: &str, turns: &[(&str, &str)]) -> Result<Box<str>, String> {
+fn contents(name: &str, turns: &[(&str, &str)]) -> Result<Box<str>, Fault> {
     let contents: Vec<&str> = turns.iter().map(|(_, content)| *content).collect();
     let text = contents.join("\n\n");
     if text.trim().is_empty() {
@@ -334,8 +438,10 @@ fn contents(name: &str, turns: &[(&str, &str)]) -> Result<Box<str>, String> {
     Ok(text.into())
 }
 
-fn no_messages(name: &str, found: &str) -> String {
-    format!("expected a list of messages with role and content in `{name}`, found {found}")
+fn no_messages(name: &str, found: &str) -> Fault {
+    Fault::other(format!(
+        "expected a list of messages with role and content in `{name}`, found {found}"
+    ))
 }
 
 #[cfg(test)]
@@ -357,11 +463,12 @@ mod tests {
         reading
             .example(&fields)
             .map(|(input, target)| (reading.kind(), input, target))
+            .map_err(|fault| fault.reason)
     }
 
     #[test]
     fn each_task_is_known_by_its_fields() {
-        let label = |text: &str| Target::Label(text.into());
+        let label = |text: &str| Target::Label(Label(text.into()));
         let response = |prompt: &str| Input::Response {
             prompt: prompt.into(),
             response: "r".into(),
@@ -412,25 +519,36 @@ mod tests {
     }
 
     #[test]
-    fn a_label_that_is_none_is_shown() {
-        let wrong = read(json!({"text": "t", "label": 1.5})).expect_err("no label");
-        insta::assert_snapshot!(wrong, @"expected a label (a text, a whole number, true or false) in `label`, found 1.5");
-    }
-
-    #[test]
-    fn an_answer_is_a_letter_an_index_or_the_choice_itself() {
-        for (answer, want) in [
-            (json!("B"), 1),
-            (json!("b"), 1),
-            (json!(1), 1),
-            (json!("1"), 1),
-            (json!("yes"), 0),
-        ] {
-            let read = read(json!({"question": "q", "choices": ["yes", "no"], "answer": answer}));
-            assert_eq!(read.map(|r| r.2), Ok(Target::Choice(want)), "{answer}");
-        }
-        let wrong = read(json!({"question": "q", "choices": ["yes", "no"], "answer": "C"})).expect_err("there is no C");
-        insta::assert_snapshot!(wrong, @r#"expected an answer from A to B, or from 0 to 1, in `answer`, found "C""#);
+    fn choices_come_in_the_shapes_that_data_sets_have() {
+        let shapes = [
+            json!({"question": "q", "choices": ["yes", "no"], "answer": "B"}),
+            json!({"question": "q", "choices": "[\"yes\", \"no\"]", "answer": "B"}),
+            json!({"question": "q", "choices": {"text": ["yes", "no"], "label": ["1", "2"]}, "answer": 2}),
+            json!({"question": "q", "choices": [{"label": "y", "text": "yes"}, {"label": "n", "text": "no"}], "answer": "n"}),
+            json!({"question": "q", "A": "yes", "B": "no", "C": "", "answer": 1.0}),
+        ];
+        let targets: Vec<Target> = shapes
+            .into_iter()
+            .map(|row| {
+                let (kind, input, target) = read(row).expect("is a question");
+                assert_eq!(kind, TaskKind::Choice);
+                assert_eq!(input.texts(), ["q", "yes", "no"]);
+                target
+            })
+            .collect();
+        let answer = |text: &str| Target::Answer(text.into());
+        assert_eq!(
+            targets,
+            [
+                answer("B"),
+                answer("B"),
+                Target::Choice(1),
+                Target::Choice(1),
+                answer("1")
+            ]
+        );
+        let python = read(json!({"question": "q", "choices": "['yes', 'no']", "answer": "B"})).expect_err("is no JSON");
+        insta::assert_snapshot!(python, @"expected a list of at least two choices in `choices`, found a list as Python shows it");
     }
 
     #[test]
@@ -456,7 +574,7 @@ mod tests {
         let reading = Reading::detect(&fields, &names, None).expect("mapped");
         assert_eq!(
             reading.example(&fields),
-            Ok((Input::Text("good".into()), Target::Label("5".into())))
+            Ok((Input::Text("good".into()), Target::Label(Label("5".into()))))
         );
         assert!(check_names(&BTreeMap::from([("body".to_owned(), "text".to_owned())])).is_err());
     }

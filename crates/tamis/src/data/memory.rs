@@ -7,6 +7,7 @@ use crate::{
     data::{
         Compression, Dataset, Format, Input, LeakPolicy, Origin, SourceFile, TaskKind,
         fields::Target,
+        labels::Label,
         read::{Row, Rows, assemble},
     },
 };
@@ -86,7 +87,7 @@ fn rows_of(name: &str, kind: TaskKind, rows: Vec<(Input, Answer)>) -> Result<Row
             (Input::Choice { choices, .. }, Answer::Choice(choice)) if (choice as usize) < choices.len() => {
                 Target::Choice(choice)
             }
-            (Input::Text(_) | Input::Pair { .. }, Answer::Label(label)) => Target::Label(label),
+            (Input::Text(_) | Input::Pair { .. }, Answer::Label(label)) => Target::Label(Label(label.into())),
             (_, answer) => {
                 let expected = "a label for a text or a pair, the number of a choice for a question";
                 return Err(Error::data(Place::line(place, line), expected, format!("{answer:?}")));

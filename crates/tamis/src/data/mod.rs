@@ -1,11 +1,15 @@
 //! Rows become examples: reading, field mapping, tasks, splits, leaks, and writing the chosen rows back verbatim.
 
+mod answers;
 pub mod demo;
 mod export;
 mod fields;
+mod files;
 pub mod folds;
+mod labels;
 mod memory;
 mod read;
+mod rejects;
 mod source;
 mod split;
 
@@ -16,9 +20,11 @@ use tamis_nn::{Fingerprint, fingerprint::first_half, named_enum};
 
 use crate::Error;
 
+pub use answers::AnswerReading;
 pub use export::{export, write_rejects};
 pub use memory::Answer;
 pub use read::read;
+pub use rejects::Reject;
 pub use source::{Compression, Format, SourceFile};
 pub use split::Split;
 
@@ -195,17 +201,6 @@ named_enum!(LeakPolicy, "leaks", Error, {
     Fail => "fail": "stop at the first",
 });
 
-/// A row that could not be used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Reject {
-    /// Its file.
-    pub file: PathBuf,
-    /// Its line or row, from 1.
-    pub line: u64,
-    /// What was expected and what was found.
-    pub reason: String,
-}
-
 /// Training rows whose texts also stand elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Leaks {
@@ -234,6 +229,8 @@ pub struct Dataset {
     pub leaks: Leaks,
     /// Validation rows that also stand in test, in ascending order.
     pub in_test: Vec<RowId>,
+    /// How answers of questions are written; none where the rows have labels, or choices with names of their own.
+    pub answers: Option<AnswerReading>,
     /// Rows that could not be used.
     pub rejects: Vec<Reject>,
     /// What all this depends on: the bytes of the files and the settings.

@@ -1,8 +1,8 @@
-//! From files to a [`Dataset`]: rows are read, their task told, bad rows set aside, labels numbered, leaks found.
+//! From files to a [`Dataset`]: rows are read, their task told, bad rows set aside, answers and labels read, leaks found.
 
 use std::{
-    collections::{HashMap, HashSet},
-    path::PathBuf,
+    collections::{BTreeMap, HashMap, HashSet},
+    path::Path,
 };
 
 use rayon::prelude::*;
@@ -11,10 +11,13 @@ use tamis_nn::{Fingerprint, Monitor};
 use crate::{
     Error, Place, Result,
     data::{
-        DataSettings, Dataset, Example, Format, Input, LeakPolicy, Leaks, Origin, Reject, RowId, SourceFile, Split,
-        Task, TaskKind,
+        DataSettings, Dataset, Example, Input, LeakPolicy, Leaks, Origin, RowId, SourceFile, Split, Task, TaskKind,
+        answers::{self, AnswerReading, AnswerRow},
         fields::{Reading, Target, check_names},
-        source::{Record, check_file, csv_reader, kind_of, parquet_reader, read_records, text_of},
+        files::{self, DataFile},
+        labels::{self, Labels, Spelling},
+        rejects::{Fault, FaultKind, Reject, too_many_bad},
+        source::{Record, columns, read_records},
     },
 };
 
@@ -29,6 +32,10 @@ const PROBED_RECORDS: usize = 100;
 /// training rows leak and the policy is to fail. A single bad row is no error: it is listed in `Dataset::rejects`.
 pub fn read(settings: &DataSettings, monitor: &dyn Monitor) -> Result<Dataset> {
     check(settings)?;
+    let train = files::resolve(&settings.train)?;
+    let validation = files::resolve(&settings.validation)?;
+    let test = files::resolve(&settings.test)?;
+    files::check_alike(&train)?;
     let mut reader = Reader {
         settings,
         monitor,
@@ -36,20 +43,27 @@ pub fn read(settings: &DataSettings, monitor: &dyn Monitor) -> Result<Dataset> {
         rejects: Vec::new(),
         rows: 0,
     };
-    let train = reader.split(&settings.train)?;
-    let validation = reader.split(&settings.validation)?;
-    let test = if settings.test.is_empty() {
-        None
-    } else {
-        Some(reader.split(&settings.test)?)
-    };
+    let mut splits = vec![reader.split(&train)?, reader.split(&validation)?];
+    if !test.is_empty() {
+        splits.push(reader.split(&test)?);
+    }
+    reader.check_bad()?;
+    let answers = reader.read_answers(&mut splits)?;
     reader.check_bad()?;
     let kind = reader.reading.as_ref().map_or(TaskKind::Classification, Reading::kind);
-    let dataset = assemble(kind, train, validation, test, settings.leaks)?;
+    let mut splits = splits.into_iter();
+    let mut next = || {
+        splits
+            .next()
+            .unwrap_or_else(|| unreachable!("a training and a validation split"))
+    };
+    let (train, validation) = (next(), next());
+    let dataset = assemble(kind, train, validation, splits.next(), settings.leaks)?;
     let splits = [Some(&dataset.train), Some(&dataset.validation), dataset.test.as_ref()];
     Ok(Dataset {
         fingerprint: fingerprint(settings, &splits),
         rejects: reader.rejects,
+        answers,
         ..dataset
     })
 }
@@ -63,7 +77,16 @@ pub(crate) fn assemble(
     leaks: LeakPolicy,
 ) -> Result<Dataset> {
     let place = Place::file(&train.files[0].path);
-    let labels = labels_of(&train);
+    let spelling = Spelling::decide(
+        &[Some(&train), Some(&validation), test.as_ref()]
+            .into_iter()
+            .flatten()
+            .flat_map(Rows::labels)
+            .collect::<Vec<_>>(),
+    )?;
+    let named = |rows: Rows| rows.named(spelling);
+    let (train, validation, test) = (named(train), named(validation), test.map(named));
+    let labels = labels::in_order(train.rows.iter().filter_map(|row| row.label.as_deref()));
     if matches!(kind, TaskKind::Classification | TaskKind::Pair) && labels.len() < 2 {
         return Err(Error::data(
             place,
@@ -74,9 +97,9 @@ pub(crate) fn assemble(
             "one label leaves nothing to learn; if the labels stand in another field, name it: `field label=<name>`",
         ));
     }
-    let train = number(train, &labels, "")?;
-    let validation = number(validation, &labels, "validation")?;
-    let test = test.map(|test| number(test, &labels, "test")).transpose()?;
+    let train = train.numbered(&labels, "training")?;
+    let validation = validation.numbered(&labels, "validation")?;
+    let test = test.map(|test| test.numbered(&labels, "test")).transpose()?;
     let Compared {
         pool,
         duplicates,
@@ -102,6 +125,7 @@ pub(crate) fn assemble(
         duplicates,
         leaks,
         in_test,
+        answers: None,
         rejects: Vec::new(),
     })
 }
@@ -120,34 +144,6 @@ fn check(settings: &DataSettings) -> Result<()> {
             return Err(Error::setting(name, "at least one file", "none"));
         }
     }
-    let all = || settings.train.iter().chain(&settings.validation).chain(&settings.test);
-    for path in all() {
-        check_file(path)?;
-        kind_of(path)?;
-    }
-    // What is chosen goes into one file as it came in, so the training files have to be of one make.
-    let first = &settings.train[0];
-    let (format, compression) = kind_of(first)?;
-    for path in &settings.train[1..] {
-        let (other, other_compression) = kind_of(path)?;
-        let same = other == format
-            && match format {
-                Format::JsonLines => true,
-                Format::Csv => {
-                    csv_reader(text_of(path, other_compression)?).byte_headers().ok()
-                        == csv_reader(text_of(first, compression)?).byte_headers().ok()
-                }
-                Format::Parquet => parquet_reader(path)?.schema() == parquet_reader(first)?.schema(),
-            };
-        if !same {
-            return Err(Error::data(
-                Place::file(path),
-                format!("the same format and columns as {}", first.display()),
-                "others",
-            )
-            .with_hint("the chosen rows are written to one file: convert the training files to one format first"));
-        }
-    }
     Ok(())
 }
 
@@ -164,6 +160,89 @@ pub(crate) struct Rows {
     pub(crate) rows: Vec<Row>,
 }
 
+impl Rows {
+    /// The labels of each file as they stand there.
+    fn labels(&self) -> impl Iterator<Item = Labels<'_>> {
+        let mut counts: Vec<BTreeMap<&str, u64>> = vec![BTreeMap::new(); self.files.len()];
+        for row in &self.rows {
+            if let Target::Label(label) = &row.target {
+                *counts[row.origin.file as usize].entry(&label.0).or_default() += 1;
+            }
+        }
+        self.files.iter().zip(counts).map(|(file, counts)| Labels {
+            place: Place::file(&file.path),
+            counts,
+        })
+    }
+
+    /// The rows with their labels in this spelling.
+    fn named(self, spelling: Spelling) -> NamedRows {
+        let named = |row: Row| NamedRow {
+            label: match &row.target {
+                Target::Label(label) => Some(spelling.of(label)),
+                _ => None,
+            },
+            choice: match row.target {
+                Target::Choice(choice) => choice,
+                _ => 0,
+            },
+            input: row.input,
+            origin: row.origin,
+        };
+        NamedRows {
+            files: self.files,
+            rows: self.rows.into_iter().map(named).collect(),
+        }
+    }
+}
+
+/// A row whose label has its final name.
+struct NamedRow {
+    input: Input,
+    label: Option<String>,
+    choice: u32,
+    origin: Origin,
+}
+
+struct NamedRows {
+    files: Vec<SourceFile>,
+    rows: Vec<NamedRow>,
+}
+
+impl NamedRows {
+    /// The rows with the number of each label in place of its name.
+    fn numbered(self, labels: &[String], split: &str) -> Result<Split> {
+        let numbers: HashMap<&str, u32> = labels.iter().map(String::as_str).zip(0..).collect();
+        let of = |file: &SourceFile| Labels {
+            place: Place::file(&file.path),
+            counts: BTreeMap::new(),
+        };
+        // Labels that have no number, by file.
+        let mut unknown: Vec<Labels<'_>> = self.files.iter().map(of).collect();
+        for NamedRow { label, origin, .. } in &self.rows {
+            if let Some(label) = label.as_deref().filter(|label| !numbers.contains_key(label)) {
+                let file = origin.file as usize;
+                if unknown[file].counts.is_empty() {
+                    unknown[file].place = Place::line(&self.files[file].path, origin.line);
+                }
+                *unknown[file].counts.entry(label).or_default() += 1;
+            }
+        }
+        if let Some(unknown) = unknown.iter().find(|unknown| !unknown.counts.is_empty()) {
+            return Err(labels::unknown_to_training(unknown, labels, split));
+        }
+        let example = |row: NamedRow| Example {
+            target: row.label.map_or(row.choice, |label| numbers[label.as_str()]),
+            input: row.input,
+            origin: row.origin,
+        };
+        Ok(Split {
+            examples: self.rows.into_iter().map(example).collect(),
+            files: self.files,
+        })
+    }
+}
+
 struct Reader<'a> {
     settings: &'a DataSettings,
     monitor: &'a dyn Monitor,
@@ -173,20 +252,24 @@ struct Reader<'a> {
 }
 
 /// An example, or why the row is none.
-type Parsed = Result<(Input, Target), String>;
+type Parsed = Result<(Input, Target), Fault>;
 
 impl Reader<'_> {
-    fn split(&mut self, paths: &[PathBuf]) -> Result<Rows> {
-        let mut files = Vec::with_capacity(paths.len());
+    fn split(&mut self, data_files: &[DataFile]) -> Result<Rows> {
+        let mut files = Vec::with_capacity(data_files.len());
         let mut rows = Vec::new();
-        for (file, path) in paths.iter().enumerate() {
+        for (number, file) in (0..).zip(data_files) {
             let before = rows.len();
             let rejected = self.rejects.len();
-            files.push(read_records(path, &mut |block| {
-                self.block(block, path, file as u32, &mut rows)
+            let mut first = true;
+            files.push(read_records(&file.path, file.format, file.compression, &mut |block| {
+                if std::mem::take(&mut first) {
+                    self.meet(file, &block)?;
+                }
+                self.block(block, &file.path, number, &mut rows)
             })?);
             if rows.len() == before && self.rejects.len() == rejected {
-                return Err(Error::data(Place::file(path), "at least one row", "none"));
+                return Err(Error::data(Place::file(&file.path), "at least one row", "none"));
             }
         }
         if rows.is_empty() {
@@ -196,7 +279,54 @@ impl Reader<'_> {
         Ok(Rows { files, rows })
     }
 
-    fn block(&mut self, block: Vec<Record>, path: &PathBuf, file: u32, rows: &mut Vec<Row>) -> Result<()> {
+    /// Looks at the first records of a file: which task they are of, and whether they have the fields that it takes.
+    fn meet(&mut self, file: &DataFile, block: &[Record]) -> Result<()> {
+        if self.reading.is_none() {
+            self.reading = self.detect(block, &file.path)?;
+        }
+        let Some(reading) = &self.reading else { return Ok(()) };
+        if reading.kind() == TaskKind::Response {
+            return Err(Error::Unsupported {
+                what: "choosing from prompt/response rows".into(),
+                why: "a reward compares what a model predicts with labels or choices, and these rows have neither"
+                    .into(),
+                hint: Some(
+                    "give rows with a label, a sentence pair or choices, or name the fields with `field <role>=<name>`"
+                        .into(),
+                ),
+            });
+        }
+        let good = block
+            .iter()
+            .take(PROBED_RECORDS)
+            .filter_map(|record| record.fields.as_ref().ok());
+        let good: Vec<_> = good.collect();
+        let lacks = |name: &str| good.iter().all(|fields| !fields.contains_key(name));
+        if let (Some(name), Some(fields)) = (reading.fields().find(|name| lacks(name)), good.first()) {
+            let have: Vec<&str> = fields.keys().map(String::as_str).collect();
+            return Err(Error::data(
+                Place::file(&file.path),
+                format!("a field `{name}`, as the first training file has"),
+                have.join(", "),
+            )
+            .with_hint(FaultKind::Fields.way_out()));
+        }
+        if file.format.is_columnar() {
+            let unreadable = columns::unreadable(&file.path, file.format)?;
+            let column = reading.fields().find_map(|name| Some((name, unreadable.get(name)?)));
+            if let Some((name, column)) = column {
+                return Err(Error::data(
+                    Place::file(&file.path),
+                    format!("a column `{name}` of texts, whole numbers or lists"),
+                    column.found,
+                )
+                .with_hint(column.way_out));
+            }
+        }
+        Ok(())
+    }
+
+    fn block(&mut self, block: Vec<Record>, path: &Path, file: u32, rows: &mut Vec<Row>) -> Result<()> {
         self.monitor.proceed()?;
         if self.reading.is_none() {
             self.reading = self.detect(&block, path)?;
@@ -207,7 +337,7 @@ impl Reader<'_> {
             .map(|Record { line, record, fields }| {
                 let example = fields.and_then(|fields| match reading {
                     Some(reading) => reading.example(&fields),
-                    None => Err("expected a row of a known task, found none before it".to_owned()),
+                    None => Err(Fault::other("expected a row of a known task, found none before it")),
                 });
                 (Origin { file, line, record }, example)
             })
@@ -217,34 +347,44 @@ impl Reader<'_> {
         for (origin, example) in read {
             match example {
                 Ok((input, target)) => rows.push(Row { input, target, origin }),
-                Err(reason) => self.rejects.push(Reject {
-                    file: path.clone(),
-                    line: origin.line,
-                    reason,
-                }),
+                Err(fault) => self.reject(path, origin.line, fault),
             }
         }
         Ok(())
     }
 
+    fn reject(&mut self, path: &Path, line: u64, fault: Fault) {
+        self.rejects.push(Reject {
+            file: path.to_path_buf(),
+            line,
+            reason: fault.reason,
+            kind: fault.kind,
+        });
+    }
+
     /// The reading that fits the first record that any fits; `None` where no record could even be parsed.
-    fn detect(&self, block: &[Record], path: &PathBuf) -> Result<Option<Reading>> {
+    fn detect(&self, block: &[Record], path: &Path) -> Result<Option<Reading>> {
         let mut lacking = None;
         for record in block.iter().take(PROBED_RECORDS) {
             let Ok(fields) = &record.fields else { continue };
             match Reading::detect(fields, &self.settings.field, self.settings.task) {
                 Ok(reading) => return Ok(Some(reading)),
-                Err(missing) => lacking = lacking.or(Some((record.line, missing))),
+                Err(missing) => lacking = lacking.or(Some((record, fields, missing))),
             }
         }
-        match lacking {
-            None => Ok(None),
-            Some((line, missing)) => Err(Error::data(
-                Place::line(path, line),
-                format!("a field `{}`", missing.field),
-                missing.have,
-            )
-            .with_hint(format!(
+        let Some((record, fields, missing)) = lacking else {
+            return Ok(None);
+        };
+        let rows_within = fields.iter().find(|(_, value)| {
+            value
+                .as_array()
+                .is_some_and(|items| items.iter().any(serde_json::Value::is_object))
+        });
+        let hint = match rows_within {
+            Some((name, _)) => {
+                format!("write the rows of `{name}` one a line: `jq -c '.{name}[]' old.json > new.jsonl`")
+            }
+            None => format!(
                 "name the field of your file with `field {}=<name>`{}",
                 missing.role,
                 if missing.field == "text" {
@@ -252,13 +392,70 @@ impl Reader<'_> {
                 } else {
                     ""
                 }
-            ))),
+            ),
+        };
+        Err(Error::data(
+            Place::line(path, record.line),
+            format!("a field `{}`", missing.field),
+            missing.have,
+        )
+        .with_hint(hint))
+    }
+
+    /// Decides how answers are written, and reads them; those that cannot be read are bad rows. Returns none where there are none.
+    fn read_answers(&mut self, splits: &mut [Rows]) -> Result<Option<AnswerReading>> {
+        let rows = splits
+            .iter()
+            .flat_map(|split| split.rows.iter().map(move |row| (split, row)));
+        let asked: Vec<AnswerRow<'_>> = rows
+            .filter_map(|(split, row)| match &row.target {
+                Target::Answer(answer) => Some(AnswerRow {
+                    answer,
+                    input: &row.input,
+                    place: Place::line(&split.files[row.origin.file as usize].path, row.origin.line),
+                }),
+                _ => None,
+            })
+            .collect();
+        if asked.is_empty() {
+            return Ok(None);
         }
+        let told = self.reading.as_ref().and_then(|reading| reading.answers);
+        let reading = match told {
+            Some(reading) => reading,
+            None => answers::decide(&asked, self.settings.max_bad)?,
+        };
+        for split in splits {
+            let files = &split.files;
+            split.rows.retain_mut(|row| {
+                let (Target::Answer(answer), Input::Choice { choices, .. }) = (&row.target, &row.input) else {
+                    return true;
+                };
+                if let Some(choice) = reading.choice(answer, choices) {
+                    row.target = Target::Choice(choice);
+                    return true;
+                }
+                let reason = format!(
+                    "expected an answer to {} choices ({reading}), found `{answer}`",
+                    choices.len()
+                );
+                let path = &files[row.origin.file as usize].path;
+                self.reject(path, row.origin.line, Fault::new(FaultKind::Answer, reason));
+                false
+            });
+            if split.rows.is_empty() {
+                return Err(self.too_many_bad());
+            }
+        }
+        Ok(Some(reading))
+    }
+
+    fn allowed(&self) -> u64 {
+        (self.settings.max_bad * self.rows as f64) as u64
     }
 
     fn check_bad(&self) -> Result<()> {
-        let allowed = (self.settings.max_bad * self.rows as f64) as u64;
-        if self.rejects.len() as u64 > allowed {
+        if self.rejects.len() as u64 > self.allowed() {
             Err(self.too_many_bad())
         } else {
             Ok(())
@@ -266,68 +463,8 @@ impl Reader<'_> {
     }
 
     fn too_many_bad(&self) -> Error {
-        Error::TooManyBad {
-            bad: self.rejects.len() as u64,
-            rows: self.rows,
-            allowed: (self.settings.max_bad * self.rows as f64) as u64,
-            first: self
-                .rejects
-                .iter()
-                .take(5)
-                .map(|reject| format!("{}: {}", Place::line(&reject.file, reject.line), reject.reason))
-                .collect(),
-        }
+        too_many_bad(&self.rejects, self.rows, self.allowed())
     }
-}
-
-/// The labels of the training rows: in order of value where all are whole numbers, else of spelling.
-fn labels_of(train: &Rows) -> Vec<String> {
-    let names: HashSet<&str> = train
-        .rows
-        .iter()
-        .filter_map(|row| match &row.target {
-            Target::Label(label) => Some(label.as_str()),
-            Target::Choice(_) | Target::None => None,
-        })
-        .collect();
-    let mut names: Vec<&str> = names.into_iter().collect();
-    names.sort_unstable();
-    if names.iter().all(|name| name.parse::<i64>().is_ok()) {
-        names.sort_by_key(|name| name.parse::<i64>().unwrap_or(0));
-    }
-    names.into_iter().map(str::to_owned).collect()
-}
-
-fn number(rows: Rows, labels: &[String], split: &str) -> Result<Split> {
-    let numbers: HashMap<&str, u32> = labels.iter().map(String::as_str).zip(0..).collect();
-    let Rows { files, rows } = rows;
-    let examples = rows
-        .into_iter()
-        .map(|Row { input, target, origin }| {
-            let target = match target {
-                Target::Label(label) => *numbers.get(label.as_str()).ok_or_else(|| {
-                    let mut known: Vec<&str> = labels.iter().take(8).map(String::as_str).collect();
-                    if labels.len() > 8 {
-                        known.push("...");
-                    }
-                    Error::data(
-                        Place::line(&files[origin.file as usize].path, origin.line),
-                        format!("a label that the training rows know ({})", known.join(", ")),
-                        format!("`{label}`"),
-                    )
-                    .with_hint(if label == "-1" {
-                        format!("-1 marks a row without a label in Hugging Face datasets: give a {split} file whose rows have theirs")
-                    } else {
-                        format!("remove the row from the {split} file, or add training rows of this label")
-                    })
-                })?,
-                Target::Choice(choice) => choice,
-                Target::None => 0,
-            };
-            Ok(Example { input, target, origin })
-        })
-        .collect::<Result<_>>()?;
-    Ok(Split { files, examples })
 }
 
 /// What a comparison of the splits' texts tells; the fields are those of [`Dataset`].
@@ -547,8 +684,8 @@ mod tests {
     #[test]
     fn labels_and_files_that_do_not_fit_are_refused() {
         insta::assert_snapshot!(complaint(GOOD, "{\"text\": \"x\", \"label\": \"perhaps\"}"), @r"
-        validation.jsonl, line 1: expected a label that the training rows know (no, yes), found `perhaps`
-        hint: remove the row from the validation file, or add training rows of this label
+        validation.jsonl, line 1: expected labels that the training rows know (`no`, `yes`), found 1 row with `perhaps`
+        hint: add training rows of these labels, or write the labels alike in the training and the validation files; a name of another field goes into `field label=<name>`
         ");
         insta::assert_snapshot!(complaint("{\"text\": \"x\", \"label\": 1}", "{\"text\": \"y\", \"label\": 1}"), @r"
         train.jsonl: expected training rows of at least two labels, found only `1`
@@ -556,8 +693,8 @@ mod tests {
         ");
         let numbered = "{\"text\": \"x\", \"label\": 0}\n{\"text\": \"y\", \"label\": 1}\n";
         insta::assert_snapshot!(complaint(numbered, "{\"text\": \"z\", \"label\": -1}"), @r"
-        validation.jsonl, line 1: expected a label that the training rows know (0, 1), found `-1`
-        hint: -1 marks a row without a label in Hugging Face datasets: give a validation file whose rows have theirs
+        validation.jsonl, line 1: expected labels that the training rows know (`0`, `1`), found 1 row with `-1`
+        hint: rows without a label (null, or -1 in Hugging Face datasets) teach and judge nothing: give a file whose rows have theirs, often the split `validation` in place of `test`
         ");
         insta::assert_snapshot!(complaint(GOOD, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"), @r"
         validation.jsonl: expected rows, found a pointer of Git LFS
@@ -637,7 +774,7 @@ mod tests {
             .expect_err("is no table")
             .to_string();
         assert!(
-            error.contains("expected a file named .jsonl, .csv or .parquet"),
+            error.contains("expected a file named .jsonl, .json, .csv"),
             "{error}"
         );
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tamis_nn::Fingerprint;
 
-use crate::data::{Dataset, Leaks, TaskKind};
+use crate::data::{AnswerReading, Dataset, Leaks, TaskKind};
 
 /// The version of the file's shape; it changes when a program that reads it would have to.
 pub const VERSION: u32 = 1;
@@ -163,6 +163,9 @@ pub struct ReadRecord {
     /// Validation rows that also stand in test.
     #[serde(default)]
     pub in_test: u64,
+    /// How the answers of questions were read; none where they need no reading.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<AnswerReading>,
     /// Rows of all files that could not be used.
     pub rejects: u64,
 }
@@ -176,6 +179,7 @@ impl ReadRecord {
             duplicates: dataset.duplicates,
             leaks: dataset.leaks,
             in_test: dataset.in_test.len() as u64,
+            answers: dataset.answers,
             rejects: dataset.rejects.len() as u64,
         }
     }
@@ -198,6 +202,9 @@ impl fmt::Display for ReadRecord {
             self.rejects
         )?;
         f.write_str(if self.rejects > 0 { " (rejects.jsonl)" } else { "" })?;
+        if let Some(answers) = self.answers {
+            write!(f, "; answers are {answers}")?;
+        }
         match self.in_test {
             0 => Ok(()),
             rows => write!(

@@ -480,6 +480,7 @@ mod tests {
                     duplicates: 3,
                     leaks: Default::default(),
                     in_test: 0,
+                    answers: None,
                     rejects: 0,
                 },
                 files: Default::default(),

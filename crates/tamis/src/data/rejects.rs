@@ -1,0 +1,143 @@
+//! Rows that cannot be used: why, and what is said where they are many.
+
+use std::{collections::HashMap, path::PathBuf};
+
+use serde::Serialize;
+
+use crate::{Error, Place};
+
+/// A row that could not be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reject {
+    /// Its file.
+    pub file: PathBuf,
+    /// Its line or row, from 1.
+    pub line: u64,
+    /// What was expected and what was found.
+    pub reason: String,
+    #[serde(skip)]
+    pub(crate) kind: FaultKind,
+}
+
+/// Why a record holds no example.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) kind: FaultKind,
+    /// What was expected and what was found.
+    pub(crate) reason: String,
+}
+
+/// The mistakes that whole files have, each with a remedy of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum FaultKind {
+    /// Text in another encoding.
+    Encoding,
+    /// NaN or Infinity among JSON.
+    NotANumber,
+    BrokenJson,
+    /// JSON that goes on in the next line, or was cut off.
+    BrokenOff,
+    TooLong,
+    /// Fields of other names.
+    Fields,
+    /// Rows of test files whose labels were kept back.
+    Unlabelled,
+    /// A list in the place of a label.
+    ManyLabels,
+    /// A label with a fraction.
+    Score,
+    /// A list as Python shows it.
+    PythonList,
+    Answer,
+    /// Any other; alike are those with the same words.
+    Other,
+}
+
+impl Fault {
+    pub(crate) fn new(kind: FaultKind, reason: impl Into<String>) -> Self {
+        Self {
+            kind,
+            reason: reason.into(),
+        }
+    }
+
+    pub(crate) fn other(reason: impl Into<String>) -> Self {
+        Self::new(FaultKind::Other, reason)
+    }
+}
+
+impl FaultKind {
+    /// What to do where most rows have this fault.
+    pub(crate) fn way_out(self) -> &'static str {
+        match self {
+            Self::Encoding => "write the text in UTF-8, for instance with `iconv -f WINDOWS-1252 -t UTF-8 old > new`",
+            Self::NotANumber => {
+                "write null, or leave the field out: pandas does so with `to_json(orient='records', lines=True)`, Python's json \
+                 refuses NaN with `allow_nan=False`"
+            }
+            Self::BrokenJson | Self::BrokenOff => {
+                "write one JSON object a line, for instance with `jq -c . old.json > new.jsonl`"
+            }
+            Self::TooLong => "cut these texts, or split the rows",
+            Self::Fields => {
+                "the fields are called alike in all files: rename them, or name them with `field <role>=<name>`"
+            }
+            Self::Unlabelled => {
+                "rows without a label (null, or -1 in Hugging Face datasets) teach and judge nothing: give a file whose rows have \
+                 theirs, often the split `validation` in place of `test`"
+            }
+            Self::ManyLabels => {
+                "rows with several labels are not supported: keep one label a row, or make a data set for each label"
+            }
+            Self::Score => {
+                "numbers with fractions are scores and no classes: write each row's class, for instance a range of scores"
+            }
+            Self::PythonList => {
+                "write lists as JSON: in Python `json.dumps(choices)` before `to_csv`, or as JSON Lines"
+            }
+            Self::Answer => {
+                "say how answers are to be read: `field answer=<name>:letter`, `:text`, `:from-0` or `:from-1`"
+            }
+            Self::Other => "mend the files: the rows fail alike",
+        }
+    }
+}
+
+/// What is said where more rows are bad than are allowed: one reason, where most of them have the same, else the first five.
+pub(crate) fn too_many_bad(rejects: &[Reject], rows: u64, allowed: u64) -> Error {
+    let mut groups: HashMap<(FaultKind, &str), Vec<&Reject>> = HashMap::new();
+    for reject in rejects {
+        let words = if reject.kind == FaultKind::Other {
+            reject.reason.as_str()
+        } else {
+            ""
+        };
+        groups.entry((reject.kind, words)).or_default().push(reject);
+    }
+    let most = groups.into_values().max_by_key(|group| group.len()).unwrap_or_default();
+    let own_remedy = most.first().is_some_and(|reject| reject.kind != FaultKind::Other);
+    let of_a_file = own_remedy && 2 * most.len() > rejects.len() || 2 * most.len() as u64 > rows;
+    if let (Some(first), true) = (most.first(), of_a_file && most.len() > 1) {
+        let (expected, found) = first
+            .reason
+            .strip_prefix("expected ")
+            .and_then(|reason| reason.split_once(", found "))
+            .unwrap_or(("a row that can be used", &first.reason));
+        return Error::data(
+            Place::line(&first.file, first.line),
+            expected,
+            format!("{found}; {} of {rows} rows are alike", most.len()),
+        )
+        .with_hint(first.kind.way_out());
+    }
+    Error::TooManyBad {
+        bad: rejects.len() as u64,
+        rows,
+        allowed,
+        first: rejects
+            .iter()
+            .take(5)
+            .map(|reject| format!("{}: {}", Place::line(&reject.file, reject.line), reject.reason))
+            .collect(),
+    }
+}
