@@ -150,14 +150,11 @@ fn write_candidates(text: &mut String, record: &SelectionRecord) -> std::fmt::Re
 
 fn write_files(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::Result {
     writeln!(text, "\nRead: {}", record.data.read)?;
-    let selected = ["selected.jsonl", "selected.csv", "selected.parquet"]
+    let selected = ["jsonl", "json", "csv", "tsv", "parquet", "arrow"]
+        .map(|ending| format!("selected.{ending}"))
         .into_iter()
         .find(|name| out.join(name).exists());
-    writeln!(
-        text,
-        "Written: {}",
-        out.join(selected.unwrap_or("selected.jsonl")).display()
-    )?;
+    writeln!(text, "Written: {}", out.join(selected.unwrap_or_default()).display())?;
     writeln!(
         text,
         "         {} (the same as a page, with a map of the clusters)",

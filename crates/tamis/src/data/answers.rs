@@ -67,12 +67,14 @@ impl AnswerReading {
     }
 
     /// The number of the choice that an answer names, from 0.
-    pub(crate) fn choice(self, answer: &str, choices: &[Box<str>]) -> Option<u32> {
+    pub(crate) fn choice(self, answer: &RawAnswer, choices: &[Box<str>]) -> Option<u32> {
+        let RawAnswer { text: answer, is_index } = answer;
         let number = || answer.parse::<i64>().ok();
         let index = match self {
             Self::Letter => letter(answer),
+            Self::Text if *is_index => None,
             Self::Text => {
-                let mut same = (0..).zip(choices).filter(|(_, choice)| choice.trim() == answer);
+                let mut same = (0..).zip(choices).filter(|(_, choice)| choice.trim() == &**answer);
                 match (same.next(), same.next()) {
                     (Some((index, _)), None) => Some(index),
                     _ => None,
@@ -97,9 +99,17 @@ fn letter(answer: &str) -> Option<i64> {
     }
 }
 
+/// An answer as it stands in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RawAnswer {
+    pub(crate) text: Box<str>,
+    /// Whether it is a number beside choices that are texts, and so none of them.
+    pub(crate) is_index: bool,
+}
+
 /// An answer that is to be read, its choices, and where it stands.
 pub(crate) struct AnswerRow<'a> {
-    pub(crate) answer: &'a str,
+    pub(crate) answer: &'a RawAnswer,
     pub(crate) input: &'a Input,
     pub(crate) place: Place,
 }
@@ -143,9 +153,9 @@ pub(crate) fn decide(rows: &[AnswerRow<'_>], max_bad: f64) -> Result<AnswerReadi
         let (one, other) = (first, odd.copied().unwrap_or(first));
         let expected = "answers that are all written alike: letters, numbers from 0 or from 1, or the choices' texts";
         let found = if std::ptr::eq(one, other) {
-            format!("`{}`", one.answer)
+            format!("`{}`", one.answer.text)
         } else {
-            format!("`{}` beside `{}` ({})", other.answer, one.answer, one.place)
+            format!("`{}` beside `{}` ({})", other.answer.text, one.answer.text, one.place)
         };
         return Err(Error::data(other.place.clone(), expected, found)
             .with_hint("write them alike, or say how they are to be read: `field answer=<name>:letter`, `:text`, `:from-0` or `:from-1`"));
@@ -176,7 +186,7 @@ fn ambiguous(row: &AnswerRow<'_>, one: AnswerReading, other: AnswerReading) -> E
         "answers that can be read in one way",
         format!(
             "`{}`, which is {} if answers are {one}, and {} if they are {other}; no row tells which",
-            row.answer,
+            row.answer.text,
             choice(one),
             choice(other)
         ),
@@ -197,8 +207,15 @@ mod tests {
             question: "q".into(),
             choices: choices.iter().map(|choice| (*choice).into()).collect(),
         };
+        let answers: Vec<RawAnswer> = answers
+            .iter()
+            .map(|answer| RawAnswer {
+                text: (*answer).into(),
+                is_index: false,
+            })
+            .collect();
         let rows: Vec<AnswerRow<'_>> = (1..)
-            .zip(answers)
+            .zip(&answers)
             .map(|(line, answer)| AnswerRow {
                 answer,
                 input: &input,

@@ -8,7 +8,7 @@ use crate::{
     Error, Result,
     data::{
         Input, TaskKind,
-        answers::AnswerReading,
+        answers::{AnswerReading, RawAnswer},
         labels::Label,
         rejects::{Fault, FaultKind},
         source::{Fields, name_of, text::MOST_BYTES},
@@ -60,7 +60,7 @@ pub(crate) struct Reading {
 pub(crate) enum Target {
     Label(Label),
     /// An answer that is yet to be read.
-    Answer(Box<str>),
+    Answer(RawAnswer),
     Choice(u32),
     None,
 }
@@ -173,11 +173,11 @@ impl Reading {
         Ok(match self.shape {
             0 => {
                 let (name, value) = field("choices")?;
-                let Choices { texts, keys } = Choices::of(name, value)?;
+                let Choices { texts, keys, numbers } = Choices::of(name, value)?;
                 let (name, value) = field("answer")?;
-                let answer = answer_of(name, value)?;
+                let answer = answer_of(name, value, !numbers)?;
                 // Choices with names of their own say themselves which one is meant.
-                let key = keys.iter().position(|key| **key == *answer);
+                let key = keys.iter().position(|key| **key == *answer.text);
                 let target = key.map_or(Target::Answer(answer), |choice| Target::Choice(choice as u32));
                 (
                     Input::Choice {
@@ -195,7 +195,7 @@ impl Reading {
                         question: text("question")?,
                         choices,
                     },
-                    Target::Answer(answer_of(name, value)?),
+                    Target::Answer(answer_of(name, value, true)?),
                 )
             }
             2 => (
@@ -308,6 +308,8 @@ struct Choices {
     texts: Box<[Box<str>]>,
     /// What each is called, where the file says so.
     keys: Vec<Box<str>>,
+    /// Whether they are numbers.
+    numbers: bool,
 }
 
 impl Choices {
@@ -363,6 +365,7 @@ impl Choices {
                 .map(|text| choice_of(name, text))
                 .collect::<Result<_, _>>()?,
             keys: keys.unwrap_or_default(),
+            numbers: texts.iter().any(Value::is_number),
         })
     }
 }
@@ -383,7 +386,7 @@ fn plain(value: &Value) -> Option<String> {
 }
 
 /// An answer as a text; a whole number without the fraction that it has in some files.
-fn answer_of(name: &str, value: &Value) -> Result<Box<str>, Fault> {
+fn answer_of(name: &str, value: &Value, choices_are_texts: bool) -> Result<RawAnswer, Fault> {
     let wrong = |found: &str| {
         Fault::new(
             FaultKind::Answer,
@@ -392,10 +395,14 @@ fn answer_of(name: &str, value: &Value) -> Result<Box<str>, Fault> {
     };
     let text = plain(value).ok_or_else(|| wrong(name_of(value)))?;
     let text = text.trim();
+    let answer = |text: &str| RawAnswer {
+        text: text.into(),
+        is_index: value.is_number() && choices_are_texts,
+    };
     match text.strip_suffix(".0") {
         _ if text.is_empty() => Err(wrong("an empty text")),
-        Some(whole) if whole.parse::<i64>().is_ok() => Ok(whole.into()),
-        _ => Ok(text.into()),
+        Some(whole) if whole.parse::<i64>().is_ok() => Ok(answer(whole)),
+        _ => Ok(answer(text)),
     }
 }
 
@@ -536,15 +543,20 @@ mod tests {
                 target
             })
             .collect();
-        let answer = |text: &str| Target::Answer(text.into());
+        let answer = |text: &str, is_index| {
+            Target::Answer(RawAnswer {
+                text: text.into(),
+                is_index,
+            })
+        };
         assert_eq!(
             targets,
             [
-                answer("B"),
-                answer("B"),
+                answer("B", false),
+                answer("B", false),
                 Target::Choice(1),
                 Target::Choice(1),
-                answer("1")
+                answer("1", true)
             ]
         );
         let python = read(json!({"question": "q", "choices": "['yes', 'no']", "answer": "B"})).expect_err("is no JSON");

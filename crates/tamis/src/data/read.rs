@@ -436,8 +436,9 @@ impl Reader<'_> {
                     return true;
                 }
                 let reason = format!(
-                    "expected an answer to {} choices ({reading}), found `{answer}`",
-                    choices.len()
+                    "expected an answer to {} choices ({reading}), found `{}`",
+                    choices.len(),
+                    answer.text
                 );
                 let path = &files[row.origin.file as usize].path;
                 self.reject(path, row.origin.line, Fault::new(FaultKind::Answer, reason));
@@ -773,10 +774,7 @@ mod tests {
         let error = read(&settings(&path.to_string_lossy()), &Silent)
             .expect_err("is no table")
             .to_string();
-        assert!(
-            error.contains("expected a file named .jsonl, .json, .csv"),
-            "{error}"
-        );
+        assert!(error.contains("expected a file named .jsonl, .json, .csv"), "{error}");
     }
 
     #[test]
