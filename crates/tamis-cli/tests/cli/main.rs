@@ -10,3 +10,4 @@ mod help;
 mod outputs;
 mod resume;
 mod study;
+mod user_files;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rayon::prelude::*;
@@ -41,7 +41,7 @@ pub fn read(settings: &DataSettings, monitor: &dyn Monitor) -> Result<Dataset> {
         monitor,
         reading: None,
         rejects: Vec::new(),
-        rows: 0,
+        rows: BTreeMap::new(),
     };
     let mut splits = vec![reader.split(&train)?, reader.split(&validation)?];
     if !test.is_empty() {
@@ -248,7 +248,8 @@ struct Reader<'a> {
     monitor: &'a dyn Monitor,
     reading: Option<Reading>,
     rejects: Vec<Reject>,
-    rows: u64,
+    /// How many rows each file has, bad ones with them.
+    rows: BTreeMap<PathBuf, u64>,
 }
 
 /// An example, or why the row is none.
@@ -342,7 +343,7 @@ impl Reader<'_> {
                 (Origin { file, line, record }, example)
             })
             .collect();
-        self.rows += read.len() as u64;
+        *self.rows.entry(path.to_path_buf()).or_default() += read.len() as u64;
         self.monitor.advance(read.len() as u64);
         for (origin, example) in read {
             match example {
@@ -452,7 +453,7 @@ impl Reader<'_> {
     }
 
     fn allowed(&self) -> u64 {
-        (self.settings.max_bad * self.rows as f64) as u64
+        (self.settings.max_bad * self.rows.values().sum::<u64>() as f64) as u64
     }
 
     fn check_bad(&self) -> Result<()> {
@@ -464,7 +465,7 @@ impl Reader<'_> {
     }
 
     fn too_many_bad(&self) -> Error {
-        too_many_bad(&self.rejects, self.rows, self.allowed())
+        too_many_bad(&self.rejects, &self.rows, self.allowed())
     }
 }
 

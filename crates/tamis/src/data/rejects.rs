@@ -1,6 +1,9 @@
 //! Rows that cannot be used: why, and what is said where they are many.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+};
 
 use serde::Serialize;
 
@@ -67,6 +70,14 @@ impl Fault {
 }
 
 impl FaultKind {
+    /// Whether it comes from how a file was made, even if it shows in few rows.
+    fn is_of_whole_files(self) -> bool {
+        !matches!(
+            self,
+            Self::BrokenJson | Self::BrokenOff | Self::TooLong | Self::Answer | Self::Other
+        )
+    }
+
     /// What to do where most rows have this fault.
     pub(crate) fn way_out(self) -> &'static str {
         match self {
@@ -103,36 +114,49 @@ impl FaultKind {
     }
 }
 
-/// What is said where more rows are bad than are allowed: one reason, where most of them have the same, else the first five.
-pub(crate) fn too_many_bad(rejects: &[Reject], rows: u64, allowed: u64) -> Error {
-    let mut groups: HashMap<(FaultKind, &str), Vec<&Reject>> = HashMap::new();
+/// What is said where more rows are bad than are allowed: one reason, where it is a mistake of a whole file, else the first five. `rows` says
+/// how many rows each file has.
+pub(crate) fn too_many_bad(rejects: &[Reject], rows: &BTreeMap<PathBuf, u64>, allowed: u64) -> Error {
+    let mut groups: HashMap<(&PathBuf, FaultKind, &str), Vec<&Reject>> = HashMap::new();
     for reject in rejects {
         let words = if reject.kind == FaultKind::Other {
             reject.reason.as_str()
         } else {
             ""
         };
-        groups.entry((reject.kind, words)).or_default().push(reject);
+        groups
+            .entry((&reject.file, reject.kind, words))
+            .or_default()
+            .push(reject);
     }
-    let most = groups.into_values().max_by_key(|group| group.len()).unwrap_or_default();
-    let own_remedy = most.first().is_some_and(|reject| reject.kind != FaultKind::Other);
-    let of_a_file = own_remedy && 2 * most.len() > rejects.len() || 2 * most.len() as u64 > rows;
-    if let (Some(first), true) = (most.first(), of_a_file && most.len() > 1) {
+    let of_file = |group: &&Vec<&Reject>| {
+        let first = group[0];
+        group.len() > 1
+            && (first.kind.is_of_whole_files() || 2 * group.len() as u64 > rows.get(&first.file).copied().unwrap_or(0))
+    };
+    // Of as many, the one that comes first.
+    let most = groups
+        .values()
+        .filter(of_file)
+        .max_by_key(|group| (group.len(), std::cmp::Reverse((&group[0].file, group[0].line))));
+    if let Some(group) = most {
+        let first = group[0];
         let (expected, found) = first
             .reason
             .strip_prefix("expected ")
             .and_then(|reason| reason.split_once(", found "))
             .unwrap_or(("a row that can be used", &first.reason));
+        let all = rows.get(&first.file).copied().unwrap_or(0);
         return Error::data(
             Place::line(&first.file, first.line),
             expected,
-            format!("{found}; {} of {rows} rows are alike", most.len()),
+            format!("{found}; {} of the file's {all} rows are alike", group.len()),
         )
         .with_hint(first.kind.way_out());
     }
     Error::TooManyBad {
         bad: rejects.len() as u64,
-        rows,
+        rows: rows.values().sum(),
         allowed,
         first: rejects
             .iter()
