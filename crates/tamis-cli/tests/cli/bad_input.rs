@@ -147,7 +147,7 @@ fn text_from_the_data_cannot_steer_the_terminal() {
         &format!("{validation}{{\"text\": \"t\", \"label\": \"\\u001b[2Jx\"}}\n"),
     );
     let complaint = said(&fixture, &[]);
-    assert!(complaint.contains("found `\u{fffd}[2Jx`"), "{complaint}");
+    assert!(complaint.contains("1 row with `\u{fffd}[2Jx`"), "{complaint}");
 }
 
 #[test]

@@ -21,6 +21,31 @@ pub(crate) fn write_tables(record: &StudyRecord, out: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A name of the user's, without control characters.
+fn plain(name: &str) -> String {
+    name.chars()
+        .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
+        .collect()
+}
+
+/// The same for a cell of a spreadsheet, which takes what begins so for a formula.
+fn csv_name(name: &str) -> String {
+    let name = plain(name);
+    if name.starts_with(['=', '+', '-', '@']) {
+        format!("'{name}")
+    } else {
+        name
+    }
+}
+
+/// The same for a cell of a table in Markdown.
+fn markdown_name(name: &str) -> String {
+    plain(name)
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('|', "\\|")
+}
+
 /// One line a method and budget, the method first.
 fn csv(record: &StudyRecord) -> Result<String> {
     let broken = |error: &dyn std::fmt::Display| Error::setting("study.csv", "a table", error.to_string());
@@ -40,7 +65,7 @@ fn csv(record: &StudyRecord) -> Result<String> {
             "p",
             "p_holm",
         ];
-        head.extend(of.map(|what| format!("{column}_{what}")));
+        head.extend(of.map(|what| csv_name(&format!("{column}_{what}"))));
     }
     head.extend(
         [
@@ -55,7 +80,7 @@ fn csv(record: &StudyRecord) -> Result<String> {
     table.write_record(&head).map_err(|error| broken(&error))?;
     for line in &record.methods {
         let mut cells = vec![
-            line.method.clone(),
+            csv_name(&line.method),
             line.budget.clone(),
             line.family.name().to_owned(),
             line.rows.to_string(),
@@ -97,10 +122,10 @@ pub(crate) fn markdown(record: &StudyRecord) -> String {
             record.seeds.len()
         );
         for column in &record.columns {
-            text += &format!(" {} (95%) |", column.replace('|', "\\|"));
+            text += &format!(" {} (95%) |", markdown_name(column));
         }
         let main = record.main_column();
-        let judged = &record.columns[main];
+        let judged = markdown_name(&record.columns[main]);
         text += &format!(" above random on {judged} | p (Holm) | evaluations | prepare, s | choose, s | judge, s |");
         let pays = record.finetunes();
         if pays {
@@ -121,18 +146,20 @@ pub(crate) fn markdown(record: &StudyRecord) -> String {
         for (line, failure) in failed.flat_map(|line| line.failed.iter().map(move |failure| (line, failure))) {
             text += &format!(
                 "- failed: {} with seed {}: {}\n",
-                line.method, failure.seed, failure.reason
+                markdown_name(&line.method),
+                failure.seed,
+                markdown_name(&failure.reason)
             );
         }
     }
     for sentence in &record.verdict {
-        text += &format!("{sentence}\n");
+        text += &format!("{}\n", plain(sentence));
     }
     text
 }
 
 fn row(line: &MethodRecord, columns: usize, judged: usize) -> String {
-    let mut text = format!("| {} |", line.method.replace('|', "\\|"));
+    let mut text = format!("| {} |", markdown_name(&line.method));
     for column in 0..columns {
         text += &line.scores.get(column).map_or(" failed |".to_owned(), |score| {
             let interval = interval(score.low, score.high, |value| format!("{value:.4}"));
@@ -168,5 +195,17 @@ fn interval(low: f64, high: f64, shown: impl Fn(f64) -> String) -> String {
         format!(" ({} to {})", shown(low), shown(high))
     } else {
         String::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_the_users_stay_names_in_every_table() {
+        assert_eq!(csv_name("=1+1\u{1b}"), "'=1+1\u{fffd}");
+        assert_eq!(csv_name("test"), "test");
+        assert_eq!(markdown_name("a|<b>\n&"), "a\\|&lt;b>\u{fffd}&amp;");
     }
 }
