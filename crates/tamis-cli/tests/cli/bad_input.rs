@@ -97,7 +97,6 @@ fn training_files_that_cannot_be_used_say_why() {
     let fixture = Fixture::new();
     let good = fixture.read("train.jsonl");
     fixture.write("empty.jsonl", "");
-    fixture.write("list.json", &format!("[\n{}]\n", good.trim_end().replace('\n', ",\n")));
     fixture.write("unpacked.jsonl.gz", &good);
     fixture.write(
         "one_label.jsonl",
@@ -120,7 +119,6 @@ fn training_files_that_cannot_be_used_say_why() {
     };
     let all: Vec<String> = [
         &["empty.jsonl"][..],
-        &["list.json"],
         &["unpacked.jsonl.gz"],
         &["one_label.jsonl"],
         &["other_names.jsonl", "--field", "text=words"],

@@ -95,7 +95,7 @@ impl FaultKind {
             }
             Self::Unlabelled => {
                 "rows without a label (null, or -1 in Hugging Face datasets) teach and judge nothing: give a file whose rows have \
-                 theirs, often the split `validation` in place of `test`"
+                 theirs, often the split named validation in place of the one named test"
             }
             Self::ManyLabels => {
                 "rows with several labels are not supported: keep one label a row, or make a data set for each label"

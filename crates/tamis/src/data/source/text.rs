@@ -68,7 +68,7 @@ pub(crate) fn read_failure(path: &Path, compression: Compression, error: io::Err
     } else if error.kind() == io::ErrorKind::UnexpectedEof {
         (
             "a packed file that is whole",
-            "one that breaks off",
+            "one that breaks off, or has other bytes behind it",
             "fetch or write the file again",
         )
     } else if compression == Compression::Gzip {
