@@ -24,7 +24,8 @@ use crate::{
     hub::{
         config::{Config, Family},
         files::{ModelFiles, TokenizerFiles},
-        tensors::{Named, Tensors, parse},
+        pretrained::Pretrained,
+        tensors::{Named, Tensors, WeightFile},
         tokenizer::TextTokenizer,
     },
     kernels::{elementwise::Activation, linear::Linear},
@@ -109,64 +110,42 @@ pub fn files(name: &str, setting: &str) -> Result<ModelFiles> {
 pub fn load(request: &Request<'_>) -> Result<Loaded> {
     let Request { name, setting, .. } = *request;
     let files = files(name, setting)?;
-    let config = Config::read(
-        &files.need("config.json")?,
-        &format!("name a model of one of these kinds with `{setting}`"),
-    )?;
-    let path = files.need("model.safetensors")?;
-    let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
-    let parsed = parse(&path, &bytes)?;
-    let tensors = Tensors::new(&path, &parsed)?;
-    let encoder = tensors.encoder(&config)?;
-    let (head, head_labels) = match loaded_head(request, &config, &path, &tensors)? {
+    let way_out = format!("name a model of one of these kinds with `{setting}`");
+    let pretrained = Pretrained::read(&files, &way_out)?;
+    let shards = WeightFile::parse_all(&pretrained.weights)?;
+    let tensors = Tensors::new(&shards)?;
+    let encoder = tensors.encoder(&pretrained.config)?;
+    let (head, head_labels) = match loaded_head(request, &pretrained.config, &tensors)? {
         Some((head, labels)) => (head, Some(labels)),
-        None => (new_head(request, &config, &tensors)?, None),
+        None => (new_head(request, &pretrained.config, &tensors)?, None),
     };
-
-    let tokenizer_path = files.need("tokenizer.json")?;
-    let tokenizer_bytes = std::fs::read(&tokenizer_path).map_err(Error::io(&tokenizer_path, "read"))?;
-    // Models without a limit have an enormous number here.
-    let told = files
-        .json("tokenizer_config.json")?
-        .and_then(|json| json["model_max_length"].as_f64())
-        .map_or(usize::MAX, |told| told as usize);
-    let positions = encoder.position_embeddings.rows() - encoder.shape.first_position;
-    let longest = positions.min(told).min(request.longest.unwrap_or(usize::MAX));
-    let tokenizer = TextTokenizer::read(&tokenizer_path, &tokenizer_bytes, &encoder, longest)?;
+    let tokenizer = pretrained.tokenizer(&encoder, request.longest)?;
     if tokenizer.one("")?.tokens.is_empty() {
         return Err(Error::data(
-            Place::file(&tokenizer_path),
+            Place::file(&pretrained.tokenizer_path),
             "a tokenizer that begins every text with a token such as [CLS]",
             "one that adds none",
         ));
     }
+    let parts = pretrained.identity();
     Ok(Loaded {
-        fingerprint: Fingerprint::of([
-            "classifier 1".as_bytes(),
-            config.raw.to_string().as_bytes(),
-            blake3::hash(&bytes).as_bytes(),
-            blake3::hash(&tokenizer_bytes).as_bytes(),
-        ]),
+        fingerprint: Fingerprint::of(std::iter::once("classifier 1".into()).chain(parts)),
         model: EncoderClassifier {
             encoder,
             head,
-            dropout: config.dropout,
+            dropout: pretrained.config.dropout,
         },
-        config,
         head_labels,
         tokenizer,
-        tokenizer_files: files.tokenizer_files()?,
+        tokenizer_files: files.tokenizer_files(|file| pretrained.modules.in_transformer(file))?,
+        config: pretrained.config,
     })
 }
 
+const WAY_OUT: &str = "replace the head by a new one with `new_head`";
+
 /// The head of the file and its labels, if it has one that is wanted.
-fn loaded_head(
-    request: &Request<'_>,
-    config: &Config,
-    path: &Path,
-    tensors: &Tensors<'_>,
-) -> Result<Option<(Head, Vec<String>)>> {
-    const WAY_OUT: &str = "replace the head by a new one with `new_head`";
+fn loaded_head(request: &Request<'_>, config: &Config, tensors: &Tensors<'_>) -> Result<Option<(Head, Vec<String>)>> {
     let in_full = tensors.in_full();
     let scores = if config.family == Family::Roberta && in_full.has("classifier.out_proj.weight") {
         "classifier.out_proj"
@@ -193,47 +172,17 @@ fn loaded_head(
     let labels = config
         .labels()?
         .unwrap_or_else(|| (0..outputs).map(|id| format!("LABEL_{id}")).collect());
-    let order: Vec<u32> = match request.head {
+    let order = match request.head {
         HeadKind::Choice if outputs == 1 => vec![0],
         HeadKind::Choice => {
             return Err(Error::data(
-                Place::file(path),
+                Place::file(tensors.path()),
                 format!("{scores}.weight of shape (1, {hidden}), one score for each choice"),
                 format!("[{outputs}, {hidden}]"),
             )
             .with_hint(WAY_OUT));
         }
-        HeadKind::Labels(wanted) => {
-            if labels.len() != outputs {
-                return Err(Error::data(
-                    Place::file(&config.path),
-                    format!("id2label with {outputs} labels, one for each score"),
-                    labels.len().to_string(),
-                )
-                .with_hint(WAY_OUT));
-            }
-            let place_of = |label: &String| labels.iter().position(|known| known == label);
-            let missing: Vec<&String> = wanted.iter().filter(|label| place_of(label).is_none()).collect();
-            if !missing.is_empty() {
-                let listed = |labels: &[&String]| {
-                    let more = labels.len().saturating_sub(5);
-                    let names: Vec<String> = labels.iter().take(5).map(|label| format!("{label:?}")).collect();
-                    let names = names.join(", ");
-                    if more > 0 {
-                        format!("{names} and {more} more")
-                    } else {
-                        names
-                    }
-                };
-                return Err(Error::data(
-                    Place::file(&config.path),
-                    format!("the labels of the data, {} among them", listed(&missing)),
-                    listed(&labels.iter().collect::<Vec<_>>()),
-                )
-                .with_hint(WAY_OUT));
-            }
-            wanted.iter().filter_map(place_of).map(|place| place as u32).collect()
-        }
+        HeadKind::Labels(wanted) => order_of_labels(wanted, &labels, outputs, config)?,
     };
     let head = Head {
         dense,
@@ -244,6 +193,35 @@ fn loaded_head(
         },
     };
     Ok(Some((head, labels)))
+}
+
+/// The place of each label that is wanted among those of a head with so many scores.
+fn order_of_labels(wanted: &[String], labels: &[String], outputs: usize, config: &Config) -> Result<Vec<u32>> {
+    let wrong =
+        |expected: String, found: String| Error::data(Place::file(&config.path), expected, found).with_hint(WAY_OUT);
+    if labels.len() != outputs {
+        let expected = format!("id2label with {outputs} labels, one for each score");
+        return Err(wrong(expected, labels.len().to_string()));
+    }
+    let place_of = |label: &String| labels.iter().position(|known| known == label);
+    let missing: Vec<&String> = wanted.iter().filter(|label| place_of(label).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(wanted.iter().filter_map(place_of).map(|place| place as u32).collect());
+    }
+    let listed = |labels: &[&String]| {
+        let more = labels.len().saturating_sub(5);
+        let names: Vec<String> = labels.iter().take(5).map(|label| format!("{label:?}")).collect();
+        let names = names.join(", ");
+        if more > 0 {
+            format!("{names} and {more} more")
+        } else {
+            names
+        }
+    };
+    Err(wrong(
+        format!("the labels of the data, {} among them", listed(&missing)),
+        listed(&labels.iter().collect::<Vec<_>>()),
+    ))
 }
 
 fn new_head(request: &Request<'_>, config: &Config, tensors: &Tensors<'_>) -> Result<Head> {
@@ -545,6 +523,63 @@ mod tests {
     }
 
     #[test]
+    fn weights_in_shards_are_those_of_one_file() {
+        let names = labels(&["no", "yes"]);
+        let folder = tempfile::tempdir().expect("a folder");
+        base(folder.path(), "bert");
+        let whole = load(&request(folder.path(), HeadKind::Labels(&names))).expect("loads");
+        let path = folder.path().join("model.safetensors");
+        let bytes = std::fs::read(&path).expect("reads");
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("tensors");
+        let mut map = serde_json::Map::new();
+        for (i, shard) in ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+            .into_iter()
+            .enumerate()
+        {
+            let of_shard: Vec<_> = tensors.iter().skip(i).step_by(2).collect();
+            let bytes = safetensors::serialize(of_shard.clone(), None).expect("serialises");
+            std::fs::write(folder.path().join(shard), bytes).expect("writes");
+            map.extend(of_shard.into_iter().map(|(name, _)| (name.to_owned(), shard.into())));
+        }
+        let index = json!({"metadata": {"total_size": 1}, "weight_map": map});
+        std::fs::write(folder.path().join("model.safetensors.index.json"), index.to_string()).expect("writes");
+        std::fs::remove_file(&path).expect("removes");
+        let shards = load(&request(folder.path(), HeadKind::Labels(&names))).expect("loads");
+        assert_eq!(shards.model, whole.model);
+    }
+
+    #[test]
+    fn a_transformer_in_a_folder_of_its_own_is_found_with_its_longest_sequence() {
+        let names = labels(&["no", "yes"]);
+        let folder = tempfile::tempdir().expect("a folder");
+        let inner = folder.path().join("0_Transformer");
+        std::fs::create_dir(&inner).expect("creates");
+        base(&inner, "bert");
+        let modules = json!([{"type": "sentence_transformers.models.Transformer", "path": "0_Transformer"}]);
+        std::fs::write(folder.path().join("modules.json"), modules.to_string()).expect("writes");
+        let longest = || {
+            let loaded = load(&request(folder.path(), HeadKind::Labels(&names))).expect("loads");
+            loaded.tokenizer.longest()
+        };
+        let write = |name: &str, json: Value| std::fs::write(inner.join(name), json.to_string()).expect("writes");
+        assert_eq!(longest(), 16);
+        write("tokenizer_config.json", json!({"model_max_length": 1e30}));
+        assert_eq!(longest(), 16);
+        write("tokenizer_config.json", json!({"model_max_length": 12}));
+        assert_eq!(longest(), 12);
+        write(
+            "sentence_bert_config.json",
+            json!({"transformer_task": "feature-extraction"}),
+        );
+        assert_eq!(longest(), 12);
+        write(
+            "sentence_bert_config.json",
+            json!({"max_seq_length": 10, "do_lower_case": false}),
+        );
+        assert_eq!(longest(), 10);
+    }
+
+    #[test]
     fn labels_without_names_have_those_of_transformers() {
         let folder = tempfile::tempdir().expect("a folder");
         base(folder.path(), "roberta");
@@ -601,7 +636,10 @@ mod tests {
             move |folder: &Path| std::fs::write(folder.join("config.json"), config.to_string()).expect("writes")
         };
         let all = [
-            refused(&remove("tokenizer.json")),
+            refused(&|folder| {
+                remove("tokenizer.json")(folder);
+                remove("vocab.txt")(folder);
+            }),
             refused(&remove("model.safetensors")),
             refused(&configured(json!({"model_type": "gpt2"}))),
             refused(&configured(
@@ -626,12 +664,15 @@ mod tests {
                 std::fs::rename(folder.join("model.safetensors"), folder.join("pytorch_model.bin")).expect("renames");
             }),
             refused(&|folder| {
-                std::fs::rename(
-                    folder.join("model.safetensors"),
-                    folder.join("model.safetensors.index.json"),
-                )
-                .expect("renames");
+                std::fs::remove_file(folder.join("model.safetensors")).expect("removes");
+                let index = json!({"weight_map": {"a": "model-00001-of-00002.safetensors"}});
+                std::fs::write(folder.join("model.safetensors.index.json"), index.to_string()).expect("writes");
             }),
+            refused(&|folder| {
+                std::fs::remove_file(folder.join("model.safetensors")).expect("removes");
+                std::fs::write(folder.join("model.safetensors.index.json"), "{}").expect("writes");
+            }),
+            refused(&|folder| std::fs::remove_file(folder.join("tokenizer.json")).expect("removes")),
         ];
         insta::assert_snapshot!(all.join("\n"));
         let error = load(&request(Path::new("./nowhere"), HeadKind::Choice)).expect_err("no folder");

@@ -48,117 +48,28 @@ pub struct DropoutRates {
 }
 
 impl Config {
-    /// Reads a configuration. `way_out` is what a user can do whose model is not one of those that work.
+    /// Reads a configuration. What it does not say is what transformers takes. `way_out` is what a user can do whose model is
+    /// not one of those that work.
     ///
     /// # Errors
     ///
     /// If the file cannot be read, or is not the configuration of an encoder that we know.
     pub fn read(path: &Path, way_out: &str) -> Result<Self> {
         let raw = read_json(path)?;
-        let wrong = |expected: &str, found: String| Error::data(Place::file(path), expected, found);
-        let model_type = raw["model_type"].as_str().unwrap_or_default();
-        let family = match model_type {
-            "bert" => Family::Bert,
-            "roberta" | "xlm-roberta" | "camembert" => Family::Roberta,
-            "distilbert" => Family::DistilBert,
-            other => {
-                return Err(wrong(
-                    "model_type bert, roberta, xlm-roberta, camembert or distilbert",
-                    format!("{other:?}"),
-                )
-                .with_hint(way_out));
-            }
+        let fields = Fields {
+            path,
+            raw: &raw,
+            way_out,
         };
-        let [
-            hidden_key,
-            layers_key,
-            heads_key,
-            activation_key,
-            dropout_key,
-            attention_key,
-            classifier_key,
-        ] = match family {
-            Family::Bert | Family::Roberta => [
-                "hidden_size",
-                "num_hidden_layers",
-                "num_attention_heads",
-                "hidden_act",
-                "hidden_dropout_prob",
-                "attention_probs_dropout_prob",
-                "classifier_dropout",
-            ],
-            Family::DistilBert => [
-                "dim",
-                "n_layers",
-                "n_heads",
-                "activation",
-                "dropout",
-                "attention_dropout",
-                "seq_classif_dropout",
-            ],
-        };
-        let count = |key: &str| match raw[key].as_u64() {
-            Some(count) if count > 0 => Ok(count as usize),
-            _ => Err(wrong(&format!("{key}, a number from 1 on"), raw[key].to_string())),
-        };
-        let (hidden, layers, heads) = (count(hidden_key)?, count(layers_key)?, count(heads_key)?);
-        if !hidden.is_multiple_of(heads) {
-            return Err(wrong(
-                "a hidden size that the heads divide",
-                format!("{hidden} and {heads} heads"),
-            ));
-        }
-        if let Some(kind) = raw["position_embedding_type"]
-            .as_str()
-            .filter(|&kind| kind != "absolute")
-        {
-            return Err(wrong("absolute position embeddings", format!("{kind:?}")).with_hint(way_out));
-        }
-        let activation = match raw[activation_key].as_str().unwrap_or("gelu") {
-            "gelu" => Activation::Gelu,
-            "gelu_new" | "gelu_pytorch_tanh" => Activation::GeluTanh,
-            "relu" => Activation::Relu,
-            other => {
-                return Err(wrong(
-                    "activation gelu, gelu_new, gelu_pytorch_tanh or relu",
-                    format!("{other:?}"),
-                )
-                .with_hint(way_out));
-            }
-        };
-        let number = |key: &str, default: f32| raw[key].as_f64().map_or(default, |number| number as f32);
-        let share = |key: &str, default: f32| {
-            let share = number(key, default);
-            if (0.0..1.0).contains(&share) {
-                Ok(share)
-            } else {
-                Err(wrong(&format!("{key} from 0 to below 1"), share.to_string()))
-            }
-        };
-        let dropped = share(dropout_key, 0.1)?;
-        let dropout = DropoutRates {
-            hidden: dropped,
-            attention: share(attention_key, 0.1)?,
-            classifier: share(classifier_key, if family == Family::DistilBert { 0.2 } else { dropped })?,
-        };
-        // RoBERTa counts positions from behind that of its padding token, whose number is 1 where it is not told.
-        let first_position = match family {
-            Family::Roberta => raw["pad_token_id"].as_u64().unwrap_or(1) as usize + 1,
-            Family::Bert | Family::DistilBert => 0,
-        };
+        let family = fields.family()?;
+        fields.check_attention()?;
         Ok(Self {
             path: path.to_owned(),
             family,
-            layers,
-            shape: EncoderShape {
-                hidden,
-                heads,
-                activation,
-                norm_epsilon: number("layer_norm_eps", 1e-12),
-                first_position,
-            },
-            dropout,
-            initializer_range: number("initializer_range", 0.02),
+            layers: fields.count(family.keys().layers, if family == Family::DistilBert { 6 } else { 12 })?,
+            shape: fields.shape(family)?,
+            dropout: fields.dropout(family)?,
+            initializer_range: fields.number("initializer_range", 0.02)?,
             raw,
         })
     }
@@ -186,6 +97,155 @@ impl Config {
                     format!("{:?}", map.keys().collect::<Vec<_>>()),
                 )
             })
+    }
+}
+
+/// What a family calls its settings.
+struct Keys {
+    hidden: &'static str,
+    layers: &'static str,
+    heads: &'static str,
+    activation: &'static str,
+    dropout: &'static str,
+    attention_dropout: &'static str,
+    classifier_dropout: &'static str,
+}
+
+impl Family {
+    fn keys(self) -> Keys {
+        match self {
+            Self::Bert | Self::Roberta => Keys {
+                hidden: "hidden_size",
+                layers: "num_hidden_layers",
+                heads: "num_attention_heads",
+                activation: "hidden_act",
+                dropout: "hidden_dropout_prob",
+                attention_dropout: "attention_probs_dropout_prob",
+                classifier_dropout: "classifier_dropout",
+            },
+            Self::DistilBert => Keys {
+                hidden: "dim",
+                layers: "n_layers",
+                heads: "n_heads",
+                activation: "activation",
+                dropout: "dropout",
+                attention_dropout: "attention_dropout",
+                classifier_dropout: "seq_classif_dropout",
+            },
+        }
+    }
+}
+
+/// The fields of a file, read with an error each.
+struct Fields<'a> {
+    path: &'a Path,
+    raw: &'a Value,
+    way_out: &'a str,
+}
+
+impl Fields<'_> {
+    fn wrong(&self, expected: &str, found: impl ToString) -> Error {
+        Error::data(Place::file(self.path), expected, found.to_string())
+    }
+
+    fn unknown(&self, expected: &str, found: impl ToString) -> Error {
+        self.wrong(expected, found).with_hint(self.way_out)
+    }
+
+    fn count(&self, key: &str, default: usize) -> Result<usize> {
+        match (self.raw.get(key), self.raw[key].as_u64()) {
+            (None, _) => Ok(default),
+            (_, Some(count)) if count > 0 => Ok(count as usize),
+            _ => Err(self.wrong(&format!("{key}, a number from 1 on"), &self.raw[key])),
+        }
+    }
+
+    fn number(&self, key: &str, default: f32) -> Result<f32> {
+        match &self.raw[key] {
+            Value::Null => Ok(default),
+            value => {
+                let number = value.as_f64().map(|number| number as f32);
+                number.ok_or_else(|| self.wrong(&format!("{key}, a number"), value))
+            }
+        }
+    }
+
+    fn share(&self, key: &str, default: f32) -> Result<f32> {
+        let share = self.number(key, default)?;
+        if (0.0..1.0).contains(&share) {
+            Ok(share)
+        } else {
+            Err(self.wrong(&format!("{key} from 0 to below 1"), share))
+        }
+    }
+
+    fn family(&self) -> Result<Family> {
+        match self.raw["model_type"].as_str().unwrap_or_default() {
+            "bert" => Ok(Family::Bert),
+            "roberta" | "xlm-roberta" | "camembert" => Ok(Family::Roberta),
+            "distilbert" => Ok(Family::DistilBert),
+            other => {
+                let expected = "model_type bert, roberta, xlm-roberta, camembert or distilbert";
+                Err(self.unknown(expected, format!("{other:?}")))
+            }
+        }
+    }
+
+    /// Refuses attention that is not of every token to every other, with positions added to words.
+    fn check_attention(&self) -> Result<()> {
+        if let Some(kind) = self.raw["position_embedding_type"]
+            .as_str()
+            .filter(|&kind| kind != "absolute")
+        {
+            return Err(self.unknown("absolute position embeddings", format!("{kind:?}")));
+        }
+        if self.raw["is_decoder"] == true {
+            return Err(self.unknown("an encoder", "is_decoder true"));
+        }
+        Ok(())
+    }
+
+    fn activation(&self, key: &str) -> Result<Activation> {
+        match &self.raw[key] {
+            Value::Null => Ok(Activation::Gelu),
+            value => match value.as_str().unwrap_or_default() {
+                "gelu" => Ok(Activation::Gelu),
+                "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
+                "relu" => Ok(Activation::Relu),
+                _ => Err(self.unknown("activation gelu, gelu_new, gelu_pytorch_tanh or relu", value)),
+            },
+        }
+    }
+
+    fn shape(&self, family: Family) -> Result<EncoderShape> {
+        let keys = family.keys();
+        let (hidden, heads) = (self.count(keys.hidden, 768)?, self.count(keys.heads, 12)?);
+        if !hidden.is_multiple_of(heads) {
+            let found = format!("{hidden} and {heads} heads");
+            return Err(self.wrong("a hidden size that the heads divide", found));
+        }
+        Ok(EncoderShape {
+            hidden,
+            heads,
+            activation: self.activation(keys.activation)?,
+            norm_epsilon: self.number("layer_norm_eps", 1e-12)?,
+            // RoBERTa counts positions from behind that of its padding token, whose number is 1 where it is not told.
+            first_position: match family {
+                Family::Roberta => self.raw["pad_token_id"].as_u64().unwrap_or(1) as usize + 1,
+                Family::Bert | Family::DistilBert => 0,
+            },
+        })
+    }
+
+    fn dropout(&self, family: Family) -> Result<DropoutRates> {
+        let keys = family.keys();
+        let hidden = self.share(keys.dropout, 0.1)?;
+        let classifier = if family == Family::DistilBert { 0.2 } else { hidden };
+        Ok(DropoutRates {
+            hidden,
+            attention: self.share(keys.attention_dropout, 0.1)?,
+            classifier: self.share(keys.classifier_dropout, classifier)?,
+        })
     }
 }
 
@@ -241,6 +301,43 @@ mod tests {
             }
         );
         assert_eq!(config.shape.activation, Activation::Relu);
+    }
+
+    #[test]
+    fn a_config_of_transformers_5_is_read() {
+        let config = json!({"model_type": "bert", "architectures": null, "dtype": "float32", "rope_parameters": null,
+            "hidden_size": 24, "num_hidden_layers": 2, "transformers_version": "5.0.0", "is_decoder": false});
+        let config = read(&config).expect("reads");
+        assert_eq!((config.shape.hidden, config.shape.heads, config.layers), (24, 12, 2));
+        assert_eq!(config.shape.norm_epsilon, 1e-12);
+        assert_eq!(config.labels().expect("none"), None);
+    }
+
+    #[test]
+    fn a_value_of_another_kind_is_refused() {
+        for (key, value, found) in [
+            (
+                "layer_norm_eps",
+                json!("small"),
+                r#"expected layer_norm_eps, a number, found "small""#,
+            ),
+            (
+                "hidden_act",
+                json!(5),
+                "expected activation gelu, gelu_new, gelu_pytorch_tanh or relu, found 5",
+            ),
+            (
+                "hidden_size",
+                Value::Null,
+                "expected hidden_size, a number from 1 on, found null",
+            ),
+            ("is_decoder", json!(true), "expected an encoder, found is_decoder true"),
+        ] {
+            let mut config = json!({"model_type": "bert"});
+            config[key] = value;
+            let error = read(&config).expect_err("is refused").to_string();
+            assert!(error.ends_with(found), "{error}");
+        }
     }
 
     #[test]

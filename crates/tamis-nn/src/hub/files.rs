@@ -5,13 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hf_hub::{
-    Cache,
-    api::sync::{ApiBuilder, ApiRepo},
-};
 use serde_json::Value;
 
-use crate::{Error, Fingerprint, Place, Result, atomic_write::write_whole};
+use crate::{
+    Error, Place, Result,
+    atomic_write::write_whole,
+    hub::remote::{HubEnvironment, HubModel},
+};
 
 /// What a tokenizer may consist of, as transformers saves it; `tokenizer.json` alone says all, the others are for its readers.
 const TOKENIZER_FILES: [&str; 8] = [
@@ -26,12 +26,12 @@ const TOKENIZER_FILES: [&str; 8] = [
 ];
 
 /// Where a model's files come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum ModelFiles {
     /// A folder.
     Folder(PathBuf),
-    /// A model id such as `sentence-transformers/all-MiniLM-L6-v2`.
-    Hub(String),
+    /// A model id such as `sentence-transformers/all-MiniLM-L6-v2`, with `@` and a revision behind it or not.
+    Hub(HubModel),
 }
 
 impl ModelFiles {
@@ -40,48 +40,26 @@ impl ModelFiles {
     ///
     /// # Errors
     ///
-    /// If the name is that of a folder that is not there: it begins with `.` or `/`, or has more than one `/`.
+    /// If there is no such folder, and the hub has no such ids.
     pub fn locate(name: &str, setting: &str, expected: &str) -> Result<Self> {
         let path = Path::new(name);
         if path.is_dir() {
             return Ok(Self::Folder(path.to_path_buf()));
         }
-        let like_an_id = !name.starts_with(['.', '/', '~'])
-            && name.split('/').count() <= 2
-            && !name.is_empty()
-            && name
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/'));
-        if path.exists() || !like_an_id {
-            return Err(Error::setting(setting, expected, format!("`{name}`")));
-        }
-        Ok(Self::Hub(name.to_owned()))
+        HubModel::named(name, HubEnvironment::read())
+            .filter(|_| !path.exists())
+            .map(Self::Hub)
+            .ok_or_else(|| Error::setting(setting, expected, format!("`{name}`")))
     }
 
-    /// The path of one of the model's files; `None` if it has no such file.
+    /// The path of one of the model's files; `None` if it has no such file, or if the hub cannot be reached and the cache has
+    /// the model without it.
     ///
     /// # Errors
     ///
-    /// If the hub cannot be reached.
+    /// If the hub cannot be reached and the model is not in the cache.
     pub fn find(&self, file: &str) -> Result<Option<PathBuf>> {
-        match self {
-            Self::Folder(folder) => Ok(Some(folder.join(file)).filter(|path| path.is_file())),
-            Self::Hub(model) => {
-                if let Some(path) = Cache::from_env().model(model.clone()).get(file) {
-                    return Ok(Some(path));
-                }
-                let failed = |reason: String| Error::Hub {
-                    model: model.clone(),
-                    file: file.to_owned(),
-                    reason,
-                };
-                match repo(model).map_err(failed)?.get(file) {
-                    Ok(path) => Ok(Some(path)),
-                    Err(error) if error.to_string().contains("404") => Ok(None),
-                    Err(error) => Err(failed(error.to_string())),
-                }
-            }
-        }
+        self.look_for(file, false)
     }
 
     /// The path of a file that every model must have.
@@ -90,46 +68,41 @@ impl ModelFiles {
     ///
     /// If it has none, or the hub cannot be reached.
     pub fn need(&self, file: &str) -> Result<PathBuf> {
-        self.find(file)?.ok_or_else(|| {
-            let name = match self {
-                Self::Folder(folder) => folder.clone(),
-                Self::Hub(model) => PathBuf::from(model),
-            };
-            // Older models have their weights as a pickle, larger ones in several files.
-            let other = |other| file == "model.safetensors" && name.join(other).is_file();
-            let (found, hint) = if other("pytorch_model.bin") {
-                (
-                    "pytorch_model.bin",
-                    "load the model with transformers and save it anew: `save_pretrained(folder)` writes model.safetensors",
-                )
-            } else if other("model.safetensors.index.json") {
-                (
-                    "weights in several files",
-                    "load the model with transformers and save it in one: `save_pretrained(folder, max_shard_size=\"50GB\")`",
-                )
-            } else {
-                (
-                    "no such file",
-                    "a model saved by transformers or sentence-transformers has config.json, model.safetensors and tokenizer.json",
-                )
-            };
-            Error::data(Place::file(name), format!("a model with {file}"), found).with_hint(hint)
-        })
+        self.look_for(file, true)?.ok_or_else(|| self.lacks(file))
     }
 
-    /// The fingerprint of what every model must have, as far as it is there: whoever loads the model says what is missing.
-    ///
-    /// # Errors
-    ///
-    /// If a file cannot be read, or the hub cannot be reached.
-    pub fn fingerprint(&self) -> Result<Fingerprint> {
-        let mut contents = Vec::new();
-        for name in ["config.json", "model.safetensors", "tokenizer.json"] {
-            if let Some(path) = self.find(name)? {
-                contents.push(Fingerprint::of_file(&path)?);
-            }
+    fn look_for(&self, file: &str, required: bool) -> Result<Option<PathBuf>> {
+        match self {
+            Self::Folder(folder) => Ok(Some(folder.join(file)).filter(|path| path.is_file())),
+            Self::Hub(model) => model.find(file, required),
         }
-        Ok(Fingerprint::of(contents))
+    }
+
+    /// Says that the model has no such file, and what to do about it.
+    fn lacks(&self, file: &str) -> Error {
+        let (name, folder) = match self {
+            Self::Folder(folder) => (folder.clone(), Some(folder)),
+            Self::Hub(model) => (PathBuf::from(model.id()), None),
+        };
+        // Older models have their weights as a pickle, and their tokenizer in other files.
+        let older = match Path::new(file).file_name().and_then(|name| name.to_str()) {
+            Some("model.safetensors") => &["pytorch_model.bin", "pytorch_model.bin.index.json"][..],
+            Some("tokenizer.json") => &["vocab.txt", "vocab.json", "sentencepiece.bpe.model"],
+            _ => &[],
+        };
+        let beside = |other: &&&str| folder.is_some_and(|folder| folder.join(file).with_file_name(other).is_file());
+        let (found, hint) = match older.iter().find(beside) {
+            Some(&other) => (
+                other,
+                format!("load the model with transformers and save it anew: `save_pretrained(folder)` writes {file}"),
+            ),
+            None => (
+                "no such file",
+                "a model saved by transformers or sentence-transformers has config.json, model.safetensors and tokenizer.json"
+                    .to_owned(),
+            ),
+        };
+        Error::data(Place::file(name), format!("a model with {file}"), found).with_hint(hint)
     }
 
     /// One of the model's JSON files; `None` if it has no such file.
@@ -141,21 +114,16 @@ impl ModelFiles {
         self.find(file)?.map(|path| read_json(&path)).transpose()
     }
 
-    /// The files of the model's tokenizer, those that it has.
-    ///
-    /// Beside `tokenizer.json` they are for other readers only, so one that is not in the cache while the hub cannot be reached
-    /// counts as one that is not there: a model in the cache can be used without a network.
+    /// The files of the model's tokenizer, those that it has. `named` gives a file its place in the model.
     ///
     /// # Errors
     ///
-    /// If there is no `tokenizer.json`.
-    pub fn tokenizer_files(&self) -> Result<TokenizerFiles> {
-        let mut files = vec![self.need(TOKENIZER_FILES[0])?];
-        files.extend(
-            TOKENIZER_FILES[1..]
-                .iter()
-                .filter_map(|name| self.find(name).ok().flatten()),
-        );
+    /// If there is no `tokenizer.json`, or the hub cannot be reached.
+    pub fn tokenizer_files(&self, named: impl Fn(&str) -> String) -> Result<TokenizerFiles> {
+        let mut files = vec![self.need(&named(TOKENIZER_FILES[0]))?];
+        for name in &TOKENIZER_FILES[1..] {
+            files.extend(self.find(&named(name))?);
+        }
         Ok(TokenizerFiles(files))
     }
 }
@@ -194,12 +162,4 @@ pub fn read_json(path: &Path) -> Result<Value> {
             format!("a mistake ({error})"),
         )
     })
-}
-
-fn repo(model: &str) -> std::result::Result<ApiRepo, String> {
-    let api = ApiBuilder::from_env()
-        .with_progress(false)
-        .build()
-        .map_err(|error| error.to_string())?;
-    Ok(api.model(model.to_owned()))
 }

@@ -8,5 +8,8 @@ pub mod config;
 pub mod datasets;
 pub mod files;
 pub mod floats;
+pub mod modules;
+pub mod pretrained;
+pub mod remote;
 pub mod tensors;
 pub mod tokenizer;

@@ -1,8 +1,11 @@
 //! An encoder's tensors under the names that transformers gives them: read from `model.safetensors`, and named to be written.
 
-use std::{borrow::Cow, path::Path};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
 
-use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
+use safetensors::{Dtype, SafeTensorError, SafeTensors, View, tensor::TensorView};
 
 use crate::{
     Error, Matrix, Place, Result,
@@ -19,20 +22,50 @@ const POSITIONS: &str = "embeddings.position_embeddings.weight";
 const TYPES: &str = "embeddings.token_type_embeddings.weight";
 const NORM: &str = "embeddings.LayerNorm";
 
-/// The tensors of a file, behind the name of the model that may stand before all of them.
-pub struct Tensors<'a> {
-    path: &'a Path,
-    tensors: &'a SafeTensors<'a>,
-    prefix: &'a str,
+/// A file of weights: all of a model's, or one of several shards.
+pub struct WeightFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it holds.
+    pub bytes: Vec<u8>,
 }
 
-/// The encoder in the bytes of a `model.safetensors`.
-///
-/// # Errors
-///
-/// If the file is broken, a tensor is missing, or its shape is not the configuration's.
-pub fn read_encoder(config: &Config, path: &Path, bytes: &[u8]) -> Result<EncoderWeights> {
-    Tensors::new(path, &parse(path, bytes)?)?.encoder(config)
+/// A file's tensors by their names.
+pub struct Shard<'a> {
+    path: &'a Path,
+    tensors: SafeTensors<'a>,
+}
+
+impl WeightFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read.
+    pub fn read(path: PathBuf) -> Result<Self> {
+        let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
+        Ok(Self { path, bytes })
+    }
+
+    /// The tensors of each of a model's files.
+    ///
+    /// # Errors
+    ///
+    /// If a file is broken.
+    pub fn parse_all(files: &[Self]) -> Result<Vec<Shard<'_>>> {
+        let mut shards = Vec::new();
+        for Self { path, bytes } in files {
+            let tensors = parse(path, bytes)?;
+            shards.push(Shard { path, tensors });
+        }
+        Ok(shards)
+    }
+}
+
+/// The tensors of a model, behind the name of the model that may stand before all of them.
+pub struct Tensors<'a> {
+    shards: &'a [Shard<'a>],
+    prefix: &'a str,
 }
 
 /// The header of a safetensors file.
@@ -88,10 +121,32 @@ impl<'a> Tensors<'a> {
     /// # Errors
     ///
     /// If no tensor has their name.
-    pub fn new(path: &'a Path, tensors: &'a SafeTensors<'a>) -> Result<Self> {
-        let prefix = tensors.names().into_iter().find_map(|name| name.strip_suffix(WORDS));
-        let prefix = prefix.ok_or_else(|| Error::data(Place::file(path), format!("a tensor named {WORDS}"), "none"))?;
-        Ok(Self { path, tensors, prefix })
+    pub fn new(shards: &'a [Shard<'a>]) -> Result<Self> {
+        let mut names = shards.iter().flat_map(|shard| shard.tensors.names());
+        let all = Self { shards, prefix: "" };
+        match names.find_map(|name| name.strip_suffix(WORDS)) {
+            Some(prefix) => Ok(Self { shards, prefix }),
+            None => Err(all.lacks(WORDS)),
+        }
+    }
+
+    /// The file that is named where something is wrong with no one tensor.
+    pub fn path(&self) -> &'a Path {
+        self.shards.first().map_or(Path::new(""), |shard| shard.path)
+    }
+
+    fn lacks(&self, name: &str) -> Error {
+        let expected = match self.shards.len() {
+            1 => format!("a tensor named {name}"),
+            files => format!("a tensor named {name} in one of {files} files"),
+        };
+        Error::data(Place::file(self.path()), expected, "none")
+    }
+
+    fn find(&self, name: &str) -> Option<(&'a Path, TensorView<'a>)> {
+        self.shards
+            .iter()
+            .find_map(|shard| Some((shard.path, shard.tensors.tensor(name).ok()?)))
     }
 
     /// The same tensors by their full names.
@@ -101,7 +156,7 @@ impl<'a> Tensors<'a> {
 
     /// Whether there is a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
-        self.tensors.tensor(&format!("{}{name}", self.prefix)).is_ok()
+        self.find(&format!("{}{name}", self.prefix)).is_some()
     }
 
     /// The encoder of a model with this configuration.
@@ -114,7 +169,7 @@ impl<'a> Tensors<'a> {
         let positions = self.matrix(POSITIONS, None, hidden)?;
         if positions.rows() <= config.shape.first_position + 2 {
             return Err(Error::data(
-                Place::file(self.path),
+                Place::file(self.path()),
                 "position embeddings",
                 format!("{} rows", positions.rows()),
             ));
@@ -168,10 +223,7 @@ impl<'a> Tensors<'a> {
     /// The numbers of a tensor whose last side is `cols`, and how many rows of them there are.
     fn numbers(&self, name: &str, rows: Option<usize>, cols: usize) -> Result<(Vec<f32>, usize)> {
         let name = format!("{}{name}", self.prefix);
-        let tensor = self
-            .tensors
-            .tensor(&name)
-            .map_err(|_| Error::data(Place::file(self.path), format!("a tensor named {name}"), "none"))?;
+        let (path, tensor) = self.find(&name).ok_or_else(|| self.lacks(&name))?;
         let (found_rows, found_cols) = match *tensor.shape() {
             [rows, cols] => (rows, cols),
             [cols] => (1, cols),
@@ -179,7 +231,7 @@ impl<'a> Tensors<'a> {
         };
         if found_cols != cols || found_rows == 0 || rows.is_some_and(|rows| rows != found_rows) {
             return Err(Error::data(
-                Place::file(self.path),
+                Place::file(path),
                 format!(
                     "{name} of shape ({}, {cols})",
                     rows.map_or("any".to_owned(), |rows| rows.to_string())
@@ -187,7 +239,7 @@ impl<'a> Tensors<'a> {
                 format!("{:?}", tensor.shape()),
             ));
         }
-        Ok((floats::of_tensor(self.path, &tensor)?, found_rows))
+        Ok((floats::of_tensor(path, &tensor)?, found_rows))
     }
 
     fn matrix(&self, name: &str, rows: Option<usize>, cols: usize) -> Result<Matrix> {

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use tokenizers::{PostProcessor, Tokenizer, TruncationDirection};
+use serde_json::Value;
+use tokenizers::{PostProcessor, Tokenizer, TruncationDirection, normalizers::Precompiled};
 
 use crate::{Error, Place, Result, encoder::EncoderWeights};
 
@@ -37,57 +38,84 @@ impl TextTokenizer {
     ///
     /// If the file is broken, has tokens that the model does not know, or leaves no room for texts.
     pub fn read(path: &Path, bytes: &[u8], model: &EncoderWeights, longest: usize) -> Result<Self> {
-        let broken = |found: String| Error::data(Place::file(path), "a tokenizer that fits the model", found);
-        let mut inner =
-            Tokenizer::from_bytes(bytes).map_err(|error| broken(format!("one that cannot be read ({error})")))?;
-        let misfit = |found: String| {
-            broken(found).with_hint("tokenizer.json and model.safetensors must come from the same model")
-        };
-        let vocabulary = model.token_embeddings.rows();
-        let known = inner.get_vocab_size(true);
-        if known + SPARE_TOKENS < vocabulary {
-            return Err(misfit(format!("{known} tokens, and the model knows {vocabulary}")));
-        }
-        if let Some((token, id)) = inner.get_vocab(true).into_iter().max_by_key(|&(_, id)| id)
-            && id as usize >= vocabulary
-        {
-            return Err(misfit(format!(
-                "token {token:?} with number {id}, and the model knows {vocabulary} tokens"
-            )));
-        }
-        inner
-            .with_padding(None)
-            .with_truncation(None)
-            .map_err(|error| broken(error.to_string()))?;
         let tokenizer = Self {
-            inner,
-            path: path.to_owned(),
             longest,
             types: Some(model.token_type_embeddings.rows())
                 .filter(|&types| types > 1)
                 .unwrap_or(0),
+            ..Self::without_model(path, bytes)?
         };
-        let special = tokenizer.special(false).max(tokenizer.special(true));
-        if special >= longest {
-            return Err(broken(format!(
-                "{special} special tokens around a pair of texts, in sequences of at most {longest} tokens"
+        tokenizer.check_tokens(model.token_embeddings.rows())?;
+        Ok(tokenizer)
+    }
+
+    /// Reads the bytes of a `tokenizer.json` for a use without its model, such as counting tokens: no sequence is cut.
+    ///
+    /// # Errors
+    ///
+    /// If the file is broken.
+    pub fn without_model(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let broken = |reason: String| misfit(path, format!("one that cannot be read ({reason})"));
+        let mut inner = parse(bytes).map_err(broken)?;
+        inner
+            .with_padding(None)
+            .with_truncation(None)
+            .map_err(|error| broken(error.to_string()))?;
+        Ok(Self {
+            inner,
+            path: path.to_owned(),
+            longest: usize::MAX,
+            types: 0,
+        })
+    }
+
+    /// Refuses a tokenizer of another model, and one that leaves no room for texts.
+    fn check_tokens(&self, vocabulary: usize) -> Result<()> {
+        let other_model = |found: String| {
+            misfit(&self.path, found).with_hint("tokenizer.json and model.safetensors must come from the same model")
+        };
+        let known = self.inner.get_vocab_size(true);
+        if known + SPARE_TOKENS < vocabulary {
+            return Err(other_model(format!("{known} tokens, and the model knows {vocabulary}")));
+        }
+        if let Some((token, id)) = self.inner.get_vocab(true).into_iter().max_by_key(|&(_, id)| id)
+            && id as usize >= vocabulary
+        {
+            return Err(other_model(format!(
+                "token {token:?} with number {id}, and the model knows {vocabulary} tokens"
             )));
         }
+        let (special, longest) = (self.special(false).max(self.special(true)), self.longest);
+        if special >= longest {
+            return Err(misfit(
+                &self.path,
+                format!("{special} special tokens around a pair of texts, in sequences of at most {longest} tokens"),
+            ));
+        }
         // What is put around texts has numbers of its own, whatever the vocabulary says.
-        let around = [tokenizer.one("")?, tokenizer.pair("", "")?];
+        let around = [self.one("")?, self.pair("", "")?];
         if let Some(id) = around.iter().flat_map(|texts| &texts.tokens).max()
             && *id as usize >= vocabulary
         {
-            return Err(misfit(format!(
+            return Err(other_model(format!(
                 "a special token with number {id}, and the model knows {vocabulary} tokens"
             )));
         }
-        Ok(tokenizer)
+        Ok(())
     }
 
     /// The most tokens that a sequence has.
     pub fn longest(&self) -> usize {
         self.longest
+    }
+
+    /// How many tokens a text has, uncut, with the special ones around it.
+    ///
+    /// # Errors
+    ///
+    /// If the tokenizer fails.
+    pub fn count(&self, text: &str) -> Result<usize> {
+        Ok(self.bare(text)?.len() + self.special(false))
     }
 
     /// The tokens of one text.
@@ -160,6 +188,30 @@ impl TextTokenizer {
     fn failed(&self, error: &tokenizers::Error) -> Error {
         Error::data(Place::file(&self.path), "a text it can tokenize", error.to_string())
     }
+}
+
+/// The tokenizer in the bytes of a `tokenizer.json`, or what is wrong with them.
+fn parse(bytes: &[u8]) -> std::result::Result<Tokenizer, String> {
+    // The library panics where it reads a decoder from broken JSON; from a value that was read before it does not.
+    let json: Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    check_precompiled(&json["normalizer"])?;
+    // Its parts index into what they read, such as a merge shorter than the prefix of its words.
+    std::panic::catch_unwind(|| serde_json::from_value(json))
+        .map_err(|_| "its parts do not fit together".to_owned())?
+        .map_err(|error| error.to_string())
+}
+
+/// Reads every precompiled normalizer alone, since the library panics where it cannot.
+fn check_precompiled(normalizer: &Value) -> std::result::Result<(), String> {
+    if normalizer["type"] == "Precompiled" {
+        serde_json::from_value::<Precompiled>(normalizer.clone()).map_err(|error| error.to_string())?;
+    }
+    let parts = normalizer["normalizers"].as_array();
+    parts.into_iter().flatten().try_for_each(check_precompiled)
+}
+
+fn misfit(path: &Path, found: String) -> Error {
+    Error::data(Place::file(path), "a tokenizer that fits the model", found)
 }
 
 fn cut(encoding: &mut tokenizers::Encoding, room: usize) {
@@ -264,6 +316,57 @@ pub(crate) mod tests {
                 "{first}, {second} in {room}"
             );
         }
+    }
+
+    #[test]
+    fn tokens_are_counted_uncut() {
+        let of_four = of(4);
+        assert_eq!(of_four.one("a b c d e f").expect("tokens").tokens.len(), 4);
+        assert_eq!(of_four.count("a b c d e f").expect("counts"), 8);
+        let alone = TextTokenizer::without_model(Path::new("t.json"), tokenizer_json().as_bytes()).expect("reads");
+        assert_eq!(alone.count("a b c d e f").expect("counts"), 8);
+        assert_eq!(alone.count("").expect("counts"), 2);
+    }
+
+    #[test]
+    fn a_broken_file_is_an_error_and_no_panic() {
+        let refused = |bytes: &[u8]| {
+            let read = TextTokenizer::without_model(Path::new("t.json"), bytes);
+            let error = read.map(|_| ()).expect_err(&String::from_utf8_lossy(bytes)).to_string();
+            let expected = "t.json: expected a tokenizer that fits the model, found one that cannot be read (";
+            assert!(error.starts_with(expected), "{error}");
+        };
+        let whole: Value = serde_json::from_str(&tokenizer_json()).expect("JSON");
+        let decoder = json!({"type": "WordPiece", "prefix": "@", "cleanup": true});
+        let with = |part: &str, value: &Value| {
+            let mut changed = whole.clone();
+            changed[part] = value.clone();
+            changed.to_string()
+        };
+        let text = with("decoder", &decoder);
+        refused(&text.as_bytes()[..text.len() / 2]);
+        refused(text.replace(r#""prefix":"@""#, r#""prefix:"@""#).as_bytes());
+        refused(&[0xff; 9]);
+        for wrong in [
+            json!(5),
+            json!("a"),
+            json!([1, 2]),
+            json!({"type": 5}),
+            json!({"type": "None"}),
+        ] {
+            for part in ["decoder", "normalizer", "pre_tokenizer", "post_processor", "model"] {
+                refused(with(part, &wrong).as_bytes());
+            }
+        }
+        let precompiled = |map: Value| json!({"type": "Precompiled", "precompiled_charsmap": map});
+        for wrong in [json!(5), json!("?"), json!("AAAA")] {
+            refused(with("normalizer", &precompiled(wrong.clone())).as_bytes());
+            let nested = json!({"type": "Sequence", "normalizers": [precompiled(wrong)]});
+            refused(with("normalizer", &nested).as_bytes());
+        }
+        let merges = json!({"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]],
+            "continuing_subword_prefix": "####"});
+        refused(with("model", &merges).as_bytes());
     }
 
     #[test]

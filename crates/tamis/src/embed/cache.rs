@@ -14,7 +14,10 @@ use std::{
 
 use tamis_nn::{Fingerprint, Matrix, Monitor, fingerprint::first_half};
 
-use crate::{Error, Result, embed::Embedder};
+use crate::{
+    Error, Result,
+    embed::{Embedder, TextLength},
+};
 
 /// Texts a block holds: a few seconds of an encoder's work.
 const BLOCK: usize = 1024;
@@ -122,7 +125,7 @@ impl<E: Embedder> Embedder for Cached<E> {
         Ok(out)
     }
 
-    fn count_tokens(&self, text: &str) -> u32 {
+    fn count_tokens(&self, text: &str) -> Result<TextLength> {
         self.inner.count_tokens(text)
     }
 }
@@ -211,8 +214,8 @@ mod tests {
                 .collect();
             Ok(Matrix::from_vec(values, texts.len(), 2))
         }
-        fn count_tokens(&self, _text: &str) -> u32 {
-            1
+        fn count_tokens(&self, _text: &str) -> Result<TextLength> {
+            Ok(TextLength::whole(1))
         }
     }
 

@@ -1,24 +1,30 @@
 //! Sentence encoders of the BERT family, as transformers and sentence-transformers save them, run by our own forward pass.
 //!
-//! Read are `config.json`, `model.safetensors` and `tokenizer.json`, and where they are there `1_Pooling/config.json` (else the
-//! mean over tokens), `modules.json`, `sentence_bert_config.json` (the longest sequence) and
-//! `config_sentence_transformers.json` (the default prompt). BERT, MiniLM, E5, BGE, RoBERTa, XLM-RoBERTa and DistilBERT have
-//! the layers that we know; a model with others is refused, never run wrongly.
+//! `docs/reference/models.md` lists which files are read and what is refused. BERT, MiniLM, E5, BGE, RoBERTa, XLM-RoBERTa and
+//! DistilBERT have the layers that we know; a model with others is refused, never run wrongly.
+
+use std::borrow::Cow;
 
 use rayon::prelude::*;
-use serde_json::Value;
 use tamis_nn::{
     Fingerprint, Matrix, Monitor,
     encoder::{Dtype, EncoderWeights, OutputTokens, Packed, PrepackedLayers, Scratch},
     hub::{
-        config::Config,
         files::{ModelFiles, read_json},
-        tensors::read_encoder,
+        modules::Modules,
+        pretrained::Pretrained,
+        tensors::{Tensors, WeightFile},
         tokenizer::TextTokenizer,
     },
 };
 
-use crate::{Error, Place, Result, embed::Embedder};
+use crate::{
+    Error, Place, Result,
+    embed::{
+        Embedder, TextLength,
+        pooling::{Pooling, PoolingConfig},
+    },
+};
 
 /// Tokens of a packed batch, at least. Measured: with more, less of a batch is in the cache; with fewer, panels are read for too few rows.
 const BATCH_TOKENS: usize = 512;
@@ -37,16 +43,6 @@ pub struct Encoder {
     fingerprint: Fingerprint,
 }
 
-/// How token vectors become a sentence's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pooling {
-    First,
-    Mean,
-    Max,
-    /// The sum over the square root of the length.
-    MeanSqrt,
-}
-
 impl Encoder {
     /// Loads a model from a folder or, by its id, from the Hugging Face hub, to be run in these numbers.
     ///
@@ -56,43 +52,24 @@ impl Encoder {
     /// that the model does not know.
     pub fn load(name: &str, dtype: Dtype) -> Result<Self> {
         let files = Self::files(name)?;
-        let config = Config::read(
-            &files.need("config.json")?,
-            "embed the texts with your own tools and pass the array: `embedder vectors.npy`",
-        )?;
-        let weights_path = files.need("model.safetensors")?;
-        let bytes = std::fs::read(&weights_path).map_err(Error::io(&weights_path, "read"))?;
-        let mut weights = read_encoder(&config, &weights_path, &bytes)?;
+        let way_out = "embed the texts with your own tools and pass the array: `embedder vectors.npy`";
+        let pretrained = Pretrained::read(&files, way_out)?;
+        check_modules(&pretrained.modules)?;
+        let pooling = PoolingConfig::read(&files, &pretrained.modules)?;
+        let prompt = read_prompt(&files, pooling.include_prompt)?;
+        let pooling = pooling.modes;
 
-        let tokenizer_path = files.need("tokenizer.json")?;
-        let tokenizer_bytes = std::fs::read(&tokenizer_path).map_err(Error::io(&tokenizer_path, "read"))?;
-        let positions = weights.position_embeddings.rows() - weights.shape.first_position;
-        let longest = files
-            .json("sentence_bert_config.json")?
-            .and_then(|json| json["max_seq_length"].as_u64())
-            .map_or(positions, |told| positions.min(told as usize));
-        let tokenizer = TextTokenizer::read(&tokenizer_path, &tokenizer_bytes, &weights, longest)?;
-
-        check_modules(&files)?;
-        let pooling = read_pooling(&files)?;
-        let prompt = files
-            .json("config_sentence_transformers.json")?
-            .and_then(|json| {
-                let name = json["default_prompt_name"].as_str()?;
-                json["prompts"][name].as_str().map(ToOwned::to_owned)
-            })
-            .unwrap_or_default();
-        let fingerprint = Fingerprint::of([
-            match dtype {
-                Dtype::Float32 => "encoder 1",
-                Dtype::Int8 => "encoder 1 int8",
-            }
-            .as_bytes(),
-            &serde_json::to_vec(&config.raw).unwrap_or_default(),
-            blake3::hash(&bytes).as_bytes(),
-            blake3::hash(&tokenizer_bytes).as_bytes(),
-            format!("{longest} {pooling:?} {prompt}").as_bytes(),
-        ]);
+        let shards = WeightFile::parse_all(&pretrained.weights)?;
+        let mut weights = Tensors::new(&shards)?.encoder(&pretrained.config)?;
+        let tokenizer = pretrained.tokenizer(&weights, None)?;
+        let kind = match dtype {
+            Dtype::Float32 => "encoder 1",
+            Dtype::Int8 => "encoder 1 int8",
+        };
+        let of_texts = format!("{} {pooling:?} {prompt}", tokenizer.longest());
+        let mut parts = pretrained.identity();
+        parts.insert(0, kind.into());
+        parts.push(of_texts.into());
         let layers = weights.prepack(0..weights.layers.len(), dtype);
         weights.layers.clear();
         Ok(Self {
@@ -101,7 +78,7 @@ impl Encoder {
             tokenizer,
             pooling,
             prompt,
-            fingerprint,
+            fingerprint: Fingerprint::of(parts),
         })
     }
 
@@ -118,37 +95,24 @@ impl Encoder {
         )?)
     }
 
-    fn tokens(&self, text: &str) -> Result<Vec<u32>> {
-        let tokens = if self.prompt.is_empty() {
-            self.tokenizer.one(text)
+    /// The text as the encoder reads it.
+    fn prompted<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        if self.prompt.is_empty() {
+            Cow::Borrowed(text)
         } else {
-            self.tokenizer.one(&format!("{}{text}", self.prompt))
-        };
-        Ok(tokens?.tokens)
+            Cow::Owned(format!("{}{text}", self.prompt))
+        }
+    }
+
+    fn tokens(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(self.tokenizer.one(&self.prompted(text))?.tokens)
     }
 
     /// One sentence's vector from its tokens', at unit length.
     fn pool(&self, tokens: &[f32], out: &mut [f32]) {
         let hidden = self.weights.shape.hidden;
-        let count = (tokens.len() / hidden).max(1) as f32;
         for (pooling, out) in self.pooling.iter().zip(out.chunks_exact_mut(hidden)) {
-            match pooling {
-                Pooling::First => out.copy_from_slice(&tokens[..hidden]),
-                Pooling::Max => {
-                    out.fill(f32::NEG_INFINITY);
-                    for token in tokens.chunks_exact(hidden) {
-                        out.iter_mut().zip(token).for_each(|(out, x)| *out = out.max(*x));
-                    }
-                }
-                Pooling::Mean | Pooling::MeanSqrt => {
-                    let divisor = if *pooling == Pooling::Mean { count } else { count.sqrt() };
-                    out.fill(0.0);
-                    for token in tokens.chunks_exact(hidden) {
-                        out.iter_mut().zip(token).for_each(|(out, x)| *out += x);
-                    }
-                    out.iter_mut().for_each(|x| *x /= divisor);
-                }
-            }
+            pooling.pool(tokens, out);
         }
         let norm = out.iter().map(|x| x * x).sum::<f32>().sqrt();
         if norm > 0.0 {
@@ -231,70 +195,50 @@ impl Embedder for Encoder {
         Ok(out)
     }
 
-    fn count_tokens(&self, text: &str) -> u32 {
-        self.tokens(text).map_or(0, |tokens| tokens.len() as u32)
+    fn count_tokens(&self, text: &str) -> Result<TextLength> {
+        let tokens = self.tokenizer.count(text)?;
+        let read = match self.prompted(text) {
+            Cow::Borrowed(_) => tokens,
+            Cow::Owned(prompted) => self.tokenizer.count(&prompted)?,
+        };
+        Ok(TextLength {
+            tokens: tokens as u32,
+            truncated: read > self.tokenizer.longest(),
+        })
     }
 }
 
 /// Refuses what comes after pooling and is not a mere normalisation, such as a dense layer.
-fn check_modules(files: &ModelFiles) -> Result<()> {
-    let Some(path) = files.find("modules.json")? else {
-        return Ok(());
-    };
-    let modules = read_json(&path)?;
-    for module in modules.as_array().into_iter().flatten() {
-        let kind = module["type"].as_str().unwrap_or_default();
-        if !["Transformer", "Pooling", "Normalize"]
-            .iter()
-            .any(|known| kind.ends_with(known))
-        {
-            return Err(Error::data(
-                Place::file(&path),
-                "the modules Transformer, Pooling and Normalize only",
-                format!("{kind:?}"),
-            )
-            .with_hint("embed the texts with sentence-transformers and pass the array: `embedder vectors.npy`"));
-        }
+fn check_modules(modules: &Modules) -> Result<()> {
+    let known = |kind: &str| ["Transformer", "Pooling", "Normalize"].contains(&kind);
+    match modules.list.iter().find(|module| !known(&module.kind)) {
+        None => Ok(()),
+        Some(module) => Err(Error::data(
+            Place::file(modules.path.clone().unwrap_or_default()),
+            "the modules Transformer, Pooling and Normalize only",
+            format!("`{}`", module.kind),
+        )
+        .with_hint("embed the texts with sentence-transformers and pass the array: `embedder vectors.npy`")),
     }
-    Ok(())
 }
 
-fn read_pooling(files: &ModelFiles) -> Result<Vec<Pooling>> {
-    let Some(path) = files.find("1_Pooling/config.json")? else {
-        return Ok(vec![Pooling::Mean]);
+/// What is put before every text: the prompt that `default_prompt_name` names, if any.
+fn read_prompt(files: &ModelFiles, pooled: bool) -> Result<String> {
+    const HINT: &str = "set default_prompt_name to null there, and put what is needed before your texts";
+    let Some(path) = files.find("config_sentence_transformers.json")? else {
+        return Ok(String::new());
     };
     let config = read_json(&path)?;
-    let mut pooling = Vec::new();
-    for (key, value) in config.as_object().into_iter().flatten() {
-        if !key.starts_with("pooling_mode_") || value != &Value::Bool(true) {
-            continue;
-        }
-        pooling.push(match key.as_str() {
-            "pooling_mode_cls_token" => Pooling::First,
-            "pooling_mode_max_tokens" => Pooling::Max,
-            "pooling_mode_mean_tokens" => Pooling::Mean,
-            "pooling_mode_mean_sqrt_len_tokens" => Pooling::MeanSqrt,
-            other => {
-                return Err(Error::data(
-                    Place::file(&path),
-                    "pooling by the first token, the mean, the maximum or the mean over the root of the length",
-                    other.to_owned(),
-                ));
-            }
-        });
+    let Some(name) = config["default_prompt_name"].as_str() else {
+        return Ok(String::new());
+    };
+    let refused = |expected: String, found: &str| Error::data(Place::file(&path), expected, found).with_hint(HINT);
+    match config["prompts"][name].as_str() {
+        None => Err(refused(format!("a prompt named {name:?}, the default"), "none")),
+        Some(prompt) if !pooled && !prompt.is_empty() => Err(refused(
+            "no default prompt, or one that is pooled with the text".into(),
+            "include_prompt false",
+        )),
+        Some(prompt) => Ok(prompt.to_owned()),
     }
-    // sentence-transformers puts them one behind the other in this order, whatever the file's.
-    pooling.sort_by_key(|&pooling| {
-        [Pooling::First, Pooling::Max, Pooling::Mean, Pooling::MeanSqrt]
-            .iter()
-            .position(|&known| known == pooling)
-    });
-    if pooling.is_empty() {
-        return Err(Error::data(
-            Place::file(&path),
-            "at least one pooling mode that is true",
-            "none",
-        ));
-    }
-    Ok(pooling)
 }

@@ -14,7 +14,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use tamis_nn::{Fingerprint, Matrix, Monitor, seed::Seed};
 
-use crate::{Error, Result, embed::Embedder};
+use crate::{
+    Error, Result,
+    embed::{Embedder, TextLength},
+};
 
 /// How many columns more than asked for the range finder uses.
 const OVERSAMPLING: usize = 16;
@@ -158,21 +161,83 @@ impl Embedder for Lexical {
         Ok(out)
     }
 
-    fn count_tokens(&self, text: &str) -> u32 {
-        count_tokens(text)
+    fn count_tokens(&self, text: &str) -> Result<TextLength> {
+        Ok(TextLength::whole(count_tokens(text)))
     }
 }
 
-/// Words and punctuation marks.
+/// About how many tokens a model would make of a text: one for each word and each punctuation mark, with two exceptions that
+/// keep texts without spaces from counting as nothing.
+///
+/// - Chinese characters and kana count one each; of Thai, Lao, Khmer and Myanmar, two characters that were begun count one.
+/// - A word of more than 12 characters, such as an address or a hash, counts one for every five characters that were begun.
+///
+/// ```
+/// use tamis::embed::lexical::count_tokens;
+///
+/// assert_eq!(count_tokens("It's late!"), 5);
+/// assert_eq!(count_tokens("日本語"), 3);
+/// assert_eq!(count_tokens("0123456789abc"), 3);
+/// ```
 pub fn count_tokens(text: &str) -> u32 {
-    let mut tokens = 0;
-    let mut in_word = false;
+    let (mut tokens, mut run, mut kind) = (0, 0, CharKind::Space);
     for c in text.chars() {
-        let word = c.is_alphanumeric();
-        tokens += u32::from((word && !in_word) || (!word && !c.is_whitespace()));
-        in_word = word;
+        let next = CharKind::of(c);
+        if next != kind {
+            tokens += kind.tokens_of_run(run);
+            (run, kind) = (0, next);
+        }
+        run += 1;
     }
-    tokens
+    tokens + kind.tokens_of_run(run)
+}
+
+/// How a character counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CharKind {
+    Space,
+    /// A letter or a digit of a word that spaces end.
+    Word,
+    /// A character that is about a word.
+    Ideograph,
+    /// A character of a script without spaces between words.
+    Unspaced,
+    Mark,
+}
+
+impl CharKind {
+    fn of(c: char) -> Self {
+        match c {
+            // Thai and Lao, Myanmar, Khmer, and the extensions of Myanmar: their vowel signs and tone marks are no letters.
+            '\u{0e00}'..='\u{0eff}'
+            | '\u{1000}'..='\u{109f}'
+            | '\u{1780}'..='\u{17ff}'
+            | '\u{a9e0}'..='\u{a9ff}'
+            | '\u{aa60}'..='\u{aa7f}' => Self::Unspaced,
+            // Kana, bopomofo, ideographs, half-width kana.
+            '\u{3005}'..='\u{3007}'
+            | '\u{3041}'..='\u{312f}'
+            | '\u{31a0}'..='\u{31ff}'
+            | '\u{3400}'..='\u{4dbf}'
+            | '\u{4e00}'..='\u{9fff}'
+            | '\u{f900}'..='\u{faff}'
+            | '\u{ff66}'..='\u{ff9f}'
+            | '\u{20000}'..='\u{3ffff}' => Self::Ideograph,
+            c if c.is_alphanumeric() => Self::Word,
+            c if c.is_whitespace() => Self::Space,
+            _ => Self::Mark,
+        }
+    }
+
+    fn tokens_of_run(self, characters: u32) -> u32 {
+        match self {
+            Self::Space => 0,
+            Self::Word if characters <= 12 => characters.min(1),
+            Self::Word => characters.div_ceil(5),
+            Self::Unspaced => characters.div_ceil(2),
+            Self::Ideograph | Self::Mark => characters,
+        }
+    }
 }
 
 /// The buckets of a text's n-grams with their counts, by bucket.
@@ -488,5 +553,21 @@ mod tests {
     fn tokens_are_words_and_marks() {
         assert_eq!(count_tokens("It's 5 o'clock, déjà vu!"), 11);
         assert_eq!(count_tokens("  \n"), 0);
+    }
+
+    #[test]
+    fn texts_without_spaces_count_more_than_one() {
+        for (text, tokens) in [
+            ("你好，世界", 5),
+            ("ラーメンを食べる", 8),
+            // Seven characters, two of them marks above or below others.
+            ("ที่นี่ ok", 4),
+            ("abcdefghijkl", 1),
+            ("abcdefghijklm", 3),
+            ("https://a.b/0123456789abcdef", 4 + 2 + 2 + 1 + 4 - 3),
+            ("x한국어", 1),
+        ] {
+            assert_eq!(count_tokens(text), tokens, "{text}");
+        }
     }
 }

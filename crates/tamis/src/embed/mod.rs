@@ -4,6 +4,7 @@ pub mod cache;
 pub mod encoder;
 pub mod lexical;
 pub(crate) mod pooled;
+pub(crate) mod pooling;
 pub mod precomputed;
 pub mod spec;
 pub mod store;
@@ -33,8 +34,31 @@ pub trait Embedder: Sync {
     /// If a file of the model cannot be read, or the user asked to stop.
     fn embed(&self, texts: &[&str], monitor: &dyn Monitor) -> Result<Matrix>;
 
-    /// How many tokens a text has, for budgets in tokens: the model's own, or words and punctuation marks.
-    fn count_tokens(&self, text: &str) -> u32;
+    /// How many tokens a text has, for budgets in tokens: the model's own, or those of [`lexical::count_tokens`].
+    ///
+    /// # Errors
+    ///
+    /// If the model's tokenizer fails.
+    fn count_tokens(&self, text: &str) -> Result<TextLength>;
+}
+
+/// The length of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextLength {
+    /// Its tokens, uncut.
+    pub tokens: u32,
+    /// Whether the embedder reads its beginning only.
+    pub truncated: bool,
+}
+
+impl TextLength {
+    /// The length of a text that is read whole.
+    pub fn whole(tokens: u32) -> Self {
+        Self {
+            tokens,
+            truncated: false,
+        }
+    }
 }
 
 /// The vectors of a split: a classification example has one, a pair two, a question one and one for each choice.

@@ -3,14 +3,17 @@
 use std::{path::PathBuf, sync::Arc};
 
 use rayon::prelude::*;
-use tamis_nn::{Fingerprint, Matrix, hub::classifier};
+use tamis_nn::{
+    Fingerprint, Matrix,
+    hub::{classifier, pretrained},
+};
 
 use crate::{
     Result,
     budget::{Budget, Limit, limit_of},
-    data::{Dataset, Example, RowId, Split},
+    data::{Dataset, RowId, Split},
     embed::{
-        Embedded, Embedder,
+        Embedded, Embedder, TextLength,
         cache::Cached,
         encoder::Encoder,
         lexical::{self, Lexical},
@@ -27,13 +30,21 @@ pub(crate) fn sources(settings: &SelectSettings, dataset: &Dataset) -> Result<Fi
     match &settings.embedder {
         EmbedderSpec::Lexical => {}
         EmbedderSpec::Vectors(path) => contents.push(Fingerprint::of_file(path)?),
-        EmbedderSpec::Encoder(name) => contents.push(Encoder::files(name)?.fingerprint()?),
+        EmbedderSpec::Encoder(name) => contents.push(pretrained::fingerprint(&Encoder::files(name)?)?),
     }
-    let target = settings.model.as_deref().filter(|_| settings.finetunes());
-    if let Some(EmbedderSpec::Encoder(name)) = target.map(EmbedderSpec::from) {
-        contents.push(classifier::files(&name, "model")?.fingerprint()?);
+    if let Some(name) = trained_model(settings) {
+        contents.push(pretrained::fingerprint(&classifier::files(&name, "model")?)?);
     }
     Ok(Fingerprint::of(contents))
+}
+
+/// The encoder that is to be fine-tuned, where it is not the embedder.
+fn trained_model(settings: &SelectSettings) -> Option<String> {
+    let model = settings.model.as_deref().filter(|_| settings.finetunes())?;
+    match EmbedderSpec::from(model) {
+        EmbedderSpec::Encoder(name) => Some(name),
+        EmbedderSpec::Lexical | EmbedderSpec::Vectors(_) => None,
+    }
 }
 
 /// One thing for each split of the data.
@@ -62,6 +73,8 @@ pub(crate) struct Vectors {
     pub(crate) splits: SplitVectors,
     /// Shape `(rows of the pool,)`.
     pub(crate) tokens: Vec<u32>,
+    /// Texts of all splits of which the embedder read the beginning only.
+    pub(crate) truncated: u64,
 }
 
 impl Vectors {
@@ -96,14 +109,13 @@ pub(crate) fn embed(context: Context<'_>) -> Result<Vectors> {
         .into_iter()
         .flatten()
         .collect();
+    let texts: Vec<Vec<&str>> = splits.iter().map(|split| split.texts()).collect();
     if let EmbedderSpec::Vectors(path) = &settings.embedder {
         let embedded = context.stages.run("embed", None, || precomputed::load(path, &splits))?;
-        return Ok(Vectors {
-            splits: SplitVectors::of(embedded),
-            tokens: tokens_of_pool(dataset, &lexical::count_tokens),
+        return vectors(context, embedded, &texts, &|text| {
+            Ok(TextLength::whole(lexical::count_tokens(text)))
         });
     }
-    let texts: Vec<Vec<&str>> = splits.iter().map(|split| split.texts()).collect();
     let total = texts.iter().map(|texts| texts.len() as u64).sum();
     context.stages.run("embed", Some(total), || {
         let embedder = embedder(context, &texts[0])?;
@@ -117,10 +129,36 @@ pub(crate) fn embed(context: Context<'_>) -> Result<Vectors> {
                 })
             })
             .collect::<Result<_>>()?;
-        Ok(Vectors {
-            splits: SplitVectors::of(embedded),
-            tokens: tokens_of_pool(dataset, &|text| embedder.count_tokens(text)),
-        })
+        vectors(context, embedded, &texts, &|text| embedder.count_tokens(text))
+    })
+}
+
+/// The vectors with the lengths of their texts: tokens are those of the model that is to be fine-tuned, else the embedder's.
+fn vectors(
+    context: Context<'_>,
+    embedded: Vec<Embedded>,
+    texts: &[Vec<&str>],
+    length: &(dyn Fn(&str) -> Result<TextLength> + Sync),
+) -> Result<Vectors> {
+    let lengths = |texts: &Vec<&str>| texts.par_iter().map(|text| length(text)).collect::<Result<Vec<_>>>();
+    let lengths: Vec<Vec<TextLength>> = texts.iter().map(lengths).collect::<Result<_>>()?;
+    let tokens: Vec<u32> = match trained_model(context.settings) {
+        Some(name) => {
+            let tokenizer = pretrained::tokenizer_alone(&classifier::files(&name, "model")?)?;
+            let count = |text: &&str| Ok(tokenizer.count(text)? as u32);
+            texts[0].par_iter().map(count).collect::<Result<_>>()?
+        }
+        None => lengths[0].iter().map(|length| length.tokens).collect(),
+    };
+    let starts = context.dataset.train.text_starts();
+    let of_row = |&row: &RowId| {
+        let row = row as usize;
+        tokens[starts[row] as usize..starts[row + 1] as usize].iter().sum()
+    };
+    Ok(Vectors {
+        splits: SplitVectors::of(embedded),
+        tokens: context.dataset.pool.iter().map(of_row).collect(),
+        truncated: lengths.iter().flatten().filter(|length| length.truncated).count() as u64,
     })
 }
 
@@ -141,16 +179,6 @@ fn embedder(context: Context<'_>, texts: &[&str]) -> Result<Box<dyn Embedder>> {
         Some(folder) => Box::new(Cached::new(encoder, &folder)?),
         None => Box::new(encoder),
     })
-}
-
-/// How many tokens each row of the pool has, shape `(rows of the pool,)`.
-fn tokens_of_pool(dataset: &Dataset, count: &(dyn Fn(&str) -> u32 + Sync)) -> Vec<u32> {
-    let tokens_of = |example: &Example| example.input.texts().into_iter().map(count).sum();
-    dataset
-        .pool
-        .par_iter()
-        .map(|&row| tokens_of(&dataset.train.examples[row as usize]))
-        .collect()
 }
 
 /// Where embeddings are kept when the settings do not say.
