@@ -1,11 +1,17 @@
 //! Small models and data with a known answer, for tests here and in the crates above.
 
+use std::path::Path;
+
 use rand::RngExt;
+use serde_json::{Value, json};
 
 use crate::{
     Matrix, Seed,
     encoder::{EncoderShape, EncoderWeights, Layer, LayerNorm, head::Head},
-    hub::config::DropoutRates,
+    hub::{
+        config::{DropoutRates, Family},
+        tensors::Named,
+    },
     kernels::{elementwise::Activation, linear::Linear},
     train::{EncoderClassifier, Objective, TokenizedSplit},
 };
@@ -46,6 +52,48 @@ pub fn tiny_encoder(vocabulary: usize, positions: usize) -> EncoderWeights {
         norm: norm(),
         layers,
     }
+}
+
+/// Words `a` to `p` are tokens 4 to 19; 0 is padding, 1 unknown, 2 and 3 stand around texts.
+pub fn tokenizer_json() -> String {
+    let mut vocabulary = json!({"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3});
+    for (i, letter) in ('a'..='p').enumerate() {
+        vocabulary[letter.to_string()] = (i + 4).into();
+    }
+    let special = |name: &str, kind: u32| json!({"SpecialToken": {"id": name, "type_id": kind}});
+    let text = |name: &str, kind: u32| json!({"Sequence": {"id": name, "type_id": kind}});
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null, "decoder": null,
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [special("[CLS]", 0), text("A", 0), special("[SEP]", 0)],
+            "pair": [special("[CLS]", 0), text("A", 0), special("[SEP]", 0), text("B", 1), special("[SEP]", 1)],
+            "special_tokens": {
+                "[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]},
+                "[SEP]": {"id": "[SEP]", "ids": [3], "tokens": ["[SEP]"]}
+            }
+        },
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]"}
+    })
+    .to_string()
+}
+
+/// Writes the files of [`tiny_encoder`] as a BERT with 20 tokens and 16 positions, and a tokenizer.
+///
+/// # Panics
+///
+/// If the folder cannot be written to.
+pub fn write_tiny_bert(folder: &Path) {
+    let encoder = tiny_encoder(20, 16);
+    let mut named = Named::default();
+    named.encoder("bert", Family::Bert, &encoder);
+    let config: Value =
+        json!({"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2});
+    let bytes = safetensors::serialize(named.0, None).expect("serialises");
+    std::fs::write(folder.join("config.json"), config.to_string()).expect("writes");
+    std::fs::write(folder.join("model.safetensors"), bytes).expect("writes");
+    std::fs::write(folder.join("tokenizer.json"), tokenizer_json()).expect("writes");
 }
 
 /// Sequences that begin with 1; the label is whether a 7 stands among the other tokens.

@@ -241,7 +241,7 @@ impl Error {
                 _ => None,
             },
             Self::Hub { .. } => Some(
-                "check the name and the network (HF_ENDPOINT, HF_TOKEN and HF_HOME are honoured), or give a folder that holds the model's files"
+                "check the name and the network (HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_CACHE are honoured), or give a folder that holds the model's files"
                     .into(),
             ),
             Self::TooManyFailures { .. } => Some(

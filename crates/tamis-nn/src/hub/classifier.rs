@@ -366,7 +366,10 @@ impl ClassifierFiles<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{encoder::EncoderWeights, hub::tokenizer::tests::tokenizer_json, test_util::tiny_encoder};
+    use crate::{
+        encoder::EncoderWeights,
+        test_util::{tiny_encoder, tokenizer_json},
+    };
 
     /// Writes the files of a tiny model of a family without a head, and returns its encoder.
     fn base(folder: &Path, model_type: &str) -> EncoderWeights {

@@ -233,36 +233,11 @@ fn longest_first(first: usize, second: usize, room: usize) -> (usize, usize) {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::test_util::tiny_encoder;
-
-    /// Words `a` to `p` are tokens 4 to 19; 0 is padding, 1 unknown, 2 and 3 stand around texts.
-    pub(crate) fn tokenizer_json() -> String {
-        let mut vocabulary = json!({"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3});
-        for (i, letter) in ('a'..='p').enumerate() {
-            vocabulary[letter.to_string()] = (i + 4).into();
-        }
-        let special = |name: &str, kind: u32| json!({"SpecialToken": {"id": name, "type_id": kind}});
-        let text = |name: &str, kind: u32| json!({"Sequence": {"id": name, "type_id": kind}});
-        json!({
-            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null, "decoder": null,
-            "pre_tokenizer": {"type": "WhitespaceSplit"},
-            "post_processor": {
-                "type": "TemplateProcessing",
-                "single": [special("[CLS]", 0), text("A", 0), special("[SEP]", 0)],
-                "pair": [special("[CLS]", 0), text("A", 0), special("[SEP]", 0), text("B", 1), special("[SEP]", 1)],
-                "special_tokens": {
-                    "[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]},
-                    "[SEP]": {"id": "[SEP]", "ids": [3], "tokens": ["[SEP]"]}
-                }
-            },
-            "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]"}
-        })
-        .to_string()
-    }
+    use crate::test_util::{tiny_encoder, tokenizer_json};
 
     fn of(longest: usize) -> TextTokenizer {
         TextTokenizer::read(

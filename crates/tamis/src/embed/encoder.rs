@@ -242,3 +242,167 @@ fn read_prompt(files: &ModelFiles, pooled: bool) -> Result<String> {
         Some(prompt) => Ok(prompt.to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use serde_json::{Value, json};
+    use tamis_nn::{Silent, test_util::write_tiny_bert};
+
+    use super::*;
+
+    fn write(folder: &Path, file: &str, json: &Value) {
+        let path = folder.join(file);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("creates");
+        fs::write(path, json.to_string()).expect("writes");
+    }
+
+    /// Loads the tiny model with more files, each a line of the table in `docs/reference/models.md`.
+    fn load(files: &[(&str, Value)]) -> Result<Encoder> {
+        let folder = tempfile::tempdir().expect("a folder");
+        write_tiny_bert(folder.path());
+        for (file, json) in files {
+            write(folder.path(), file, json);
+        }
+        Encoder::load(&folder.path().to_string_lossy(), Dtype::Float32)
+    }
+
+    fn modules(kinds: &[(&str, &str)]) -> (&'static str, Value) {
+        let module = |&(kind, path): &(&str, &str)| json!({"type": format!("sentence_transformers.models.{kind}"), "path": path});
+        ("modules.json", kinds.iter().map(module).collect())
+    }
+
+    fn vector(encoder: &Encoder, text: &str) -> Vec<f32> {
+        encoder.embed(&[text], &Silent).expect("embeds").as_slice().to_vec()
+    }
+
+    #[test]
+    fn folders_of_each_writer_load() {
+        let plain = load(&[]).expect("loads");
+        let mean = vector(&plain, "a b c");
+        assert_eq!(
+            (plain.tokenizer.longest(), plain.pooling.as_slice()),
+            (16, &[Pooling::Mean][..])
+        );
+
+        let limit = ("tokenizer_config.json", json!({"model_max_length": 12}));
+        assert_eq!(load(&[limit.clone()]).expect("loads").tokenizer.longest(), 12);
+
+        let usual = modules(&[
+            ("Transformer", ""),
+            ("Pooling", "1_Pooling"),
+            ("Normalize", "2_Normalize"),
+        ]);
+        let flags =
+            json!({"word_embedding_dimension": 8, "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false});
+        let before_5_4 = load(&[
+            usual.clone(),
+            limit.clone(),
+            ("1_Pooling/config.json", flags),
+            (
+                "sentence_bert_config.json",
+                json!({"max_seq_length": 10, "do_lower_case": false}),
+            ),
+        ]);
+        let before_5_4 = before_5_4.expect("loads");
+        assert_eq!(before_5_4.tokenizer.longest(), 10);
+        assert_ne!(vector(&before_5_4, "a b c"), mean);
+
+        let since_5_4 = load(&[
+            usual.clone(),
+            limit,
+            (
+                "1_Pooling/config.json",
+                json!({"embedding_dimension": 8, "pooling_mode": "cls", "include_prompt": true}),
+            ),
+            (
+                "sentence_bert_config.json",
+                json!({"transformer_task": "feature-extraction"}),
+            ),
+        ]);
+        let since_5_4 = since_5_4.expect("loads");
+        assert_eq!(since_5_4.tokenizer.longest(), 12);
+        assert_eq!(vector(&since_5_4, "a b c"), vector(&before_5_4, "a b c"));
+        assert_ne!(since_5_4.fingerprint(), plain.fingerprint());
+
+        let prompted = load(&[(
+            "config_sentence_transformers.json",
+            json!({"prompts": {"topic": "a ", "query": ""}, "default_prompt_name": "topic"}),
+        )]);
+        let prompted = prompted.expect("loads");
+        assert_eq!(vector(&prompted, "b c"), mean);
+        assert_ne!(prompted.fingerprint(), plain.fingerprint());
+    }
+
+    #[test]
+    fn parts_are_found_in_the_folders_that_modules_json_names() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let inner = folder.path().join("0_Transformer");
+        fs::create_dir(&inner).expect("creates");
+        write_tiny_bert(&inner);
+        let (file, json) = modules(&[("Transformer", "0_Transformer"), ("Pooling", "pool")]);
+        write(folder.path(), file, &json);
+        write(
+            folder.path(),
+            "pool/config.json",
+            &json!({"pooling_mode": ["max", "mean"]}),
+        );
+        write(&inner, "sentence_bert_config.json", &json!({"max_seq_length": 9}));
+        let encoder = Encoder::load(&folder.path().to_string_lossy(), Dtype::Float32).expect("loads");
+        assert_eq!((encoder.dim(), encoder.tokenizer.longest()), (16, 9));
+    }
+
+    #[test]
+    fn what_would_be_run_wrongly_is_refused_with_a_way_out() {
+        let pooling = |mode: &str| ("1_Pooling/config.json", json!({"pooling_mode": mode}));
+        let prompt = |json: Value| ("config_sentence_transformers.json", json);
+        let topic = json!({"prompts": {"topic": "a "}, "default_prompt_name": "topic"});
+        for (files, found) in [
+            (
+                vec![("config.json", json!({"model_type": "modernbert"}))],
+                r#"found "modernbert""#,
+            ),
+            (
+                vec![("config.json", json!({"model_type": "bert", "is_decoder": true}))],
+                "found is_decoder true",
+            ),
+            (vec![pooling("lasttoken")], "found `lasttoken`"),
+            (vec![pooling("weightedmean")], "found `weightedmean`"),
+            (
+                vec![modules(&[("Transformer", ""), ("Dense", "2_Dense")])],
+                "found `Dense`",
+            ),
+            (
+                vec![modules(&[("Transformer", ""), ("WeightedLayerPooling", "1")])],
+                "found `WeightedLayerPooling`",
+            ),
+            (
+                vec![prompt(json!({"prompts": {}, "default_prompt_name": "topic"}))],
+                "found none",
+            ),
+            (
+                vec![
+                    prompt(topic),
+                    (
+                        "1_Pooling/config.json",
+                        json!({"pooling_mode": "mean", "include_prompt": false}),
+                    ),
+                ],
+                "found include_prompt false",
+            ),
+        ] {
+            let error = load(&files).map(|_| ()).expect_err(found);
+            assert!(error.to_string().ends_with(found), "{error}");
+            assert!(error.hint().is_some(), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_cut_counts_whole() {
+        let encoder = load(&[("tokenizer_config.json", json!({"model_max_length": 5}))]).expect("loads");
+        let length = |text: &str| encoder.count_tokens(text).expect("counts");
+        assert_eq!(length("a b c"), TextLength::whole(5));
+        assert_eq!((length("a b c d").tokens, length("a b c d").truncated), (6, true));
+    }
+}
