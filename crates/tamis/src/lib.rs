@@ -59,6 +59,7 @@ pub mod data;
 pub mod embed;
 pub mod env;
 mod error;
+pub(crate) mod linalg;
 pub mod metrics;
 pub(crate) mod pipeline;
 pub mod problem;

@@ -8,7 +8,7 @@
 //! Sources: Weinberger et al. 2009 (feature hashing); Halko, Martinsson & Tropp 2011, algorithms 4.4 and 5.1 (randomised
 //! SVD by subspace iteration).
 
-use faer::{Mat, Side};
+use faer::Mat;
 use rand::{RngExt, seq::index};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ use tamis_nn::{Fingerprint, Matrix, Monitor, seed::Seed};
 use crate::{
     Error, Result,
     embed::{Embedder, TextLength},
+    linalg::{Eigen, symmetric_eigen},
 };
 
 /// How many columns more than asked for the range finder uses.
@@ -416,11 +417,7 @@ fn right_singular_vectors(
         let (i, j) = (i.max(j), i.min(j));
         blocks.iter().map(|block| block[i * wide + j]).sum::<f64>()
     });
-    let eigen = gram.self_adjoint_eigen(Side::Lower).map_err(|error| Error::NotFinite {
-        place: "the singular vectors of the texts".into(),
-        found: format!("{error:?}"),
-    })?;
-    let (values, vectors) = (eigen.S().column_vector(), eigen.U());
+    let Eigen { values, vectors } = symmetric_eigen(gram.as_ref(), "the singular vectors of the texts")?;
     let dim = settings.dim.min(wide);
     // Eigenvalues rise; the leading ones stand last. A vector's sign is set by its largest entry in W.
     let mut turn = Matrix::zeros(wide, settings.dim);

@@ -19,7 +19,7 @@
 //! For choices the question's own vector is left out and the choices are centred on their mean: what all choices of
 //! a question share cannot change which one is the most probable.
 
-use faer::{MatRef, Side};
+use faer::MatRef;
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use tamis_nn::{
@@ -32,6 +32,7 @@ use crate::{
     Error, Result,
     data::TaskKind,
     embed::{Embedded, VectorStore},
+    linalg::{Eigen, symmetric_eigen},
     scorer::ridge::probe_data::ProbeData,
 };
 
@@ -266,13 +267,8 @@ impl Projection {
             Layout::Plain,
             0.0,
         );
-        let eigen = MatRef::from_row_major_slice(&covariance, raw_width, raw_width)
-            .self_adjoint_eigen(Side::Lower)
-            .map_err(|error| Error::NotFinite {
-                place: "projection of the features".into(),
-                found: format!("{error:?}"),
-            })?;
-        let (values, vectors) = (eigen.S().column_vector(), eigen.U());
+        let covariance = MatRef::from_row_major_slice(&covariance, raw_width, raw_width);
+        let Eigen { values, vectors } = symmetric_eigen(covariance, "projection of the features")?;
         // Eigenvalues ascend; the last come first.
         let kept: f32 = (0..width).map(|k| values[raw_width - 1 - k].max(0.0)).sum::<f32>() / (items * width) as f32;
         let scale = if kept > 0.0 { kept.sqrt().recip() } else { 1.0 };

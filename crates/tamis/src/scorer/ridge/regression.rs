@@ -32,7 +32,7 @@ use tamis_nn::{
     kernels::product::{Layout, product},
 };
 
-use crate::{Error, Result, data::RowId, metrics::Metric, scorer::ridge::probe_data::ProbeData};
+use crate::{Error, Result, data::RowId, linalg::JITTERS, metrics::Metric, scorer::ridge::probe_data::ProbeData};
 
 /// Rows whose products are summed in `f32`.
 const BLOCK: usize = 1024;
@@ -241,11 +241,12 @@ impl SufficientStatistics {
         self.count.max(1.0) as f32
     }
 
-    /// Factors `A` of the module's formula and leaves the factor in `scratch`, for [`Scratch::solve`].
+    /// Factors `A` of the module's formula and leaves the factor in `scratch`, for [`Scratch::solve`]. Where the ridge is too weak for the
+    /// rows there are, it is made stronger until `f64` can factor it.
     ///
     /// # Errors
     ///
-    /// If not even `f64` can factor it: the features hold NaN or infinities, or the ridge is 0 and the rows too few.
+    /// If the features hold NaN or infinities.
     pub fn factor(&self, ridge: f64, scratch: &mut Scratch) -> Result<()> {
         let (d, stride) = (self.width, scratch.stride);
         scratch.double = None;
@@ -253,14 +254,19 @@ impl SufficientStatistics {
         if cholesky(&mut scratch.square, d, stride, &mut scratch.stack) {
             return Ok(());
         }
-        let mut double = vec![0.0; d * stride];
-        self.centred(ridge, &mut double, stride, f64::from, |x| x);
         let mut stack = MemBuffer::new(llt::factor::cholesky_in_place_scratch::<f64>(
             d,
             Par::Seq,
             Default::default(),
         ));
-        if !cholesky(&mut double, d, stride, &mut stack) {
+        let diagonal = self.mean_diagonal();
+        let unit = if diagonal > 0.0 { diagonal } else { 1.0 };
+        scratch.double = JITTERS.iter().find_map(|jitter| {
+            let mut double = vec![0.0; d * stride];
+            self.centred(ridge + jitter * unit, &mut double, stride, f64::from, |x| x);
+            cholesky(&mut double, d, stride, &mut stack).then_some(double)
+        });
+        if scratch.double.is_none() {
             return Err(Error::NotFinite {
                 place: "ridge probe".into(),
                 found: format!(
@@ -269,7 +275,6 @@ impl SufficientStatistics {
                 ),
             });
         }
-        scratch.double = Some(double);
         Ok(())
     }
 
