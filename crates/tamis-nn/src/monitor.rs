@@ -35,6 +35,9 @@ pub trait Monitor: Sync {
     fn advance(&self, steps: u64);
     /// A short word on how the present stage is doing, such as the best score so far.
     fn note(&self, text: &str);
+    /// Something that the user should know and that stops nothing, such as a cache that cannot be written. Told once each; the default
+    /// drops it. A setting that opens what stands between two backticks goes by its name, as in errors.
+    fn warn(&self, _text: &str) {}
     /// The present stage is over.
     fn end(&self);
     /// Whether the user asked to stop.
@@ -68,13 +71,16 @@ impl Monitor for Silent {
     }
 }
 
-/// A monitor that only hears when to stop, for parts of a stage that have no progress of their own to show.
+/// A monitor that only warns and hears when to stop, for parts of a stage that have no progress of their own to show.
 pub struct Quiet<'a>(pub &'a dyn Monitor);
 
 impl Monitor for Quiet<'_> {
     fn begin(&self, _stage: &str, _total: Option<u64>) {}
     fn advance(&self, _steps: u64) {}
     fn note(&self, _text: &str) {}
+    fn warn(&self, text: &str) {
+        self.0.warn(text);
+    }
     fn end(&self) {}
     fn cancelled(&self) -> bool {
         self.0.cancelled()

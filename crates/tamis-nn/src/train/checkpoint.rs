@@ -2,9 +2,13 @@
 //!
 //! A safetensors file: tensor `p<i>` is the i-th trained tensor, `words` the word vectors where they are trained; in a checkpoint also the
 //! optimiser's moments by their names. Its metadata then hold the step, the fingerprint of the run that it belongs to, and, as JSON, what
-//! that run wants to know again.
+//! that run wants to know again. A BLAKE3 of all of it stands among the metadata: a flipped bit is an error, and never other weights.
 
-use std::{collections::HashMap, io::Write, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::Write,
+    path::Path,
+};
 
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Serialize, de::DeserializeOwned};
@@ -16,6 +20,9 @@ use crate::{
     optim::adamw::AdamW,
     train::{classifier::EncoderClassifier, trainer::Trainer},
 };
+
+/// Under which the checksum stands among the metadata.
+const CHECKSUM: &str = "blake3";
 
 /// Writes the state of a run that is so far.
 ///
@@ -72,16 +79,14 @@ pub fn load<P: DeserializeOwned>(
         return Ok(None);
     }
     let file = std::fs::read(path).map_err(Error::io(path, "read"))?;
-    let broken = |found: String| broken(path, found);
-    let (_, header) = SafeTensors::read_metadata(&file).map_err(|error| broken(error.to_string()))?;
-    let told = header.metadata().clone().unwrap_or_default();
+    let (tensors, told) = parse(path, &file)?;
     if told.get("run").map(String::as_str) != Some(run.as_str()) {
         return Ok(None);
     }
+    let broken = |found: String| broken(path, found);
     let of = |name: &str| told.get(name).ok_or_else(|| broken(format!("no {name}")));
     let step: u64 = of("step")?.parse().map_err(|_| broken("no step".into()))?;
     let progress = serde_json::from_str(of("progress")?).map_err(|error| broken(error.to_string()))?;
-    let tensors = SafeTensors::deserialize(&file).map_err(|error| broken(error.to_string()))?;
     set_weights(path, &tensors, model, trainer)?;
     let mut moments = Vec::new();
     for (name, _) in trainer.optimiser().moments() {
@@ -105,7 +110,7 @@ pub fn load<P: DeserializeOwned>(
 /// If the file cannot be read, or is broken.
 pub fn load_weights(path: &Path, model: &mut EncoderClassifier, trainer: &Trainer) -> Result<()> {
     let file = std::fs::read(path).map_err(Error::io(path, "read"))?;
-    let tensors = SafeTensors::deserialize(&file).map_err(|error| broken(path, error.to_string()))?;
+    let (tensors, _) = parse(path, &file)?;
     set_weights(path, &tensors, model, trainer)
 }
 
@@ -129,12 +134,46 @@ fn write(path: &Path, tensors: &[Flat], metadata: &[(&str, String)]) -> Result<(
         .iter()
         .map(|(name, bytes, dtype, length)| Ok((name, TensorView::new(*dtype, vec![*length], bytes).map_err(invalid)?)))
         .collect::<Result<Vec<_>>>()?;
-    let metadata: HashMap<_, _> = metadata
+    let mut metadata: HashMap<_, _> = metadata
         .iter()
         .map(|(name, value)| ((*name).to_owned(), value.clone()))
         .collect();
+    let sum = checksum(&metadata, views.iter().map(|(name, view)| (name.as_str(), view)));
+    metadata.insert(CHECKSUM.to_owned(), sum.to_string());
     let whole = safetensors::serialize(views, Some(metadata)).map_err(invalid)?;
     write_whole(path, &mut |out| out.write_all(&whole).map_err(Error::io(path, "write")))
+}
+
+/// The tensors and the metadata of a file, as they were written.
+fn parse<'f>(path: &Path, file: &'f [u8]) -> Result<(SafeTensors<'f>, HashMap<String, String>)> {
+    let invalid = |error: safetensors::SafeTensorError| broken(path, error.to_string());
+    let (_, header) = SafeTensors::read_metadata(file).map_err(invalid)?;
+    let mut told = header.metadata().clone().unwrap_or_default();
+    let tensors = SafeTensors::deserialize(file).map_err(invalid)?;
+    let sum = told.remove(CHECKSUM);
+    let views = tensors.tensors();
+    let own = checksum(&told, views.iter().map(|(name, view)| (name.as_str(), view)));
+    if sum.as_deref() != Some(own.as_str()) {
+        return Err(broken(path, "bytes that do not match its checksum".into()));
+    }
+    Ok((tensors, told))
+}
+
+/// A hash of all that a file holds, whatever the order.
+fn checksum<'t>(
+    metadata: &HashMap<String, String>,
+    tensors: impl Iterator<Item = (&'t str, &'t TensorView<'t>)>,
+) -> Fingerprint {
+    let metadata: BTreeMap<_, _> = metadata.iter().collect();
+    let tensors: BTreeMap<_, _> = tensors.collect();
+    let described = metadata
+        .into_iter()
+        .flat_map(|(name, value)| [name.clone(), value.clone()]);
+    let described = described.chain(["tensors".to_owned()]).map(String::into_bytes);
+    Fingerprint::of(described.chain(tensors.into_iter().flat_map(|(name, view)| {
+        let header = format!("{name} {:?} {:?}", view.dtype(), view.shape());
+        [header.into_bytes(), view.data().to_vec()]
+    })))
 }
 
 fn set_weights(path: &Path, tensors: &SafeTensors<'_>, model: &mut EncoderClassifier, trainer: &Trainer) -> Result<()> {
@@ -229,11 +268,30 @@ mod tests {
             assert_eq!(trainer.optimiser().steps(), 7);
             train_on(&mut resumed, &mut trainer, u64::MAX);
             assert!(whole == resumed, "going on from step 7 gave other weights");
+            let checkpoint = std::fs::read(&path).expect("reads");
 
             save_weights(&path, &mut whole, &trainer).expect("writes");
             let mut again = start.clone();
             load_weights(&path, &mut again, &trainer).expect("loads");
             assert!(whole == again, "other weights were read than written");
+
+            for (file, is_checkpoint) in [(checkpoint, true), (std::fs::read(&path).expect("reads"), false)] {
+                for place in (0..file.len()).step_by(97) {
+                    let mut flipped = file.clone();
+                    flipped[place] ^= 1 << (place % 8);
+                    std::fs::write(&path, flipped).expect("writes");
+                    let error = if is_checkpoint {
+                        load::<f64>(&path, &run, &mut resumed, &mut trainer).map(|_| ())
+                    } else {
+                        load_weights(&path, &mut again, &trainer)
+                    };
+                    let error = error.expect_err("a bit is flipped");
+                    assert!(
+                        error.to_string().contains("a checkpoint of this run") && error.hint().is_some(),
+                        "{error}"
+                    );
+                }
+            }
 
             std::fs::write(&path, b"torn").expect("writes");
             let error = load::<f64>(&path, &run, &mut resumed, &mut trainer).expect_err("is broken");
