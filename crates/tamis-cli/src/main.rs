@@ -24,11 +24,13 @@ use commands::{check, demo, finetune, report, select, study};
 use messages::Messages;
 
 fn main() -> ExitCode {
+    #[cfg(unix)]
+    keep_file_size_limit_an_error();
     let command = cli::command();
     let matches = command.clone().get_matches();
     let messages = Messages::new(typed(&command, &matches), repeat::command);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let progress = progress::Progress::new();
+    let progress = progress::Progress::new(&messages);
     let outcome = match cli.command {
         Command::Select(args) => select::run(*args, &messages, &progress),
         Command::Finetune(args) => finetune::run(*args, &progress),
@@ -54,6 +56,14 @@ fn main() -> ExitCode {
             })
         }
     }
+}
+
+/// A write beyond the limit on the size of files fails with an error that names the file. The signal that comes with it would end the
+/// process before anybody is told.
+#[cfg(unix)]
+fn keep_file_size_limit_an_error() {
+    // Where no handler can be set, the limit ends the process, as it does without one.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default());
 }
 
 /// The subcommand that was typed, or the subcommand's own.

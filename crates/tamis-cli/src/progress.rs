@@ -2,6 +2,7 @@
 //! ends, and every half minute while it lasts.
 
 use std::{
+    collections::BTreeSet,
     io::IsTerminal,
     sync::{
         Mutex, PoisonError,
@@ -13,7 +14,7 @@ use std::{
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tamis::Monitor;
 
-use crate::output;
+use crate::{messages::Messages, output};
 
 /// Set by Ctrl-C. A second Ctrl-C ends the process at once.
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -21,9 +22,12 @@ static STOP: AtomicBool = AtomicBool::new(false);
 /// How often a stage is heard of where there is no bar to look at.
 const EVERY: Duration = Duration::from_secs(30);
 
-pub(crate) struct Progress {
+pub(crate) struct Progress<'a> {
+    messages: &'a Messages,
     terminal: bool,
     stage: Mutex<Option<Stage>>,
+    /// Each is said once.
+    warnings: Mutex<BTreeSet<String>>,
 }
 
 struct Stage {
@@ -52,8 +56,9 @@ impl Stage {
     }
 }
 
-impl Progress {
-    pub(crate) fn new() -> Self {
+impl<'a> Progress<'a> {
+    /// Warnings are shown in the words of these messages.
+    pub(crate) fn new(messages: &'a Messages) -> Self {
         // Without a handler (on a system that allows none) Ctrl-C ends the process; the ledger is safe either way.
         let _ = ctrlc::set_handler(|| {
             if STOP.swap(true, Ordering::SeqCst) {
@@ -61,8 +66,10 @@ impl Progress {
             }
         });
         Self {
+            messages,
             terminal: std::io::stderr().is_terminal(),
-            stage: Mutex::new(None),
+            stage: Mutex::default(),
+            warnings: Mutex::default(),
         }
     }
 
@@ -78,7 +85,7 @@ impl Progress {
     }
 }
 
-impl Monitor for Progress {
+impl Monitor for Progress<'_> {
     fn begin(&self, name: &str, total: Option<u64>) {
         let (target, template) = match (self.terminal, total) {
             (false, _) => (ProgressDrawTarget::hidden(), ""),
@@ -115,6 +122,19 @@ impl Monitor for Progress {
     fn note(&self, text: &str) {
         if let Some(stage) = &*self.stage() {
             stage.bar.set_message(text.to_owned());
+        }
+    }
+
+    fn warn(&self, text: &str) {
+        let warning = format!("warning: {}", self.messages.text(text));
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        if !warnings.insert(warning.clone()) {
+            return;
+        }
+        match &*self.stage() {
+            // Above the bar, which is drawn again below.
+            Some(stage) => stage.bar.suspend(|| output::say(&warning)),
+            None => output::say(&warning),
         }
     }
 

@@ -225,6 +225,10 @@ impl Error {
             Self::Io { source, .. } if source.kind() == ErrorKind::StorageFull => {
                 Some("free some space and repeat the command: what is done is kept".into())
             }
+            Self::Io { source, .. } if source.kind() == ErrorKind::FileTooLarge => Some(
+                "files may not grow any larger here: raise the limit on their size (`ulimit -f`) and repeat the command: what is done is kept"
+                    .into(),
+            ),
             Self::Ledger { source, .. } => match source.sqlite_error_code() {
                 Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
                     Some("another run is working in this folder: wait for it, or choose another with `out`".into())

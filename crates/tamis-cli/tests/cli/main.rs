@@ -4,10 +4,14 @@ mod agents;
 mod bad_input;
 mod bad_vectors;
 mod clusters;
+#[cfg(unix)]
+mod faults;
 mod finetune;
 mod fixture;
+mod folders;
 mod help;
 mod outputs;
 mod resume;
+mod small;
 mod study;
 mod user_files;

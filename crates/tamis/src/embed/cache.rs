@@ -4,18 +4,22 @@
 //! many text hashes (16 bytes each) and vectors (4 bytes a number), and 16 bytes of BLAKE3 over all of it. A block is synced
 //! before the next is begun; what follows the last whole block is a torn tail, and is cut off. So a run that is killed
 //! while it embeds goes on behind the last block.
+//!
+//! The cache saves time and nothing else: where it cannot be made, read or written, vectors are computed without it, and the monitor hears
+//! a warning.
 
 use std::{
     collections::HashMap,
     fs::{File, OpenOptions},
     io::{BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use tamis_nn::{Fingerprint, Matrix, Monitor, fingerprint::first_half};
 
 use crate::{
-    Error, Result,
+    Error, Place, Result,
     embed::{Embedder, TextLength},
 };
 
@@ -31,19 +35,58 @@ type TextHash = [u8; 16];
 #[derive(Debug)]
 pub struct Cached<E> {
     inner: E,
+    folder: PathBuf,
     path: PathBuf,
+    /// Whether it has failed once: then it is left alone.
+    failed: AtomicBool,
 }
 
 impl<E: Embedder> Cached<E> {
     /// Keeps vectors in this folder, which is made if it is not there.
-    ///
-    /// # Errors
-    ///
-    /// If the folder cannot be made.
-    pub fn new(inner: E, folder: &Path) -> Result<Self> {
-        std::fs::create_dir_all(folder).map_err(Error::io(folder, "create"))?;
-        let path = folder.join(format!("{}.vectors", inner.fingerprint()));
-        Ok(Self { inner, path })
+    pub fn new(inner: E, folder: &Path) -> Self {
+        Self {
+            path: folder.join(format!("{}.vectors", inner.fingerprint())),
+            folder: folder.to_path_buf(),
+            inner,
+            failed: AtomicBool::new(false),
+        }
+    }
+
+    /// Tells each vector that is kept; returns the file for more of them, if it is this process's to append to.
+    fn read(&self, each: &mut dyn FnMut(&TextHash, &[f32])) -> Result<Option<File>> {
+        std::fs::create_dir_all(&self.folder).map_err(Error::io(&self.folder, "create"))?;
+        // A link may lead to a file of the user's.
+        if self.path.symlink_metadata().is_ok_and(|there| !there.is_file()) {
+            let found = "a link, or no file at all";
+            return Err(Error::data(Place::file(&self.path), "a file of vectors", found));
+        }
+        let mut file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(&self.path)
+            .map_err(Error::io(&self.path, "write"))?;
+        // Another process at work with the same model keeps the lock: then this one reads what is there and adds nothing.
+        let mine = file.try_lock().is_ok();
+        let whole = read_blocks(&self.path, &file, self.dim(), each)?;
+        if !mine {
+            return Ok(None);
+        }
+        file.set_len(whole)
+            .and_then(|()| file.seek(SeekFrom::End(0)))
+            .map_err(Error::io(&self.path, "write"))?;
+        Ok(Some(file))
+    }
+
+    /// What the cache did; none where it failed, which the user is told.
+    fn unless_failed<T>(&self, done: Result<T>, monitor: &dyn Monitor) -> Option<T> {
+        done.map_err(|error| {
+            self.failed.store(true, Ordering::Relaxed);
+            monitor.warn(&format!(
+                "{error}; vectors are computed without the cache, and not kept (`cache <folder>` names another)"
+            ));
+        })
+        .ok()
     }
 
     fn append(&self, file: &mut File, hashes: &[TextHash], vectors: &Matrix) -> Result<()> {
@@ -81,27 +124,19 @@ impl<E: Embedder> Embedder for Cached<E> {
             places.push(i as u32);
         }
         let mut out = Matrix::zeros(texts.len(), dim);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(&self.path)
-            .map_err(Error::io(&self.path, "write"))?;
-        // Another process at work with the same model keeps the lock: then this one reads what is there and adds nothing.
-        let mine = file.try_lock().is_ok();
-        let whole = read_blocks(&self.path, &file, dim, &mut |hash, vector| {
+        let mut take = |hash: &TextHash, vector: &[f32]| {
             if let Some(places) = places.remove(hash) {
                 for &place in &places {
                     out.row_mut(place as usize).copy_from_slice(vector);
                 }
                 monitor.advance(places.len() as u64);
             }
-        })?;
-        if mine {
-            file.set_len(whole)
-                .and_then(|()| file.seek(SeekFrom::End(0)))
-                .map_err(Error::io(&self.path, "write"))?;
-        }
+        };
+        let mut file = if self.failed.load(Ordering::Relaxed) {
+            None
+        } else {
+            self.unless_failed(self.read(&mut take), monitor).flatten()
+        };
         let missing: Vec<(TextHash, usize)> = order
             .into_iter()
             .filter(|(hash, _)| places.contains_key(hash))
@@ -110,8 +145,12 @@ impl<E: Embedder> Embedder for Cached<E> {
             let own: Vec<&str> = block.iter().map(|&(_, i)| texts[i]).collect();
             let vectors = self.inner.embed(&own, monitor)?;
             let hashes: Vec<TextHash> = block.iter().map(|&(hash, _)| hash).collect();
-            if mine {
-                self.append(&mut file, &hashes, &vectors)?;
+            if let Some(open) = &mut file
+                && self
+                    .unless_failed(self.append(open, &hashes, &vectors), monitor)
+                    .is_none()
+            {
+                file = None;
             }
             for (hash, vector) in hashes.iter().zip(vectors.iter_rows()) {
                 let places = &places[hash];
@@ -177,7 +216,7 @@ fn read_blocks(path: &Path, file: &File, dim: usize, each: &mut dyn FnMut(&TextH
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Mutex, atomic::AtomicUsize};
 
     use proptest::prelude::*;
 
@@ -220,10 +259,37 @@ mod tests {
     }
 
     fn asked(folder: &Path, texts: &[&str]) -> usize {
-        let cached = Cached::new(Counting::new(), folder).expect("opens");
-        let vectors = cached.embed(texts, &Silent).expect("embeds");
+        let (asked, warnings) = asked_and_warned(folder, texts);
+        assert_eq!(warnings, [""; 0]);
+        asked
+    }
+
+    /// How many texts the embedder was asked for, and of what the user was warned, when the texts are embedded twice by one cache.
+    fn asked_and_warned(folder: &Path, texts: &[&str]) -> (usize, Vec<String>) {
+        let cached = Cached::new(Counting::new(), folder);
+        let heard = Warnings::default();
+        let vectors = cached.embed(texts, &heard).expect("embeds");
         assert_eq!(vectors, Counting::new().embed(texts, &Silent).expect("embeds"));
-        cached.inner.asked.into_inner()
+        let asked = cached.inner.asked.load(Ordering::Relaxed);
+        cached.embed(texts, &heard).expect("embeds again");
+        (asked, heard.0.into_inner().expect("no thread died"))
+    }
+
+    /// Keeps what it is warned of.
+    #[derive(Default)]
+    struct Warnings(Mutex<Vec<String>>);
+
+    impl Monitor for Warnings {
+        fn begin(&self, _stage: &str, _total: Option<u64>) {}
+        fn advance(&self, _steps: u64) {}
+        fn note(&self, _text: &str) {}
+        fn warn(&self, text: &str) {
+            self.0.lock().expect("no thread died").push(text.to_owned());
+        }
+        fn end(&self) {}
+        fn cancelled(&self) -> bool {
+            false
+        }
     }
 
     #[test]
@@ -232,6 +298,32 @@ mod tests {
         assert_eq!(asked(folder.path(), &["a", "bb", "a"]), 2);
         assert_eq!(asked(folder.path(), &["bb", "ccc", "a", "ccc"]), 1);
         assert_eq!(asked(folder.path(), &["ccc"]), 0);
+    }
+
+    #[test]
+    fn a_cache_that_cannot_be_used_costs_a_warning_and_no_more() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        let vectors = format!("{}.vectors", Fingerprint::of(["counting"]));
+        std::fs::write(at("file"), "mine").expect("writes");
+        std::fs::create_dir_all(at("taken").join(&vectors)).expect("a folder");
+        let mut folders = vec!["file", "taken"];
+        #[cfg(unix)]
+        {
+            std::fs::create_dir(at("linked")).expect("a folder");
+            std::os::unix::fs::symlink(at("file"), at("linked").join(&vectors)).expect("links");
+            folders.push("linked");
+        }
+        for name in folders {
+            let (asked, warnings) = asked_and_warned(&at(name), &["a", "bb", "a"]);
+            assert_eq!(asked, 2);
+            assert_eq!(warnings.len(), 1, "{warnings:?}");
+            assert!(
+                warnings[0].contains(name) && warnings[0].contains("`cache <folder>`"),
+                "{warnings:?}"
+            );
+        }
+        assert_eq!(std::fs::read_to_string(at("file")).expect("reads"), "mine");
     }
 
     proptest! {

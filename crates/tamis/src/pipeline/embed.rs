@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use rayon::prelude::*;
 use tamis_nn::{
-    Fingerprint, Matrix,
+    Fingerprint, Matrix, Monitor,
     hub::{classifier, pretrained},
 };
 
@@ -13,7 +13,7 @@ use crate::{
     budget::{Budget, Limit, limit_of},
     data::{Dataset, RowId, Split},
     embed::{
-        Embedded, Embedder, TextLength,
+        Embedded, Embedder, TextLength, VectorStore,
         cache::Cached,
         encoder::Encoder,
         lexical::{self, Lexical},
@@ -155,8 +155,10 @@ fn vectors(
         let row = row as usize;
         tokens[starts[row] as usize..starts[row + 1] as usize].iter().sum()
     };
+    let splits = SplitVectors::of(embedded);
+    warn_if_alike(&*splits.train.vectors, context.monitor())?;
     Ok(Vectors {
-        splits: SplitVectors::of(embedded),
+        splits,
         tokens: context.dataset.pool.iter().map(of_row).collect(),
         truncated: lengths.iter().flatten().filter(|length| length.truncated).count() as u64,
     })
@@ -176,15 +178,73 @@ fn embedder(context: Context<'_>, texts: &[&str]) -> Result<Box<dyn Embedder>> {
     };
     let encoder = Encoder::load(name, settings.embed_dtype)?;
     Ok(match settings.cache.clone().or_else(cache_folder) {
-        Some(folder) => Box::new(Cached::new(encoder, &folder)?),
+        Some(folder) => Box::new(Cached::new(encoder, &folder)),
         None => Box::new(encoder),
     })
 }
 
-/// Where embeddings are kept when the settings do not say.
+/// Warns of training vectors that hardly tell rows apart: the run goes on, and what it chooses means little.
+fn warn_if_alike(vectors: &dyn VectorStore, monitor: &dyn Monitor) -> Result<()> {
+    if let Some(alike) = alike(vectors)? {
+        monitor.warn(&format!(
+            "the vectors of the training rows {alike}: rows cannot be told apart by them, and a selection is hardly better than random \
+             rows; look at the texts, or try another `embedder`"
+        ));
+    }
+    Ok(())
+}
+
+/// What vectors of unit length, or zero, have in common, if they differ along one direction at most.
+fn alike(vectors: &dyn VectorStore) -> Result<Option<&'static str>> {
+    /// Far above the rounding of a product of two vectors.
+    const CLOSE: f32 = 1e-5;
+    let mut first: Option<Vec<f32>> = None;
+    let (mut zeros, mut opposite) = (false, false);
+    for i in 0..vectors.count() {
+        let vector = vectors.rows(i..i + 1)?;
+        if vector.iter().all(|&x| x == 0.0) {
+            zeros = true;
+            continue;
+        }
+        let first = first.get_or_insert_with(|| vector.to_vec());
+        let product: f32 = first.iter().zip(&*vector).map(|(a, b)| a * b).sum();
+        if product.abs() < 1.0 - CLOSE {
+            return Ok(None);
+        }
+        opposite |= product < 0.0;
+    }
+    Ok(Some(match first {
+        None => "are all zero",
+        Some(_) if zeros || opposite => "differ along one direction alone",
+        Some(_) => "are all the same",
+    }))
+}
+
+/// Where embeddings are kept when the settings do not say. An empty variable counts as unset.
 fn cache_folder() -> Option<PathBuf> {
-    let base = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))?;
+    let folder = |variable: &str| {
+        let value = std::env::var_os(variable).filter(|value| !value.is_empty());
+        value.map(PathBuf::from)
+    };
+    let base = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
     Some(base.join("tamis"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_that_tell_nothing_apart_are_seen() {
+        for (rows, want) in [
+            (&[[0.0, 0.0], [0.0, 0.0]][..], Some("are all zero")),
+            (&[[0.6, 0.8], [0.6, 0.8]], Some("are all the same")),
+            (&[[0.6, 0.8], [-0.6, -0.8]], Some("differ along one direction alone")),
+            (&[[0.0, 0.0], [0.6, 0.8]], Some("differ along one direction alone")),
+            (&[[0.6, 0.8], [0.8, 0.6], [0.6, 0.8]], None),
+        ] {
+            let vectors = Matrix::from_vec(rows.concat(), rows.len(), 2);
+            assert_eq!(alike(&vectors).expect("reads"), want);
+        }
+    }
 }

@@ -7,6 +7,7 @@ mod memory;
 mod sqlite;
 
 pub use memory::MemoryStore;
+pub(crate) use sqlite::LedgerFile;
 pub use sqlite::{AT_RISK_SECONDS, SqliteStore};
 
 use crate::Result;

@@ -7,21 +7,75 @@
 //! cost [`AT_RISK_SECONDS`]. So a score that costs a millisecond shares its commit with many others, one that costs minutes is on
 //! disk before it is used, and a kill never loses more than about a second of paid work. An answer, which is what one fine-tuned
 //! model said, is on disk before it is used.
+//!
+//! A ledger carries SQLite's application id from its first bytes on, so that no other program's database is taken for one.
 
 use std::{
     collections::HashMap,
+    fs::{self, File},
+    io::{ErrorKind, Read},
     path::{Path, PathBuf},
 };
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::{
-    Error, Result,
+    Error, Place, Result,
     store::{Answer, Key, ScoreStore},
 };
 
+/// SQLite's application id of a ledger.
+const APPLICATION_ID: i32 = i32::from_be_bytes(*b"tami");
+/// What a SQLite database begins with.
+const MAGIC: &[u8] = b"SQLite format 3\0";
+/// Where its header holds the application id, big-endian.
+const ID_AT: usize = 68;
+
 /// How many seconds of proxy time may wait for their commit.
 pub const AT_RISK_SECONDS: f64 = 1.0;
+
+/// What stands where a ledger is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LedgerFile {
+    /// Nothing.
+    Missing,
+    /// A file without a byte: what a kill leaves while the first of them are written.
+    Empty,
+    /// A ledger.
+    Ledger,
+    /// Something else, in words.
+    Foreign(&'static str),
+}
+
+impl LedgerFile {
+    /// Looks at the first bytes; opens nothing for writing.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read.
+    pub(crate) fn at(path: &Path) -> Result<Self> {
+        let metadata = match fs::metadata(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::Missing),
+            metadata => metadata.map_err(Error::io(path, "read"))?,
+        };
+        if !metadata.is_file() {
+            return Ok(Self::Foreign("something that is not a file"));
+        }
+        let mut header = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take((ID_AT + 4) as u64).read_to_end(&mut header))
+            .map_err(Error::io(path, "read"))?;
+        Ok(if header.is_empty() {
+            Self::Empty
+        } else if !header.starts_with(MAGIC) {
+            Self::Foreign("a file that is no database")
+        } else if header.get(ID_AT..) == Some(&APPLICATION_ID.to_be_bytes()) {
+            Self::Ledger
+        } else {
+            Self::Foreign("another program's database")
+        })
+    }
+}
 
 /// The scores of one run directory.
 #[derive(Debug)]
@@ -46,12 +100,25 @@ impl SqliteStore {
     ///
     /// If the file is not a ledger, another process holds it, or it cannot be written.
     pub fn open(path: &Path) -> Result<Self> {
+        if let LedgerFile::Foreign(found) = LedgerFile::at(path)? {
+            return Err(Error::data(Place::file(path), "a ledger of tamis", found)
+                .with_hint("choose another folder with `out`"));
+        }
         let failed = |source| failure(path, source);
         let connection = Connection::open(path).map_err(failed)?;
         connection.busy_timeout(std::time::Duration::ZERO).map_err(failed)?;
         connection
             .pragma_update(None, "locking_mode", "EXCLUSIVE")
             .map_err(failed)?;
+        // The first bytes that are written, so that a kill at any moment leaves a ledger or an empty file.
+        let id: i32 = connection
+            .pragma_query_value(None, "application_id", |row| row.get(0))
+            .map_err(failed)?;
+        if id != APPLICATION_ID {
+            connection
+                .pragma_update(None, "application_id", APPLICATION_ID)
+                .map_err(failed)?;
+        }
         connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
         connection
             .pragma_update(None, "synchronous", "NORMAL")
@@ -311,7 +378,8 @@ mod tests {
         // A ledger as it was before failures were kept.
         let old = Connection::open(&path).expect("opens");
         old.execute_batch(
-            "CREATE TABLE scores (key BLOB PRIMARY KEY, value REAL NOT NULL, seconds REAL NOT NULL) WITHOUT ROWID;
+            "PRAGMA application_id = 1952542057;
+             CREATE TABLE scores (key BLOB PRIMARY KEY, value REAL NOT NULL, seconds REAL NOT NULL) WITHOUT ROWID;
              CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
              INSERT INTO scores VALUES (x'01010101010101010101010101010101', 0.5, 0.25);",
         )
@@ -343,18 +411,40 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_ledger_is_refused() {
+    fn what_is_no_ledger_is_refused_and_stays_as_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        let foreign = Connection::open(at("foreign")).expect("opens");
+        foreign
+            .execute_batch("CREATE TABLE meta (x)")
+            .expect("makes a database");
+        drop(foreign);
+        fs::write(at("text"), "not a database").expect("writes");
+        fs::create_dir(at("folder")).expect("a folder");
+        for (name, found) in [
+            ("foreign", "another program's database"),
+            ("text", "a file that is no database"),
+            ("folder", "something that is not a file"),
+        ] {
+            let before = fs::read(at(name)).ok();
+            let error = SqliteStore::open(&at(name)).expect_err("is no ledger");
+            assert!(error.is_input() && error.to_string().ends_with(found), "{error}");
+            assert_eq!(fs::read(at(name)).ok(), before);
+        }
+        assert_eq!(fs::read_dir(folder.path()).expect("reads").count(), 3);
+    }
+
+    #[test]
+    fn a_ledger_is_known_by_its_first_bytes_while_it_is_open_too() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("ledger.sqlite");
-        std::fs::write(
-            &path,
-            "not a database, just some text that is long enough to be looked at as one",
-        )
-        .expect("writes");
-        let error = SqliteStore::open(&path).expect_err("it is no database").to_string();
-        assert!(
-            error.contains("ledger.sqlite") && error.contains("not a database"),
-            "{error}"
-        );
+        let kind = || LedgerFile::at(&path).expect("reads");
+        assert_eq!(kind(), LedgerFile::Missing);
+        fs::write(&path, "").expect("writes");
+        assert_eq!(kind(), LedgerFile::Empty);
+        let ledger = SqliteStore::open(&path).expect("an empty file is taken up");
+        assert_eq!(kind(), LedgerFile::Ledger);
+        drop(ledger);
+        assert_eq!(kind(), LedgerFile::Ledger);
     }
 }

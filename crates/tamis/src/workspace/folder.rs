@@ -3,15 +3,18 @@
 //! It holds `tamis.toml`'s values as `settings.json` (resolved), `ledger.sqlite`, and at the end `selected.*`,
 //! `selection.json`, `map.json`, `report.html`, `metrics.jsonl`, `tensorboard/` and `rejects.jsonl`.
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, DirEntry},
+    path::Path,
+};
 
 use serde_json::Value;
-use tamis_nn::Fingerprint;
+use tamis_nn::{Fingerprint, atomic_write::remove_leftovers};
 
 use crate::{
     Error, Place, Result,
     settings::select::SelectSettings,
-    store::{ScoreStore, SqliteStore},
+    store::{LedgerFile, ScoreStore, SqliteStore},
     workspace::json::{compare, without, write_json},
 };
 
@@ -40,18 +43,21 @@ pub(crate) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<Sqli
     Ok(ledger)
 }
 
-/// Makes the directory of a fine-tune with these settings, or goes on with the run that has the same ones.
+/// Makes the directory of a fine-tune with these settings, or goes on with the run that has the same ones. Returns the settings as that
+/// run's first start wrote them: a path may be written in several ways.
 ///
 /// # Errors
 ///
 /// If it holds something else, or cannot be written.
-pub(crate) fn claim(out: &Path, settings: &Value) -> Result<()> {
+pub(crate) fn claim(out: &Path, settings: &Value) -> Result<Value> {
     let path = out.join(FINETUNE);
     if !path.exists() {
-        create(out)?;
+        create(out, &[])?;
         write_json(&path, settings)?;
     }
-    same_run(out, FINETUNE, settings)
+    let there = same_run(out, FINETUNE, settings)?;
+    remove_leftovers(out)?;
+    Ok(there)
 }
 
 /// Makes the directory of a study that keeps its settings in a file of this name, and a ledger beside it, or goes on with the one that
@@ -76,10 +82,16 @@ fn hold(
 ) -> Result<(SqliteStore, bool)> {
     let path = out.join(ledger_file);
     // The ledger is what makes it ours: other programs have a settings.json as well.
-    if !path.exists() {
-        create(out)?;
+    match LedgerFile::at(&path)? {
+        LedgerFile::Ledger => {}
+        LedgerFile::Empty => {
+            let own = ["", "-journal", "-wal", "-shm"].map(|end| format!("{ledger_file}{end}"));
+            create(out, &own)?;
+        }
+        LedgerFile::Missing | LedgerFile::Foreign(_) => create(out, &[])?,
     }
     let mut ledger = SqliteStore::open(&path)?;
+    remove_leftovers(out)?;
     if !begun(&ledger)? {
         write_json(&out.join(settings_file), settings)?;
         ledger.set_meta("data", data.as_str())?;
@@ -99,24 +111,37 @@ fn other_data(out: &Path) -> Error {
     }
 }
 
-/// Makes the directory if it is not there; one with files in it is somebody else's.
-fn create(out: &Path) -> Result<()> {
+/// Makes the directory if it is not there; one with files in it is somebody else's. Files that a kill left while the run's first ones were
+/// written, and the empty ledger among them, whose names are `own`, are no others.
+fn create(out: &Path, own: &[String]) -> Result<()> {
     if out.exists() && !out.is_dir() {
         return Err(Error::setting("out", "a folder", format!("{}, a file", out.display())));
     }
-    if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(Error::setting(
-            "out",
-            "a new or empty folder, or one that holds a run",
-            format!("{}, which holds other files", out.display()),
-        )
-        .with_hint("name a folder of its own for the run, such as `out runs/first`"));
-    }
-    fs::create_dir_all(out).map_err(Error::io(out, "create"))
+    let mut entries = fs::read_dir(out).into_iter().flatten().flatten();
+    let Some(other) = entries.find(|entry| !is_torn(entry, own)) else {
+        return fs::create_dir_all(out).map_err(Error::io(out, "create"));
+    };
+    let found = match own.first() {
+        None => "other files".to_owned(),
+        Some(ledger) => format!("{} beside an empty {ledger}", other.file_name().display()),
+    };
+    Err(Error::setting(
+        "out",
+        "a new or empty folder, or one that holds a run",
+        format!("{}, which holds {found}", out.display()),
+    )
+    .with_hint("name a folder of its own for the run, such as `out runs/first`"))
 }
 
-/// Whether the run in the directory has these settings.
-fn same_run(out: &Path, name: &str, now: &Value) -> Result<()> {
+/// Whether a kill may have left this in a folder while the run's first files were written.
+fn is_torn(entry: &DirEntry, own: &[String]) -> bool {
+    let name = entry.file_name();
+    let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+    is_file && (name.as_encoded_bytes().ends_with(b".partial") || own.iter().any(|own| name == own.as_str()))
+}
+
+/// Whether the run in the directory has these settings. Returns those that it has.
+fn same_run(out: &Path, name: &str, now: &Value) -> Result<Value> {
     let path = out.join(name);
     let text = fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
     let there: Value = serde_json::from_str(&text).map_err(|error| {
@@ -130,7 +155,7 @@ fn same_run(out: &Path, name: &str, now: &Value) -> Result<()> {
     let mut differences = Vec::new();
     compare("", &there, now, &mut differences);
     if differences.is_empty() {
-        return Ok(());
+        return Ok(there);
     }
     Err(Error::OtherRun {
         path: out.to_path_buf(),
@@ -177,18 +202,56 @@ mod tests {
 
     #[test]
     fn a_folder_with_other_files_is_left_alone() {
-        let folder = tempfile::tempdir().expect("a folder");
-        fs::write(folder.path().join("settings.json"), "{\"mine\": true}").expect("writes");
-        let settings = SelectSettings {
-            out: folder.path().to_path_buf(),
-            ..SelectSettings::default()
+        let foreign = |path: &Path| {
+            let database = rusqlite::Connection::open(path).expect("opens");
+            database.execute_batch("CREATE TABLE mine (x)").expect("a database");
         };
-        assert!(
-            open(&settings, &Fingerprint::of(["rows"]))
-                .expect_err("is taken")
-                .to_string()
-                .contains("other files")
-        );
-        assert_eq!(fs::read_dir(folder.path()).expect("reads").count(), 1);
+        let write = |text: &'static str| move |path: &Path| fs::write(path, text).expect("writes");
+        for (name, make, found) in [
+            ("settings.json", &write("{}") as &dyn Fn(&Path), "other files"),
+            ("ledger.sqlite", &foreign, "other files"),
+            ("ledger.sqlite", &write("mine"), "other files"),
+            (
+                "ledger.sqlite",
+                &write(""),
+                "selected.jsonl beside an empty ledger.sqlite",
+            ),
+        ] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let paths = [name, "selected.jsonl"].map(|name| folder.path().join(name));
+            fs::write(&paths[1], "precious").expect("writes");
+            make(&paths[0]);
+            let settings = SelectSettings {
+                out: folder.path().to_path_buf(),
+                ..SelectSettings::default()
+            };
+            let read = || paths.each_ref().map(|path| fs::read(path).expect("reads"));
+            let before = read();
+            let error = open(&settings, &Fingerprint::of(["rows"])).expect_err("is taken");
+            assert!(error.is_input() && error.to_string().ends_with(found), "{error}");
+            assert_eq!(read(), before);
+            assert_eq!(fs::read_dir(folder.path()).expect("reads").count(), 2);
+        }
+    }
+
+    #[test]
+    fn what_a_kill_leaves_of_the_first_files_is_gone_on_with() {
+        let settings = serde_json::json!({"epochs": 1});
+        for torn in [
+            &["finetune.json.partial"][..],
+            &[".tamis-abc.partial"],
+            &["study.sqlite", "study.sqlite-journal", ".tamis-abc.partial"],
+        ] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let out = folder.path();
+            let write = |name: &&str| fs::write(out.join(name), if *name == "study.sqlite" { "" } else { "{" });
+            torn.iter().for_each(|name| write(name).expect("writes"));
+            if torn.contains(&"study.sqlite") {
+                claim_with_ledger(out, "settings.json", &settings, &Fingerprint::of(["rows"])).expect("goes on");
+            } else {
+                assert_eq!(claim(out, &settings).expect("goes on"), settings);
+            }
+            assert!(!out.join(".tamis-abc.partial").exists());
+        }
     }
 }

@@ -1,6 +1,10 @@
 //! JSON files of a run: read with an error that names file and line, written whole, compared by name.
 
-use std::{fs, io::Write, path::Path};
+use std::{
+    fs,
+    io::Write,
+    path::{Path, absolute},
+};
 
 use serde_json::Value;
 use tamis_nn::atomic_write::write_whole;
@@ -46,8 +50,17 @@ pub(crate) fn compare(name: &str, there: &Value, now: &Value, differences: &mut 
                 );
             }
         }
-        _ if there == now => {}
+        _ if same(there, now) => {}
         _ => differences.push(format!("{name} (there: {there}, now: {now})")),
+    }
+}
+
+/// Whether two values are the same; texts also where they are two ways to write one path, such as `x` and `./x`.
+fn same(there: &Value, now: &Value) -> bool {
+    match (there, now) {
+        (Value::String(a), Value::String(b)) => a == b || absolute(a).is_ok_and(|a| absolute(b).is_ok_and(|b| a == b)),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        _ => there == now,
     }
 }
 
@@ -71,4 +84,26 @@ pub(crate) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(
         serde_json::to_writer_pretty(&mut *out, value).map_err(|error| Error::io(path, "write")(error.into()))?;
         out.write_all(b"\n").map_err(Error::io(path, "write"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn two_ways_to_write_a_path_are_no_difference() {
+        let here = std::env::current_dir().expect("a folder").join("x");
+        let settings = |path: &str| json!({"data": {"train": [path, "y"]}, "model": path, "seed": 1});
+        let differences = |path: &str| {
+            let mut differences = Vec::new();
+            compare("", &settings("x"), &settings(path), &mut differences);
+            differences
+        };
+        for path in ["x", "./x", "././x", &here.display().to_string()] {
+            assert!(differences(path).is_empty(), "{path}");
+        }
+        assert_eq!(differences("z/x").len(), 2);
+    }
 }

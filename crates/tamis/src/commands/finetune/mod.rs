@@ -88,7 +88,7 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
 /// Takes the folder for this run, which the fingerprint tells from runs with the same settings on other contents.
 fn claim(settings: &FinetuneSettings, dataset: &Dataset, loaded: &Loaded, material: &Material) -> Result<Fingerprint> {
     let what_matters = json::without(settings, &["out", "frozen_memory"])?;
-    folder::claim(&settings.out, &what_matters)?;
+    let what_matters = folder::claim(&settings.out, &what_matters)?;
     let rows: Vec<u8> = material.rows.iter().flat_map(|row| row.to_le_bytes()).collect();
     Ok(Fingerprint::of([
         loaded.fingerprint.as_ref(),
