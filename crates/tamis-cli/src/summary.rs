@@ -145,6 +145,13 @@ fn write_candidates(text: &mut String, record: &SelectionRecord) -> std::fmt::Re
             data.label_errors, data.read.pool
         )?;
     }
+    if data.truncated > 0 {
+        writeln!(
+            text,
+            "\n{} texts are longer than the encoder reads: their vectors are of their beginnings; tokens are counted whole",
+            data.truncated
+        )?;
+    }
     Ok(())
 }
 

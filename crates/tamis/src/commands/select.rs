@@ -123,5 +123,6 @@ fn data_record(session: &Session<'_>, prepared: &Prepared<'_>) -> DataRecord {
         domain_auc: prepared.candidates.domain_auc,
         candidates: prepared.chunks.pool.rows_in_all() as u64,
         label_errors: label_errors.iter().filter(|&&suspected| suspected).count() as u64,
+        truncated: prepared.candidates.vectors.truncated,
     }
 }

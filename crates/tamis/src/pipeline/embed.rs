@@ -20,7 +20,7 @@ use crate::{
         pooled, precomputed,
         spec::EmbedderSpec,
     },
-    pipeline::context::Context,
+    pipeline::{context::Context, memory::check_vectors},
     settings::select::SelectSettings,
 };
 
@@ -119,6 +119,7 @@ pub(crate) fn embed(context: Context<'_>) -> Result<Vectors> {
     let total = texts.iter().map(|texts| texts.len() as u64).sum();
     context.stages.run("embed", Some(total), || {
         let embedder = embedder(context, &texts[0])?;
+        check_vectors(total, embedder.dim())?;
         let embedded = splits
             .iter()
             .zip(&texts)

@@ -77,6 +77,25 @@ pub(crate) fn check_memory(
     )))
 }
 
+/// Says before it starts that the vectors of so many texts will not fit in memory.
+pub(crate) fn check_vectors(texts: u64, dim: usize) -> Result<()> {
+    // The vectors, a vector a row of them, and the probe's features.
+    let needed = 3 * texts * dim as u64 * 4;
+    let Some(free) = free_bytes() else { return Ok(()) };
+    if needed <= free {
+        return Ok(());
+    }
+    let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
+    Err(Error::setting(
+        "embedder",
+        format!("vectors that fit in the {} of free memory", gigabytes(free)),
+        format!("{texts} vectors of {dim} numbers, which take about {} with the features made of them", gigabytes(needed)),
+    )
+    .with_hint(
+        "take shorter vectors (`lexical.dim` in the settings file, or a smaller encoder), give fewer rows, or use a machine with more memory",
+    ))
+}
+
 /// Memory that the process may still take, from Linux's own account and its control group's limit.
 fn free_bytes() -> Option<u64> {
     let available = bytes_in("/proc/meminfo", "MemAvailable:")?;

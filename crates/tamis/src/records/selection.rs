@@ -238,6 +238,9 @@ pub struct DataRecord {
     /// Rows of the pool that were taken last because a probe trained on others doubts their answers.
     #[serde(default)]
     pub label_errors: u64,
+    /// Texts of all splits of which the embedder read the beginning only; budgets count them whole.
+    #[serde(default)]
+    pub truncated: u64,
 }
 
 /// One stage of a run.

@@ -490,6 +490,7 @@ mod tests {
                 domain_auc: 0.5,
                 candidates: 1000,
                 label_errors: 0,
+                truncated: 0,
             },
             stages: vec![StageRecord {
                 name: "select".into(),
