@@ -144,11 +144,11 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
-    fn wrong(&self, expected: &str, found: impl ToString) -> Error {
+    fn wrong(&self, expected: &str, found: &dyn ToString) -> Error {
         Error::data(Place::file(self.path), expected, found.to_string())
     }
 
-    fn unknown(&self, expected: &str, found: impl ToString) -> Error {
+    fn unknown(&self, expected: &str, found: &dyn ToString) -> Error {
         self.wrong(expected, found).with_hint(self.way_out)
     }
 
@@ -175,7 +175,7 @@ impl Fields<'_> {
         if (0.0..1.0).contains(&share) {
             Ok(share)
         } else {
-            Err(self.wrong(&format!("{key} from 0 to below 1"), share))
+            Err(self.wrong(&format!("{key} from 0 to below 1"), &share))
         }
     }
 
@@ -186,7 +186,7 @@ impl Fields<'_> {
             "distilbert" => Ok(Family::DistilBert),
             other => {
                 let expected = "model_type bert, roberta, xlm-roberta, camembert or distilbert";
-                Err(self.unknown(expected, format!("{other:?}")))
+                Err(self.unknown(expected, &format!("{other:?}")))
             }
         }
     }
@@ -197,10 +197,10 @@ impl Fields<'_> {
             .as_str()
             .filter(|&kind| kind != "absolute")
         {
-            return Err(self.unknown("absolute position embeddings", format!("{kind:?}")));
+            return Err(self.unknown("absolute position embeddings", &format!("{kind:?}")));
         }
         if self.raw["is_decoder"] == true {
-            return Err(self.unknown("an encoder", "is_decoder true"));
+            return Err(self.unknown("an encoder", &"is_decoder true"));
         }
         Ok(())
     }
@@ -222,7 +222,7 @@ impl Fields<'_> {
         let (hidden, heads) = (self.count(keys.hidden, 768)?, self.count(keys.heads, 12)?);
         if !hidden.is_multiple_of(heads) {
             let found = format!("{hidden} and {heads} heads");
-            return Err(self.wrong("a hidden size that the heads divide", found));
+            return Err(self.wrong("a hidden size that the heads divide", &found));
         }
         Ok(EncoderShape {
             hidden,

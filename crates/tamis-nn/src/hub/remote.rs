@@ -187,7 +187,7 @@ fn is_id(id: &str) -> bool {
         && names.into_iter().all(is_name)
         && !id.contains("--")
         && !id.contains("..")
-        && !id.ends_with(".git")
+        && id.rsplit('.').next() != Some("git")
 }
 
 /// Whether it may name a branch, tag or commit; it becomes a path in the cache.

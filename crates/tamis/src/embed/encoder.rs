@@ -287,7 +287,10 @@ mod tests {
         );
 
         let limit = ("tokenizer_config.json", json!({"model_max_length": 12}));
-        assert_eq!(load(&[limit.clone()]).expect("loads").tokenizer.longest(), 12);
+        assert_eq!(
+            load(std::slice::from_ref(&limit)).expect("loads").tokenizer.longest(),
+            12
+        );
 
         let usual = modules(&[
             ("Transformer", ""),
