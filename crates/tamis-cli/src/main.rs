@@ -26,6 +26,7 @@ use messages::Messages;
 fn main() -> ExitCode {
     #[cfg(unix)]
     keep_file_size_limit_an_error();
+    say_nothing_of_caught_panics();
     let command = cli::command();
     let matches = command.clone().get_matches();
     let messages = Messages::new(typed(&command, &matches), repeat::command);
@@ -56,6 +57,16 @@ fn main() -> ExitCode {
             })
         }
     }
+}
+
+/// A reader that panics on a damaged file is an error with a message of its own.
+fn say_nothing_of_caught_panics() {
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !tamis::unwind::catches() {
+            say(panic);
+        }
+    }));
 }
 
 /// A write beyond the limit on the size of files fails with an error that names the file. The signal that comes with it would end the

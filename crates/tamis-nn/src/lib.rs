@@ -17,6 +17,7 @@ pub mod seed;
 #[cfg(any(test, feature = "test-util"))]
 pub mod test_util;
 pub mod train;
+pub mod unwind;
 
 pub use error::{Error, Place, Result};
 pub use fingerprint::Fingerprint;

@@ -76,4 +76,4 @@ pub(crate) mod workspace;
 
 pub use error::{Error, Place, Result};
 pub use settings::SelectSettings;
-pub use tamis_nn::{Fingerprint, Matrix, Monitor, Seed, Silent, named};
+pub use tamis_nn::{Fingerprint, Matrix, Monitor, Seed, Silent, named, unwind};

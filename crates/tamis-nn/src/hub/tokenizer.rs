@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tokenizers::{PostProcessor, Tokenizer, TruncationDirection, normalizers::Precompiled};
 
-use crate::{Error, Place, Result, encoder::EncoderWeights};
+use crate::{Error, Place, Result, encoder::EncoderWeights, unwind::unless_it_panics};
 
 /// How many tokens more than its tokenizer a model may know: some pad their matrices, or leave places for new tokens.
 const SPARE_TOKENS: usize = 1024;
@@ -196,7 +196,7 @@ fn parse(bytes: &[u8]) -> std::result::Result<Tokenizer, String> {
     let json: Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     check_precompiled(&json["normalizer"])?;
     // Its parts index into what they read, such as a merge shorter than the prefix of its words.
-    std::panic::catch_unwind(|| serde_json::from_value(json))
+    unless_it_panics(|| serde_json::from_value(json))
         .map_err(|_| "its parts do not fit together".to_owned())?
         .map_err(|error| error.to_string())
 }

@@ -111,6 +111,9 @@ pub(crate) fn assemble(
             place,
             "at least one row that is not also in validation or test",
             format!("{} rows that all are", train.examples.len()),
+        )
+        .with_hint(
+            "give other training rows, or choose among these with `leaks keep`: what they score then flatters",
         ));
     }
     let splits = [Some(&train), Some(&validation), test.as_ref()];
@@ -696,14 +699,17 @@ mod tests {
         let numbered = "{\"text\": \"x\", \"label\": 0}\n{\"text\": \"y\", \"label\": 1}\n";
         insta::assert_snapshot!(complaint(numbered, "{\"text\": \"z\", \"label\": -1}"), @r"
         validation.jsonl, line 1: expected labels that the training rows know (`0`, `1`), found 1 row with `-1`
-        hint: rows without a label (null, or -1 in Hugging Face datasets) teach and judge nothing: give a file whose rows have theirs, often the split `validation` in place of `test`
+        hint: rows without a label (null, or -1 in Hugging Face datasets) teach and judge nothing: give a file whose rows have theirs, often the split named validation in place of the one named test
         ");
         insta::assert_snapshot!(complaint(GOOD, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"), @r"
         validation.jsonl: expected rows, found a pointer of Git LFS
         hint: fetch the file itself: `git lfs pull` in the folder that was cloned
         ");
         insta::assert_snapshot!(complaint("", GOOD), @"train.jsonl: expected at least one row, found none");
-        insta::assert_snapshot!(complaint(GOOD, GOOD), @"train.jsonl: expected at least one row that is not also in validation or test, found 2 rows that all are");
+        insta::assert_snapshot!(complaint(GOOD, GOOD), @r"
+        train.jsonl: expected at least one row that is not also in validation or test, found 2 rows that all are
+        hint: give other training rows, or choose among these with `leaks keep`: what they score then flatters
+        ");
     }
 
     #[test]

@@ -55,7 +55,9 @@ impl LedgerFile {
     /// If the file cannot be read.
     pub(crate) fn at(path: &Path) -> Result<Self> {
         let metadata = match fs::metadata(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::Missing),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Ok(Self::Missing);
+            }
             metadata => metadata.map_err(Error::io(path, "read"))?,
         };
         if !metadata.is_file() {

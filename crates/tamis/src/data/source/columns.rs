@@ -8,16 +8,17 @@ use arrow_array::{
     types::{Float64Type, Int64Type},
 };
 use arrow_ipc::reader::{FileReader, StreamReader};
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rayon::prelude::*;
 use serde_json::Value;
+use tamis_nn::unwind::unless_it_panics;
 
 use crate::{
     Error, Place, Result,
     data::{
         rejects::Fault,
-        source::{Fields, Format, Record},
+        source::format::{Fields, Format, Record},
     },
 };
 
@@ -36,8 +37,11 @@ pub(crate) struct Columnar {
 ///
 /// If it cannot be read, or is none of this format.
 pub(crate) fn open(path: &Path, format: Format) -> Result<Columnar> {
+    unless_it_panics(|| open_unguarded(path, format)).unwrap_or_else(|said| Err(failure(path, format, &said)))
+}
+
+fn open_unguarded(path: &Path, format: Format) -> Result<Columnar> {
     let opened = || File::open(path).map_err(Error::io(path, "read"));
-    let owned = path.to_path_buf();
     if format == Format::Parquet {
         let builder =
             ParquetRecordBatchReaderBuilder::try_new(opened()?).map_err(|error| failure(path, format, &error))?;
@@ -48,7 +52,7 @@ pub(crate) fn open(path: &Path, format: Format) -> Result<Columnar> {
             .map_err(|error| failure(path, format, &error))?;
         return Ok(Columnar {
             schema,
-            batches: Box::new(reader.map(move |batch| batch.map_err(|error| failure(&owned, format, &error)))),
+            batches: guarded(path, format, reader),
         });
     }
     let mut begins = [0; 6];
@@ -63,8 +67,29 @@ pub(crate) fn open(path: &Path, format: Format) -> Result<Columnar> {
     };
     Ok(Columnar {
         schema,
-        batches: Box::new(batches.map(move |batch| batch.map_err(|error| failure(&owned, format, &error)))),
+        batches: guarded(path, format, batches),
     })
+}
+
+/// The batches of a reader, whose panics on damaged files are errors; after one it is not asked again.
+fn guarded(
+    path: &Path,
+    format: Format,
+    mut batches: impl Iterator<Item = Result<RecordBatch, ArrowError>> + 'static,
+) -> Box<dyn Iterator<Item = Result<RecordBatch>>> {
+    let (path, mut gave_up) = (path.to_path_buf(), false);
+    Box::new(std::iter::from_fn(move || {
+        if gave_up {
+            return None;
+        }
+        match unless_it_panics(|| batches.next()) {
+            Ok(batch) => Some(batch?.map_err(|error| failure(&path, format, &error))),
+            Err(said) => {
+                gave_up = true;
+                Some(Err(failure(&path, format, &said)))
+            }
+        }
+    }))
 }
 
 /// An error of the readers in our words.
@@ -93,7 +118,8 @@ pub(crate) fn read(path: &Path, format: Format, each: &mut dyn FnMut(Vec<Record>
             .map(|row| Record {
                 line: records + row as u64 + 1,
                 record: records + row as u64,
-                fields: row_of(&batch, row, &names),
+                fields: unless_it_panics(|| row_of(&batch, row, &names))
+                    .unwrap_or_else(|said| Err(Fault::other(format!("expected a row that can be read, found {said}")))),
             })
             .collect();
         records += batch.num_rows() as u64;
@@ -220,14 +246,14 @@ pub(crate) fn common_schema(schemas: &[SchemaRef]) -> Schema {
 }
 
 /// A batch with the columns of this schema, in its order and of its types.
-pub(crate) fn to_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, arrow_schema::ArrowError> {
+pub(crate) fn to_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let columns = schema
         .fields()
         .iter()
         .map(|field| {
-            let column = batch.column_by_name(field.name()).ok_or_else(|| {
-                arrow_schema::ArrowError::SchemaError(format!("there is no column `{}`", field.name()))
-            })?;
+            let column = batch
+                .column_by_name(field.name())
+                .ok_or_else(|| ArrowError::SchemaError(format!("there is no column `{}`", field.name())))?;
             arrow_cast::cast(column, field.data_type())
         })
         .collect::<Result<Vec<ArrayRef>, _>>()?;

@@ -10,7 +10,7 @@ use crate::{
     data::{
         rejects::{Fault, FaultKind},
         source::{
-            Compression, Fields, Format, Record,
+            format::{Compression, Fields, Format, Record},
             json::too_long,
             records::{Layout, Records},
             text::text_of,

@@ -10,7 +10,7 @@ use crate::{
     data::{
         rejects::{Fault, FaultKind},
         source::{
-            Compression, Fields, Format, Record, name_of,
+            format::{Compression, Fields, Format, Record, name_of},
             records::{Layout, Records},
             text::{MOST_BYTES, read_failure, text_of},
         },

@@ -8,7 +8,7 @@ use std::{io::BufRead, ops::Range, path::Path};
 use crate::{
     Error, Place, Result,
     data::source::{
-        Compression,
+        format::Compression,
         text::{MOST_BYTES, read_failure},
     },
 };

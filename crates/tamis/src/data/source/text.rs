@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use crate::{Error, Place, Result, data::source::Compression};
+use crate::{Error, Place, Result, data::source::format::Compression};
 
 /// The most bytes of one record (a line, a row of CSV, an item of a JSON list) and of one text: 64 MiB. A longer one is a bad row.
 pub(crate) const MOST_BYTES: usize = 64 << 20;
