@@ -190,7 +190,7 @@ fn vectors() {
     tensors.extend(header.bytes());
     tensors.extend([0.5f32; 6].iter().flat_map(|x| x.to_le_bytes()));
     fuzz("safetensors", &[tensors], &|bytes| {
-        load(folder.path().join("v.safetensors"), bytes)
+        load(folder.path().join("v.safetensors"), bytes);
     });
 }
 

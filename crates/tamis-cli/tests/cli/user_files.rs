@@ -104,7 +104,7 @@ fn answers_are_read_in_one_way_that_all_rows_tell() {
     let letters = |_: usize, right: usize| format!("\"{}\"", ["A", "B", "C", "D"][right]);
     let from_1 = |_: usize, right: usize| (right + 1).to_string();
     let mixed = move |row: usize, right: usize| {
-        if row % 3 == 0 {
+        if row.is_multiple_of(3) {
             format!("\"{}\"", right + 1)
         } else {
             letters(row, right)

@@ -39,7 +39,7 @@ impl Label {
                 FaultKind::ManyLabels,
                 format!("{expected} in `{field}`, found a list"),
             )),
-            other => Err(Fault::other(format!(
+            other @ Value::Object(_) => Err(Fault::other(format!(
                 "{expected} in `{field}`, found {}",
                 name_of(other)
             ))),

@@ -682,6 +682,7 @@ impl Simulation for SimulatedEpisode<'_, '_> {
 }
 
 /// Where an episode is.
+#[derive(Clone, Copy)]
 struct At<'a> {
     state: &'a State,
     /// The places that each action would take there.

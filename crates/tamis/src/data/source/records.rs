@@ -238,7 +238,7 @@ impl<'a> Records<'a> {
 /// Where the record that goes on with these bytes ends among them: just behind its last byte.
 fn find_end(bytes: &[u8], layout: Layout, state: &mut State) -> Option<usize> {
     match layout {
-        Layout::Lines => bytes.iter().position(|byte| *byte == b'\n').map(|at| at + 1),
+        Layout::Lines => memchr::memchr(b'\n', bytes).map(|at| at + 1),
         Layout::Csv { delimiter } => find_csv_end(bytes, delimiter, state),
         Layout::Items => find_item_end(bytes, state),
     }
@@ -273,32 +273,26 @@ fn find_item_end(bytes: &[u8], state: &mut State) -> Option<usize> {
     for (i, &byte) in bytes.iter().enumerate() {
         *state = match (*state, byte) {
             (State::End, _) => return Some(bytes.len()),
-            (State::Begin, b'[') => State::Separators,
+            (State::Begin, b'[') | (State::Between | State::Separators, b',') => State::Separators,
             (State::Begin, _) => State::Begin,
             (State::Between | State::Separators, b']') => State::End,
-            (State::Between | State::Separators, b',') => State::Separators,
             (State::Between | State::Separators, byte) if byte.is_ascii_whitespace() => State::Separators,
-            (State::Separators, _) => {
+            (State::Separators, _) | (State::Item { depth: 0 }, b',' | b']') => {
                 *state = State::Between;
                 return Some(i);
             }
             (State::Between, b'{' | b'[') => State::Item { depth: 1 },
             (State::Between, b'"') => State::Text { depth: 0 },
             (State::Between, _) => State::Item { depth: 0 },
-            (State::Item { depth: 0 }, b',' | b']') => {
-                *state = State::Between;
-                return Some(i);
-            }
             (State::Item { depth }, b'{' | b'[') => State::Item { depth: depth + 1 },
             (State::Item { depth }, b'}' | b']') if depth > 1 => State::Item { depth: depth - 1 },
             (State::Item { .. }, b'}' | b']') => {
                 *state = State::Between;
                 return Some(i + 1);
             }
-            (State::Item { depth }, b'"') => State::Text { depth },
+            (State::Item { depth }, b'"') | (State::Escape { depth }, _) => State::Text { depth },
             (State::Text { depth }, b'\\') => State::Escape { depth },
             (State::Text { depth }, b'"') => State::Item { depth },
-            (State::Escape { depth }, _) => State::Text { depth },
             (same, _) => same,
         };
     }
@@ -306,7 +300,7 @@ fn find_item_end(bytes: &[u8], state: &mut State) -> Option<usize> {
 }
 
 fn bytecount(bytes: &[u8]) -> u64 {
-    bytes.iter().filter(|byte| **byte == b'\n').count() as u64
+    memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
 #[cfg(test)]
