@@ -76,6 +76,16 @@ fn a_fault_at_any_call_that_writes_loses_nothing() {
     }
     let all = std::env::var("TAMIS_FAULTS").is_ok_and(|value| value == "all");
     let fixture = Fixture::new();
+    for (name, rows) in [("train", 40), ("validation", 20), ("test", 20)] {
+        let name = format!("{name}.jsonl");
+        let lines: Vec<String> = fixture
+            .read(&name)
+            .lines()
+            .take(rows)
+            .map(|line| format!("{line}\n"))
+            .collect();
+        fixture.write(&name, &lines.concat());
+    }
     let files = ["train.jsonl", "validation.jsonl", "test.jsonl"].map(|name| (name, fixture.read(name)));
     let counts = counts(&fixture);
     let want = fixture.read("run/selected.jsonl");
