@@ -21,7 +21,7 @@ use crate::values::{Pair, named, pair, parsed, share};
 /// The files, and how they are read.
 #[derive(Debug, Args)]
 pub(crate) struct DataArgs {
-    /// Training files, .jsonl, .csv or .parquet (text also .gz or .zst)
+    /// Training files: .jsonl, .json, .csv, .tsv, .parquet or .arrow
     #[arg(long, num_args = 1.., value_name = "FILE")]
     pub(crate) train: Vec<PathBuf>,
     /// Validation files, by which a choice is scored

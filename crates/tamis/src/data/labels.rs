@@ -173,10 +173,22 @@ pub(crate) fn unknown_to_training(unknown: &Labels<'_>, labels: &[String], split
     .with_hint(hint)
 }
 
+/// A label's first characters, where it is long: a column that was named by mistake may hold whole texts.
+fn shortened(label: &str) -> String {
+    match label.char_indices().nth(40) {
+        Some((end, _)) => format!("{}...", &label[..end]),
+        None => label.to_owned(),
+    }
+}
+
 /// The first few labels.
 fn listed<'a>(labels: impl Iterator<Item = &'a str>) -> String {
     let labels: Vec<&str> = labels.take(NAMED + 1).collect();
-    let mut names: Vec<String> = labels.iter().take(NAMED).map(|label| format!("`{label}`")).collect();
+    let mut names: Vec<String> = labels
+        .iter()
+        .take(NAMED)
+        .map(|label| format!("`{}`", shortened(label)))
+        .collect();
     if labels.len() > NAMED {
         names.push("...".to_owned());
     }
