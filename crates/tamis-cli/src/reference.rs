@@ -20,10 +20,12 @@ const NONE: &str = "?";
 const INTRO: &str = "\
 # Settings
 
-Every setting is a flag of the command line, a key of the settings file that `--config` names, or both. Flags win over the file. \
-`tamis <command> --help` shows the flags that most users need, `--help-all` all of them.
+Every setting is a flag of the command line, a key of the settings file that `--config` names, or
+both. Flags win over the file. `tamis <command> --help` shows the flags that most users need,
+`--help-all` all of them.
 
-The settings file is TOML. A key such as `data.max_bad` may be written so, or as `max_bad` in the table `[data]`.
+The settings file is TOML. A key such as `data.max_bad` may be written so, or as `max_bad` in the
+table `[data]`.
 
 This page is generated from the program; a test keeps it complete.
 ";
