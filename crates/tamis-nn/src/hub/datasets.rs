@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use hf_hub::{Cache, Repo, RepoType, api::sync::ApiBuilder};
 
-use crate::{Error, Place, Result};
+use crate::{Error, Place, Result, hub::remote::is_on};
 
 /// The files that a name such as `datasets/owner/name/data/train-*.parquet` stands for, what follows `hf://`; a revision may stand behind the
 /// repository's name: `datasets/owner/name@refs%2Fconvert%2Fparquet/...`.
@@ -42,7 +42,7 @@ pub fn files(name: &str) -> Result<Vec<PathBuf>> {
         if let Some(path) = Cache::from_env().repo(repo.clone()).get(path) {
             return Ok(vec![path]);
         }
-        if offline() {
+        if std::env::var("HF_HUB_OFFLINE").is_ok_and(|value| is_on(&value)) {
             return Err(failed(
                 path,
                 "it is not in the cache, and HF_HUB_OFFLINE is set".to_owned(),
@@ -70,11 +70,6 @@ pub fn files(name: &str) -> Result<Vec<PathBuf>> {
         .iter()
         .map(|name| api.get(name).map_err(|error| failed(name, error.to_string())))
         .collect()
-}
-
-fn offline() -> bool {
-    std::env::var("HF_HUB_OFFLINE")
-        .is_ok_and(|value| matches!(value.to_lowercase().as_str(), "1" | "true" | "yes" | "on"))
 }
 
 /// Whether a name fits a pattern, in which `*` stands for any letters of one folder's or file's name and `?` for one.

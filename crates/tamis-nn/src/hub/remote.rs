@@ -46,7 +46,7 @@ impl HubEnvironment {
         let offline = first(&["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]).unwrap_or_default();
         Self {
             cache,
-            offline: ["1", "TRUE", "YES", "ON"].contains(&offline.to_ascii_uppercase().as_str()),
+            offline: is_on(&offline),
             endpoint: first(&["HF_ENDPOINT"]),
             token: first(&["HF_TOKEN"]).or_else(|| Cache::new(home.join("hub")).token()),
         }
@@ -171,6 +171,11 @@ impl HubModel {
             self.id
         ))
     }
+}
+
+/// Whether a variable of the environment says yes, as the hub's own library reads it.
+pub(crate) fn is_on(value: &str) -> bool {
+    ["1", "TRUE", "YES", "ON"].contains(&value.to_ascii_uppercase().as_str())
 }
 
 /// Whether the hub could have a model of this id: the rules of `huggingface_hub`.
