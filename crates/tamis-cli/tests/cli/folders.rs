@@ -19,7 +19,13 @@ fn contents(fixture: &Fixture, folder: &str, names: &[&str]) -> Vec<Vec<u8>> {
 
 fn finetune(fixture: &Fixture, out: &str, epochs: &str) -> Command {
     let mut command = fixture.on_files(&["finetune"]);
-    command.args([
+    command.args(finetune_flags(out, epochs));
+    command
+}
+
+/// A short fine-tune of a tiny model.
+fn finetune_flags<'a>(out: &'a str, epochs: &'a str) -> [&'a str; 11] {
+    [
         "--model",
         TINY,
         "--new-head",
@@ -27,9 +33,11 @@ fn finetune(fixture: &Fixture, out: &str, epochs: &str) -> Command {
         "16",
         "--learning-rate",
         "0.001",
-    ]);
-    command.args(["--epochs", epochs, "--out", out]);
-    command
+        "--epochs",
+        epochs,
+        "--out",
+        out,
+    ]
 }
 
 #[test]
@@ -231,16 +239,7 @@ fn a_path_may_be_written_in_several_ways() {
                 ]);
                 command.args(["--agent", "random", "--out", "run"]);
             } else {
-                command.args([
-                    "--model",
-                    TINY,
-                    "--new-head",
-                    "--max-length",
-                    "16",
-                    "--learning-rate",
-                    "0.001",
-                ]);
-                command.args(["--epochs", "1", "--out", "tuned"]);
+                command.args(finetune_flags("tuned", "1"));
             }
             succeeds(command);
         }
