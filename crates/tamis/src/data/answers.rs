@@ -1,6 +1,6 @@
 //! How the answers of questions are written: decided once for all files, from all their rows.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -111,10 +111,15 @@ pub(crate) struct RawAnswer {
 pub(crate) struct AnswerRow<'a> {
     pub(crate) answer: &'a RawAnswer,
     pub(crate) input: &'a Input,
-    pub(crate) place: Place,
+    pub(crate) file: &'a Path,
+    pub(crate) line: u64,
 }
 
 impl AnswerRow<'_> {
+    fn place(&self) -> Place {
+        Place::line(self.file, self.line)
+    }
+
     pub(crate) fn choices(&self) -> &[Box<str>] {
         match self.input {
             Input::Choice { choices, .. } => choices,
@@ -155,9 +160,9 @@ pub(crate) fn decide(rows: &[AnswerRow<'_>], max_bad: f64) -> Result<AnswerReadi
         let found = if std::ptr::eq(one, other) {
             format!("`{}`", one.answer.text)
         } else {
-            format!("`{}` beside `{}` ({})", other.answer.text, one.answer.text, one.place)
+            format!("`{}` beside `{}` ({})", other.answer.text, one.answer.text, one.place())
         };
-        return Err(Error::data(other.place.clone(), expected, found)
+        return Err(Error::data(other.place(), expected, found)
             .with_hint("write them alike, or say how they are to be read: `field answer=<name>:letter`, `:text`, `:from-0` or `:from-1`"));
     }
     let fitting: Vec<AnswerReading> = (0..READINGS.len())
@@ -182,7 +187,7 @@ fn ambiguous(row: &AnswerRow<'_>, one: AnswerReading, other: AnswerReading) -> E
         chosen.map_or("no choice".to_owned(), |chosen| format!("choice {}", chosen + 1))
     };
     Error::data(
-        row.place.clone(),
+        row.place(),
         "answers that can be read in one way",
         format!(
             "`{}`, which is {} if answers are {one}, and {} if they are {other}; no row tells which",
@@ -219,7 +224,8 @@ mod tests {
             .map(|(line, answer)| AnswerRow {
                 answer,
                 input: &input,
-                place: Place::line("t.jsonl", line),
+                file: Path::new("t.jsonl"),
+                line,
             })
             .collect();
         decide(&rows, 0.0)

@@ -15,7 +15,7 @@ use crate::{
         answers::{self, AnswerReading, AnswerRow},
         fields::{Reading, Target, check_names},
         files::{self, DataFile},
-        labels::{self, Labels, Spelling},
+        labels::{self, Label, Labels, Spelling},
         rejects::{Fault, FaultKind, Reject, too_many_bad},
         source::{Record, columns, read_records},
     },
@@ -71,9 +71,9 @@ pub fn read(settings: &DataSettings, monitor: &dyn Monitor) -> Result<Dataset> {
 /// Numbers the labels and finds leaks; nothing is rejected, and the fingerprint is that of the files alone.
 pub(crate) fn assemble(
     kind: TaskKind,
-    train: Rows,
-    validation: Rows,
-    test: Option<Rows>,
+    mut train: Rows,
+    mut validation: Rows,
+    mut test: Option<Rows>,
     leaks: LeakPolicy,
 ) -> Result<Dataset> {
     let place = Place::file(&train.files[0].path);
@@ -84,9 +84,16 @@ pub(crate) fn assemble(
             .flat_map(Rows::labels)
             .collect::<Vec<_>>(),
     )?;
-    let named = |rows: Rows| rows.named(spelling);
-    let (train, validation, test) = (named(train), named(validation), test.map(named));
-    let labels = labels::in_order(train.rows.iter().filter_map(|row| row.label.as_deref()));
+    for rows in [Some(&mut train), Some(&mut validation), test.as_mut()]
+        .into_iter()
+        .flatten()
+    {
+        rows.respell(spelling);
+    }
+    let labels = labels::in_order(train.rows.iter().filter_map(|row| match &row.target {
+        Target::Label(label) => Some(&*label.0),
+        _ => None,
+    }));
     if matches!(kind, TaskKind::Classification | TaskKind::Pair) && labels.len() < 2 {
         return Err(Error::data(
             place,
@@ -178,66 +185,40 @@ impl Rows {
         })
     }
 
-    /// The rows with their labels in this spelling.
-    fn named(self, spelling: Spelling) -> NamedRows {
-        let named = |row: Row| NamedRow {
-            label: match &row.target {
-                Target::Label(label) => Some(spelling.of(label)),
-                _ => None,
-            },
-            choice: match row.target {
-                Target::Choice(choice) => choice,
-                _ => 0,
-            },
-            input: row.input,
-            origin: row.origin,
-        };
-        NamedRows {
-            files: self.files,
-            rows: self.rows.into_iter().map(named).collect(),
-        }
-    }
-}
-
-/// A row whose label has its final name.
-struct NamedRow {
-    input: Input,
-    label: Option<String>,
-    choice: u32,
-    origin: Origin,
-}
-
-struct NamedRows {
-    files: Vec<SourceFile>,
-    rows: Vec<NamedRow>,
-}
-
-impl NamedRows {
-    /// The rows with the number of each label in place of its name.
-    fn numbered(self, labels: &[String], split: &str) -> Result<Split> {
-        let numbers: HashMap<&str, u32> = labels.iter().map(String::as_str).zip(0..).collect();
-        let of = |file: &SourceFile| Labels {
-            place: Place::file(&file.path),
-            counts: BTreeMap::new(),
-        };
-        // Labels that have no number, by file.
-        let mut unknown: Vec<Labels<'_>> = self.files.iter().map(of).collect();
-        for NamedRow { label, origin, .. } in &self.rows {
-            if let Some(label) = label.as_deref().filter(|label| !numbers.contains_key(label)) {
-                let file = origin.file as usize;
-                if unknown[file].counts.is_empty() {
-                    unknown[file].place = Place::line(&self.files[file].path, origin.line);
-                }
-                *unknown[file].counts.entry(label).or_default() += 1;
+    /// Writes the labels in this spelling.
+    fn respell(&mut self, spelling: Spelling) {
+        for row in &mut self.rows {
+            if let Target::Label(label) = &mut row.target {
+                label.0 = spelling.of(label).into();
             }
         }
-        if let Some(unknown) = unknown.iter().find(|unknown| !unknown.counts.is_empty()) {
-            return Err(labels::unknown_to_training(unknown, labels, split));
+    }
+
+    /// The examples, with the number of each label in place of its name.
+    fn numbered(self, labels: &[String], split: &str) -> Result<Split> {
+        let numbers: HashMap<&str, u32> = labels.iter().map(String::as_str).zip(0..).collect();
+        let is_unknown = |label: &Label| !numbers.contains_key(&*label.0);
+        let unknown = self.rows.iter().find_map(|row| match &row.target {
+            Target::Label(label) if is_unknown(label) => Some(row.origin),
+            _ => None,
+        });
+        if let Some(Origin { file, line, .. }) = unknown {
+            let mut of_file = self
+                .labels()
+                .nth(file as usize)
+                .unwrap_or_else(|| unreachable!("a file of the row"));
+            of_file.place = Place::line(&self.files[file as usize].path, line);
+            of_file.counts.retain(|label, _| !numbers.contains_key(label));
+            return Err(labels::unknown_to_training(&of_file, labels, split));
         }
-        let example = |row: NamedRow| Example {
-            target: row.label.map_or(row.choice, |label| numbers[label.as_str()]),
-            input: row.input,
-            origin: row.origin,
+        let example = |Row { input, target, origin }| Example {
+            target: match target {
+                Target::Label(label) => numbers[&*label.0],
+                Target::Choice(choice) => choice,
+                Target::Answer(_) | Target::None => 0,
+            },
+            input,
+            origin,
         };
         Ok(Split {
             examples: self.rows.into_iter().map(example).collect(),
@@ -265,10 +246,11 @@ impl Reader<'_> {
         for (number, file) in (0..).zip(data_files) {
             let before = rows.len();
             let rejected = self.rejects.len();
-            let mut first = true;
+            let mut met = false;
             files.push(read_records(&file.path, file.format, file.compression, &mut |block| {
-                if std::mem::take(&mut first) {
+                if !met {
                     self.meet(file, &block)?;
+                    met = self.reading.is_some();
                 }
                 self.block(block, &file.path, number, &mut rows)
             })?);
@@ -332,9 +314,6 @@ impl Reader<'_> {
 
     fn block(&mut self, block: Vec<Record>, path: &Path, file: u32, rows: &mut Vec<Row>) -> Result<()> {
         self.monitor.proceed()?;
-        if self.reading.is_none() {
-            self.reading = self.detect(&block, path)?;
-        }
         let reading = self.reading.as_ref();
         let read: Vec<(Origin, Parsed)> = block
             .into_par_iter()
@@ -416,7 +395,8 @@ impl Reader<'_> {
                 Target::Answer(answer) => Some(AnswerRow {
                     answer,
                     input: &row.input,
-                    place: Place::line(&split.files[row.origin.file as usize].path, row.origin.line),
+                    file: &split.files[row.origin.file as usize].path,
+                    line: row.origin.line,
                 }),
                 _ => None,
             })

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use rayon::prelude::*;
 use serde_json::Value;
 
 use crate::{
@@ -11,8 +10,7 @@ use crate::{
         rejects::{Fault, FaultKind},
         source::{
             format::{Compression, Fields, Format, Record},
-            json::too_long,
-            records::{Layout, Records},
+            records::{Layout, Records, too_long},
             text::text_of,
         },
     },
@@ -97,27 +95,8 @@ pub(crate) fn read(
     format: Format,
     each: &mut dyn FnMut(Vec<Record>) -> Result<()>,
 ) -> Result<u64> {
-    let (mut records, header) = open(path, compression, format)?;
-    let mut before = 0;
-    while let Some(block) = records.block()? {
-        let parsed: Vec<Record> = block
-            .spans
-            .par_iter()
-            .enumerate()
-            .map(|(i, span)| Record {
-                line: span.line,
-                record: before + i as u64,
-                fields: if span.too_long {
-                    Err(too_long())
-                } else {
-                    fields_of(&header.names, &cells(block.of(span), format))
-                },
-            })
-            .collect();
-        before += block.spans.len() as u64;
-        each(parsed)?;
-    }
-    Ok(before)
+    let (records, header) = open(path, compression, format)?;
+    records.read(|row| Some(fields_of(&header.names, &cells(row, format))), each)
 }
 
 /// The cells of one row.

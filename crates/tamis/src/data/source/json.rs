@@ -2,7 +2,6 @@
 
 use std::{io::BufRead, path::Path};
 
-use rayon::prelude::*;
 use serde_json::Value;
 
 use crate::{
@@ -12,7 +11,7 @@ use crate::{
         source::{
             format::{Compression, Fields, Format, Record, name_of},
             records::{Layout, Records},
-            text::{MOST_BYTES, read_failure, text_of},
+            text::{read_failure, text_of},
         },
     },
 };
@@ -68,36 +67,13 @@ pub(crate) fn read(
     layout: Layout,
     each: &mut dyn FnMut(Vec<Record>) -> Result<()>,
 ) -> Result<u64> {
-    let mut records = Records::new(path, compression, text_of(path, compression)?, layout);
-    let mut before = 0;
-    while let Some(block) = records.block()? {
-        let parsed: Vec<Record> = block
-            .spans
-            .par_iter()
-            .enumerate()
-            .filter_map(|(i, span)| {
-                let bytes = block.of(span).trim_ascii();
-                if bytes.is_empty() && !span.too_long {
-                    return None;
-                }
-                Some(Record {
-                    line: span.line,
-                    record: before + i as u64,
-                    fields: if span.too_long { Err(too_long()) } else { parse(bytes) },
-                })
-            })
-            .collect();
-        before += block.spans.len() as u64;
-        each(parsed)?;
-    }
-    Ok(before)
-}
-
-/// That a record is longer than may be held.
-pub(crate) fn too_long() -> Fault {
-    Fault::new(
-        FaultKind::TooLong,
-        format!("expected a row of at most {} MiB, found a longer one", MOST_BYTES >> 20),
+    let records = Records::new(path, compression, text_of(path, compression)?, layout);
+    records.read(
+        |bytes| {
+            let bytes = bytes.trim_ascii();
+            (!bytes.is_empty()).then(|| parse(bytes))
+        },
+        each,
     )
 }
 

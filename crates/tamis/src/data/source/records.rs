@@ -5,11 +5,16 @@
 
 use std::{io::BufRead, ops::Range, path::Path};
 
+use rayon::prelude::*;
+
 use crate::{
     Error, Place, Result,
-    data::source::{
-        format::Compression,
-        text::{MOST_BYTES, read_failure},
+    data::{
+        rejects::{Fault, FaultKind},
+        source::{
+            format::{Compression, Fields, Record},
+            text::{MOST_BYTES, read_failure},
+        },
     },
 };
 
@@ -125,6 +130,33 @@ impl<'a> Records<'a> {
         Ok(if block.spans.is_empty() { None } else { Some(block) })
     }
 
+    /// Reads all records that are left, a block at a time on all threads, and hands them on; `parse` passes over a record by none.
+    /// Returns how many there were, those that were passed over with them.
+    pub(crate) fn read(
+        mut self,
+        parse: impl Fn(&[u8]) -> Option<Result<Fields, Fault>> + Sync,
+        each: &mut dyn FnMut(Vec<Record>) -> Result<()>,
+    ) -> Result<u64> {
+        let mut before = 0;
+        while let Some(block) = self.block()? {
+            let record = |(i, span): (usize, &Span)| {
+                Some(Record {
+                    line: span.line,
+                    record: before + i as u64,
+                    fields: if span.too_long {
+                        Err(too_long())
+                    } else {
+                        parse(block.of(span))?
+                    },
+                })
+            };
+            let parsed: Vec<Record> = block.spans.par_iter().enumerate().filter_map(record).collect();
+            before += block.spans.len() as u64;
+            each(parsed)?;
+        }
+        Ok(before)
+    }
+
     /// Puts the next record behind `bytes`.
     pub(crate) fn record(&mut self, bytes: &mut Vec<u8>) -> Result<Option<Span>> {
         loop {
@@ -233,6 +265,14 @@ impl<'a> Records<'a> {
         Error::data(Place::line(self.path, line), "a JSON list of objects", found)
             .with_hint("write it anew, or one object a line as JSON Lines")
     }
+}
+
+/// That a record is longer than may be held.
+pub(crate) fn too_long() -> Fault {
+    Fault::new(
+        FaultKind::TooLong,
+        format!("expected a row of at most {} MiB, found a longer one", MOST_BYTES >> 20),
+    )
 }
 
 /// Where the record that goes on with these bytes ends among them: just behind its last byte.
