@@ -1,8 +1,9 @@
-//! The engine of `tamis`: matrix kernels, transformer encoders forward and backward, optimisers, and the files of models.
+//! The engine of `tamis`: matrix kernels, transformer encoders and decoders forward and backward, optimisers, and the files of models.
 //!
 //! Numbers go in and numbers come out: it knows no rows of a data set, no budgets and no run folders.
 
 pub mod atomic_write;
+pub mod decoder;
 pub mod encoder;
 mod error;
 pub mod fingerprint;

@@ -83,10 +83,10 @@ macro_rules! named_enum {
 
 /// The value of this name; `_` and `-` are the same.
 pub fn find<T: Named>(text: &str) -> Option<T> {
-    let name = text.replace('_', "-");
+    let dashed = |name: &str| name.replace('_', "-");
     T::NAMES
         .iter()
-        .find(|(_, known, _)| *known == name)
+        .find(|(_, known, _)| dashed(known) == dashed(text))
         .map(|(value, ..)| *value)
 }
 

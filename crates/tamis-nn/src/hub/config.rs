@@ -137,22 +137,23 @@ impl Family {
 }
 
 /// The fields of a file, read with an error each.
-struct Fields<'a> {
-    path: &'a Path,
-    raw: &'a Value,
-    way_out: &'a str,
+pub(super) struct Fields<'a> {
+    pub(super) path: &'a Path,
+    pub(super) raw: &'a Value,
+    /// What a user can do whose model is not one of those that work.
+    pub(super) way_out: &'a str,
 }
 
 impl Fields<'_> {
-    fn wrong(&self, expected: &str, found: &dyn ToString) -> Error {
+    pub(super) fn wrong(&self, expected: &str, found: &dyn ToString) -> Error {
         Error::data(Place::file(self.path), expected, found.to_string())
     }
 
-    fn unknown(&self, expected: &str, found: &dyn ToString) -> Error {
+    pub(super) fn unknown(&self, expected: &str, found: &dyn ToString) -> Error {
         self.wrong(expected, found).with_hint(self.way_out)
     }
 
-    fn count(&self, key: &str, default: usize) -> Result<usize> {
+    pub(super) fn count(&self, key: &str, default: usize) -> Result<usize> {
         match (self.raw.get(key), self.raw[key].as_u64()) {
             (None, _) => Ok(default),
             (_, Some(count)) if count > 0 => Ok(count as usize),
@@ -160,7 +161,7 @@ impl Fields<'_> {
         }
     }
 
-    fn number(&self, key: &str, default: f32) -> Result<f32> {
+    pub(super) fn number(&self, key: &str, default: f32) -> Result<f32> {
         match &self.raw[key] {
             Value::Null => Ok(default),
             value => {

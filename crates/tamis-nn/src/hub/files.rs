@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What a tokenizer may consist of, as transformers saves it; `tokenizer.json` alone says all, the others are for its readers.
-const TOKENIZER_FILES: [&str; 8] = [
+const TOKENIZER_FILES: [&str; 10] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -23,6 +23,8 @@ const TOKENIZER_FILES: [&str; 8] = [
     "merges.txt",
     "sentencepiece.bpe.model",
     "added_tokens.json",
+    "tokenizer.model",
+    "chat_template.jinja",
 ];
 
 /// Where a model's files come from.

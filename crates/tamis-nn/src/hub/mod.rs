@@ -6,8 +6,10 @@
 pub mod classifier;
 pub mod config;
 pub mod datasets;
+pub mod decoder_config;
 pub mod files;
 pub mod floats;
+pub mod language_model;
 pub mod modules;
 pub mod pretrained;
 pub mod remote;

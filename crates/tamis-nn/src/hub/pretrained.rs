@@ -43,7 +43,7 @@ impl Pretrained {
     pub fn read(files: &ModelFiles, way_out: &str) -> Result<Self> {
         let modules = Modules::read(files)?;
         let config = Config::read(&files.need(&modules.in_transformer("config.json"))?, way_out)?;
-        let weights = weight_paths(files, &modules)?.into_iter().map(WeightFile::read);
+        let weights = weight_paths(files, |file| modules.in_transformer(file))?.into_iter().map(WeightFile::read);
         let weights = weights.collect::<Result<_>>()?;
         let tokenizer_path = files.need(&modules.in_transformer("tokenizer.json"))?;
         Ok(Self {
@@ -111,34 +111,34 @@ pub fn fingerprint(files: &ModelFiles) -> Result<Fingerprint> {
             parts.extend([name, Fingerprint::of_file(&path)?.to_string()]);
         }
     }
-    for path in weight_paths(files, &modules).unwrap_or_default() {
+    for path in weight_paths(files, |file| modules.in_transformer(file)).unwrap_or_default() {
         parts.push(Fingerprint::of_file(&path)?.to_string());
     }
     Ok(Fingerprint::of(parts))
 }
 
-/// The files of the weights: one, or the shards that an index names.
-fn weight_paths(files: &ModelFiles, modules: &Modules) -> Result<Vec<PathBuf>> {
-    let whole = modules.in_transformer(WEIGHTS);
+/// The files of the weights: one, or the shards that an index names. `named` gives a file its place in the model.
+pub(super) fn weight_paths(files: &ModelFiles, named: impl Fn(&str) -> String) -> Result<Vec<PathBuf>> {
+    let whole = named(WEIGHTS);
     if let Some(path) = files.find(&whole)? {
         return Ok(vec![path]);
     }
-    let Some(index) = files.find(&modules.in_transformer("model.safetensors.index.json"))? else {
+    let Some(index) = files.find(&named("model.safetensors.index.json"))? else {
         return Ok(vec![files.need(&whole)?]);
     };
     let json = read_json(&index)?;
     let shards: Option<BTreeSet<&str>> = json["weight_map"]
         .as_object()
         .and_then(|map| map.values().map(Value::as_str).collect());
-    let named = |shards: &BTreeSet<&str>| !shards.is_empty() && !shards.iter().any(|name| name.contains(['/', '\\']));
-    let shards = shards.filter(named).ok_or_else(|| {
+    let beside = |shards: &BTreeSet<&str>| !shards.is_empty() && !shards.iter().any(|name| name.contains(['/', '\\']));
+    let shards = shards.filter(beside).ok_or_else(|| {
         let expected = "weight_map, with the file of each tensor beside this one";
         Error::data(Place::file(&index), expected, json["weight_map"].to_string())
             .with_hint("load the model with transformers and save it anew: `save_pretrained(folder)`")
     })?;
     shards
         .into_iter()
-        .map(|name| files.need(&modules.in_transformer(name)))
+        .map(|name| files.need(&named(name)))
         .collect()
 }
 

@@ -122,11 +122,20 @@ impl<'a> Tensors<'a> {
     ///
     /// If no tensor has their name.
     pub fn new(shards: &'a [Shard<'a>]) -> Result<Self> {
+        Self::beside(shards, WORDS)
+    }
+
+    /// The tensors behind whatever name a tensor has before its own.
+    ///
+    /// # Errors
+    ///
+    /// If no tensor has that name.
+    pub(super) fn beside(shards: &'a [Shard<'a>], tensor: &str) -> Result<Self> {
         let mut names = shards.iter().flat_map(|shard| shard.tensors.names());
         let all = Self { shards, prefix: "" };
-        match names.find_map(|name| name.strip_suffix(WORDS)) {
+        match names.find_map(|name| name.strip_suffix(tensor)) {
             Some(prefix) => Ok(Self { shards, prefix }),
-            None => Err(all.lacks(WORDS)),
+            None => Err(all.lacks(tensor)),
         }
     }
 
@@ -221,7 +230,7 @@ impl<'a> Tensors<'a> {
     }
 
     /// The numbers of a tensor whose last side is `cols`, and how many rows of them there are.
-    fn numbers(&self, name: &str, rows: Option<usize>, cols: usize) -> Result<(Vec<f32>, usize)> {
+    pub(super) fn numbers(&self, name: &str, rows: Option<usize>, cols: usize) -> Result<(Vec<f32>, usize)> {
         let name = format!("{}{name}", self.prefix);
         let (path, tensor) = self.find(&name).ok_or_else(|| self.lacks(&name))?;
         let (found_rows, found_cols) = match *tensor.shape() {
@@ -242,7 +251,7 @@ impl<'a> Tensors<'a> {
         Ok((floats::of_tensor(path, &tensor)?, found_rows))
     }
 
-    fn matrix(&self, name: &str, rows: Option<usize>, cols: usize) -> Result<Matrix> {
+    pub(super) fn matrix(&self, name: &str, rows: Option<usize>, cols: usize) -> Result<Matrix> {
         let (numbers, rows) = self.numbers(name, rows, cols)?;
         Ok(Matrix::from_vec(numbers, rows, cols))
     }
@@ -347,7 +356,7 @@ impl<'a> Named<'a> {
         self.push(name, vec![matrix.rows(), matrix.cols()], matrix.as_slice());
     }
 
-    fn push(&mut self, name: String, shape: Vec<usize>, values: &'a [f32]) {
+    pub(super) fn push(&mut self, name: String, shape: Vec<usize>, values: &'a [f32]) {
         self.0.push((name, Numbers { shape, values }));
     }
 }

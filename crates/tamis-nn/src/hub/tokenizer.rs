@@ -49,6 +49,20 @@ impl TextTokenizer {
         Ok(tokenizer)
     }
 
+    /// Reads the bytes of a decoder's `tokenizer.json`; `vocabulary` is how many tokens the model knows.
+    ///
+    /// # Errors
+    ///
+    /// If the file is broken, or has tokens that the model does not know.
+    pub fn of_decoder(path: &Path, bytes: &[u8], vocabulary: usize, longest: usize) -> Result<Self> {
+        let tokenizer = Self {
+            longest,
+            ..Self::without_model(path, bytes)?
+        };
+        tokenizer.check_vocabulary(vocabulary)?;
+        Ok(tokenizer)
+    }
+
     /// Reads the bytes of a `tokenizer.json` for a use without its model, such as counting tokens: no sequence is cut.
     ///
     /// # Errors
@@ -69,22 +83,27 @@ impl TextTokenizer {
         })
     }
 
-    /// Refuses a tokenizer of another model, and one that leaves no room for texts.
-    fn check_tokens(&self, vocabulary: usize) -> Result<()> {
-        let other_model = |found: String| {
-            misfit(&self.path, found).with_hint("tokenizer.json and model.safetensors must come from the same model")
-        };
+    fn other_model(&self, found: String) -> Error {
+        misfit(&self.path, found).with_hint("tokenizer.json and model.safetensors must come from the same model")
+    }
+
+    /// Refuses a tokenizer of another model.
+    fn check_vocabulary(&self, vocabulary: usize) -> Result<()> {
         let known = self.inner.get_vocab_size(true);
         if known + SPARE_TOKENS < vocabulary {
-            return Err(other_model(format!("{known} tokens, and the model knows {vocabulary}")));
+            return Err(self.other_model(format!("{known} tokens, and the model knows {vocabulary}")));
         }
-        if let Some((token, id)) = self.inner.get_vocab(true).into_iter().max_by_key(|&(_, id)| id)
-            && id as usize >= vocabulary
-        {
-            return Err(other_model(format!(
+        match self.inner.get_vocab(true).into_iter().max_by_key(|&(_, id)| id) {
+            Some((token, id)) if id as usize >= vocabulary => Err(self.other_model(format!(
                 "token {token:?} with number {id}, and the model knows {vocabulary} tokens"
-            )));
+            ))),
+            _ => Ok(()),
         }
+    }
+
+    /// Refuses a tokenizer of another model, and one that leaves no room for texts.
+    fn check_tokens(&self, vocabulary: usize) -> Result<()> {
+        self.check_vocabulary(vocabulary)?;
         let (special, longest) = (self.special(false).max(self.special(true)), self.longest);
         if special >= longest {
             return Err(misfit(
@@ -97,7 +116,7 @@ impl TextTokenizer {
         if let Some(id) = around.iter().flat_map(|texts| &texts.tokens).max()
             && *id as usize >= vocabulary
         {
-            return Err(other_model(format!(
+            return Err(self.other_model(format!(
                 "a special token with number {id}, and the model knows {vocabulary} tokens"
             )));
         }
@@ -147,6 +166,17 @@ impl TextTokenizer {
         cut(&mut first, first_room);
         cut(&mut second, second_room);
         self.finish(first, Some(second), truncated)
+    }
+
+    /// The tokens of a text that a language model reads, and each one's bytes in it; with what the tokenizer puts around texts, or without.
+    ///
+    /// # Errors
+    ///
+    /// If the tokenizer fails.
+    pub fn with_places(&self, text: &str, special: bool) -> Result<Vec<(u32, std::ops::Range<usize>)>> {
+        let encoding = self.inner.encode(text, special).map_err(|error| self.failed(&error))?;
+        let places = encoding.get_offsets().iter().map(|&(start, end)| start..end);
+        Ok(encoding.get_ids().iter().copied().zip(places).collect())
     }
 
     /// How many tokens are put around one text, or around a pair.

@@ -18,6 +18,11 @@ impl Dropout {
         Self { probability, key }
     }
 
+    /// Whether it leaves everything as it is.
+    pub fn is_nothing(self) -> bool {
+        self.probability == 0.0
+    }
+
     /// The same probability with a mask of its own for one of several places.
     pub fn at(self, place: u64) -> Self {
         // The finaliser of splitmix64 (Steele et al. 2014).
@@ -32,7 +37,7 @@ impl Dropout {
 
     /// Drops and scales; `values[0]` stands at place `offset`. On a gradient this is the backward pass.
     pub fn apply(self, values: &mut [f32], offset: usize) {
-        if self.probability == 0.0 {
+        if self.is_nothing() {
             return;
         }
         let scale = 1.0 / (1.0 - self.probability);

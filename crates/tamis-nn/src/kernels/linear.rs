@@ -16,11 +16,29 @@ use crate::{
 pub struct Linear {
     /// Shape `(outputs, inputs)`.
     pub weight: Matrix,
-    /// Shape `(outputs,)`.
+    /// Shape `(outputs,)`, or empty where the layer has none.
     pub bias: Vec<f32>,
 }
 
 impl Linear {
+    /// A layer without a bias; `weight` has shape `(outputs, inputs)`.
+    pub fn without_bias(weight: Matrix) -> Self {
+        Self {
+            weight,
+            bias: Vec::new(),
+        }
+    }
+
+    /// How many outputs it has.
+    pub fn outputs(&self) -> usize {
+        self.weight.rows()
+    }
+
+    /// How many inputs it has.
+    pub fn inputs(&self) -> usize {
+        self.weight.cols()
+    }
+
     /// A layer of zeros.
     pub fn zeros(outputs: usize, inputs: usize) -> Self {
         Self {
@@ -31,7 +49,10 @@ impl Linear {
 
     /// A layer of zeros, of this one's shape.
     pub fn zeros_like(&self) -> Self {
-        Self::zeros(self.weight.rows(), self.weight.cols())
+        Self {
+            weight: Matrix::zeros(self.weight.rows(), self.weight.cols()),
+            bias: vec![0.0; self.bias.len()],
+        }
     }
 
     /// The rows `outputs` of the map, to be applied as a map of their own.
@@ -39,14 +60,15 @@ impl Linear {
         let inputs = self.weight.cols();
         Part {
             weight: &self.weight.as_slice()[outputs.start * inputs..outputs.end * inputs],
-            bias: &self.bias[outputs],
+            bias: self.bias.get(outputs.clone()).unwrap_or_default(),
             inputs,
+            outputs: outputs.len(),
         }
     }
 
     /// The whole layer.
     pub fn whole(&self) -> Part<'_> {
-        self.part(0..self.bias.len())
+        self.part(0..self.outputs())
     }
 
     /// Adds to this gradient's rows from `first` on that of a map with as many outputs as a row of `upstream`, on all threads:
@@ -64,14 +86,9 @@ impl Linear {
         workspace: &mut Workspace,
     ) {
         let inputs = self.weight.cols();
-        let rows = x.len() / inputs;
-        let bias = &mut self.bias[first..first + outputs];
-        workspace.tiles.prepack(upstream, outputs, bias);
-        workspace.panels.prepack(x, (rows, inputs), Layout::Plain);
-        let gradient = &mut self.weight.as_mut_slice()[first * inputs..(first + outputs) * inputs];
-        workspace
-            .panels
-            .multiply_columns_in_parallel(&workspace.tiles, Begin::There, gradient);
+        let bias = self.bias.get_mut(first..first + outputs).unwrap_or_default();
+        let weight = &mut self.weight.as_mut_slice()[first * inputs..(first + outputs) * inputs];
+        workspace.add_gradient(weight, bias, x, upstream, inputs);
     }
 }
 
@@ -81,6 +98,7 @@ pub struct Part<'a> {
     weight: &'a [f32],
     bias: &'a [f32],
     inputs: usize,
+    outputs: usize,
 }
 
 /// Buffers of linear layers' passes, used again by the next.
@@ -90,13 +108,63 @@ pub struct Workspace {
     tiles: PrepackedTransposed,
 }
 
+impl Workspace {
+    /// Adds to a weight's gradient, shape `(outputs, inputs)`, and to its bias's, shape `(outputs,)` or empty: `dW += uᵀ x`, `db += Σ u`, on
+    /// all threads.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes do not fit.
+    pub fn add_gradient(
+        &mut self,
+        weight: &mut [f32],
+        bias: &mut [f32],
+        x: &[f32],
+        upstream: &[f32],
+        inputs: usize,
+    ) {
+        let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
+        let mut unused = Vec::new();
+        let bias = if bias.is_empty() {
+            unused.resize(outputs, 0.0);
+            &mut unused
+        } else {
+            bias
+        };
+        self.tiles.prepack(upstream, outputs, bias);
+        self.panels.prepack(x, (rows, inputs), Layout::Plain);
+        self.panels
+            .multiply_columns_in_parallel(&self.tiles, Begin::There, weight);
+    }
+}
+
 impl<'a> Part<'a> {
+    /// A map without a bias; `weight` has shape `(outputs, inputs)`.
+    pub fn of_matrix(weight: &'a Matrix) -> Self {
+        Self {
+            weight: weight.as_slice(),
+            bias: &[],
+            inputs: weight.cols(),
+            outputs: weight.rows(),
+        }
+    }
+
+    /// Packs it for `x Wᵀ`, in the room of other panels, on all threads.
+    pub fn prepack_forward(self, panels: &mut PrepackedMatrix) {
+        panels.prepack(self.weight, (self.inputs, self.outputs), Layout::Transposed);
+    }
+
+    /// Packs it for the derivative by the input, `u W`.
+    pub fn prepack_backward(self, panels: &mut PrepackedMatrix) {
+        panels.prepack(self.weight, (self.outputs, self.inputs), Layout::Plain);
+    }
+
     /// Shape `(outputs, inputs)`, row-major.
     pub(crate) fn weight(self) -> &'a [f32] {
         self.weight
     }
 
-    /// Shape `(outputs,)`.
+    /// Shape `(outputs,)`, or empty where the layer has none.
     pub(crate) fn bias(self) -> &'a [f32] {
         self.bias
     }
@@ -106,30 +174,50 @@ impl<'a> Part<'a> {
         self.inputs
     }
 
+    /// What sums begin at.
+    fn begin(self) -> Begin<'a> {
+        if self.bias.is_empty() {
+            Begin::Zero
+        } else {
+            Begin::Row(self.bias)
+        }
+    }
+
     /// The layer prepacked for many forward passes.
     pub fn prepack(self) -> PrepackedLinear {
-        let shape = (self.inputs, self.bias.len());
+        let shape = (self.inputs, self.outputs);
         PrepackedLinear {
             weight: PrepackedMatrix::new(self.weight, shape, Layout::Transposed),
             bias: self.bias.to_vec(),
+            outputs: self.outputs,
         }
     }
 
     /// `out = x Wᵀ + b`, row by row, on one thread.
     pub fn apply(self, x: &[f32], out: &mut Vec<f32>) {
-        out.resize(x.len() / self.inputs * self.bias.len(), 0.0);
+        out.resize(x.len() / self.inputs * self.outputs, 0.0);
         self.prepack().apply(x, out);
     }
 
     /// The same on all threads.
     pub fn apply_in_parallel(self, x: &[f32], out: &mut Vec<f32>, workspace: &mut Workspace) {
-        let (inputs, outputs) = (self.inputs, self.bias.len());
-        workspace
-            .panels
-            .prepack(self.weight, (inputs, outputs), Layout::Transposed);
         // What is there is written over: no clearing, which would fill all of it with zeros first.
-        out.resize(x.len() / inputs * outputs, 0.0);
-        workspace.panels.multiply_in_parallel(x, Begin::Row(self.bias), out);
+        out.resize(x.len() / self.inputs * self.outputs, 0.0);
+        self.multiply(x, self.begin(), out, workspace);
+    }
+
+    /// Adds `x Wᵀ` to `out`, on all threads, and no bias.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes do not fit.
+    pub fn add_in_parallel(self, x: &[f32], out: &mut [f32], workspace: &mut Workspace) {
+        self.multiply(x, Begin::There, out, workspace);
+    }
+
+    fn multiply(self, x: &[f32], begin: Begin<'_>, out: &mut [f32], workspace: &mut Workspace) {
+        self.prepack_forward(&mut workspace.panels);
+        workspace.panels.multiply_in_parallel(x, begin, out);
     }
 
     /// The derivative by the input, `u W`, added to `out` or in place of it, on all threads.
@@ -138,9 +226,7 @@ impl<'a> Part<'a> {
     ///
     /// If the shapes do not fit.
     pub fn backward(self, upstream: &[f32], begin: Begin<'_>, out: &mut [f32], workspace: &mut Workspace) {
-        workspace
-            .panels
-            .prepack(self.weight, (self.bias.len(), self.inputs), Layout::Plain);
+        self.prepack_backward(&mut workspace.panels);
         workspace.panels.multiply_in_parallel(upstream, begin, out);
     }
 }
@@ -150,12 +236,13 @@ impl<'a> Part<'a> {
 pub struct PrepackedLinear {
     weight: PrepackedMatrix,
     bias: Vec<f32>,
+    outputs: usize,
 }
 
 impl PrepackedLinear {
     /// How many outputs it has.
     pub fn outputs(&self) -> usize {
-        self.bias.len()
+        self.outputs
     }
 
     /// `out = x Wᵀ + b`, row by row, on one thread.
@@ -164,7 +251,12 @@ impl PrepackedLinear {
     ///
     /// If the shapes do not fit.
     pub fn apply(&self, x: &[f32], out: &mut [f32]) {
-        self.weight.multiply(x, Begin::Row(&self.bias), out);
+        let begin = if self.bias.is_empty() {
+            Begin::Zero
+        } else {
+            Begin::Row(&self.bias)
+        };
+        self.weight.multiply(x, begin, out);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Numeric kernels: products, and what happens between them.
 
 pub mod attention;
+pub mod causal_attention;
 pub mod dropout;
 pub mod elementwise;
 pub mod int8;
@@ -9,3 +10,6 @@ pub mod linear;
 pub mod prepacked;
 pub mod prepacked_transposed;
 pub mod product;
+pub mod rms_norm;
+pub mod rotary;
+pub mod swiglu;

@@ -7,17 +7,22 @@ use crate::encoder::Packed;
 pub enum Objective {
     /// The right one of its answers, from 0: a label, or a choice.
     Class(u32),
+    /// Its one sequence, as far as the tokens' types are 1: what a language model is to say.
+    Response,
 }
 
 impl Objective {
-    /// The right answer.
+    /// The right answer; that of a response is its only one.
     pub fn class(self) -> u32 {
-        let Self::Class(class) = self;
-        class
+        match self {
+            Self::Class(class) => class,
+            Self::Response => 0,
+        }
     }
 }
 
-/// The examples of a split, tokenized: a text or a pair is one sequence, a question one for each of its choices.
+/// The examples of a split, tokenized: a text or a pair is one sequence, a question one for each of its choices. For a language model a
+/// conversation is one sequence, and a row with several answers one for each; the type of a token is 1 where it is to be said, else 0.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct TokenizedSplit {
     tokens: Vec<u32>,
@@ -110,6 +115,20 @@ impl TokenizedSplit {
     pub fn answers(&self) -> usize {
         let choices = self.examples.windows(2).map(|range| range[1] - range[0]).max();
         self.outputs * choices.unwrap_or(1)
+    }
+
+    /// The sequences of an example, each its tokens and their types.
+    pub fn sequences_of(&self, example: u32) -> impl ExactSizeIterator<Item = (&[u32], &[u8])> {
+        let range = self.examples[example as usize]..self.examples[example as usize + 1];
+        range.map(|i| {
+            let tokens = self.sequences[i]..self.sequences[i + 1];
+            (&self.tokens[tokens.clone()], &self.types[tokens])
+        })
+    }
+
+    /// What is to be learnt from an example.
+    pub fn objective(&self, example: u32) -> Objective {
+        self.objectives[example as usize]
     }
 
     /// How many sequences there are.

@@ -1,7 +1,6 @@
 //! A training run on disk: weights, moments and the step, so that a killed run goes on and ends with the same weights.
 //!
-//! A safetensors file: tensor `p<i>` is the i-th trained tensor, `words` the word vectors where they are trained; in a checkpoint also the
-//! optimiser's moments by their names. Its metadata then hold the step, the fingerprint of the run that it belongs to, and, as JSON, what
+//! A safetensors file: the trained tensors by the names that [`Trainer::trained`] gives them; in a checkpoint also the optimiser's moments by their names. Its metadata then hold the step, the fingerprint of the run that it belongs to, and, as JSON, what
 //! that run wants to know again. A BLAKE3 of all of it stands among the metadata: a flipped bit is an error, and never other weights.
 
 use std::{
@@ -18,7 +17,7 @@ use crate::{
     atomic_write::write_whole,
     hub::floats,
     optim::adamw::AdamW,
-    train::{classifier::EncoderClassifier, trainer::Trainer},
+    train::trainer::Trainer,
 };
 
 /// Under which the checksum stands among the metadata.
@@ -29,12 +28,12 @@ const CHECKSUM: &str = "blake3";
 /// # Errors
 ///
 /// If the file cannot be written.
-pub fn save(
+pub fn save<T: Trainer>(
     path: &Path,
     run: &Fingerprint,
     progress: &impl Serialize,
-    model: &mut EncoderClassifier,
-    trainer: &Trainer,
+    model: &mut T::Model,
+    trainer: &T,
 ) -> Result<()> {
     let mut tensors = weights(model, trainer);
     let optimiser = trainer.optimiser();
@@ -60,7 +59,7 @@ pub fn save(
 /// # Errors
 ///
 /// If the file cannot be written.
-pub fn save_weights(path: &Path, model: &mut EncoderClassifier, trainer: &Trainer) -> Result<()> {
+pub fn save_weights<T: Trainer>(path: &Path, model: &mut T::Model, trainer: &T) -> Result<()> {
     write(path, &weights(model, trainer), &[])
 }
 
@@ -69,11 +68,11 @@ pub fn save_weights(path: &Path, model: &mut EncoderClassifier, trainer: &Traine
 /// # Errors
 ///
 /// If the file is broken.
-pub fn load<P: DeserializeOwned>(
+pub fn load<T: Trainer, P: DeserializeOwned>(
     path: &Path,
     run: &Fingerprint,
-    model: &mut EncoderClassifier,
-    trainer: &mut Trainer,
+    model: &mut T::Model,
+    trainer: &mut T,
 ) -> Result<Option<P>> {
     if !path.exists() {
         return Ok(None);
@@ -108,7 +107,7 @@ pub fn load<P: DeserializeOwned>(
 /// # Errors
 ///
 /// If the file cannot be read, or is broken.
-pub fn load_weights(path: &Path, model: &mut EncoderClassifier, trainer: &Trainer) -> Result<()> {
+pub fn load_weights<T: Trainer>(path: &Path, model: &mut T::Model, trainer: &T) -> Result<()> {
     let file = std::fs::read(path).map_err(Error::io(path, "read"))?;
     let (tensors, _) = parse(path, &file)?;
     set_weights(path, &tensors, model, trainer)
@@ -122,8 +121,10 @@ fn of_f32(name: String, values: &[f32]) -> Flat {
     (name, bytes, Dtype::F32, values.len())
 }
 
-fn weights(model: &mut EncoderClassifier, trainer: &Trainer) -> Vec<Flat> {
-    named(trainer, model)
+fn weights<T: Trainer>(model: &mut T::Model, trainer: &T) -> Vec<Flat> {
+    trainer
+        .trained(model)
+        .into_iter()
         .map(|(name, values)| of_f32(name, values))
         .collect()
 }
@@ -176,8 +177,13 @@ fn checksum<'t>(
     })))
 }
 
-fn set_weights(path: &Path, tensors: &SafeTensors<'_>, model: &mut EncoderClassifier, trainer: &Trainer) -> Result<()> {
-    for (name, values) in named(trainer, model) {
+fn set_weights<T: Trainer>(
+    path: &Path,
+    tensors: &SafeTensors<'_>,
+    model: &mut T::Model,
+    trainer: &T,
+) -> Result<()> {
+    for (name, values) in trainer.trained(model) {
         let kept = numbers_of(path, tensors, &name)?;
         if kept.len() != values.len() {
             let found = format!("{name} of {} numbers, not {}", kept.len(), values.len());
@@ -200,25 +206,13 @@ fn broken(path: &Path, found: String) -> Error {
         .with_hint("delete the file to train from the beginning")
 }
 
-/// The trained tensors of a model by the names that they have in the file.
-fn named<'m>(trainer: &Trainer, model: &'m mut EncoderClassifier) -> impl Iterator<Item = (String, &'m mut [f32])> {
-    let (words, dense) = trainer.trained(model);
-    let words = words.into_iter().map(|values| ("words".to_owned(), values));
-    words.chain(
-        dense
-            .into_iter()
-            .enumerate()
-            .map(|(i, values)| (format!("p{i}"), values)),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         seed::Seed,
         test_util::tiny_classifier,
-        train::{Examples, FrozenLayerCache, TrainSettings, train},
+        train::{ClassifierTrainer, EncoderClassifier, Examples, FrozenLayerCache, TrainSettings, train},
     };
 
     #[test]
@@ -237,8 +231,8 @@ mod tests {
             let (start, data) = tiny_classifier();
             let rows: Vec<u32> = (0..40).collect();
             let frozen = freeze.map(|layers| FrozenLayerCache::new(layers, 1 << 20));
-            let train_on = |model: &mut EncoderClassifier, trainer: &mut Trainer, save_at: u64| {
-                train::<Error>(
+            let train_on = |model: &mut EncoderClassifier, trainer: &mut ClassifierTrainer, save_at: u64| {
+                train::<_, Error>(
                     model,
                     trainer,
                     Examples {
@@ -256,11 +250,11 @@ mod tests {
                 )
                 .expect("trains");
             };
-            let (mut whole, mut trainer) = (start.clone(), Trainer::new(&start, &settings));
+            let (mut whole, mut trainer) = (start.clone(), ClassifierTrainer::new(&start, &settings));
             let nothing: Option<f64> = load(&path, &run, &mut whole, &mut trainer).expect("is not there");
             assert_eq!(nothing, None);
             train_on(&mut whole, &mut trainer, 7);
-            let (mut resumed, mut trainer) = (start.clone(), Trainer::new(&start, &settings));
+            let (mut resumed, mut trainer) = (start.clone(), ClassifierTrainer::new(&start, &settings));
             let others = Fingerprint::of(["other"]);
             let nothing: Option<f64> = load(&path, &others, &mut resumed, &mut trainer).expect("another's");
             assert_eq!(nothing, None);
@@ -281,7 +275,7 @@ mod tests {
                     flipped[place] ^= 1 << (place % 8);
                     std::fs::write(&path, flipped).expect("writes");
                     let error = if is_checkpoint {
-                        load::<f64>(&path, &run, &mut resumed, &mut trainer).map(|_| ())
+                        load::<_, f64>(&path, &run, &mut resumed, &mut trainer).map(|_| ())
                     } else {
                         load_weights(&path, &mut again, &trainer)
                     };
@@ -294,7 +288,7 @@ mod tests {
             }
 
             std::fs::write(&path, b"torn").expect("writes");
-            let error = load::<f64>(&path, &run, &mut resumed, &mut trainer).expect_err("is broken");
+            let error = load::<_, f64>(&path, &run, &mut resumed, &mut trainer).expect_err("is broken");
             assert!(matches!(error, Error::Data { .. }) && error.hint().is_some(), "{error}");
         }
     }

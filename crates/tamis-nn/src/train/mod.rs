@@ -1,4 +1,4 @@
-//! Fine-tuning an encoder with a head: the target that a selection is for, and the slowest of the proxies.
+//! Fine-tuning: an encoder with a head, or a language model; the target that a selection is for, and the slowest of the proxies.
 //!
 //! ```text
 //! examples -> tokens (TokenizedSplit) -> batches -> training passes (nn::training) -> AdamW -> probabilities
@@ -11,6 +11,7 @@ pub mod checkpoint;
 mod classifier;
 mod examples;
 mod frozen_cache;
+mod language_model;
 mod settings;
 mod trainer;
 
@@ -19,4 +20,5 @@ pub use classifier::EncoderClassifier;
 pub use examples::Examples;
 pub use frozen_cache::FrozenLayerCache;
 pub use settings::TrainSettings;
-pub use trainer::{Step, Trainer, train};
+pub use language_model::{LanguageModel, LanguageModelTrainer, ResponseLoss};
+pub use trainer::{ClassifierTrainer, Step, Trainer, train};

@@ -58,6 +58,23 @@ impl TrainSettings {
         u64::from(self.epochs) * rows.div_ceil(self.batch_size) as u64
     }
 
+    /// What a step's gradient is multiplied by, so that its norm is at most [`TrainSettings::max_grad_norm`].
+    ///
+    /// # Errors
+    ///
+    /// If the loss or the norm is not finite; `steps` is how many have been taken.
+    pub(crate) fn clipping(&self, loss: f64, norm: f64, steps: u64) -> Result<f32> {
+        for (what, found) in [("loss", loss), ("gradient", norm)] {
+            if !found.is_finite() {
+                return Err(Error::NotFinite {
+                    place: format!("the {what} at step {} of the fine-tune", steps + 1),
+                    found: found.to_string(),
+                });
+            }
+        }
+        Ok((self.max_grad_norm / (norm as f32 + 1e-6)).min(1.0))
+    }
+
     /// Looks for values that mean nothing.
     ///
     /// # Errors

@@ -27,8 +27,39 @@ use crate::{
     },
 };
 
-/// What a training run holds besides the model: the optimiser and the buffers that steps use again.
-pub struct Trainer {
+/// What a training run of some kind of model holds besides the model: the optimiser and the buffers that steps use again.
+pub trait Trainer {
+    /// What is trained.
+    type Model;
+
+    /// How it trains.
+    fn settings(&self) -> &TrainSettings;
+
+    /// The optimiser.
+    fn optimiser(&self) -> &AdamW;
+
+    /// Goes on from an optimiser's state.
+    fn set_optimiser(&mut self, optimiser: AdamW);
+
+    /// The trained tensors of a model in a fixed order, by names that are used in checkpoints.
+    fn trained<'m>(&self, model: &'m mut Self::Model) -> Vec<(String, &'m mut [f32])>;
+
+    /// One step on these examples. Returns their mean loss before the step. `dropout` is the source of what is dropped.
+    ///
+    /// # Errors
+    ///
+    /// If the loss or the gradient is not finite; the model is then as it was before the step.
+    fn step(
+        &mut self,
+        model: &mut Self::Model,
+        examples: Examples<'_>,
+        learning_rate: f32,
+        dropout: Seed,
+    ) -> Result<f64>;
+}
+
+/// The training of an encoder with a head.
+pub struct ClassifierTrainer {
     optimiser: AdamW,
     gradient: EncoderGradient,
     head_gradient: Head,
@@ -50,52 +81,34 @@ pub struct Step {
     pub loss: f64,
 }
 
-impl Trainer {
-    /// A run that has taken no step.
-    pub fn new(model: &EncoderClassifier, settings: &TrainSettings) -> Self {
-        Self {
-            optimiser: AdamW::new(settings.weight_decay),
-            gradient: EncoderGradient::zeros(&model.encoder, settings.freeze_layers),
-            head_gradient: model.head.zeros_like(),
-            tape: Tape::default(),
-            head_tape: HeadTape::default(),
-            settings: settings.clone(),
-        }
-    }
+impl Trainer for ClassifierTrainer {
+    type Model = EncoderClassifier;
 
-    /// The optimiser.
-    pub fn optimiser(&self) -> &AdamW {
-        &self.optimiser
-    }
-
-    /// How it trains.
-    pub fn settings(&self) -> &TrainSettings {
+    fn settings(&self) -> &TrainSettings {
         &self.settings
     }
 
-    /// The trained tensors of a model in a fixed order: the word vectors, where they are trained, and all others.
-    pub fn trained<'m>(&self, model: &'m mut EncoderClassifier) -> (Option<&'m mut [f32]>, Vec<&'m mut [f32]>) {
-        let (words, dense) = model.encoder.trained_mut(self.settings.freeze_layers);
-        let all = dense.into_iter().chain(model.head.tensors_mut());
-        (words, all.map(|(values, _)| values).collect())
+    fn optimiser(&self) -> &AdamW {
+        &self.optimiser
     }
 
-    /// Goes on from an optimiser's state.
-    pub fn set_optimiser(&mut self, optimiser: AdamW) {
+    fn set_optimiser(&mut self, optimiser: AdamW) {
         self.optimiser = optimiser;
     }
 
-    /// One step on these examples. Returns their mean loss before the step. `dropout` is the source of what is
-    /// dropped.
-    ///
-    /// # Errors
-    ///
-    /// If the loss or the gradient is not finite; the model is then as it was before the step.
-    ///
+    fn trained<'m>(&self, model: &'m mut EncoderClassifier) -> Vec<(String, &'m mut [f32])> {
+        let (words, dense) = model.encoder.trained_mut(self.settings.freeze_layers);
+        let words = words.into_iter().map(|values| ("words".to_owned(), values));
+        let dense = dense.into_iter().chain(model.head.tensors_mut()).enumerate();
+        words
+            .chain(dense.map(|(i, (values, _))| (format!("p{i}"), values)))
+            .collect()
+    }
+
     /// # Panics
     ///
     /// If layers are frozen and their output is not there, or the other way round.
-    pub fn step(
+    fn step(
         &mut self,
         model: &mut EncoderClassifier,
         examples: Examples<'_>,
@@ -119,25 +132,29 @@ impl Trainer {
             }
             let loss = loss * f64::from(weight);
             let norm = self.gradient_norm();
-            if !(loss.is_finite() && norm.is_finite()) {
-                let (what, found) = if loss.is_finite() {
-                    ("gradient", norm)
-                } else {
-                    ("loss", loss)
-                };
-                self.clear_gradient();
-                return Err(Error::NotFinite {
-                    place: format!("the {what} at step {} of the fine-tune", self.optimiser.steps() + 1),
-                    found: found.to_string(),
-                });
+            match self.settings.clipping(loss, norm, self.optimiser.steps()) {
+                Ok(factor) => self.update(model, learning_rate, factor),
+                Err(error) => {
+                    self.clear_gradient();
+                    return Err(error);
+                }
             }
-            self.update(
-                model,
-                learning_rate,
-                (self.settings.max_grad_norm / (norm as f32 + 1e-6)).min(1.0),
-            );
             Ok(loss)
         })
+    }
+}
+
+impl ClassifierTrainer {
+    /// A run that has taken no step.
+    pub fn new(model: &EncoderClassifier, settings: &TrainSettings) -> Self {
+        Self {
+            optimiser: AdamW::new(settings.weight_decay),
+            gradient: EncoderGradient::zeros(&model.encoder, settings.freeze_layers),
+            head_gradient: model.head.zeros_like(),
+            tape: Tape::default(),
+            head_tape: HeadTape::default(),
+            settings: settings.clone(),
+        }
     }
 
     /// Forward and backward over one part of a batch; returns the sum of its rows' losses.
@@ -222,7 +239,7 @@ impl Trainer {
     }
 }
 
-/// The gradients of all dense tensors, in the order of [`Trainer::trained`].
+/// The gradients of all dense tensors, in the order of [`ClassifierTrainer::trained`].
 fn dense_parts<'g>(gradient: &'g mut EncoderGradient, head: &'g mut Head) -> Vec<&'g mut [f32]> {
     let head = head.tensors_mut().map(|(part, _)| part);
     gradient.dense_mut().into_iter().chain(head).collect()
@@ -233,15 +250,15 @@ fn dense_parts<'g>(gradient: &'g mut EncoderGradient, head: &'g mut Head) -> Vec
 /// # Errors
 ///
 /// If a loss is not finite, or `watch` fails.
-pub fn train<E: From<Error>>(
-    model: &mut EncoderClassifier,
-    trainer: &mut Trainer,
+pub fn train<T: Trainer, E: From<Error>>(
+    model: &mut T::Model,
+    trainer: &mut T,
     examples: Examples<'_>,
     seed: Seed,
-    watch: &mut dyn FnMut(Step, &mut EncoderClassifier, &mut Trainer) -> Result<(), E>,
+    watch: &mut dyn FnMut(Step, &mut T::Model, &mut T) -> Result<(), E>,
 ) -> Result<(), E> {
-    let settings = trainer.settings.clone();
-    let (steps, begun) = (settings.steps(examples.rows.len()), trainer.optimiser.steps());
+    let settings = trainer.settings().clone();
+    let (steps, begun) = (settings.steps(examples.rows.len()), trainer.optimiser().steps());
     // In single precision, so that a tenth of 840 steps is 84 and not a little more.
     let warm_up = (settings.warmup_ratio * steps as f32).ceil() as u64;
     let mut step = 0;
@@ -295,13 +312,13 @@ pub(crate) mod tests {
         let frozen = settings
             .freeze_layers
             .map(|layers| FrozenLayerCache::new(layers, 1 << 20));
-        let mut trainer = Trainer::new(&model, settings);
+        let mut trainer = ClassifierTrainer::new(&model, settings);
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build()
             .expect("a pool");
         pool.install(|| {
-            train::<Error>(
+            train::<_, Error>(
                 &mut model,
                 &mut trainer,
                 Examples {
@@ -381,7 +398,7 @@ pub(crate) mod tests {
         let (mut model, data) = tiny_classifier();
         model.head.scores.bias[0] = f32::NAN;
         let before = format!("{model:?}");
-        let mut trainer = Trainer::new(&model, &settings());
+        let mut trainer = ClassifierTrainer::new(&model, &settings());
         let error = trainer
             .step(&mut model, Examples::new(&data, &[0, 1]), 0.1, Seed(0))
             .expect_err("is not a number");

@@ -1,0 +1,460 @@
+//! A decoder's passes over packed sequences: forward, with what the backward pass needs or without, and backward.
+//!
+//! Products and loops are cut between the threads of the present pool, and every sum runs in one order, so the number of threads changes no
+//! bit. Kept for the backward pass are, per token and layer, the inputs of its two halves, queries, keys and values, what attention gives,
+//! and the two halves of the feed-forward layer. The rest is made again: outputs of norms and of the activation, attention's probabilities,
+//! what adapters make of their inputs, dropout's masks.
+
+use rayon::prelude::*;
+
+use crate::{
+    decoder::{
+        lora::{Adapter, Lora},
+        weights::{DecoderLayer, DecoderWeights, Projection},
+    },
+    kernels::{
+        causal_attention::{Attended, Segment},
+        dropout::Dropout,
+        linear::{Part, Workspace},
+        prepacked::Begin,
+        rms_norm::{rms_norm, rms_norm_backward},
+        rotary::{RotaryTable, Turn},
+        swiglu::{swiglu, swiglu_backward},
+    },
+};
+
+/// Tokens packed one behind the other, and which of them see one another.
+#[derive(Debug, Clone, Copy)]
+pub struct PackedTokens<'a> {
+    /// Shape `(tokens,)`.
+    pub tokens: &'a [u32],
+    /// They cover the tokens, in order.
+    pub segments: &'a [Segment],
+}
+
+/// A decoder with its adapters, if it has any.
+#[derive(Debug, Clone, Copy)]
+pub struct Adapted<'a> {
+    /// The decoder.
+    pub weights: &'a DecoderWeights,
+    /// Its adapters.
+    pub lora: Option<&'a Lora>,
+    /// What is dropped from adapters' inputs in this pass.
+    pub dropout: Dropout,
+}
+
+/// The gradient of what is trained.
+#[derive(Debug, Clone)]
+pub enum DecoderGradient {
+    /// Of every weight.
+    Full(Box<DecoderWeights>),
+    /// Of the adapters.
+    Lora(Lora),
+}
+
+/// What a forward pass leaves for the backward pass. Its buffers are used again by the next.
+#[derive(Debug, Default)]
+pub struct Tape {
+    positions: Vec<u32>,
+    table: RotaryTable,
+    layers: Vec<LayerTape>,
+    output: Vec<f32>,
+    buffers: Buffers,
+}
+
+/// What one step hands to the next.
+#[derive(Debug, Default)]
+struct Buffers {
+    normed: Vec<f32>,
+    a: Vec<f32>,
+    b: Vec<f32>,
+    c: Vec<f32>,
+    d: Vec<f32>,
+    adapter: AdapterBuffers,
+    workspace: Workspace,
+}
+
+#[derive(Debug, Default)]
+struct AdapterBuffers {
+    input: Vec<f32>,
+    low: Vec<f32>,
+    d_low: Vec<f32>,
+}
+
+/// One layer's part.
+#[derive(Debug, Default)]
+struct LayerTape {
+    /// The layer's input, shape `(tokens, hidden)`.
+    input: Vec<f32>,
+    /// Before the norms of heads, where the model has them; shapes `(tokens, heads * width)`.
+    plain_queries: Vec<f32>,
+    plain_keys: Vec<f32>,
+    /// Turned, group by group: see [`crate::kernels::causal_attention`].
+    queries: Vec<f32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    /// What attention gives, shape `(tokens, heads * width)`.
+    context: Vec<f32>,
+    /// The input of the feed-forward half, shape `(tokens, hidden)`.
+    attended: Vec<f32>,
+    /// Shape `(tokens, intermediate)`; the backward pass puts their derivatives there.
+    gate: Vec<f32>,
+    up: Vec<f32>,
+}
+
+impl LayerTape {
+    fn attended(&self) -> Attended<'_> {
+        Attended {
+            queries: &self.queries,
+            keys: &self.keys,
+            values: &self.values,
+        }
+    }
+}
+
+impl Adapted<'_> {
+    /// The last layer's vectors, before the norm that the head reads, shape `(tokens, hidden)`. Where `keep` is not set, no backward pass
+    /// can follow, and one layer's memory serves for all.
+    ///
+    /// # Panics
+    ///
+    /// If a token is not in the vocabulary, or the segments do not cover the tokens.
+    pub fn forward<'t>(&self, packed: PackedTokens<'_>, keep: bool, tape: &'t mut Tape) -> &'t [f32] {
+        let Tape {
+            positions,
+            table,
+            layers,
+            output,
+            buffers,
+        } = tape;
+        positions.clear();
+        for segment in packed.segments {
+            let first = segment.prefix.len() as u32;
+            positions.extend(first..first + segment.tokens.len() as u32);
+        }
+        let most = positions.iter().max().map_or(0, |&last| last as usize + 1);
+        *table = self.weights.shape.rotary.table(most);
+        output.clear();
+        for &token in packed.tokens {
+            output.extend_from_slice(self.weights.token_embeddings.row(token as usize));
+        }
+        let count = self.weights.layers.len();
+        layers.resize_with(if keep { count } else { 1 }, LayerTape::default);
+        for l in 0..count {
+            let pass = self.layer(l, packed.segments, positions, table);
+            pass.forward(output, &mut layers[if keep { l } else { 0 }], buffers);
+        }
+        output
+    }
+
+    /// Backward through the last [`Adapted::forward`], which has kept what is needed: adds the gradient of a loss, given its derivative
+    /// by what that returned; `upstream` is written over.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes do not fit the last forward pass.
+    pub fn backward(
+        &self,
+        packed: PackedTokens<'_>,
+        upstream: &mut [f32],
+        tape: &mut Tape,
+        gradient: &mut DecoderGradient,
+    ) {
+        assert_eq!(tape.layers.len(), self.weights.layers.len(), "a pass that was kept");
+        for l in (0..self.weights.layers.len()).rev() {
+            let pass = self.layer(l, packed.segments, &tape.positions, &tape.table);
+            pass.backward(upstream, &mut tape.layers[l], gradient, &mut tape.buffers);
+        }
+        if let DecoderGradient::Full(gradient) = gradient {
+            let hidden = self.weights.shape.hidden;
+            for (&token, d) in packed.tokens.iter().zip(upstream.chunks_exact(hidden)) {
+                let row = gradient.token_embeddings.row_mut(token as usize);
+                row.iter_mut().zip(d).for_each(|(sum, d)| *sum += d);
+            }
+        }
+    }
+
+    fn layer<'a>(
+        &'a self,
+        l: usize,
+        segments: &'a [Segment],
+        positions: &'a [u32],
+        table: &'a RotaryTable,
+    ) -> LayerPass<'a> {
+        LayerPass {
+            model: self,
+            l,
+            layer: &self.weights.layers[l],
+            segments,
+            positions,
+            table,
+        }
+    }
+}
+
+/// One layer in one pass.
+struct LayerPass<'a> {
+    model: &'a Adapted<'a>,
+    l: usize,
+    layer: &'a DecoderLayer,
+    segments: &'a [Segment],
+    positions: &'a [u32],
+    table: &'a RotaryTable,
+}
+
+impl LayerPass<'_> {
+    fn epsilon(&self) -> f32 {
+        self.model.weights.shape.norm_epsilon
+    }
+
+    /// From the layer's input in `x` to its output there.
+    fn forward(&self, x: &mut Vec<f32>, kept: &mut LayerTape, buffers: &mut Buffers) {
+        let Buffers {
+            normed,
+            a,
+            b,
+            c,
+            adapter,
+            workspace,
+            ..
+        } = buffers;
+        let heads = self.model.weights.shape.heads;
+        kept.input.clone_from(x);
+        rms_norm(x, &self.layer.attention_norm, self.epsilon(), normed);
+        for (projection, out) in [(Projection::Query, &mut *a), (Projection::Key, b), (Projection::Value, c)] {
+            self.apply(projection, normed, out, adapter, workspace);
+        }
+        if let Some(norms) = &self.layer.head_norms {
+            for (norm, plain, out) in [
+                (&norms.query, &mut kept.plain_queries, &mut *a),
+                (&norms.key, &mut kept.plain_keys, &mut *b),
+            ] {
+                std::mem::swap(plain, out);
+                rms_norm(plain, norm, self.epsilon(), out);
+            }
+        }
+        for (tokens, turn, out) in [
+            (&*a, Turn::Forward, &mut kept.queries),
+            (b, Turn::Forward, &mut kept.keys),
+            (c, Turn::None, &mut kept.values),
+        ] {
+            self.table.to_groups(tokens, heads.groups, self.positions, turn, out);
+        }
+        heads.attend(kept.attended(), self.segments, a);
+        self.table
+            .to_tokens(a, heads.groups, self.positions, Turn::None, &mut kept.context);
+        self.apply(Projection::Output, &kept.context, a, adapter, workspace);
+        add(x, a);
+
+        kept.attended.clone_from(x);
+        rms_norm(x, &self.layer.feed_forward_norm, self.epsilon(), normed);
+        self.apply(Projection::Gate, normed, &mut kept.gate, adapter, workspace);
+        self.apply(Projection::Up, normed, &mut kept.up, adapter, workspace);
+        swiglu(&kept.gate, &kept.up, a);
+        self.apply(Projection::Down, a, b, adapter, workspace);
+        add(x, b);
+    }
+
+    /// `down`, the derivative by the layer's output, becomes that by its input.
+    fn backward(
+        &self,
+        down: &mut [f32],
+        kept: &mut LayerTape,
+        gradient: &mut DecoderGradient,
+        buffers: &mut Buffers,
+    ) {
+        let Buffers {
+            normed,
+            a,
+            b,
+            c,
+            d,
+            adapter,
+            workspace,
+        } = buffers;
+        let heads = self.model.weights.shape.heads;
+        let mut through = |projection, x: &[f32], upstream: &[f32], begin, out: &mut Vec<f32>| {
+            let into = gradient.of(self.l, projection);
+            self.apply_backward(projection, x, upstream, begin, out, into, adapter, workspace);
+        };
+        swiglu(&kept.gate, &kept.up, a);
+        through(Projection::Down, a, down, Begin::Zero, b);
+        swiglu_backward(b, &mut kept.gate, &mut kept.up);
+        rms_norm(&kept.attended, &self.layer.feed_forward_norm, self.epsilon(), normed);
+        through(Projection::Gate, normed, &kept.gate, Begin::Zero, a);
+        through(Projection::Up, normed, &kept.up, Begin::There, a);
+        rms_norm_backward(
+            &kept.attended,
+            &self.layer.feed_forward_norm,
+            self.epsilon(),
+            a,
+            gradient.layer(self.l).map(|layer| &mut layer.feed_forward_norm[..]),
+        );
+        add(down, a);
+
+        let mut through = |projection, x: &[f32], upstream: &[f32], begin, out: &mut Vec<f32>| {
+            let into = gradient.of(self.l, projection);
+            self.apply_backward(projection, x, upstream, begin, out, into, adapter, workspace);
+        };
+        through(Projection::Output, &kept.context, down, Begin::Zero, a);
+        self.table.to_groups(a, heads.groups, self.positions, Turn::None, d);
+        heads.attend_backward(kept.attended(), self.segments, d, a, b, c);
+        for (by_group, turn, out) in [
+            (&*a, Turn::Back, &mut kept.queries),
+            (b, Turn::Back, &mut kept.keys),
+            (c, Turn::None, &mut kept.values),
+        ] {
+            self.table.to_tokens(by_group, heads.groups, self.positions, turn, out);
+        }
+        if let Some(norms) = &self.layer.head_norms {
+            let mut into = gradient.layer(self.l).and_then(|layer| layer.head_norms.as_mut());
+            let d_query = into.as_mut().map(|norms| &mut norms.query[..]);
+            rms_norm_backward(&kept.plain_queries, &norms.query, self.epsilon(), &mut kept.queries, d_query);
+            let d_key = into.map(|norms| &mut norms.key[..]);
+            rms_norm_backward(&kept.plain_keys, &norms.key, self.epsilon(), &mut kept.keys, d_key);
+        }
+        rms_norm(&kept.input, &self.layer.attention_norm, self.epsilon(), normed);
+        for (projection, upstream, begin) in [
+            (Projection::Query, &kept.queries, Begin::Zero),
+            (Projection::Key, &kept.keys, Begin::There),
+            (Projection::Value, &kept.values, Begin::There),
+        ] {
+            let into = gradient.of(self.l, projection);
+            self.apply_backward(projection, normed, upstream, begin, a, into, adapter, workspace);
+        }
+        rms_norm_backward(
+            &kept.input,
+            &self.layer.attention_norm,
+            self.epsilon(),
+            a,
+            gradient.layer(self.l).map(|layer| &mut layer.attention_norm[..]),
+        );
+        add(down, a);
+    }
+
+    /// The adapter of a linear layer, what its output is multiplied by, and what is dropped from its input.
+    fn adapter(&self, projection: Projection) -> Option<(&Adapter, f32, Dropout)> {
+        let lora = self.model.lora?;
+        let adapter = lora.layers[self.l][projection as usize].as_ref()?;
+        let place = (self.l * Projection::ALL.len() + projection as usize) as u64;
+        Some((adapter, lora.settings.scale(), self.model.dropout.at(place)))
+    }
+
+    /// A linear layer with its adapter.
+    fn apply(
+        &self,
+        projection: Projection,
+        x: &[f32],
+        out: &mut Vec<f32>,
+        buffers: &mut AdapterBuffers,
+        workspace: &mut Workspace,
+    ) {
+        self.layer.projections[projection as usize]
+            .whole()
+            .apply_in_parallel(x, out, workspace);
+        let Some((adapter, scale, dropout)) = self.adapter(projection) else {
+            return;
+        };
+        let AdapterBuffers { input, low, .. } = buffers;
+        let x = dropped(x, dropout, input);
+        Part::of_matrix(&adapter.a).apply_in_parallel(x, low, workspace);
+        low.iter_mut().for_each(|x| *x *= scale);
+        Part::of_matrix(&adapter.b).add_in_parallel(low, out, workspace);
+    }
+
+    /// Backward through [`LayerPass::apply`]: adds to the gradient, and to `out`, or in place of it, the derivative by `x`.
+    #[expect(clippy::too_many_arguments, reason = "what came in, what comes back, and buffers")]
+    fn apply_backward(
+        &self,
+        projection: Projection,
+        x: &[f32],
+        upstream: &[f32],
+        begin: Begin<'_>,
+        out: &mut Vec<f32>,
+        gradient: ProjectionGradient<'_>,
+        buffers: &mut AdapterBuffers,
+        workspace: &mut Workspace,
+    ) {
+        out.resize(x.len(), 0.0);
+        let linear = &self.layer.projections[projection as usize];
+        linear.whole().backward(upstream, begin, out, workspace);
+        if let ProjectionGradient::Full(gradient) = gradient {
+            gradient.add_gradient(0, x, upstream, linear.outputs(), workspace);
+            return;
+        }
+        let (Some((adapter, scale, dropout)), ProjectionGradient::Lora(Some(gradient))) =
+            (self.adapter(projection), gradient)
+        else {
+            return;
+        };
+        let AdapterBuffers { input, low, d_low } = buffers;
+        let inputs = adapter.a.cols();
+        let x = dropped(x, dropout, input);
+        Part::of_matrix(&adapter.a).apply_in_parallel(x, low, workspace);
+        low.iter_mut().for_each(|x| *x *= scale);
+        workspace.add_gradient(gradient.b.as_mut_slice(), &mut [], low, upstream, adapter.b.cols());
+        d_low.resize(low.len(), 0.0);
+        Part::of_matrix(&adapter.b).backward(upstream, Begin::Zero, d_low, workspace);
+        d_low.iter_mut().for_each(|d| *d *= scale);
+        workspace.add_gradient(gradient.a.as_mut_slice(), &mut [], x, d_low, inputs);
+        if dropout.is_nothing() {
+            Part::of_matrix(&adapter.a).backward(d_low, Begin::There, out, workspace);
+        } else {
+            input.resize(out.len(), 0.0);
+            Part::of_matrix(&adapter.a).backward(d_low, Begin::Zero, input, workspace);
+            drop_in_parallel(input, dropout);
+            add(out, input);
+        }
+    }
+}
+
+/// Where the gradient of one linear layer goes.
+enum ProjectionGradient<'g> {
+    Full(&'g mut crate::kernels::linear::Linear),
+    Lora(Option<&'g mut Adapter>),
+}
+
+impl DecoderGradient {
+    fn of(&mut self, l: usize, projection: Projection) -> ProjectionGradient<'_> {
+        match self {
+            Self::Full(weights) => ProjectionGradient::Full(&mut weights.layers[l].projections[projection as usize]),
+            Self::Lora(lora) => ProjectionGradient::Lora(lora.layers[l][projection as usize].as_mut()),
+        }
+    }
+
+    /// A layer's, where all weights are trained.
+    fn layer(&mut self, l: usize) -> Option<&mut DecoderLayer> {
+        match self {
+            Self::Full(weights) => Some(&mut weights.layers[l]),
+            Self::Lora(_) => None,
+        }
+    }
+}
+
+/// Numbers that one thread takes at a time.
+const CHUNK: usize = 1 << 14;
+
+/// `sum += values`.
+fn add(sum: &mut [f32], values: &[f32]) {
+    sum.par_chunks_mut(CHUNK)
+        .zip(values.par_chunks(CHUNK))
+        .for_each(|(sum, values)| sum.iter_mut().zip(values).for_each(|(sum, x)| *sum += x));
+}
+
+/// The values, or a copy with some dropped.
+fn dropped<'v>(values: &'v [f32], dropout: Dropout, copy: &'v mut Vec<f32>) -> &'v [f32] {
+    if dropout.is_nothing() {
+        return values;
+    }
+    copy.clear();
+    copy.extend_from_slice(values);
+    drop_in_parallel(copy, dropout);
+    copy
+}
+
+fn drop_in_parallel(values: &mut [f32], dropout: Dropout) {
+    values
+        .par_chunks_mut(CHUNK)
+        .enumerate()
+        .for_each(|(i, chunk)| dropout.apply(chunk, i * CHUNK));
+}
