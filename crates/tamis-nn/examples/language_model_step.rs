@@ -13,6 +13,7 @@ use tamis_nn::{
     Seed, Silent,
     decoder::LoraSettings,
     hub::{files::ModelFiles, language_model},
+    kernels::packed::ProductDtype,
     train::{Examples, LanguageModelTrainer, Objective, TokenizedSplit, TrainSettings, Trainer},
 };
 
@@ -21,19 +22,25 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let argument = |i: usize, default: &str| arguments.get(i).map_or(default, String::as_str).to_owned();
     let (folder, lengths) = (argument(0, ""), argument(1, ""));
     let kind = argument(2, "lora");
+    let dtype: ProductDtype = argument(3, "float32").parse()?;
     let (batch, steps): (usize, usize) = (argument(4, "8").parse()?, argument(5, "3").parse()?);
     let lengths: Value = serde_json::from_str(&std::fs::read_to_string(lengths)?)?;
     let of = |key: &str| -> Vec<usize> {
         let numbers = lengths[key].as_array().into_iter().flatten();
-        numbers.filter_map(Value::as_u64).map(|number| number as usize).collect()
+        numbers
+            .filter_map(Value::as_u64)
+            .map(|number| number as usize)
+            .collect()
     };
     let mut split = TokenizedSplit::new(1);
     for (row, (prompt, response)) in of("prompt").into_iter().zip(of("response")).enumerate() {
-        let tokens = (0..prompt + response).map(|i| ((i * i * 7 + 31 * row + 3 * i) % 49152) as u32).collect();
+        let tokens = (0..prompt + response)
+            .map(|i| ((i * i * 7 + 31 * row + 3 * i) % 49152) as u32)
+            .collect();
         let learned = (0..prompt + response).map(|i| u8::from(i >= prompt)).collect();
         split.push([(tokens, learned)], Objective::Response);
     }
-    let mut model = language_model::load(&ModelFiles::Folder(folder.into()), usize::MAX, "")?.model;
+    let mut model = language_model::load(&ModelFiles::Folder(folder.into()), dtype, usize::MAX, "")?.model;
     if kind == "lora" {
         model.adapt(&LoraSettings::default(), Seed(0));
     }

@@ -11,6 +11,7 @@ use tamis_nn::{
     Seed, Silent,
     decoder::LoraSettings,
     hub::{files::ModelFiles, language_model},
+    kernels::packed::ProductDtype,
     train::{Examples, LanguageModel, LanguageModelTrainer, Objective, TokenizedSplit, TrainSettings, Trainer},
 };
 
@@ -30,7 +31,9 @@ fn logits_losses_and_training_are_those_of_pytorch() {
     let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/smollm2.json");
     let oracle: Value = serde_json::from_slice(&std::fs::read(recorded).expect("reads")).expect("JSON");
     let files = ModelFiles::Folder(folder.into());
-    let model = language_model::load(&files, usize::MAX, "").expect("loads").model;
+    let model = language_model::load(&files, ProductDtype::Float32, usize::MAX, "")
+        .expect("loads")
+        .model;
     let split = sequences();
 
     let losses = model
@@ -56,7 +59,9 @@ fn list(value: &Value) -> &[Value] {
 }
 
 fn tokens_of(k: usize) -> Vec<u32> {
-    (0..LENGTHS[k]).map(|i| ((7 * i * i + 3 * i + k) % 49152) as u32).collect()
+    (0..LENGTHS[k])
+        .map(|i| ((7 * i * i + 3 * i + k) % 49152) as u32)
+        .collect()
 }
 
 /// The recipe's sequences.
@@ -86,7 +91,9 @@ fn logits_agree(model: &LanguageModel, recorded: &[Value], tolerance: f64) {
         for (token, logit) in list(&recorded["logits"]).iter().enumerate() {
             let mut one = TokenizedSplit::new(1);
             one.push(
-                split.sequences_of(k as u32).map(|(tokens, types)| (tokens.to_vec(), types.to_vec())),
+                split
+                    .sequences_of(k as u32)
+                    .map(|(tokens, types)| (tokens.to_vec(), types.to_vec())),
                 Objective::Class(token as u32),
             );
             let loss = model.losses(Examples::new(&one, &[0]), &Silent).expect("losses")[0].sum;
@@ -122,7 +129,9 @@ fn trains_alike(mut model: LanguageModel, recorded: &Value, rate: f32, tolerance
     for (step, want) in list(&recorded["losses"]).iter().enumerate() {
         let rows: Vec<u32> = (0..4).map(|j| ((4 * step + j) % LENGTHS.len()) as u32).collect();
         let rate = rate * (step as f32 / 2.0).min((20 - step) as f32 / 18.0);
-        let loss = trainer.step(&mut model, Examples::new(&split, &rows), rate, Seed(0)).expect("steps");
+        let loss = trainer
+            .step(&mut model, Examples::new(&split, &rows), rate, Seed(0))
+            .expect("steps");
         let want = want.as_f64().expect("a number");
         assert!((loss - want).abs() < tolerance, "step {step}: {loss} {want}");
     }

@@ -58,7 +58,11 @@ impl LoraSettings {
             return Err(Error::setting("lora.dropout", "a share from 0 to below 1", found));
         }
         if self.target_modules.is_empty() {
-            return Err(Error::setting("lora.target_modules", "at least one linear layer", "none"));
+            return Err(Error::setting(
+                "lora.target_modules",
+                "at least one linear layer",
+                "none",
+            ));
         }
         Ok(())
     }

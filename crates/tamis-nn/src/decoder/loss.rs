@@ -10,8 +10,9 @@ use crate::{
     decoder::weights::DecoderWeights,
     kernels::{
         elementwise::{exp, wide},
-        linear::{Part, Workspace},
-        prepacked::{Begin, PrepackedMatrix},
+        linear::{FrozenLinear, Workspace},
+        packed::ProductDtype,
+        prepacked::Begin,
         rms_norm::{rms_norm, rms_norm_backward},
     },
 };
@@ -29,15 +30,26 @@ pub struct Predicted {
 }
 
 /// Buffers that the next batch uses again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LossWorkspace {
     chosen: Vec<f32>,
     normed: Vec<f32>,
     logits: Vec<f32>,
     upstream: Vec<f32>,
-    forward: PrepackedMatrix,
-    backward: PrepackedMatrix,
     linear: Workspace,
+}
+
+impl LossWorkspace {
+    /// For products in these numbers.
+    pub fn new(dtype: ProductDtype) -> Self {
+        Self {
+            chosen: Vec::new(),
+            normed: Vec::new(),
+            logits: Vec::new(),
+            upstream: Vec::new(),
+            linear: Workspace::new(dtype),
+        }
+    }
 }
 
 /// Where derivatives go.
@@ -52,9 +64,11 @@ pub struct LossGradient<'a> {
 
 impl DecoderWeights {
     /// The negative log likelihood of every predicted token, natural logarithm, lower is better, in their order. `hidden` is what the last
-    /// layer gives, shape `(tokens, hidden)`. Tokens that one vector predicts stand side by side.
+    /// layer gives, shape `(tokens, hidden)`, `head` the packed [`DecoderWeights::head`]. Tokens that one vector predicts stand side by
+    /// side.
     pub fn losses(
         &self,
+        head: &FrozenLinear,
         hidden: &[f32],
         predicted: &[Predicted],
         mut gradient: Option<LossGradient<'_>>,
@@ -69,15 +83,8 @@ impl DecoderWeights {
             normed,
             logits,
             upstream,
-            forward,
-            backward,
             linear,
         } = workspace;
-        let head = Part::of_matrix(self.head());
-        head.prepack_forward(forward);
-        if gradient.is_some() {
-            head.prepack_backward(backward);
-        }
         let vocabulary = self.head().rows();
         // Several tokens behind one vector, such as the beginnings of several answers, share its logits.
         let groups: Vec<&[Predicted]> = predicted.chunk_by(|a, b| a.row == b.row).collect();
@@ -88,8 +95,7 @@ impl DecoderWeights {
                 chosen.extend_from_slice(&hidden[group[0].row * cols..][..cols]);
             }
             rms_norm(chosen, &self.norm, self.shape.norm_epsilon, normed);
-            logits.resize(block.len() * vocabulary, 0.0);
-            forward.multiply_in_parallel(normed, Begin::Zero, logits);
+            head.apply_in_parallel(normed, block.len(), logits);
             let weight = gradient.as_ref().map(|gradient| gradient.weight);
             let of_block: Vec<Vec<f64>> = logits
                 .par_chunks_mut(vocabulary)
@@ -99,7 +105,7 @@ impl DecoderWeights {
             losses.extend(of_block.into_iter().flatten());
             let Some(gradient) = &mut gradient else { continue };
             upstream.resize(block.len() * cols, 0.0);
-            backward.multiply_in_parallel(logits, Begin::Zero, upstream);
+            head.backward(logits, Begin::Zero, upstream);
             let d_norm = gradient.trained.as_mut().map(|(d_norm, d_head)| {
                 linear.add_gradient(d_head.as_mut_slice(), &mut [], normed, logits, cols);
                 &mut **d_norm
@@ -183,7 +189,10 @@ mod tests {
         let mut logits = [0.0, 3f32.ln()];
         let loss = cross_entropy(&mut logits, &[of(0)], Some(2.0))[0];
         assert!((loss - 4f64.ln()).abs() < 1e-6, "{loss}");
-        assert!((logits[0] + 1.5).abs() < 1e-6 && (logits[1] - 1.5).abs() < 1e-6, "{logits:?}");
+        assert!(
+            (logits[0] + 1.5).abs() < 1e-6 && (logits[1] - 1.5).abs() < 1e-6,
+            "{logits:?}"
+        );
         // A hundred equal logits and one apart: past the lanes.
         let mut logits = vec![5.0; 101];
         logits[100] = 5.0 + 100f32.ln();

@@ -15,7 +15,8 @@ use crate::{
     kernels::{
         causal_attention::{Attended, Segment},
         dropout::Dropout,
-        linear::{Part, Workspace},
+        linear::{FrozenLinear, Linear, Part, Workspace},
+        packed::ProductDtype,
         prepacked::Begin,
         rms_norm::{rms_norm, rms_norm_backward},
         rotary::{RotaryTable, Turn},
@@ -37,10 +38,25 @@ pub struct PackedTokens<'a> {
 pub struct Adapted<'a> {
     /// The decoder.
     pub weights: &'a DecoderWeights,
+    /// Its linear layers, packed, where they are not trained.
+    pub frozen: Option<&'a FrozenProjections>,
     /// Its adapters.
     pub lora: Option<&'a Lora>,
     /// What is dropped from adapters' inputs in this pass.
     pub dropout: Dropout,
+}
+
+/// A decoder's linear layers, packed for many passes; layer by layer, by [`Projection`].
+#[derive(Debug)]
+pub struct FrozenProjections(Vec<[FrozenLinear; 7]>);
+
+impl FrozenProjections {
+    /// Packs them.
+    pub fn new(weights: &DecoderWeights, dtype: ProductDtype) -> Self {
+        let pack = |linear: &Linear| FrozenLinear::new(linear.whole(), dtype);
+        let layers = weights.layers.iter();
+        Self(layers.map(|layer| layer.projections.each_ref().map(pack)).collect())
+    }
 }
 
 /// The gradient of what is trained.
@@ -100,6 +116,19 @@ struct LayerTape {
     /// Shape `(tokens, intermediate)`; the backward pass puts their derivatives there.
     gate: Vec<f32>,
     up: Vec<f32>,
+}
+
+impl Tape {
+    /// For products in these numbers.
+    pub fn new(dtype: ProductDtype) -> Self {
+        Self {
+            buffers: Buffers {
+                workspace: Workspace::new(dtype),
+                ..Buffers::default()
+            },
+            ..Self::default()
+        }
+    }
 }
 
 impl LayerTape {
@@ -221,7 +250,11 @@ impl LayerPass<'_> {
         let heads = self.model.weights.shape.heads;
         kept.input.clone_from(x);
         rms_norm(x, &self.layer.attention_norm, self.epsilon(), normed);
-        for (projection, out) in [(Projection::Query, &mut *a), (Projection::Key, b), (Projection::Value, c)] {
+        for (projection, out) in [
+            (Projection::Query, &mut *a),
+            (Projection::Key, b),
+            (Projection::Value, c),
+        ] {
             self.apply(projection, normed, out, adapter, workspace);
         }
         if let Some(norms) = &self.layer.head_norms {
@@ -256,13 +289,7 @@ impl LayerPass<'_> {
     }
 
     /// `down`, the derivative by the layer's output, becomes that by its input.
-    fn backward(
-        &self,
-        down: &mut [f32],
-        kept: &mut LayerTape,
-        gradient: &mut DecoderGradient,
-        buffers: &mut Buffers,
-    ) {
+    fn backward(&self, down: &mut [f32], kept: &mut LayerTape, gradient: &mut DecoderGradient, buffers: &mut Buffers) {
         let Buffers {
             normed,
             a,
@@ -309,7 +336,13 @@ impl LayerPass<'_> {
         if let Some(norms) = &self.layer.head_norms {
             let mut into = gradient.layer(self.l).and_then(|layer| layer.head_norms.as_mut());
             let d_query = into.as_mut().map(|norms| &mut norms.query[..]);
-            rms_norm_backward(&kept.plain_queries, &norms.query, self.epsilon(), &mut kept.queries, d_query);
+            rms_norm_backward(
+                &kept.plain_queries,
+                &norms.query,
+                self.epsilon(),
+                &mut kept.queries,
+                d_query,
+            );
             let d_key = into.map(|norms| &mut norms.key[..]);
             rms_norm_backward(&kept.plain_keys, &norms.key, self.epsilon(), &mut kept.keys, d_key);
         }
@@ -349,9 +382,14 @@ impl LayerPass<'_> {
         buffers: &mut AdapterBuffers,
         workspace: &mut Workspace,
     ) {
-        self.layer.projections[projection as usize]
-            .whole()
-            .apply_in_parallel(x, out, workspace);
+        match self.model.frozen {
+            Some(frozen) => {
+                frozen.0[self.l][projection as usize].apply_in_parallel(x, self.positions.len(), out);
+            }
+            None => self.layer.projections[projection as usize]
+                .whole()
+                .apply_in_parallel(x, out, workspace),
+        }
         let Some((adapter, scale, dropout)) = self.adapter(projection) else {
             return;
         };
@@ -377,7 +415,10 @@ impl LayerPass<'_> {
     ) {
         out.resize(x.len(), 0.0);
         let linear = &self.layer.projections[projection as usize];
-        linear.whole().backward(upstream, begin, out, workspace);
+        match self.model.frozen {
+            Some(frozen) => frozen.0[self.l][projection as usize].backward(upstream, begin, out),
+            None => linear.whole().backward(upstream, begin, out, workspace),
+        }
         if let ProjectionGradient::Full(gradient) = gradient {
             gradient.add_gradient(0, x, upstream, linear.outputs(), workspace);
             return;
@@ -410,7 +451,7 @@ impl LayerPass<'_> {
 
 /// Where the gradient of one linear layer goes.
 enum ProjectionGradient<'g> {
-    Full(&'g mut crate::kernels::linear::Linear),
+    Full(&'g mut Linear),
     Lora(Option<&'g mut Adapter>),
 }
 

@@ -170,7 +170,11 @@ impl DecoderWeights {
     /// Every tensor, in a fixed order, by its name in the model's files.
     pub fn tensors_mut(&mut self) -> Vec<NamedTensor<'_>> {
         let mut tensors = Vec::new();
-        push_matrix(&mut tensors, "model.embed_tokens.weight".into(), &mut self.token_embeddings);
+        push_matrix(
+            &mut tensors,
+            "model.embed_tokens.weight".into(),
+            &mut self.token_embeddings,
+        );
         for (l, layer) in self.layers.iter_mut().enumerate() {
             let name = |part: &str| format!("model.layers.{l}.{part}");
             push_vector(&mut tensors, name("input_layernorm.weight"), &mut layer.attention_norm);

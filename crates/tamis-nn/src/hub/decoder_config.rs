@@ -80,10 +80,7 @@ fn listed(names: &[&str]) -> String {
 
 impl Fields<'_> {
     fn decoder_shape(&self, kind: &str) -> Result<DecoderShape> {
-        let (hidden, heads) = (
-            self.count("hidden_size", 4096)?,
-            self.count("num_attention_heads", 32)?,
-        );
+        let (hidden, heads) = (self.count("hidden_size", 4096)?, self.count("num_attention_heads", 32)?);
         let groups = match (&self.raw["num_key_value_heads"], kind) {
             (Value::Null, "mistral") => 8,
             (Value::Null, _) => heads,
@@ -139,7 +136,11 @@ impl Fields<'_> {
     fn rotary(&self, width: usize, positions: usize) -> Result<Rotary> {
         // transformers 5 keeps all of it under `rope_parameters`.
         let newer = &self.raw["rope_parameters"];
-        let scaling = if newer.is_object() { newer } else { &self.raw["rope_scaling"] };
+        let scaling = if newer.is_object() {
+            newer
+        } else {
+            &self.raw["rope_scaling"]
+        };
         let theta = match newer["rope_theta"].as_f64() {
             Some(theta) => theta as f32,
             None => self.number("rope_theta", 10000.0)?,
@@ -147,7 +148,10 @@ impl Fields<'_> {
         if let Some(part) = self.raw["partial_rotary_factor"].as_f64()
             && (part - 1.0).abs() > f64::EPSILON
         {
-            return Err(self.unknown("positions that turn whole heads", &format!("partial_rotary_factor {part}")));
+            return Err(self.unknown(
+                "positions that turn whole heads",
+                &format!("partial_rotary_factor {part}"),
+            ));
         }
         Ok(Rotary::new(width, theta, self.scaling(scaling, positions as f32)?))
     }
@@ -160,7 +164,9 @@ impl Fields<'_> {
             number.ok_or_else(|| self.wrong(&format!("rope_scaling with a number above 0 in {key}"), scaling))
         };
         let original = told("original_max_position_embeddings").unwrap_or(positions);
-        let kind = [&scaling["rope_type"], &scaling["type"]].into_iter().find_map(Value::as_str);
+        let kind = [&scaling["rope_type"], &scaling["type"]]
+            .into_iter()
+            .find_map(Value::as_str);
         Ok(match kind.unwrap_or("default") {
             "default" => Scaling::None,
             "linear" => Scaling::Linear {
@@ -174,7 +180,13 @@ impl Fields<'_> {
             },
             "yarn" => {
                 let factor = need("factor")?;
-                let magnitude = |weight: f32| if factor <= 1.0 { 1.0 } else { 0.1 * weight * factor.ln() + 1.0 };
+                let magnitude = |weight: f32| {
+                    if factor <= 1.0 {
+                        1.0
+                    } else {
+                        0.1 * weight * factor.ln() + 1.0
+                    }
+                };
                 let attention_factor = match (told("attention_factor"), told("mscale"), told("mscale_all_dim")) {
                     (Some(attention_factor), ..) => attention_factor,
                     (None, Some(one), Some(all)) if one * all != 0.0 => magnitude(one) / magnitude(all),
@@ -206,7 +218,10 @@ pub fn is_decoder(files: &crate::hub::files::ModelFiles) -> Result<bool> {
     let config = read_json(&files.need("config.json")?)?;
     let kind = config["model_type"].as_str().unwrap_or_default();
     let writes = |name: &Value| name.as_str().is_some_and(|name| name.ends_with("ForCausalLM"));
-    Ok(DECODERS.contains(&kind) || config["architectures"].as_array().is_some_and(|all| all.iter().any(writes)))
+    Ok(DECODERS.contains(&kind)
+        || config["architectures"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(writes)))
 }
 
 #[cfg(test)]
@@ -232,7 +247,10 @@ mod tests {
     fn what_a_configuration_leaves_out_is_what_transformers_takes() {
         let config = read(&json!({"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4})).expect("reads");
         let heads = config.shape.heads;
-        assert_eq!((heads.groups, heads.per_group, heads.width, heads.window), (4, 1, 16, None));
+        assert_eq!(
+            (heads.groups, heads.per_group, heads.width, heads.window),
+            (4, 1, 16, None)
+        );
         assert!(!config.tied && !config.head_norms && config.layers == 32);
         let config = read(&json!({"model_type": "mistral", "num_hidden_layers": 2})).expect("reads");
         assert_eq!((config.shape.heads.groups, config.shape.heads.window), (8, Some(4096)));

@@ -18,7 +18,7 @@ use crate::{
         tensors::{Named, Tensors, WeightFile},
         tokenizer::TextTokenizer,
     },
-    kernels::linear::Linear,
+    kernels::{linear::Linear, packed::ProductDtype},
     train::LanguageModel,
 };
 
@@ -42,13 +42,13 @@ pub struct LoadedLanguageModel {
     pub fingerprint: Fingerprint,
 }
 
-/// Loads a language model, for sequences of at most `longest` tokens, and never more than it has positions.
+/// Loads a language model that multiplies in these numbers, for sequences of at most `longest` tokens, and never more than it has positions.
 ///
 /// # Errors
 ///
 /// If a file is missing or broken, the architecture is not one that we know, or the tokenizer does not fit. `way_out` is what a user can do
 /// whose model is not one of those that work.
-pub fn load(files: &ModelFiles, longest: usize, way_out: &str) -> Result<LoadedLanguageModel> {
+pub fn load(files: &ModelFiles, dtype: ProductDtype, longest: usize, way_out: &str) -> Result<LoadedLanguageModel> {
     let config = DecoderConfig::read(&files.need("config.json")?, way_out)?;
     let hash = |bytes: &[u8]| blake3::hash(bytes).as_bytes().to_vec();
     let weights = weight_paths(files, str::to_owned)?.into_iter().map(WeightFile::read);
@@ -65,10 +65,7 @@ pub fn load(files: &ModelFiles, longest: usize, way_out: &str) -> Result<LoadedL
         tokenizer: TextTokenizer::of_decoder(&path, &bytes, vocabulary, longest.min(config.shape.positions))?,
         tokenizer_files: files.tokenizer_files(str::to_owned)?,
         fingerprint: Fingerprint::of(identity),
-        model: LanguageModel {
-            weights: decoder,
-            lora: None,
-        },
+        model: LanguageModel::new(decoder, dtype),
         config,
     })
 }
@@ -113,7 +110,11 @@ fn decoder(tensors: &Tensors<'_>, config: &DecoderConfig) -> Result<DecoderWeigh
     };
     let token_embeddings = tensors.matrix(TOKENS, None, shape.hidden)?;
     let vocabulary = token_embeddings.rows();
-    let head = || -> Result<Matrix> { tensors.in_full().matrix("lm_head.weight", Some(vocabulary), shape.hidden) };
+    let head = || -> Result<Matrix> {
+        tensors
+            .in_full()
+            .matrix("lm_head.weight", Some(vocabulary), shape.hidden)
+    };
     Ok(DecoderWeights {
         head: (!config.tied).then(head).transpose()?,
         layers: (0..config.layers).map(layer).collect::<Result<_>>()?,

@@ -43,7 +43,9 @@ impl Pretrained {
     pub fn read(files: &ModelFiles, way_out: &str) -> Result<Self> {
         let modules = Modules::read(files)?;
         let config = Config::read(&files.need(&modules.in_transformer("config.json"))?, way_out)?;
-        let weights = weight_paths(files, |file| modules.in_transformer(file))?.into_iter().map(WeightFile::read);
+        let weights = weight_paths(files, |file| modules.in_transformer(file))?
+            .into_iter()
+            .map(WeightFile::read);
         let weights = weights.collect::<Result<_>>()?;
         let tokenizer_path = files.need(&modules.in_transformer("tokenizer.json"))?;
         Ok(Self {
@@ -136,10 +138,7 @@ pub(super) fn weight_paths(files: &ModelFiles, named: impl Fn(&str) -> String) -
         Error::data(Place::file(&index), expected, json["weight_map"].to_string())
             .with_hint("load the model with transformers and save it anew: `save_pretrained(folder)`")
     })?;
-    shards
-        .into_iter()
-        .map(|name| files.need(&named(name)))
-        .collect()
+    shards.into_iter().map(|name| files.need(&named(name))).collect()
 }
 
 /// The most tokens of a sequence: what sentence-transformers was told, else what the tokenizer was, which is an enormous

@@ -322,7 +322,9 @@ mod tests {
             for segment in segments {
                 for (i, t) in segment.tokens.clone().enumerate() {
                     let seen: Vec<usize> = segment.prefix.clone().chain(segment.tokens.start..=t).collect();
-                    let far = heads.window.map_or(0, |window| (segment.prefix.len() + i + 1).saturating_sub(window));
+                    let far = heads
+                        .window
+                        .map_or(0, |window| (segment.prefix.len() + i + 1).saturating_sub(window));
                     let seen = &seen[far..];
                     for h in 0..heads.per_group {
                         let at = (g * tokens + t) * wide + h * w;
@@ -361,11 +363,7 @@ mod tests {
                 segment(73..75, 0..70),
                 segment(75..216, 0..0),
             ];
-            let (q, k, v) = (
-                numbers(216 * 24, 0.1),
-                numbers(216 * 8, 0.7),
-                numbers(216 * 8, 0.4),
-            );
+            let (q, k, v) = (numbers(216 * 24, 0.1), numbers(216 * 8, 0.7), numbers(216 * 8, 0.4));
             let of = Attended {
                 queries: &q,
                 keys: &k,
@@ -388,11 +386,7 @@ mod tests {
             window: Some(50),
         };
         let segments = [segment(0..5, 0..0), segment(5..75, 0..0)];
-        let (q, k, v) = (
-            numbers(75 * 12, 0.1),
-            numbers(75 * 6, 0.7),
-            numbers(75 * 6, 0.4),
-        );
+        let (q, k, v) = (numbers(75 * 12, 0.1), numbers(75 * 6, 0.7), numbers(75 * 6, 0.4));
         let upstream = numbers(q.len(), 2.0);
         let loss = |q: &[f32], k: &[f32], v: &[f32]| -> f64 {
             let of = Attended {
@@ -424,9 +418,17 @@ mod tests {
         }
         for i in (0..k.len()).step_by(23) {
             let numeric = (loss(&q, &moved(&k, i, 1e-2), &v) - loss(&q, &moved(&k, i, -1e-2), &v)) / 2e-2;
-            assert!((f64::from(dk[i]) - numeric).abs() < 1e-3, "key {i}: {} {numeric}", dk[i]);
+            assert!(
+                (f64::from(dk[i]) - numeric).abs() < 1e-3,
+                "key {i}: {} {numeric}",
+                dk[i]
+            );
             let numeric = (loss(&q, &k, &moved(&v, i, 1e-2)) - loss(&q, &k, &moved(&v, i, -1e-2))) / 2e-2;
-            assert!((f64::from(dv[i]) - numeric).abs() < 1e-3, "value {i}: {} {numeric}", dv[i]);
+            assert!(
+                (f64::from(dv[i]) - numeric).abs() < 1e-3,
+                "value {i}: {} {numeric}",
+                dv[i]
+            );
         }
     }
 }

@@ -239,13 +239,11 @@ fn total(mut sums: [f32; LANES]) -> f32 {
 /// A polynomial, its coefficients from the highest power down.
 #[inline(always)]
 fn horner<const TERMS: usize>(x: f32, coefficients: [f32; TERMS]) -> f32 {
-    coefficients
-        .into_iter()
-        .reduce(
-            #[inline(always)]
-            |sum, next| sum.mul_add(x, next),
-        )
-        .unwrap_or(0.0)
+    let mut sum = 0.0;
+    for coefficient in coefficients {
+        sum = f32::mul_add(sum, x, coefficient);
+    }
+    sum
 }
 
 /// e^x by range reduction to [-ln 2 / 2, ln 2 / 2] and the Taylor polynomial of degree 6 there; relative error below 3e-7.

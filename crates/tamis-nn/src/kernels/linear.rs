@@ -5,6 +5,7 @@
 use crate::{
     Matrix,
     kernels::{
+        packed::{PackedMatrix, ProductDtype},
         prepacked::{Begin, PrepackedMatrix},
         prepacked_transposed::PrepackedTransposed,
         product::Layout,
@@ -104,25 +105,26 @@ pub struct Part<'a> {
 /// Buffers of linear layers' passes, used again by the next.
 #[derive(Debug, Default)]
 pub struct Workspace {
-    panels: PrepackedMatrix,
+    packed: PackedMatrix,
     tiles: PrepackedTransposed,
 }
 
 impl Workspace {
+    /// For products in these numbers.
+    pub fn new(dtype: ProductDtype) -> Self {
+        Self {
+            packed: PackedMatrix::new(dtype),
+            tiles: PrepackedTransposed::default(),
+        }
+    }
+
     /// Adds to a weight's gradient, shape `(outputs, inputs)`, and to its bias's, shape `(outputs,)` or empty: `dW += uᵀ x`, `db += Σ u`, on
     /// all threads.
     ///
     /// # Panics
     ///
     /// If the shapes do not fit.
-    pub fn add_gradient(
-        &mut self,
-        weight: &mut [f32],
-        bias: &mut [f32],
-        x: &[f32],
-        upstream: &[f32],
-        inputs: usize,
-    ) {
+    pub fn add_gradient(&mut self, weight: &mut [f32], bias: &mut [f32], x: &[f32], upstream: &[f32], inputs: usize) {
         let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
         let mut unused = Vec::new();
         let bias = if bias.is_empty() {
@@ -131,10 +133,31 @@ impl Workspace {
         } else {
             bias
         };
-        self.tiles.prepack(upstream, outputs, bias);
-        self.panels.prepack(x, (rows, inputs), Layout::Plain);
-        self.panels
-            .multiply_columns_in_parallel(&self.tiles, Begin::There, weight);
+        match &mut self.packed {
+            PackedMatrix::Float32(panels) => {
+                self.tiles.prepack(upstream, outputs, bias);
+                panels.prepack(x, (rows, inputs), Layout::Plain);
+                panels.multiply_columns_in_parallel(&self.tiles, Begin::There, weight);
+            }
+            PackedMatrix::Bfloat16(packed) => {
+                for upstream in upstream.chunks_exact(outputs) {
+                    bias.iter_mut().zip(upstream).for_each(|(sum, u)| *sum += u);
+                }
+                // Of the two sides that is turned over which has fewer columns.
+                if outputs <= inputs {
+                    packed.prepack(x, (rows, inputs), Layout::Plain);
+                    packed.add_transposed_in_parallel(upstream, weight);
+                } else {
+                    let mut transposed = vec![0.0; weight.len()];
+                    packed.prepack(upstream, (rows, outputs), Layout::Plain);
+                    packed.add_transposed_in_parallel(x, &mut transposed);
+                    for (o, weight) in weight.chunks_exact_mut(inputs).enumerate() {
+                        let column = transposed[o..].iter().step_by(outputs);
+                        weight.iter_mut().zip(column).for_each(|(sum, x)| *sum += x);
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -149,14 +172,14 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// Packs it for `x Wᵀ`, in the room of other panels, on all threads.
-    pub fn prepack_forward(self, panels: &mut PrepackedMatrix) {
-        panels.prepack(self.weight, (self.inputs, self.outputs), Layout::Transposed);
+    /// Packs it for `x Wᵀ`, in the room of another, on all threads.
+    pub fn prepack_forward(self, packed: &mut PackedMatrix) {
+        packed.prepack(self.weight, (self.inputs, self.outputs), Layout::Transposed);
     }
 
     /// Packs it for the derivative by the input, `u W`.
-    pub fn prepack_backward(self, panels: &mut PrepackedMatrix) {
-        panels.prepack(self.weight, (self.outputs, self.inputs), Layout::Plain);
+    pub fn prepack_backward(self, packed: &mut PackedMatrix) {
+        packed.prepack(self.weight, (self.outputs, self.inputs), Layout::Plain);
     }
 
     /// Shape `(outputs, inputs)`, row-major.
@@ -216,8 +239,8 @@ impl<'a> Part<'a> {
     }
 
     fn multiply(self, x: &[f32], begin: Begin<'_>, out: &mut [f32], workspace: &mut Workspace) {
-        self.prepack_forward(&mut workspace.panels);
-        workspace.panels.multiply_in_parallel(x, begin, out);
+        self.prepack_forward(&mut workspace.packed);
+        workspace.packed.multiply_in_parallel(x, begin, out);
     }
 
     /// The derivative by the input, `u W`, added to `out` or in place of it, on all threads.
@@ -226,8 +249,56 @@ impl<'a> Part<'a> {
     ///
     /// If the shapes do not fit.
     pub fn backward(self, upstream: &[f32], begin: Begin<'_>, out: &mut [f32], workspace: &mut Workspace) {
-        self.prepack_backward(&mut workspace.panels);
-        workspace.panels.multiply_in_parallel(upstream, begin, out);
+        self.prepack_backward(&mut workspace.packed);
+        workspace.packed.multiply_in_parallel(upstream, begin, out);
+    }
+}
+
+/// A linear layer whose weights stay as they are: packed once for passes in both directions.
+#[derive(Debug, Clone)]
+pub struct FrozenLinear {
+    forward: PackedMatrix,
+    backward: PackedMatrix,
+    bias: Vec<f32>,
+    outputs: usize,
+}
+
+impl FrozenLinear {
+    /// Packs a layer.
+    pub fn new(map: Part<'_>, dtype: ProductDtype) -> Self {
+        let (mut forward, mut backward) = (PackedMatrix::new(dtype), PackedMatrix::new(dtype));
+        map.prepack_forward(&mut forward);
+        map.prepack_backward(&mut backward);
+        Self {
+            forward,
+            backward,
+            bias: map.bias.to_vec(),
+            outputs: map.outputs,
+        }
+    }
+
+    /// `out = x Wᵀ + b`, row by row, on all threads; `rows` is how many there are.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes do not fit.
+    pub fn apply_in_parallel(&self, x: &[f32], rows: usize, out: &mut Vec<f32>) {
+        out.resize(rows * self.outputs, 0.0);
+        let begin = if self.bias.is_empty() {
+            Begin::Zero
+        } else {
+            Begin::Row(&self.bias)
+        };
+        self.forward.multiply_in_parallel(x, begin, out);
+    }
+
+    /// The derivative by the input, `u W`, added to `out` or in place of it, on all threads.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes do not fit.
+    pub fn backward(&self, upstream: &[f32], begin: Begin<'_>, out: &mut [f32]) {
+        self.backward.multiply_in_parallel(upstream, begin, out);
     }
 }
 

@@ -1,12 +1,14 @@
 //! Numeric kernels: products, and what happens between them.
 
 pub mod attention;
+pub mod bfloat16;
 pub mod causal_attention;
 pub mod dropout;
 pub mod elementwise;
 pub mod int8;
 pub mod layer_norm;
 pub mod linear;
+pub mod packed;
 pub mod prepacked;
 pub mod prepacked_transposed;
 pub mod product;

@@ -132,11 +132,7 @@ mod tests {
         let numbers =
             |count: usize, shift: f32| -> Vec<f32> { (0..count).map(|i| (i as f32 * 1.3 + shift).sin()).collect() };
         let (rows, cols) = (67, 19);
-        let (values, weight, upstream) = (
-            numbers(rows * cols, 0.2),
-            numbers(cols, 0.7),
-            numbers(rows * cols, 2.0),
-        );
+        let (values, weight, upstream) = (numbers(rows * cols, 0.2), numbers(cols, 0.7), numbers(rows * cols, 2.0));
         let loss = |values: &[f32], weight: &[f32]| -> f64 {
             let mut out = Vec::new();
             rms_norm(values, weight, 1e-3, &mut out);
@@ -156,7 +152,11 @@ mod tests {
         }
         for i in 0..cols {
             let numeric = slope(&weight, i, &|weight| loss(&values, weight));
-            assert!((f64::from(dw[i]) - 1.0 - numeric).abs() < 1e-2, "{i}: {} {numeric}", dw[i]);
+            assert!(
+                (f64::from(dw[i]) - 1.0 - numeric).abs() < 1e-2,
+                "{i}: {} {numeric}",
+                dw[i]
+            );
         }
     }
 }

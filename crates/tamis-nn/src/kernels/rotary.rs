@@ -210,14 +210,22 @@ mod tests {
     fn a_turn_worked_by_hand_and_back() {
         // Width 4, theta 100: angles a position 1 and 1/10. Position 2 turns (1, 3) by 2, (2, 4) by .2.
         let table = Rotary::new(4, 100.0, Scaling::None).table(3);
-        let tokens = [1.0, 2.0, 3.0, 4.0, 1.0, 0.0, 0.0, 0.0, 5.0, 6.0, 7.0, 8.0, 0.0, 0.0, 1.0, 0.0];
+        let tokens = [
+            1.0, 2.0, 3.0, 4.0, 1.0, 0.0, 0.0, 0.0, 5.0, 6.0, 7.0, 8.0, 0.0, 0.0, 1.0, 0.0,
+        ];
         let (mut groups, mut back) = (Vec::new(), Vec::new());
         table.to_groups(&tokens, 2, &[2, 0], Turn::Forward, &mut groups);
         let want = [-3.144_039, 1.165_456, -0.339_143, 4.317_604, 5.0, 6.0, 7.0, 8.0];
-        assert!(groups.iter().zip(want).all(|(x, want)| (x - want).abs() < 1e-5), "{groups:?}");
+        assert!(
+            groups.iter().zip(want).all(|(x, want)| (x - want).abs() < 1e-5),
+            "{groups:?}"
+        );
         assert!((groups[8] + 0.416_147).abs() < 1e-5 && (groups[10] - 0.909_297).abs() < 1e-5);
         table.to_tokens(&groups, 2, &[2, 0], Turn::Back, &mut back);
-        assert!(back.iter().zip(tokens).all(|(x, want)| (x - want).abs() < 1e-5), "{back:?}");
+        assert!(
+            back.iter().zip(tokens).all(|(x, want)| (x - want).abs() < 1e-5),
+            "{back:?}"
+        );
     }
 
     /// Angles from transformers 4.57.6, `ROPE_INIT_FUNCTIONS[kind](config, "cpu")` of a LlamaConfig with head_dim 8, rope_theta 10000,

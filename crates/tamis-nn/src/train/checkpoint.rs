@@ -13,10 +13,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    Error, Fingerprint, Place, Result,
-    atomic_write::write_whole,
-    hub::floats,
-    optim::adamw::AdamW,
+    Error, Fingerprint, Place, Result, atomic_write::write_whole, hub::floats, optim::adamw::AdamW,
     train::trainer::Trainer,
 };
 
@@ -177,12 +174,7 @@ fn checksum<'t>(
     })))
 }
 
-fn set_weights<T: Trainer>(
-    path: &Path,
-    tensors: &SafeTensors<'_>,
-    model: &mut T::Model,
-    trainer: &T,
-) -> Result<()> {
+fn set_weights<T: Trainer>(path: &Path, tensors: &SafeTensors<'_>, model: &mut T::Model, trainer: &T) -> Result<()> {
     for (name, values) in trainer.trained(model) {
         let kept = numbers_of(path, tensors, &name)?;
         if kept.len() != values.len() {

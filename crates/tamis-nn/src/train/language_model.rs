@@ -3,7 +3,10 @@
 //! A batch's loss is the mean over the tokens that are to be said, as transformers' trainer counts it: a long response weighs more than a
 //! short one.
 
-use std::cmp::Reverse;
+use std::{
+    cmp::Reverse,
+    sync::{Arc, OnceLock},
+};
 
 use crate::{
     Error, Matrix, Monitor, Result, Seed,
@@ -11,30 +14,41 @@ use crate::{
         DecoderWeights, Lora,
         lora::LoraSettings,
         loss::{LossGradient, LossWorkspace, Predicted},
-        training_pass::{Adapted, DecoderGradient, PackedTokens, Tape},
+        training_pass::{Adapted, DecoderGradient, FrozenProjections, PackedTokens, Tape},
         weights::NamedTensor,
     },
     encoder::loss::softmax_groups,
-    kernels::{causal_attention::Segment, dropout::Dropout},
-    optim::adamw::{AdamW, Parameter, global_norm},
-    train::{
-        batch::TokenizedSplit,
-        examples::Examples,
-        settings::TrainSettings,
-        trainer::Trainer,
+    kernels::{
+        causal_attention::Segment,
+        dropout::Dropout,
+        linear::{FrozenLinear, Part},
+        packed::ProductDtype,
     },
+    optim::adamw::{AdamW, Parameter, global_norm},
+    train::{batch::TokenizedSplit, examples::Examples, settings::TrainSettings, trainer::Trainer},
 };
 
 /// Tokens that are scored at a time.
 const BATCH_TOKENS: usize = 2048;
 
-/// A decoder and its adapters.
-#[derive(Debug, Clone, PartialEq)]
+/// A decoder and its adapters. Copies share what is not trained.
+#[derive(Debug, Clone)]
 pub struct LanguageModel {
     /// The decoder.
-    pub weights: DecoderWeights,
+    weights: Arc<DecoderWeights>,
     /// The adapters, where these are trained and not the decoder itself.
     pub lora: Option<Lora>,
+    /// The numbers in which it multiplies.
+    pub dtype: ProductDtype,
+    /// The decoder's layers and head, packed, from when they are first used until they change.
+    packed: OnceLock<Arc<PackedDecoder>>,
+}
+
+/// What a decoder multiplies by.
+#[derive(Debug)]
+struct PackedDecoder {
+    projections: FrozenProjections,
+    head: FrozenLinear,
 }
 
 /// How surprised a model is by a response.
@@ -80,7 +94,12 @@ impl PackedBatch {
         let common = |other: &[u32]| first.iter().zip(other).take_while(|(a, b)| a == b).count();
         // Every answer keeps a token of its own, so that each has a part.
         let shortest = all.iter().map(|(tokens, _)| tokens.len() - 1).min().unwrap_or(0);
-        let shared = rest.iter().map(|(other, _)| common(other)).min().unwrap_or(0).min(shortest);
+        let shared = rest
+            .iter()
+            .map(|(other, _)| common(other))
+            .min()
+            .unwrap_or(0)
+            .min(shortest);
         if shared == 0 {
             return all.iter().for_each(|(tokens, types)| self.push(tokens, types));
         }
@@ -154,9 +173,44 @@ impl PackedBatch {
 }
 
 impl LanguageModel {
-    fn adapted(&self, dropout: Dropout) -> Adapted<'_> {
+    /// A model without adapters that multiplies in these numbers.
+    pub fn new(weights: DecoderWeights, dtype: ProductDtype) -> Self {
+        Self {
+            weights: Arc::new(weights),
+            lora: None,
+            dtype,
+            packed: OnceLock::new(),
+        }
+    }
+
+    /// The decoder, without what adapters make of it.
+    pub fn weights(&self) -> &DecoderWeights {
+        &self.weights
+    }
+
+    /// The decoder, to be changed; copies of this model keep theirs.
+    pub fn weights_mut(&mut self) -> &mut DecoderWeights {
+        self.packed = OnceLock::new();
+        Arc::make_mut(&mut self.weights)
+    }
+
+    fn packed(&self) -> &PackedDecoder {
+        self.packed.get_or_init(|| {
+            Arc::new(PackedDecoder {
+                projections: FrozenProjections::new(&self.weights, self.dtype),
+                head: self.pack_head(),
+            })
+        })
+    }
+
+    fn pack_head(&self) -> FrozenLinear {
+        FrozenLinear::new(Part::of_matrix(self.weights.head()), self.dtype)
+    }
+
+    fn adapted<'m>(&'m self, frozen: Option<&'m FrozenProjections>, dropout: Dropout) -> Adapted<'m> {
         Adapted {
             weights: &self.weights,
+            frozen,
             lora: self.lora.as_ref(),
             dropout,
         }
@@ -170,7 +224,7 @@ impl LanguageModel {
     /// The adapters' part taken into the weights themselves.
     pub fn merge(&mut self) {
         if let Some(lora) = self.lora.take() {
-            lora.merge_into(&mut self.weights);
+            lora.merge_into(self.weights_mut());
         }
     }
 
@@ -215,8 +269,9 @@ impl LanguageModel {
         let mut order: Vec<usize> = (0..rows.len()).collect();
         order.sort_by_key(|&i| Reverse(split.tokens_of(rows[i])));
         let sorted: Vec<u32> = order.iter().map(|&i| rows[i]).collect();
-        let (mut tape, mut workspace) = (Tape::default(), LossWorkspace::default());
-        let model = self.adapted(Dropout::new(0.0, 0));
+        let (mut tape, mut workspace) = (Tape::new(self.dtype), LossWorkspace::new(self.dtype));
+        let packed = self.packed();
+        let model = self.adapted(Some(&packed.projections), Dropout::new(0.0, 0));
         let mut found: Vec<Vec<ResponseLoss>> = Vec::with_capacity(rows.len());
         for part in split.parts(&sorted, BATCH_TOKENS) {
             monitor.proceed()?;
@@ -228,7 +283,8 @@ impl LanguageModel {
             }
             let losses = rayon::scope(|_| {
                 let hidden = model.forward(batch.packed(), false, &mut tape);
-                self.weights.losses(hidden, &batch.predicted, None, &mut workspace)
+                self.weights
+                    .losses(&packed.head, hidden, &batch.predicted, None, &mut workspace)
             });
             if let Some(loss) = losses.iter().find(|loss| !loss.is_finite()) {
                 return Err(Error::NotFinite {
@@ -263,7 +319,9 @@ impl LanguageModel {
         let weights = layer * self.weights.layers.len() + tables;
         let trained = self.lora.as_ref().map_or(weights, |lora| {
             let adapters = lora.layers.iter().flatten().flatten();
-            adapters.map(|adapter| adapter.a.as_slice().len() + adapter.b.as_slice().len()).sum()
+            adapters
+                .map(|adapter| adapter.a.as_slice().len() + adapter.b.as_slice().len())
+                .sum()
         });
         let kept = 2 * shape.hidden + 2 * queries + 2 * keys + 2 * shape.intermediate;
         let passing = 4 * shape.hidden + 4 * shape.intermediate;
@@ -292,8 +350,8 @@ impl LanguageModelTrainer {
                 Some(lora) => DecoderGradient::Lora(lora.zeros_like()),
                 None => DecoderGradient::Full(Box::new(model.weights.zeros_like())),
             },
-            tape: Tape::default(),
-            loss: LossWorkspace::default(),
+            tape: Tape::new(model.dtype),
+            loss: LossWorkspace::new(model.dtype),
             upstream: Vec::new(),
             settings: settings.clone(),
         }
@@ -302,7 +360,11 @@ impl LanguageModelTrainer {
     /// Forward and backward over one batch, whose tokens' losses each count `weight`; returns the sum of the losses.
     fn pass(&mut self, model: &LanguageModel, batch: &PackedBatch, weight: f32, dropout: Seed) -> f64 {
         let rate = model.lora.as_ref().map_or(0.0, |lora| lora.settings.dropout);
-        let adapted = model.adapted(Dropout::new(rate, dropout.0));
+        // Weights that are trained change from step to step, and are packed when they are used.
+        let packed = model.lora.as_ref().map(|_| model.packed());
+        let head = packed.is_none().then(|| model.pack_head());
+        let head = head.as_ref().or(packed.map(|packed| &packed.head));
+        let adapted = model.adapted(packed.map(|packed| &packed.projections), Dropout::new(rate, dropout.0));
         let hidden = adapted.forward(batch.packed(), true, &mut self.tape);
         self.upstream.clear();
         self.upstream.resize(hidden.len(), 0.0);
@@ -317,7 +379,10 @@ impl LanguageModelTrainer {
                 DecoderGradient::Lora(_) => None,
             },
         };
-        let losses = (model.weights).losses(hidden, &batch.predicted, Some(gradient), &mut self.loss);
+        let losses = head.map_or_else(Vec::new, |head| {
+            let loss = &mut self.loss;
+            (model.weights).losses(head, hidden, &batch.predicted, Some(gradient), loss)
+        });
         adapted.backward(batch.packed(), &mut self.upstream, &mut self.tape, &mut self.gradient);
         losses.iter().sum()
     }
@@ -325,10 +390,10 @@ impl LanguageModelTrainer {
 
 /// The tensors of a model that are trained, in a fixed order.
 fn trained_of(model: &mut LanguageModel) -> Vec<NamedTensor<'_>> {
-    match &mut model.lora {
-        Some(lora) => lora.tensors_mut(),
-        None => model.weights.tensors_mut(),
+    if model.lora.is_none() {
+        return model.weights_mut().tensors_mut();
     }
+    model.lora.iter_mut().flat_map(Lora::tensors_mut).collect()
 }
 
 fn tensors_of(gradient: &mut DecoderGradient) -> Vec<NamedTensor<'_>> {

@@ -1,0 +1,673 @@
+//! Products of numbers rounded to bfloat16, summed in float32: Intel's AMX tiles where the processor has them, else the same in plain code.
+//!
+//! The right side is packed once, in tiles of 32 steps of the depth by 32 columns, neighbouring steps side by side as the tiles' dot
+//! products read them. Within 32 steps even and odd ones are summed apart, then both join the sum: one order, whatever the machine, the
+//! rows beside and the number of threads.
+//!
+//! Source: Intel Architecture Instruction Set Extensions, chapter 3 (TDPBF16PS).
+
+#![expect(
+    unsafe_code,
+    reason = "tile instructions are assembly, which reads and writes by pointer; lengths are checked first"
+)]
+
+use std::cell::RefCell;
+
+use rayon::prelude::*;
+
+use crate::kernels::{elementwise::wide, prepacked::Begin, product::Layout};
+
+/// Rows, columns and steps of the depth that are worked on together: four tiles of sums.
+const BLOCK: usize = 32;
+/// Rows that pass all columns before the next do: they stay in the second cache.
+const GROUP: usize = 8 * BLOCK;
+/// Where rows are fewer, columns are cut between threads and not rows.
+const FEW_ROWS: usize = 4 * BLOCK;
+
+/// The nearest bfloat16, to even where two are as near.
+#[inline(always)]
+fn round(x: f32) -> u16 {
+    let bits = x.to_bits();
+    if x.is_nan() {
+        // Rounding could make an infinity of it.
+        return (bits >> 16) as u16 | 0x40;
+    }
+    (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16
+}
+
+/// Two numbers as the two halves of a word, the first one low.
+#[inline(always)]
+fn pair(a: f32, b: f32) -> u32 {
+    u32::from(round(a)) | u32::from(round(b)) << 16
+}
+
+/// 16 pairs in a line of the cache: a row of a tile that lay across two would take twice as long.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C, align(64))]
+struct Line([u32; BLOCK / 2]);
+
+/// 32 steps of the depth by 32 columns, shape `(16 pairs of steps, 32 columns)`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+struct Block([[u32; BLOCK]; BLOCK / 2]);
+
+const EMPTY: Block = Block([[0; BLOCK]; BLOCK / 2]);
+
+/// 32 rows of 32 sums.
+#[repr(C, align(64))]
+struct Sums([[f32; BLOCK]; BLOCK]);
+
+/// The right side of a product.
+#[derive(Debug, Clone, Default)]
+pub struct Bfloat16Matrix {
+    /// All steps of 32 columns before the next columns.
+    blocks: Vec<Block>,
+    depth: usize,
+    columns: usize,
+}
+
+/// The left side: rows of pairs, filled up with zeros to whole blocks. All steps of 32 rows come before the next rows, and a step's 32 lines
+/// lie side by side, so that they are read in the order of memory.
+#[derive(Debug, Default)]
+struct Rows {
+    lines: Vec<Line>,
+    /// Lines of a row.
+    steps: usize,
+}
+
+thread_local! {
+    static ROWS: RefCell<Rows> = RefCell::default();
+}
+
+impl Rows {
+    /// Empty room for so many rows of so many numbers.
+    fn clear(&mut self, rows: usize, depth: usize) {
+        self.steps = depth.div_ceil(BLOCK);
+        self.lines
+            .resize(rows.next_multiple_of(BLOCK) * self.steps, Line::default());
+        // Whatever is not written over below.
+        let filling = rows / BLOCK * BLOCK * self.steps;
+        self.lines[filling..].fill(Line::default());
+    }
+
+    /// Takes `x`, rows of length `depth`.
+    fn fill(&mut self, x: &[f32], depth: usize) {
+        self.clear(x.len() / depth, depth);
+        let blocks = self.lines.chunks_mut(BLOCK * self.steps);
+        for (lines, rows) in blocks.zip(x.chunks(BLOCK * depth)) {
+            for (r, row) in rows.chunks_exact(depth).enumerate() {
+                for (step, from) in row.chunks(BLOCK).enumerate() {
+                    fill_line(&mut lines[step * BLOCK + r].0, from);
+                }
+            }
+        }
+    }
+
+    /// Takes the columns of `x`, rows of length `columns`, as rows.
+    fn fill_transposed(&mut self, x: &[f32], columns: usize) {
+        self.clear(columns, x.len() / columns);
+        let half = BLOCK / 2;
+        self.lines
+            .par_chunks_mut(BLOCK * self.steps)
+            .enumerate()
+            .for_each(|(i, lines)| {
+                let rows = i * BLOCK..((i + 1) * BLOCK).min(columns);
+                for (pair_of, two) in x.chunks(2 * columns).enumerate() {
+                    let (even, odd) = two.split_at(columns);
+                    let (step, place) = (pair_of / half, pair_of % half);
+                    for (line, c) in lines[step * BLOCK..].iter_mut().zip(rows.clone()) {
+                        let odd = odd.get(c).copied().unwrap_or(0.0);
+                        line.0[place] = pair(even[c], odd);
+                    }
+                }
+                // The last line of a row may have been another's.
+                let filled = x.len() / columns;
+                if !filled.is_multiple_of(BLOCK) {
+                    let from = (filled % BLOCK).div_ceil(2);
+                    let last = (self.steps - 1) * BLOCK;
+                    lines[last..].iter_mut().for_each(|line| line.0[from..].fill(0));
+                }
+            });
+    }
+
+    /// The rows from the first one of a block on.
+    fn from(&self, row: usize) -> &[Line] {
+        &self.lines[row * self.steps..]
+    }
+}
+
+/// Pairs of at most 32 numbers.
+#[inline(always)]
+fn fill_line(to: &mut [u32; BLOCK / 2], from: &[f32]) {
+    if let Some(whole) = from.first_chunk::<BLOCK>() {
+        wide(
+            #[inline(always)]
+            || {
+                for (to, two) in to.iter_mut().zip(whole.as_chunks::<2>().0) {
+                    *to = pair(two[0], two[1]);
+                }
+            },
+        );
+        return;
+    }
+    for (i, to) in to.iter_mut().enumerate() {
+        let number = |i: usize| from.get(i).copied().unwrap_or(0.0);
+        *to = pair(number(2 * i), number(2 * i + 1));
+    }
+}
+
+impl Bfloat16Matrix {
+    /// Packs `matrix`, which, read in its layout, has shape `(depth, columns)`, on all threads, in the room of another.
+    ///
+    /// # Panics
+    ///
+    /// If it has not so many numbers, or none.
+    pub fn prepack(&mut self, matrix: &[f32], (depth, columns): (usize, usize), layout: Layout) {
+        assert!(
+            depth * columns > 0 && matrix.len() == depth * columns,
+            "blocks of {depth} x {columns}: {} numbers",
+            matrix.len()
+        );
+        (self.depth, self.columns) = (depth, columns);
+        let steps = depth.div_ceil(BLOCK);
+        self.blocks.resize(columns.div_ceil(BLOCK) * steps, EMPTY);
+        self.blocks.par_chunks_mut(steps).enumerate().for_each(|(j, blocks)| {
+            let first = j * BLOCK;
+            let count = BLOCK.min(columns - first);
+            for (k, block) in blocks.iter_mut().enumerate() {
+                if count < BLOCK || (k + 1) * BLOCK > depth {
+                    *block = EMPTY;
+                }
+                match layout {
+                    Layout::Plain => {
+                        let rows = &matrix[k * BLOCK * columns..((k + 1) * BLOCK).min(depth) * columns];
+                        fill_from_rows(block, rows, columns, first, count);
+                    }
+                    Layout::Transposed => {
+                        let (from, to) = (k * BLOCK, ((k + 1) * BLOCK).min(depth));
+                        for c in 0..count {
+                            let row = &matrix[(first + c) * depth..][from..to];
+                            fill_column(block, c, row);
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    /// `out = begin + x b`: `x` of shape `(rows, depth)`, `out` of shape `(rows, columns)`, both row-major; on all threads.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes do not fit.
+    pub fn multiply_in_parallel(&self, x: &[f32], begin: Begin<'_>, out: &mut [f32]) {
+        let rows = x.len() / self.depth;
+        assert!(
+            x.len() == rows * self.depth && out.len() == rows * self.columns,
+            "{rows} products with {} x {}: {} numbers",
+            self.depth,
+            self.columns,
+            out.len()
+        );
+        if rows < FEW_ROWS {
+            let mut left = Rows::default();
+            left.fill(x, self.depth);
+            return self.multiply_few(&left, begin, out);
+        }
+        let share = rows.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(BLOCK);
+        out.par_chunks_mut(share * self.columns)
+            .zip(x.par_chunks(share * self.depth))
+            .for_each(|(out, x)| {
+                ROWS.with_borrow_mut(|left| {
+                    left.fill(x, self.depth);
+                    let columns = 0..self.columns;
+                    for (g, out) in out.chunks_mut(GROUP * self.columns).enumerate() {
+                        self.multiply(left.from(g * GROUP), begin, out, columns.clone());
+                    }
+                });
+            });
+    }
+
+    /// `out += uᵀ b`, `u` of shape `(depth, rows)`, `out` of shape `(rows, columns)`; on all threads.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes do not fit.
+    pub fn add_transposed_in_parallel(&self, u: &[f32], out: &mut [f32]) {
+        let rows = u.len() / self.depth;
+        assert!(
+            u.len() == rows * self.depth && out.len() == rows * self.columns,
+            "{rows} products with {} x {}: {} numbers",
+            self.depth,
+            self.columns,
+            out.len()
+        );
+        let mut left = Rows::default();
+        left.fill_transposed(u, rows);
+        if rows < FEW_ROWS {
+            return self.multiply_few(&left, Begin::There, out);
+        }
+        let share = rows.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(BLOCK);
+        out.par_chunks_mut(share * self.columns)
+            .enumerate()
+            .for_each(|(i, out)| {
+                for (g, out) in out.chunks_mut(GROUP * self.columns).enumerate() {
+                    let left = left.from(i * share + g * GROUP);
+                    self.multiply(left, Begin::There, out, 0..self.columns);
+                }
+            });
+    }
+
+    /// The product with few rows: each thread makes some of the columns.
+    fn multiply_few(&self, left: &Rows, begin: Begin<'_>, out: &mut [f32]) {
+        let rows = out.len() / self.columns;
+        let share = (self.columns.div_ceil(2 * rayon::current_num_threads())).next_multiple_of(BLOCK);
+        let parts: Vec<(std::ops::Range<usize>, Vec<f32>)> = (0..self.columns.div_ceil(share))
+            .into_par_iter()
+            .map(|i| {
+                let columns = i * share..((i + 1) * share).min(self.columns);
+                let mut part = vec![0.0; rows * columns.len()];
+                self.multiply(left.from(0), Begin::Zero, &mut part, columns.clone());
+                (columns, part)
+            })
+            .collect();
+        for (columns, part) in parts {
+            let rows = out.chunks_exact_mut(self.columns).zip(part.chunks_exact(columns.len()));
+            for (out, part) in rows {
+                let begin = begin_from(begin, columns.start);
+                write_row(&mut out[columns.clone()], part, begin);
+            }
+        }
+    }
+
+    /// Some columns of the product of the rows that `out` has room for, on one thread. `columns` begin with a block.
+    fn multiply(&self, left: &[Line], begin: Begin<'_>, out: &mut [f32], columns: std::ops::Range<usize>) {
+        let (steps, width) = (self.depth.div_ceil(BLOCK), columns.len());
+        let kernel = Kernel::get();
+        kernel.begin();
+        let mut sums = Sums([[0.0; BLOCK]; BLOCK]);
+        for first in columns.clone().step_by(BLOCK) {
+            let blocks = &self.blocks[first / BLOCK * steps..][..steps];
+            let count = BLOCK.min(columns.end - first);
+            let at = first - columns.start;
+            for (out, left) in out.chunks_mut(BLOCK * width).zip(left.chunks_exact(BLOCK * steps)) {
+                kernel.multiply(left, blocks, &mut sums);
+                wide(
+                    #[inline(always)]
+                    || {
+                        for (out, sums) in out.chunks_exact_mut(width).zip(&sums.0) {
+                            write_row(&mut out[at..at + count], sums, begin_from(begin, first));
+                        }
+                    },
+                );
+            }
+        }
+        kernel.end();
+    }
+}
+
+/// What the columns from `first` on begin with.
+fn begin_from(begin: Begin<'_>, first: usize) -> Begin<'_> {
+    match begin {
+        Begin::Row(row) => Begin::Row(&row[first..]),
+        other => other,
+    }
+}
+
+/// Some sums of a row into their places.
+#[inline(always)]
+fn write_row(out: &mut [f32], sums: &[f32], begin: Begin<'_>) {
+    match begin {
+        Begin::Zero => out.copy_from_slice(&sums[..out.len()]),
+        Begin::There => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+        Begin::Row(row) => {
+            for ((out, sum), begin) in out.iter_mut().zip(sums).zip(row) {
+                *out = begin + sum;
+            }
+        }
+    }
+}
+
+/// A block from rows of length `columns`, of which it takes `count` columns from `first` on.
+fn fill_from_rows(block: &mut Block, rows: &[f32], columns: usize, first: usize, count: usize) {
+    wide(
+        #[inline(always)]
+        || {
+            for (to, two) in block.0.iter_mut().zip(rows.chunks(2 * columns)) {
+                let (even, odd) = two.split_at(columns);
+                let (to, even) = (&mut to[..count], &even[first..first + count]);
+                if odd.is_empty() {
+                    to.iter_mut().zip(even).for_each(|(to, a)| *to = pair(*a, 0.0));
+                } else {
+                    for ((to, a), b) in to.iter_mut().zip(even).zip(&odd[first..first + count]) {
+                        *to = pair(*a, *b);
+                    }
+                }
+            }
+        },
+    );
+}
+
+/// Column `c` of a block from its steps.
+#[inline(always)]
+fn fill_column(block: &mut Block, c: usize, steps: &[f32]) {
+    let mut pairs = [0; BLOCK / 2];
+    fill_line(&mut pairs, steps);
+    for (row, pair) in block.0.iter_mut().zip(pairs) {
+        row[c] = pair;
+    }
+}
+
+/// How a block of sums is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kernel {
+    Plain,
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    Amx,
+}
+
+impl Kernel {
+    /// The machine's best.
+    fn get() -> Self {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if amx::is_there() {
+            return Self::Amx;
+        }
+        Self::Plain
+    }
+
+    /// Before the first product of a thread's share.
+    fn begin(self) {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if self == Self::Amx {
+            amx::configure();
+        }
+    }
+
+    /// After the last: tiles that are in use make every switch between threads dearer.
+    fn end(self) {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if self == Self::Amx {
+            amx::release();
+        }
+    }
+
+    /// The products of 32 rows with 32 columns: `left` has 32 lines, a row each, for each block.
+    fn multiply(self, left: &[Line], blocks: &[Block], sums: &mut Sums) {
+        assert_eq!(left.len(), BLOCK * blocks.len(), "rows as deep as the blocks");
+        match self {
+            Self::Plain => plain(left, blocks, sums),
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Amx => amx::multiply(left, blocks, sums),
+        }
+    }
+}
+
+/// The same in plain code.
+fn plain(left: &[Line], blocks: &[Block], sums: &mut Sums) {
+    let low = |pair: u32| f32::from_bits(pair << 16);
+    let high = |pair: u32| f32::from_bits(pair & 0xffff_0000);
+    wide(
+        #[inline(always)]
+        || {
+            for (r, sums) in sums.0.iter_mut().enumerate() {
+                *sums = [0.0; BLOCK];
+                for (Line(pairs), Block(block)) in left[r..].iter().step_by(BLOCK).zip(blocks) {
+                    let (mut even, mut odd) = ([0.0f32; BLOCK], [0.0f32; BLOCK]);
+                    for (&a, right) in pairs.iter().zip(block) {
+                        let (a, b) = (low(a), high(a));
+                        for j in 0..BLOCK {
+                            even[j] = f32::mul_add(a, low(right[j]), even[j]);
+                            odd[j] = f32::mul_add(b, high(right[j]), odd[j]);
+                        }
+                    }
+                    for j in 0..BLOCK {
+                        sums[j] += even[j] + odd[j];
+                    }
+                }
+            }
+        },
+    );
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx {
+    //! Tiles: 16 rows of 64 bytes each.
+
+    use std::{
+        arch::{asm, x86_64::__cpuid_count},
+        sync::OnceLock,
+    };
+
+    use super::{Block, Line, Sums};
+
+    /// Whether the processor has tiles of bfloat16, and the kernel lets this process use them.
+    pub(super) fn is_there() -> bool {
+        static THERE: OnceLock<bool> = OnceLock::new();
+        *THERE.get_or_init(|| {
+            // Leaf 7 tells of AMX-BF16 in bit 22, of tiles in bit 24.
+            let features = __cpuid_count(7, 0).edx;
+            features & (1 << 22) != 0 && features & (1 << 24) != 0 && ask()
+        })
+    }
+
+    /// Asks the kernel for the tiles' state, which is too large to be kept for those who never use it.
+    fn ask() -> bool {
+        const ARCH_PRCTL: i64 = 158;
+        const REQUEST_PERMISSION: u64 = 0x1023;
+        const TILE_DATA: u64 = 18;
+        let mut result = ARCH_PRCTL;
+        // SAFETY: a system call that reads and writes no memory of ours; what the kernel changes is named.
+        unsafe {
+            asm!("syscall", inlateout("rax") result, in("rdi") REQUEST_PERMISSION, in("rsi") TILE_DATA,
+                out("rcx") _, out("r11") _, options(nostack));
+        }
+        result == 0
+    }
+
+    /// Eight tiles of 16 rows of 64 bytes: the format of LDTILECFG.
+    #[repr(C, align(64))]
+    struct Configuration {
+        palette: u8,
+        start_row: u8,
+        unused: [u8; 14],
+        row_bytes: [u16; 16],
+        rows: [u8; 16],
+    }
+
+    pub(super) fn configure() {
+        let mut configuration = Configuration {
+            palette: 1,
+            start_row: 0,
+            unused: [0; 14],
+            row_bytes: [0; 16],
+            rows: [0; 16],
+        };
+        configuration.row_bytes[..8].fill(64);
+        configuration.rows[..8].fill(16);
+        // SAFETY: the processor has tiles (`is_there`); 64 bytes are read.
+        unsafe { asm!("ldtilecfg [{0}]", in(reg) &raw const configuration, options(nostack, readonly)) }
+    }
+
+    pub(super) fn release() {
+        // SAFETY: the processor has tiles.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) }
+    }
+
+    /// Tiles 0 to 3 are sums, 4 and 5 rows, 6 and 7 columns.
+    pub(super) fn multiply(left: &[Line], blocks: &[Block], sums: &mut Sums) {
+        // SAFETY: `left` has 32 lines of 64 bytes for each block (the caller checked it); each block has 16 rows of 128 bytes; `sums` has 32
+        // rows of 128 bytes. The thread's tiles are configured.
+        unsafe {
+            asm!(
+                "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+                "2:",
+                "tileloadd tmm4, [{left} + {line}*1]",
+                "tileloadd tmm6, [{block} + {width}*1]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{block} + {width}*1 + 64]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{left} + {line}*1 + 1024]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {left}, 2048", "add {block}, 2048",
+                "dec {count}", "jnz 2b",
+                "tilestored [{sums} + {width}*1], tmm0",
+                "tilestored [{sums} + {width}*1 + 64], tmm1",
+                "tilestored [{sums} + {width}*1 + 2048], tmm2",
+                "tilestored [{sums} + {width}*1 + 2112], tmm3",
+                left = inout(reg) left.as_ptr() => _,
+                block = inout(reg) blocks.as_ptr() => _,
+                count = inout(reg) blocks.len() => _,
+                sums = in(reg) &raw mut *sums,
+                line = in(reg) 64usize,
+                width = in(reg) 128usize,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::product::product;
+
+    fn numbers(count: usize, shift: f32) -> Vec<f32> {
+        (0..count).map(|i| (i as f32 * 1.3 + shift).sin()).collect()
+    }
+
+    fn rounded(numbers: &[f32]) -> Vec<f32> {
+        numbers
+            .iter()
+            .map(|&x| f32::from_bits(u32::from(round(x)) << 16))
+            .collect()
+    }
+
+    #[test]
+    fn rounding_is_to_the_nearest_and_to_even() {
+        // One bit of bfloat16 above 1 is 1 + 1/128.
+        for (x, want) in [
+            (1.0, 1.0),
+            (1.0 + 1.0 / 256.0, 1.0),
+            (1.0 + 3.0 / 256.0, 1.0 + 2.0 / 128.0),
+            (1.0 + 1.01 / 256.0, 1.0 + 1.0 / 128.0),
+            (-2.5, -2.5),
+            (f32::INFINITY, f32::INFINITY),
+        ] {
+            assert_eq!(f32::from_bits(u32::from(round(x)) << 16), want);
+        }
+        assert!(f32::from_bits(u32::from(round(f32::from_bits(0x7f80_0001))) << 16).is_nan());
+    }
+
+    #[test]
+    fn every_shape_layout_and_beginning_agrees_with_the_product_of_rounded_numbers() {
+        for (m, k, n) in [
+            (1, 1, 1),
+            (5, 3, 2),
+            (32, 32, 32),
+            (33, 65, 70),
+            (300, 96, 64),
+            (131, 40, 200),
+        ] {
+            let (x, b, bias) = (numbers(m * k, 0.1), numbers(k * n, 0.7), numbers(n, 0.3));
+            for layout in [Layout::Plain, Layout::Transposed] {
+                // In the room of another that was larger.
+                let mut packed = Bfloat16Matrix::default();
+                packed.prepack(&vec![7.0; 90 * 400], (90, 400), Layout::Plain);
+                packed.prepack(&b, (k, n), layout);
+                let begun: Vec<f32> = bias.iter().copied().cycle().take(m * n).collect();
+                for (begin, from) in [
+                    (Begin::Zero, vec![0.0; m * n]),
+                    (Begin::Row(&bias), begun),
+                    (Begin::There, numbers(m * n, 0.9)),
+                ] {
+                    let (mut want, mut out) = (from, numbers(m * n, 0.9));
+                    product(
+                        &mut want,
+                        (m, k, n),
+                        &rounded(&x),
+                        Layout::Plain,
+                        &rounded(&b),
+                        layout,
+                        1.0,
+                    );
+                    packed.multiply_in_parallel(&x, begin, &mut out);
+                    for (i, (out, want)) in out.iter().zip(&want).enumerate() {
+                        assert!(
+                            (out - want).abs() < 1e-4,
+                            "({m}, {k}, {n}) {layout:?}, {i}: {out} {want}"
+                        );
+                    }
+                }
+            }
+            let u = numbers(k * m, 0.4);
+            let mut packed = Bfloat16Matrix::default();
+            packed.prepack(&b, (k, n), Layout::Plain);
+            let mut want = numbers(m * n, 0.9);
+            let mut out = want.clone();
+            product(
+                &mut want,
+                (m, k, n),
+                &rounded(&u),
+                Layout::Transposed,
+                &rounded(&b),
+                Layout::Plain,
+                1.0,
+            );
+            packed.add_transposed_in_parallel(&u, &mut out);
+            for (i, (out, want)) in out.iter().zip(&want).enumerate() {
+                assert!(
+                    (out - want).abs() < 1e-4,
+                    "({m}, {k}, {n}) transposed, {i}: {out} {want}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn plain_code_gives_what_tiles_give() {
+        let kernel = Kernel::get();
+        let mut left = Rows::default();
+        left.fill(&numbers(32 * 96, 0.2), 96);
+        let block = |k: usize| {
+            let number = |p: usize, j: usize| ((p * 31 + j) as f32 * 0.7 + k as f32).sin();
+            Block(std::array::from_fn(|p| {
+                std::array::from_fn(|j| pair(number(p, j), number(j, p)))
+            }))
+        };
+        let blocks: Vec<Block> = (0..3).map(block).collect();
+        let (mut plain, mut tiles) = (Sums([[1.0; 32]; 32]), Sums([[2.0; 32]; 32]));
+        Kernel::Plain.multiply(left.from(0), &blocks, &mut plain);
+        kernel.begin();
+        kernel.multiply(left.from(0), &blocks, &mut tiles);
+        kernel.end();
+        for (i, (plain, tiles)) in plain.0.iter().zip(&tiles.0).enumerate() {
+            for (a, b) in plain.iter().zip(tiles) {
+                assert!((a - b).abs() <= 1e-6 * (1.0 + a.abs()), "{kernel:?}, row {i}: {a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        let (x, b) = (numbers(300 * 70, 0.1), numbers(70 * 100, 0.7));
+        let mut packed = Bfloat16Matrix::default();
+        packed.prepack(&b, (70, 100), Layout::Plain);
+        let with = |threads: usize, rows: usize| {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .expect("a pool");
+            let mut out = vec![0.0; rows * 100];
+            pool.install(|| packed.multiply_in_parallel(&x[..rows * 70], Begin::Zero, &mut out));
+            out
+        };
+        for rows in [300, 40] {
+            assert_eq!(with(1, rows), with(3, rows));
+        }
+        assert_eq!(with(2, 40), with(2, 300)[..4000]);
+    }
+}
