@@ -17,7 +17,7 @@ use std::{
 use minijinja::{
     Environment, ErrorKind, Output, State, UndefinedBehavior, context,
     syntax::SyntaxConfig,
-    value::{Serde, Value, ValueKind},
+    value::{Kwargs, Serde, Value, ValueKind},
 };
 use serde_json::Value as Json;
 
@@ -128,7 +128,9 @@ impl ChatTemplate {
         environment.set_fuel(Some(FUEL));
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.set_formatter(show);
-        environment.add_filter("tojson", |value: &Value, arguments| python::to_json(value, arguments));
+        environment.add_filter("tojson", |value: &Value, arguments: Kwargs| {
+            python::to_json(value, &arguments)
+        });
         environment.add_filter("string", |value: &Value| python::text(value));
         // To Python, a text and a dictionary are sequences too.
         environment.add_test("sequence", |value: &Value| {
@@ -188,16 +190,19 @@ impl ChatTemplate {
             .enumerate()
             .filter(|(_, message)| message["role"] == "assistant")
         {
-            let beginning = Beginning {
-                base: self.render(&messages[..turn], tools, false).unwrap_or_default(),
-                before: self.render(&messages[..turn], tools, true).unwrap_or_default(),
-                through: self.render(&messages[..=turn], tools, false)?,
+            let before = match self.render(&messages[..turn], tools, true) {
+                // Many templates look at the first turn, and without any there is nothing to look at.
+                Err(_) if turn == 0 => String::new(),
+                before => before?,
             };
+            let through = self.render(&messages[..=turn], tools, false).unwrap_or_default();
+            let base = || self.render(&messages[..turn], tools, false).unwrap_or_default();
+            let beginning = Beginning { before, through };
             let from = learned.last().map_or(0, |range| range.end);
             let said = messages[turn]["content"].as_str().unwrap_or_default();
             let range = beginning
                 .added_to(&text, from)
-                .or_else(|| beginning.shown_in(&text, from, said, self.eos.as_deref()))
+                .or_else(|| beginning.shown_in(&text, &base(), from, said, self.eos.as_deref()))
                 .ok_or_else(|| {
                     format!(
                         "the template does not show what the assistant says in turn {}",
@@ -213,9 +218,8 @@ impl ChatTemplate {
     }
 }
 
-/// The beginning of a conversation, rendered without and with the prompt for a turn of the assistant, and with the turn itself.
+/// The beginning of a conversation, rendered with the prompt for a turn of the assistant, and with the turn itself.
 struct Beginning {
-    base: String,
     before: String,
     through: String,
 }
@@ -224,16 +228,18 @@ impl Beginning {
     /// What the turn adds, where the template only ever adds.
     fn added_to(&self, text: &str, from: usize) -> Option<Range<usize>> {
         let range = self.before.len()..self.through.len();
-        let only_adds = self.through.starts_with(&self.before) && text.starts_with(&self.through);
+        let only_adds = self.begins(&self.through) && text.starts_with(&self.through);
         (only_adds && from <= range.start && !range.is_empty()).then_some(range)
     }
 
-    /// Where the turn stands in a text whose template rewrites earlier turns, or prompts with more than the turn has.
-    fn shown_in(&self, text: &str, from: usize, said: &str, eos: Option<&str>) -> Option<Range<usize>> {
-        let from = from.max(self.shared_with(text));
+    /// Where the turn stands in a text whose template rewrites earlier turns, or prompts with more than the turn has. `base` is the
+    /// beginning without the prompt, `said` the turn's content.
+    fn shown_in(&self, text: &str, base: &str, from: usize, said: &str, eos: Option<&str>) -> Option<Range<usize>> {
+        let from = from.max(self.shared_with(text, base));
         // The whole turn, as it is at a conversation's end.
-        let whole = &self.through[self.shared_with(&self.through)..];
-        if !whole.trim().is_empty()
+        let whole = &self.through[self.shared_with(&self.through, base)..];
+        if !self.before.is_empty()
+            && !whole.trim().is_empty()
             && let Some(at) = text[from..].find(whole)
         {
             return Some(from + at..from + at + whole.len());
@@ -245,7 +251,7 @@ impl Beginning {
             .into_iter()
             .filter(|shown| !shown.is_empty())
             .find_map(|shown| Some((shown, from + text[from..].find(shown)?)))?;
-        let start = if text.starts_with(&self.before) { from } else { at };
+        let start = if self.begins(text) { from } else { at };
         let end = at + shown.len();
         let tail = self.through.rsplit_once(shown).map_or("", |(_, tail)| tail);
         let tail = [tail, eos.unwrap_or_default()]
@@ -254,14 +260,19 @@ impl Beginning {
         Some(start..end + tail.map_or(0, str::len))
     }
 
+    /// Whether a text goes on where the prompt ends.
+    fn begins(&self, text: &str) -> bool {
+        !self.before.is_empty() && text.starts_with(&self.before)
+    }
+
     /// How much of a text is also the prompt's beginning. A tag in which the prompt and the text part belongs to neither.
-    fn shared_with(&self, text: &str) -> usize {
+    fn shared_with(&self, text: &str, base: &str) -> usize {
         let alike = self.before.chars().zip(text.chars()).take_while(|(a, b)| a == b);
         let shared: usize = alike.map(|(char, _)| char.len_utf8()).sum();
         if shared == self.before.len() {
             return shared;
         }
-        let base = self.base.len().min(shared);
+        let base = base.len().min(shared);
         let prompt = self.before.get(base..shared).unwrap_or_default();
         match prompt.rfind('<') {
             Some(open) if !prompt[open..].contains('>') => base + open,

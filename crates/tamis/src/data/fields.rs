@@ -12,7 +12,7 @@ use crate::{
         chat,
         labels::Label,
         rejects::{Fault, FaultKind},
-        source::{Fields, name_of, text::MOST_BYTES},
+        source::{Fields, name_of, names_of, text::MOST_BYTES},
     },
 };
 
@@ -132,11 +132,10 @@ impl Reading {
             })
             .unwrap_or(3);
         let role = missing(nearest).first().map_or("", |role| role).to_owned();
-        let have: Vec<&str> = fields.keys().map(String::as_str).collect();
-        let have = if have.is_empty() {
+        let have = if fields.is_empty() {
             "no field".to_owned()
         } else {
-            have.join(", ")
+            names_of(fields)
         };
         Err(Missing {
             field: reading(nearest).name(&role).to_owned(),
@@ -213,8 +212,7 @@ impl Reading {
     fn field<'a>(&'a self, fields: &'a Fields, role: &'a str) -> Result<(&'a str, &'a Value), Fault> {
         let name = self.name(role);
         fields.get(name).map(|value| (name, value)).ok_or_else(|| {
-            let have: Vec<&str> = fields.keys().map(String::as_str).collect();
-            let reason = format!("expected a field `{name}`, found {}", have.join(", "));
+            let reason = format!("expected a field `{name}`, found {}", names_of(fields));
             Fault::new(FaultKind::Fields, reason)
         })
     }

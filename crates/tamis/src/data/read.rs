@@ -17,7 +17,7 @@ use crate::{
         files::{self, DataFile},
         labels::{self, Label, Labels, Spelling},
         rejects::{Fault, FaultKind, Reject, too_many_bad},
-        source::{Record, columns, read_records},
+        source::{Record, columns, names_of, read_records},
     },
 };
 
@@ -306,11 +306,10 @@ impl Reader<'_> {
         let good: Vec<_> = good.collect();
         let lacks = |name: &str| good.iter().all(|fields| !fields.contains_key(name));
         if let (Some(name), Some(fields)) = (reading.fields().find(|name| lacks(name)), good.first()) {
-            let have: Vec<&str> = fields.keys().map(String::as_str).collect();
             return Err(Error::data(
                 Place::file(&file.path),
                 format!("a field `{name}`, as the first training file has"),
-                have.join(", "),
+                names_of(fields),
             )
             .with_hint(FaultKind::Fields.way_out()));
         }

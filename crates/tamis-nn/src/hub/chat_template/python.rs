@@ -89,7 +89,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// The filter `tojson` of transformers: `json.dumps` with its arguments, and `ensure_ascii=False` where it is not given.
-pub(super) fn to_json(value: &Value, arguments: Kwargs) -> Result<String, Error> {
+pub(super) fn to_json(value: &Value, arguments: &Kwargs) -> Result<String, Error> {
     let indent = arguments
         .get::<Option<Value>>("indent")?
         .filter(|indent| !indent.is_none());
@@ -99,13 +99,10 @@ pub(super) fn to_json(value: &Value, arguments: Kwargs) -> Result<String, Error>
         return Err(Error::new(ErrorKind::InvalidOperation, "tojson cannot sort keys"));
     }
     arguments.assert_all_used()?;
-    let indent = match indent {
-        None => None,
-        Some(indent) => Some(match indent.as_str() {
-            Some(indent) => indent.to_owned(),
-            None => " ".repeat(usize::try_from(indent).unwrap_or(0)),
-        }),
-    };
+    let indent = indent.map(|indent| match indent.as_str() {
+        Some(indent) => indent.to_owned(),
+        None => " ".repeat(usize::try_from(indent).unwrap_or(0)),
+    });
     let (between_items, after_key) = match separators.as_deref() {
         Some([item, key]) => (item.clone(), key.clone()),
         Some(_) => {

@@ -310,6 +310,16 @@ fn turns_that_a_template_rewrites_are_found_behind_what_was_asked() {
         learned(&thinker, &[said("user", "Now?"), called("now")], None),
         "<|User|>Now?<|Assistant|>⟦<tool>now</tool></s>⟧"
     );
+    // An assistant that begins, under a template that looks at the first turn.
+    assert_eq!(
+        learned(&template(QWEN), &thinking()[3..], None),
+        "<|im_start|>assistant\n⟦<think>\nno\n</think>\n\nno<|im_end|>\n⟧"
+    );
+    assert_eq!(
+        learned(&template(LLAMA), &thinking()[3..], None),
+        "<s><|start_header_id|>system<|end_header_id|>\n\n<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n\
+         ⟦<think>\nno\n</think>\n\nno<|eot_id|>⟧"
+    );
 }
 
 #[test]
