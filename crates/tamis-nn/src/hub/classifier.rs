@@ -339,6 +339,7 @@ impl ClassifierFiles<'_> {
             HeadKind::Choice => "MultipleChoice",
         };
         map.insert("architectures".into(), json!([format!("{class}For{purpose}")]));
+        map.sort_keys();
         config
     }
 

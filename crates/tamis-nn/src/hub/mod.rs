@@ -3,6 +3,7 @@
 //! A model is a folder with `config.json`, `model.safetensors` and a tokenizer. Known are encoders with the layers of BERT: BERT
 //! itself, RoBERTa and its kin, and DistilBERT; a model with other layers is refused, never run wrongly.
 
+pub mod chat_template;
 pub mod classifier;
 pub mod config;
 pub mod datasets;

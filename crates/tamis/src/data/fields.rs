@@ -9,14 +9,15 @@ use crate::{
     data::{
         Input, TaskKind,
         answers::{AnswerReading, RawAnswer},
+        chat,
         labels::Label,
         rejects::{Fault, FaultKind},
-        source::{Fields, name_of, text::MOST_BYTES},
+        source::{Fields, name_of, names_of, text::MOST_BYTES},
     },
 };
 
 /// The roles that the setting `field` may name.
-const ROLES: [&str; 14] = [
+const ROLES: [&str; 17] = [
     "text",
     "label",
     "premise",
@@ -31,6 +32,9 @@ const ROLES: [&str; 14] = [
     "output",
     "messages",
     "conversations",
+    "system",
+    "history",
+    "tools",
 ];
 
 /// The task's roles in each shape that is known, most particular first. Optional roles are not listed.
@@ -128,11 +132,10 @@ impl Reading {
             })
             .unwrap_or(3);
         let role = missing(nearest).first().map_or("", |role| role).to_owned();
-        let have: Vec<&str> = fields.keys().map(String::as_str).collect();
-        let have = if have.is_empty() {
+        let have = if fields.is_empty() {
             "no field".to_owned()
         } else {
-            have.join(", ")
+            names_of(fields)
         };
         Err(Missing {
             field: reading(nearest).name(&role).to_owned(),
@@ -156,14 +159,7 @@ impl Reading {
 
     /// The example in a record, or why it holds none.
     pub(crate) fn example(&self, fields: &Fields) -> Result<(Input, Target), Fault> {
-        let field = |role| {
-            let name = self.name(role);
-            fields.get(name).map(|value| (name, value)).ok_or_else(|| {
-                let have: Vec<&str> = fields.keys().map(String::as_str).collect();
-                let reason = format!("expected a field `{name}`, found {}", have.join(", "));
-                Fault::new(FaultKind::Fields, reason)
-            })
-        };
+        let field = |role| self.field(fields, role);
         let text = |role| field(role).and_then(|(name, value)| text_of(name, value));
         let label = || {
             field("label")
@@ -206,47 +202,66 @@ impl Reading {
                 label()?,
             ),
             3 => (Input::Text(text("text")?), label()?),
-            4 | 5 => {
-                let (name, value) = field(SHAPES[self.shape].1[0])?;
-                (messages_of(name, value)?, Target::None)
-            }
-            6 => {
-                // Either may be a text, or, in conversational data sets, a list of messages.
-                let part = |role| {
-                    field(role).and_then(|(name, value)| match value {
-                        Value::Array(_) => contents(name, &turns_of(name, value)?),
-                        text => text_of(name, text),
-                    })
-                };
-                (
-                    Input::Response {
-                        prompt: part("prompt")?,
-                        response: part("completion")?,
-                    },
-                    Target::None,
-                )
-            }
-            _ => {
-                let mut prompt = String::from(text("instruction")?);
-                if let Some(Value::String(input)) = fields.get(self.name("input"))
-                    && !input.trim().is_empty()
-                {
-                    prompt.push_str("\n\n");
-                    prompt.push_str(input);
-                }
-                (
-                    Input::Response {
-                        prompt: prompt.into(),
-                        response: text("output")?,
-                    },
-                    Target::None,
-                )
-            }
+            _ => (self.conversation(fields)?, Target::None),
         })
     }
 }
 
 impl Reading {
+    /// The field of a role that a row must have, and its name.
+    fn field<'a>(&'a self, fields: &'a Fields, role: &'a str) -> Result<(&'a str, &'a Value), Fault> {
+        let name = self.name(role);
+        fields.get(name).map(|value| (name, value)).ok_or_else(|| {
+            let reason = format!("expected a field `{name}`, found {}", names_of(fields));
+            Fault::new(FaultKind::Fields, reason)
+        })
+    }
+
+    /// The conversation of a row, in whichever shape it has.
+    fn conversation(&self, fields: &Fields) -> Result<Input, Fault> {
+        let field = |role| self.field(fields, role);
+        let optional = |role| field(role).ok();
+        // Either may be a text, or, in conversational data sets, a list of messages.
+        let part = |role, speaker| {
+            field(role).and_then(|(name, value)| match value {
+                Value::Array(_) => chat::turns(name, value),
+                text => Ok(vec![chat::turn(speaker, &text_of(name, text)?)]),
+            })
+        };
+        let optional_text = |role| {
+            let text = optional(role).and_then(|(_, value)| value.as_str());
+            text.filter(|text| !text.trim().is_empty())
+        };
+        let (asked, answered, mut turns) = match self.shape {
+            4 | 5 => {
+                let (name, value) = field(SHAPES[self.shape].1[0])?;
+                (name, name, chat::turns(name, value)?)
+            }
+            6 => {
+                let turns = [part("prompt", "user")?, part("completion", "assistant")?];
+                (self.name("prompt"), self.name("completion"), turns.concat())
+            }
+            _ => {
+                let mut turns =
+                    optional("history").map_or(Ok(Vec::new()), |(name, value)| chat::history(name, value))?;
+                let instruction = field("instruction").and_then(|(name, value)| text_of(name, value))?;
+                let asked = [Some(&*instruction), optional_text("input")];
+                let asked: Vec<&str> = asked.into_iter().flatten().collect();
+                turns.push(chat::turn("user", &asked.join("\n\n")));
+                turns.extend(part("output", "assistant")?);
+                (self.name("instruction"), self.name("output"), turns)
+            }
+        };
+        if matches!(self.shape, 5 | 7)
+            && let Some(system) = optional_text("system")
+            && turns.first().is_none_or(|first| first["role"] != "system")
+        {
+            turns.insert(0, chat::turn("system", system));
+        }
+        let tools = optional("tools").map_or(Ok(None), |(name, value)| chat::tools(name, value))?;
+        chat::input(asked, answered, turns, tools)
+    }
+
     /// The choices of a row that has a column for each.
     fn lettered(&self, fields: &Fields) -> Result<Box<[Box<str>]>, Fault> {
         let columns = ('A'..='Z').map_while(|letter| {
@@ -406,51 +421,6 @@ fn answer_of(name: &str, value: &Value, choices_are_texts: bool) -> Result<RawAn
     }
 }
 
-/// The last answer of the assistant, and everything before it.
-fn messages_of(name: &str, value: &Value) -> Result<Input, Fault> {
-    let turns = turns_of(name, value)?;
-    let Some(last) = turns.iter().rposition(|(role, _)| matches!(*role, "assistant" | "gpt")) else {
-        return Err(no_messages(name, "none of the assistant's"));
-    };
-    Ok(Input::Response {
-        prompt: contents(name, &turns[..last])?,
-        response: contents(name, &turns[last..=last])?,
-    })
-}
-
-/// The role and the content of each message of a list.
-fn turns_of<'a>(name: &str, value: &'a Value) -> Result<Vec<(&'a str, &'a str)>, Fault> {
-    let Value::Array(items) = value else {
-        return Err(no_messages(name, name_of(value)));
-    };
-    items
-        .iter()
-        .map(|item| {
-            // ShareGPT files say `from` and `value` where the others say `role` and `content`.
-            let part = |a: &str, b: &str| item.get(a).or_else(|| item.get(b)).and_then(Value::as_str);
-            part("role", "from")
-                .zip(part("content", "value"))
-                .ok_or_else(|| no_messages(name, "one without"))
-        })
-        .collect()
-}
-
-/// What is said in all of these messages.
-fn contents(name: &str, turns: &[(&str, &str)]) -> Result<Box<str>, Fault> {
-    let contents: Vec<&str> = turns.iter().map(|(_, content)| *content).collect();
-    let text = contents.join("\n\n");
-    if text.trim().is_empty() {
-        return Err(no_messages(name, "an empty turn"));
-    }
-    Ok(text.into())
-}
-
-fn no_messages(name: &str, found: &str) -> Fault {
-    Fault::other(format!(
-        "expected a list of messages with role and content in `{name}`, found {found}"
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -479,6 +449,7 @@ mod tests {
         let response = |prompt: &str| Input::Response {
             prompt: prompt.into(),
             response: "r".into(),
+            chat: None,
         };
         assert_eq!(
             read(json!({"text": "t", "label": 3})),
@@ -503,26 +474,61 @@ mod tests {
             read(json!({"instruction": "i", "input": "x", "output": "r"})).map(|r| r.1),
             Ok(response("i\n\nx"))
         );
+    }
+
+    #[test]
+    fn conversations_come_in_the_shapes_that_fine_tuners_have() {
+        let said = |role: &str, content: &str| json!({"role": role, "content": content});
+        let (user, assistant) = (said("user", "u"), said("assistant", "r"));
+        let two = [user.clone(), assistant.clone()];
+        let of = |row: Value| {
+            read(row).map(|(kind, input, _)| {
+                assert_eq!(kind, TaskKind::Response);
+                (Value::from(input.messages().to_vec()), input.tools().cloned())
+            })
+        };
+        let same = |row: Value| assert_eq!(of(row), Ok((json!(two), None)));
+        same(json!({"prompt": [user], "completion": [assistant]}));
+        same(json!({"prompt": "u", "completion": [assistant]}));
+        same(json!({"messages": two}));
+        same(json!({"messages": json!(two).to_string(), "tools": ""}));
+        same(json!({"conversations": [{"from": "human", "value": "u"}, {"from": "gpt", "value": "r"}]}));
+        same(json!({"conversations": two, "system": " "}));
+        same(json!({"instruction": "u", "input": "", "output": "r", "system": null, "history": []}));
+
+        let with_system = [said("system", "s"), user.clone(), assistant.clone()];
+        let tools = json!([{"name": "weather"}]);
         assert_eq!(
-            read(
-                json!({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"},
-                {"role": "assistant", "content": "r"}]})
-            )
-            .map(|r| r.1),
-            Ok(response("s\n\nu"))
+            of(json!({"messages": two, "tools": tools})),
+            Ok((json!(two), Some(tools.clone())))
         );
         assert_eq!(
-            read(json!({"conversations": [{"from": "human", "value": "u"}, {"from": "gpt", "value": "r"}]}))
-                .map(|r| r.1),
-            Ok(response("u"))
+            of(json!({"conversations": two, "system": "s", "tools": tools.to_string()})),
+            Ok((json!(with_system), Some(tools)))
         );
-        let said = |role: &str, content: &str| json!([{"role": role, "content": content}]);
         assert_eq!(
-            read(json!({"prompt": said("user", "u"), "completion": said("assistant", "r")})).map(|r| r.1),
-            Ok(response("u"))
+            of(json!({"conversations": with_system, "system": "other"})),
+            Ok((json!(with_system), None))
         );
-        let empty = read(json!({"prompt": said("user", " "), "completion": "r"})).expect_err("nothing is said");
-        insta::assert_snapshot!(empty, @"expected a list of messages with role and content in `prompt`, found an empty turn");
+        assert_eq!(
+            of(json!({"instruction": "u", "output": "r", "system": "s", "history": [["a", "b"]]})),
+            Ok((
+                json!([
+                    said("system", "s"),
+                    said("user", "a"),
+                    said("assistant", "b"),
+                    user,
+                    assistant
+                ]),
+                None
+            ))
+        );
+
+        let complaint = |row: Value| of(row).expect_err("is refused");
+        insta::assert_snapshot!(complaint(json!({"prompt": [said("user", " ")], "completion": "r"})), @"expected something said before the assistant's last turn in `prompt`, found none");
+        insta::assert_snapshot!(complaint(json!({"prompt": "u", "completion": [user]})), @"expected a turn of the assistant in `completion`, found none");
+        insta::assert_snapshot!(complaint(json!({"instruction": "u", "output": "r", "history": [["a"]]})), @"expected a list of pairs of texts in `history`, found another in it");
+        insta::assert_snapshot!(complaint(json!({"instruction": "u", "output": "r", "history": [["a", ""]]})), @"expected a list of pairs of texts in `history`, found an empty answer");
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub enum Answer {
     Label(String),
     /// The number of the right choice, from 0.
     Choice(u32),
+    /// The response that the row itself has.
+    Response,
 }
 
 impl Dataset {
@@ -88,8 +90,9 @@ fn rows_of(name: &str, kind: TaskKind, rows: Vec<(Input, Answer)>) -> Result<Row
                 Target::Choice(choice)
             }
             (Input::Text(_) | Input::Pair { .. }, Answer::Label(label)) => Target::Label(Label(label.into())),
+            (Input::Response { .. }, Answer::Response) => Target::None,
             (_, answer) => {
-                let expected = "a label for a text or a pair, the number of a choice for a question";
+                let expected = "a label for a text or a pair, the number of a choice for a question, the row's own response for a prompt";
                 return Err(Error::data(Place::line(place, line), expected, format!("{answer:?}")));
             }
         };
@@ -156,6 +159,13 @@ mod tests {
             let error = dataset(train, validation).expect_err("wrong").to_string();
             assert!(error.contains(said), "{error}");
         }
+        let prompt = |prompt: &str| {
+            let (prompt, response) = (prompt.into(), "r".into());
+            let chat = None;
+            (Input::Response { prompt, response, chat }, Answer::Response)
+        };
+        let responses = dataset(vec![prompt("a"), prompt("b")], vec![prompt("b")]).expect("a data set");
+        assert_eq!((responses.task.kind, responses.pool), (TaskKind::Response, vec![0]));
         // Another label, another fingerprint.
         let mut other = train.clone();
         other[0] = text("one", "a");

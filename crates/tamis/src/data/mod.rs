@@ -1,6 +1,7 @@
 //! Rows become examples: reading, field mapping, tasks, splits, leaks, and writing the chosen rows back verbatim.
 
 mod answers;
+mod chat;
 pub mod demo;
 mod export;
 mod fields;
@@ -21,9 +22,10 @@ use tamis_nn::{Fingerprint, fingerprint::first_half, named_enum};
 use crate::Error;
 
 pub use answers::AnswerReading;
+pub use chat::Chat;
 pub use export::{export, write_rejects};
 pub use memory::Answer;
-pub use read::read;
+pub use read::{read, read_with_responses};
 pub use rejects::Reject;
 pub use source::{Compression, Format, SourceFile};
 pub use split::Split;
@@ -40,7 +42,7 @@ pub enum TaskKind {
     Pair,
     /// `question` and `choices` to `answer`.
     Choice,
-    /// A prompt and a response, in one of the shapes fine-tuners use.
+    /// A prompt and a response, or a conversation, in one of the shapes fine-tuners use.
     Response,
 }
 
@@ -48,7 +50,7 @@ named_enum!(TaskKind, "task", Error, {
     Classification => "classification": "a text and its label",
     Pair => "pair": "a premise, a hypothesis and their label",
     Choice => "choice": "a question, its choices and the answer",
-    Response => "response": "a prompt and a response (read, but not yet chosen from)",
+    Response => "response": "a prompt and a response, or a conversation (fine-tuned on, not yet chosen from)",
 });
 
 impl TaskKind {
@@ -84,10 +86,12 @@ pub enum Input {
     },
     /// A prompt and its response, each a plain text (chat turns joined by blank lines).
     Response {
-        /// Everything before the last answer.
+        /// Everything before the assistant's last turn.
         prompt: Box<str>,
-        /// The answer to be learned.
+        /// What the assistant says last: its content, else its calls of tools as JSON.
         response: Box<str>,
+        /// The whole conversation; `None` where it is `prompt` by the user and `response` by the assistant.
+        chat: Option<Box<Chat>>,
     },
 }
 
@@ -101,17 +105,24 @@ impl Input {
             Self::Choice { question, choices } => std::iter::once(&**question)
                 .chain(choices.iter().map(|choice| &**choice))
                 .collect(),
-            Self::Response { prompt, response } => vec![prompt, response],
+            Self::Response { prompt, response, .. } => vec![prompt, response],
         }
     }
 
-    /// What the texts are known by: 128 bits of hash over all of them.
+    /// What the texts, and the conversation where there is one, are known by: 128 bits of hash over all of them.
     fn identity(&self) -> [u8; 16] {
         let mut hasher = blake3::Hasher::new();
-        for text in self.texts() {
+        let mut add = |text: &str| {
             hasher
                 .update(&(text.len() as u64).to_le_bytes())
                 .update(text.as_bytes());
+        };
+        self.texts().into_iter().for_each(&mut add);
+        if let Self::Response { chat: Some(chat), .. } = self {
+            chat.messages
+                .iter()
+                .chain(&chat.tools)
+                .for_each(|part| add(&part.to_string()));
         }
         first_half(hasher.finalize())
     }

@@ -103,9 +103,7 @@ impl FaultKind {
             Self::Score => {
                 "numbers with fractions are scores and no classes: write each row's class, for instance a range of scores"
             }
-            Self::PythonList => {
-                "write lists as JSON: in Python `json.dumps(choices)` before `to_csv`, or as JSON Lines"
-            }
+            Self::PythonList => "write lists as JSON: in Python `json.dumps(value)` before `to_csv`, or as JSON Lines",
             Self::Answer => {
                 "say how answers are to be read: `field answer=<name>:letter`, `:text`, `:from-0` or `:from-1`"
             }

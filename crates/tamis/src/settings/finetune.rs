@@ -100,8 +100,12 @@ impl FinetuneSettings {
     ///
     /// If this data cannot be trained on so.
     pub(crate) fn check_against(&self, dataset: &Dataset) -> Result<()> {
-        if self.label_biases.is_some() && dataset.task.kind == TaskKind::Choice {
-            let found = "questions, whose answers are no labels";
+        let found = match dataset.task.kind {
+            TaskKind::Choice => "questions, whose answers are no labels",
+            TaskKind::Response => "prompts with responses",
+            TaskKind::Classification | TaskKind::Pair => return Ok(()),
+        };
+        if self.label_biases.is_some() {
             return Err(Error::setting("label_biases", "rows with labels", found));
         }
         Ok(())

@@ -38,7 +38,7 @@ pub fn encode(examples: &[Example], task: &Task, tokenizer: &TextTokenizer) -> R
             Input::Response { .. } => Err(Error::Unsupported {
                 what: "fine-tuning on prompt/response rows".into(),
                 why: "the encoders trained here give labels or choices scores, and write no text".into(),
-                hint: Some("fine-tune a language model on `selected.jsonl` with your own trainer".into()),
+                hint: Some("give `model` a decoder (Llama, Qwen2, Qwen3 or Mistral)".into()),
             }),
         })
         .collect::<Result<_>>()?;

@@ -44,7 +44,7 @@ pub use chosen::selection_data;
 pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<FinetuneRecord> {
     settings.check()?;
     let stages = Stages::new(monitor);
-    let dataset = stages.run("read", None, || data::read(&settings.data, monitor))?;
+    let dataset = stages.run("read", None, || data::read_with_responses(&settings.data, monitor))?;
     settings.check_against(&dataset)?;
     let mut loaded = load_model(settings, &dataset)?;
     check_freeze(settings.train.freeze_layers, loaded.model.layers())?;

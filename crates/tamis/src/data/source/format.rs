@@ -81,6 +81,13 @@ pub(crate) struct Record {
     pub(crate) fields: Result<Fields, Fault>,
 }
 
+/// The fields that a record has, for people.
+pub(crate) fn names_of(fields: &Fields) -> String {
+    let mut names: Vec<&str> = fields.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    names.join(", ")
+}
+
 /// What a value is called in a message.
 pub(crate) fn name_of(value: &Value) -> &'static str {
     match value {

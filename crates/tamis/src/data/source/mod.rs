@@ -16,7 +16,7 @@ use tamis_nn::Fingerprint;
 use crate::{Result, data::source::records::Layout};
 
 pub use format::{Compression, Format, SourceFile};
-pub(crate) use format::{Fields, Record, name_of};
+pub(crate) use format::{Fields, Record, name_of, names_of};
 
 /// Reads a file block by block; `each` gets the records in order. Returns the file as it was found.
 pub(crate) fn read_records(
