@@ -12,7 +12,7 @@ use tamis_nn::{
         config::DropoutRates,
     },
     seed::Seed,
-    train::{Examples, FrozenLayerCache, Objective, TokenizedSplit, TrainSettings, Trainer},
+    train::{ClassifierTrainer, Examples, FrozenLayerCache, Objective, TokenizedSplit, TrainSettings, Trainer},
 };
 
 fn steps(criterion: &mut Criterion) {
@@ -64,7 +64,7 @@ fn steps(criterion: &mut Criterion) {
         };
         let frozen = freeze.map(|layers| FrozenLayerCache::new(layers, 1 << 30));
         let mut model = model.clone();
-        let mut trainer = Trainer::new(&model, &settings);
+        let mut trainer = ClassifierTrainer::new(&model, &settings);
         let mut at = 0;
         group.bench_function(name, |bencher| {
             bencher.iter_batched(

@@ -13,7 +13,7 @@ use tamis_nn::{
         config::DropoutRates,
     },
     seed::Seed,
-    train::{Examples, Objective, TokenizedSplit, TrainSettings, Trainer},
+    train::{ClassifierTrainer, Examples, Objective, TokenizedSplit, TrainSettings, Trainer},
 };
 
 #[derive(Deserialize)]
@@ -66,7 +66,7 @@ fn twenty_steps_have_the_losses_of_pytorch() {
     }
     model.head.scores.bias.fill(0.0);
 
-    let mut trainer = Trainer::new(&model, &TrainSettings::default());
+    let mut trainer = ClassifierTrainer::new(&model, &TrainSettings::default());
     for (t, want) in recorded.losses.iter().enumerate() {
         let rows: Vec<u32> = (0..16).map(|j| ((16 * t + j) % 200) as u32).collect();
         let loss = trainer

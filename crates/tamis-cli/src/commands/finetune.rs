@@ -9,8 +9,8 @@ use tamis::{
     commands,
     data::DataSettings,
     metrics::{Metric, MetricKind},
-    records::finetune::{FinetuneRecord, TargetScores},
-    settings::FinetuneSettings,
+    records::finetune::{FinetuneRecord, Scores, TargetScores},
+    settings::{ADAPTER_CONFIG, FinetuneSettings, ProductDtype, Projection},
 };
 
 use crate::{
@@ -35,7 +35,8 @@ pub(crate) struct FinetuneArgs {
     /// Train on the validation rows too; then only test rows evaluate the model
     #[arg(long)]
     with_validation: bool,
-    /// The model to start from: a folder or hub id of a BERT, MiniLM, RoBERTa or DistilBERT encoder
+    /// The model to start from, a folder or hub id: a BERT, MiniLM, RoBERTa or DistilBERT encoder, or a Llama, Mistral, Qwen2 or Qwen3
+    /// language model
     #[arg(long, value_name = "NAME|DIR")]
     model: Option<String>,
     /// Where the trained model and metrics.json are written; the same command continues a run that was killed
@@ -74,6 +75,31 @@ pub(crate) struct FinetuneArgs {
     #[arg(long, help_heading = "Training")]
     seed: Option<u64>,
 
+    /// Train all weights [default: LoRA adapters]
+    #[arg(long, help_heading = "Language models")]
+    full: bool,
+    /// The rank of the adapters [default: 16]
+    #[arg(long, value_name = "R", help_heading = "Language models")]
+    lora_rank: Option<usize>,
+    /// What adapters are scaled by, times the rank [default: 32]
+    #[arg(long, value_name = "ALPHA", help_heading = "Language models")]
+    lora_alpha: Option<f32>,
+    /// The share of adapters' inputs that is dropped in training [default: 0]
+    #[arg(long, value_name = "SHARE", help_heading = "Language models")]
+    lora_dropout: Option<f32>,
+    /// The linear layers that get an adapter, such as `q_proj v_proj` [default: all seven]
+    #[arg(long, num_args = 1.., value_name = "LAYER", value_parser = named::<Projection>(), hide_possible_values = true, help_heading = "Language models")]
+    lora_target_modules: Vec<Projection>,
+    /// Merge the adapters into the model, and write it whole
+    #[arg(long, help_heading = "Language models")]
+    merge: bool,
+    /// The numbers in which it multiplies: float32 or bfloat16
+    #[arg(long, value_name = "DTYPE", value_parser = named::<ProductDtype>(), hide_possible_values = true, help_heading = "Language models")]
+    dtype: Option<ProductDtype>,
+    /// A Jinja template of what rows with labels or choices ask, from their fields and `labels`
+    #[arg(long, value_name = "FILE", help_heading = "Language models")]
+    template: Option<PathBuf>,
+
     /// How many threads to use; never changes the result [default: RAYON_NUM_THREADS, or all cores]
     #[arg(long, value_name = "N", help_heading = "Machine")]
     threads: Option<usize>,
@@ -95,7 +121,7 @@ impl FinetuneArgs {
         set(&mut settings.model, self.model);
         if settings.model.is_empty() {
             return Err(Error::setting("model", "a model's folder or hub id", "nothing").with_hint(
-                "for instance `model sentence-transformers/all-MiniLM-L6-v2`, or the folder of a BERT-family encoder",
+                "for instance `model sentence-transformers/all-MiniLM-L6-v2`, or the folder of an encoder or a language model",
             ));
         }
         settings.load_best = self.load_best.or(settings.load_best);
@@ -103,11 +129,22 @@ impl FinetuneArgs {
         settings.new_head |= self.new_head;
         set(&mut settings.train.epochs, self.epochs);
         set(&mut settings.train.batch_size, self.batch_size);
-        set(&mut settings.train.learning_rate, self.learning_rate);
+        settings.train.learning_rate = self.learning_rate.or(settings.train.learning_rate);
         settings.train.freeze_layers = self.freeze_layers.or(settings.train.freeze_layers);
-        set(&mut settings.train.max_length, self.max_length);
+        settings.train.max_length = self.max_length.or(settings.train.max_length);
         set(&mut settings.seed, self.seed.map(Seed));
         set(&mut settings.out, self.out);
+        let own = &mut settings.language_model;
+        own.full |= self.full;
+        own.merge |= self.merge;
+        set(&mut own.lora.rank, self.lora_rank);
+        set(&mut own.lora.alpha, self.lora_alpha);
+        set(&mut own.lora.dropout, self.lora_dropout);
+        if !self.lora_target_modules.is_empty() {
+            own.lora.target_modules = self.lora_target_modules;
+        }
+        set(&mut own.dtype, self.dtype);
+        own.template = self.template.or(own.template.take());
         Ok(settings)
     }
 }
@@ -126,14 +163,8 @@ fn summary(record: &FinetuneRecord, settings: &FinetuneSettings) -> String {
         .keys()
         .map(|file| file.chars().count())
         .fold(12, usize::max);
-    let line = |name: &str, scores: &TargetScores| {
-        format!(
-            "  {name:width$} {:>10.4} {:>10.4} {:>10.4}\n",
-            scores.accuracy, scores.macro_f1, scores.log_loss
-        )
-    };
     let mut text = format!(
-        "\nTrained: {} rows, {}, {} steps in {:.1} s ({:.0} rows/s, {:.0} tokens/s)\n\n  {:width$} {:>10} {:>10} {:>10}\n",
+        "\nTrained: {} rows, {}, {} steps in {:.1} s ({:.0} rows/s, {:.0} tokens/s)\n\n",
         record.rows,
         match settings.train.epochs {
             1 => "1 epoch".to_owned(),
@@ -143,28 +174,42 @@ fn summary(record: &FinetuneRecord, settings: &FinetuneSettings) -> String {
         record.train_seconds,
         record.rows_per_second,
         record.tokens_per_second,
-        "",
-        "accuracy",
-        "macro-F1",
-        "log loss"
     );
+    text += &match record.validation {
+        Scores::Labels(_) => format!(
+            "  {:width$} {:>10} {:>10} {:>10}\n",
+            "", "accuracy", "macro-F1", "log loss"
+        ),
+        Scores::Responses(scores) => {
+            let answers = scores
+                .accuracy
+                .map(|_| format!(" {:>10} {:>10}", "accuracy", "macro-F1"));
+            format!(
+                "  {:width$} {:>10} {:>10}{}\n",
+                "",
+                "loss",
+                "perplexity",
+                answers.unwrap_or_default()
+            )
+        }
+    };
     let validation = if settings.with_validation {
         "validation*"
     } else {
         "validation"
     };
-    text += &line(validation, &record.validation);
-    if let Some(test) = &record.test {
-        text += &line("test", test);
+    text += &line(validation, width, &record.validation);
+    for (name, scores) in [("test, before", &record.untrained), ("test", &record.test)] {
+        text += &scores.map_or_else(String::new, |scores| line(name, width, &scores));
     }
     for (file, scores) in &record.tests {
-        text += &line(file, scores);
+        text += &line(file, width, scores);
     }
-    if let Some(TargetScores {
+    if let Some(Scores::Labels(TargetScores {
         tuned_accuracy: Some(accuracy),
         tuned_macro_f1: Some(macro_f1),
         ..
-    }) = record.test
+    })) = record.test
     {
         text += &format!("  {:width$} {accuracy:>10.4} {macro_f1:>10.4}\n", "test, tuned*");
         text += "\n* With the bias added to each label's logit that is best for either on the validation rows: `label_biases` of metrics.json.\n";
@@ -172,11 +217,36 @@ fn summary(record: &FinetuneRecord, settings: &FinetuneSettings) -> String {
     text += &remarks(record, settings);
     let read = record.read.map_or_else(String::new, |read| format!("Read: {read}\n"));
     text += &format!(
-        "\n{read}Written: {} (a model that transformers loads)\n         {}\n",
+        "\n{read}Written: {} ({})\n         {}\n",
         settings.out.display(),
+        if settings.out.join(ADAPTER_CONFIG).exists() {
+            "adapters that peft loads"
+        } else {
+            "a model that transformers loads"
+        },
         settings.out.join("metrics.json").display()
     );
     text
+}
+
+/// Scores of some rows, a line.
+fn line(name: &str, width: usize, scores: &Scores) -> String {
+    match scores {
+        Scores::Labels(scores) => format!(
+            "  {name:width$} {:>10.4} {:>10.4} {:>10.4}\n",
+            scores.accuracy, scores.macro_f1, scores.log_loss
+        ),
+        Scores::Responses(scores) => {
+            let answers = scores.accuracy.zip(scores.macro_f1);
+            let answers = answers.map(|(accuracy, macro_f1)| format!(" {accuracy:>10.4} {macro_f1:>10.4}"));
+            format!(
+                "  {name:width$} {:>10.4} {:>10.4}{}\n",
+                scores.loss,
+                scores.perplexity,
+                answers.unwrap_or_default()
+            )
+        }
+    }
 }
 
 /// What has to be known besides the scores, a paragraph each.
@@ -204,7 +274,7 @@ fn remarks(record: &FinetuneRecord, settings: &FinetuneSettings) -> String {
         );
     }
     if record.truncated > 0 {
-        let why = if record.max_length < settings.train.max_length {
+        let why = if settings.train.max_length.is_some_and(|most| record.max_length < most) {
             "the model reads no more"
         } else {
             "`--max-length` sets how many are kept"

@@ -4,15 +4,13 @@
 //! `tojson` is `json.dumps`. What is learned of a conversation is found by rendering its beginnings, as TRL does it: what a turn of
 //! the assistant adds to the prompt before it.
 //!
-//! We differ in two ways. `strftime_now` gives the date of UTC at which the template was read, not the local one of each rendering.
+//! We differ in two ways. `strftime_now` gives one date whenever it is asked, 26 July 2024, which Llama's templates fall back to: the
+//! clock would make other tokens of the same rows tomorrow.
 //! Of several templates the one named `default` is taken even where there are tools.
 
 mod python;
 
-use std::{
-    ops::Range,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{ops::Range, path::Path};
 
 use minijinja::{
     Environment, ErrorKind, Output, State, UndefinedBehavior, context,
@@ -47,11 +45,46 @@ const PLAIN: &str = r#"
 {%- endfor %}
 {%- if add_generation_prompt %}{{- "\n\nAssistant:" }}{%- endif %}"#;
 
+/// 26 July 2024 in seconds since 1970, UTC.
+const TODAY: u64 = 1_721_952_000;
+
 /// How a model writes conversations.
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
     eos: Option<String>,
+    plain: bool,
+}
+
+/// What a labelled row asks a language model: a Jinja template of the user's.
+#[derive(Debug, Clone)]
+pub struct PromptTemplate(ChatTemplate);
+
+impl PromptTemplate {
+    /// Reads a template from a file.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read or parsed.
+    pub fn read(path: &Path) -> Result<Self> {
+        let source = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+        let template = ChatTemplate::parse(&source, []);
+        template.map(Self).map_err(|error| mistake(path, &error))
+    }
+
+    /// The prompt of a row with these fields.
+    ///
+    /// # Errors
+    ///
+    /// If the template cannot be followed, in its own words.
+    pub fn render(&self, fields: &Json) -> Result<String, String> {
+        let rendered = (self.0.environment.get_template(NAME)).and_then(|template| template.render(Serde(fields)));
+        rendered.map_err(|error| words_of(&error))
+    }
+}
+
+fn mistake(path: &Path, error: &minijinja::Error) -> Error {
+    Error::data(Place::file(path), "a template in Jinja", format!("a mistake ({error})"))
 }
 
 /// A conversation as the model reads it.
@@ -90,14 +123,8 @@ impl ChatTemplate {
             (None, None) => return Ok(None),
         };
         let tokens = special_tokens(&special).chain(special_tokens(&config));
-        let template = Self::parse(&source, tokens).map_err(|error| {
-            Error::data(
-                Place::file(path),
-                "a chat template in Jinja",
-                format!("a mistake ({error})"),
-            )
-        })?;
-        Ok(Some(template))
+        let template = Self::parse(&source, tokens);
+        template.map(Some).map_err(|error| mistake(&path, &error))
     }
 
     /// A plain form for a model that has none: each turn is its role with a capital letter, a colon, a space and what it says; blank
@@ -114,8 +141,17 @@ impl ChatTemplate {
     /// Tools stand before the first turn, as `Tools: ` and their JSON; calls of tools stand as JSON behind what the turn says. The
     /// generation prompt is `Assistant:` without a space.
     pub fn plain(eos: &str) -> Self {
-        Self::parse(PLAIN, [("eos_token".to_owned(), eos.into())])
-            .unwrap_or_else(|error| unreachable!("the plain form is a template: {error}"))
+        let template = Self::parse(PLAIN, [("eos_token".to_owned(), eos.into())])
+            .unwrap_or_else(|error| unreachable!("the plain form is a template: {error}"));
+        Self {
+            plain: true,
+            ..template
+        }
+    }
+
+    /// Whether it is the plain form, around which the tokenizer puts what it puts around texts: templates write that themselves.
+    pub fn is_plain(&self) -> bool {
+        self.plain
     }
 
     fn parse(
@@ -139,11 +175,7 @@ impl ChatTemplate {
         environment.add_function("raise_exception", |text: String| -> Result<Value, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, "an exception").with_source(Raised(text)))
         });
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
-        environment.add_function("strftime_now", move |format: &str| python::date(now, format));
+        environment.add_function("strftime_now", |format: &str| python::date(TODAY, format));
         let mut eos = None;
         for (name, token) in special_tokens {
             if name == "eos_token" {
@@ -152,7 +184,11 @@ impl ChatTemplate {
             environment.add_global(name, token);
         }
         environment.add_template_owned(NAME, without_generation_tags(source))?;
-        Ok(Self { environment, eos })
+        Ok(Self {
+            environment,
+            eos,
+            plain: false,
+        })
     }
 
     /// A conversation as transformers' `apply_chat_template(tokenize=False)` gives it.

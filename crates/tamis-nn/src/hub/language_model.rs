@@ -12,6 +12,7 @@ use crate::{
     atomic_write::write_whole,
     decoder::{DecoderLayer, DecoderWeights, HeadNorms, Lora, Projection, weights::NamedTensor},
     hub::{
+        chat_template::ChatTemplate,
         decoder_config::DecoderConfig,
         files::{ModelFiles, TokenizerFiles},
         pretrained::weight_paths,
@@ -34,8 +35,10 @@ pub struct LoadedLanguageModel {
     pub config: DecoderConfig,
     /// The model, without adapters.
     pub model: LanguageModel,
-    /// The tokenizer; it adds nothing around texts.
+    /// The tokenizer.
     pub tokenizer: TextTokenizer,
+    /// How it writes conversations.
+    pub template: ChatTemplate,
     /// The tokenizer's files, to be saved beside what becomes of the model.
     pub tokenizer_files: TokenizerFiles,
     /// Of the configuration, the weights and the tokenizer.
@@ -61,13 +64,32 @@ pub fn load(files: &ModelFiles, dtype: ProductDtype, longest: usize, way_out: &s
     let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
     identity.push(hash(&bytes));
     let vocabulary = decoder.token_embeddings.rows();
+    let tokenizer = TextTokenizer::of_decoder(&path, &bytes, vocabulary, longest.min(config.shape.positions))?;
+    for name in ["tokenizer_config.json", "chat_template.jinja"] {
+        if let Some(path) = files.find(name)? {
+            identity.push(hash(&std::fs::read(&path).map_err(Error::io(&path, "read"))?));
+        }
+    }
     Ok(LoadedLanguageModel {
-        tokenizer: TextTokenizer::of_decoder(&path, &bytes, vocabulary, longest.min(config.shape.positions))?,
+        template: match ChatTemplate::read(files, str::to_owned)? {
+            Some(template) => template,
+            None => ChatTemplate::plain(&end_of_sequence(&config, &tokenizer)),
+        },
+        tokenizer,
         tokenizer_files: files.tokenizer_files(str::to_owned)?,
         fingerprint: Fingerprint::of(identity),
         model: LanguageModel::new(decoder, dtype),
         config,
     })
+}
+
+/// How the token is written that ends what a model says.
+fn end_of_sequence(config: &DecoderConfig, tokenizer: &TextTokenizer) -> String {
+    let id = match &config.raw["eos_token_id"] {
+        Value::Array(several) => several.first().and_then(Value::as_u64),
+        one => one.as_u64(),
+    };
+    id.and_then(|id| tokenizer.token(id as u32)).unwrap_or_default()
 }
 
 const TOKENS: &str = "embed_tokens.weight";

@@ -179,6 +179,11 @@ impl TextTokenizer {
         Ok(encoding.get_ids().iter().copied().zip(places).collect())
     }
 
+    /// How a token is written.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     /// How many tokens are put around one text, or around a pair.
     fn special(&self, pair: bool) -> usize {
         self.inner

@@ -213,7 +213,7 @@ mod tests {
             let settings = TrainSettings {
                 epochs: 2,
                 batch_size: 8,
-                learning_rate: 0.01,
+                learning_rate: Some(0.01),
                 freeze_layers: freeze,
                 ..TrainSettings::default()
             };

@@ -357,6 +357,31 @@ impl LanguageModelTrainer {
         }
     }
 
+    /// The gradient of the mean loss a token on these examples, by the names of [`Trainer::trained`]. Nothing is dropped or changed.
+    pub fn gradient(&self, model: &LanguageModel, examples: Examples<'_>) -> Vec<(String, Vec<f32>)> {
+        let mut trainer = Self::new(model, &self.settings);
+        trainer.accumulate(model, examples, Seed(0));
+        let tensors = tensors_of(&mut trainer.gradient).into_iter();
+        tensors.map(|tensor| (tensor.name, tensor.values.to_vec())).collect()
+    }
+
+    /// Adds up the gradient of the mean loss a token on these examples, and returns that loss.
+    fn accumulate(&mut self, model: &LanguageModel, examples: Examples<'_>, dropout: Seed) -> f64 {
+        let Examples { split, rows, .. } = examples;
+        let pack = |part: &[u32]| {
+            let mut batch = PackedBatch::default();
+            part.iter().for_each(|&example| batch.push_right(split, example));
+            batch
+        };
+        let parts = split.parts(rows, self.settings.pass_tokens).into_iter();
+        let parts: Vec<PackedBatch> = parts.map(pack).collect();
+        let tokens: usize = parts.iter().map(|batch| batch.predicted.len()).sum();
+        let weight = 1.0 / tokens.max(1) as f32;
+        let passes = (0..).zip(&parts);
+        let losses = passes.map(|(i, batch)| self.pass(model, batch, weight, dropout.index(i)));
+        losses.sum::<f64>() * f64::from(weight)
+    }
+
     /// Forward and backward over one batch, whose tokens' losses each count `weight`; returns the sum of the losses.
     fn pass(&mut self, model: &LanguageModel, batch: &PackedBatch, weight: f32, dropout: Seed) -> f64 {
         let rate = model.lora.as_ref().map_or(0.0, |lora| lora.settings.dropout);
@@ -430,25 +455,9 @@ impl Trainer for LanguageModelTrainer {
         learning_rate: f32,
         dropout: Seed,
     ) -> Result<f64> {
-        let Examples { split, rows, .. } = examples;
         // From a thread of the pool, which takes part in all of a step's loops: one outside would wake another for each.
         rayon::scope(|_| {
-            let parts: Vec<PackedBatch> = split
-                .parts(rows, self.settings.pass_tokens)
-                .into_iter()
-                .map(|part| {
-                    let mut batch = PackedBatch::default();
-                    part.iter().for_each(|&example| batch.push_right(split, example));
-                    batch
-                })
-                .collect();
-            let tokens: usize = parts.iter().map(|batch| batch.predicted.len()).sum();
-            let weight = 1.0 / tokens.max(1) as f32;
-            let mut loss = 0.0;
-            for (i, batch) in parts.iter().enumerate() {
-                loss += self.pass(model, batch, weight, dropout.index(i as u64));
-            }
-            let loss = loss * f64::from(weight);
+            let loss = self.accumulate(model, examples, dropout);
             let mut gradients = tensors_of(&mut self.gradient);
             let norm = global_norm(gradients.iter().map(|tensor| &*tensor.values));
             let factor = match self.settings.clipping(loss, norm, self.optimiser.steps()) {

@@ -12,8 +12,10 @@ pub struct TrainSettings {
     pub epochs: u32,
     /// Rows a step. Default: 16.
     pub batch_size: usize,
-    /// The highest learning rate. Default: 1e-4, for encoders of MiniLM's size; larger ones want 2e-5 to 5e-5.
-    pub learning_rate: f32,
+    /// The highest learning rate. Default (none): 1e-4, for encoders of MiniLM's size (larger ones want 2e-5 to 5e-5); of language models
+    /// 2e-4 for adapters, 2e-5 for all weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learning_rate: Option<f32>,
     /// The share of all steps in which the rate rises from 0; then it falls linearly to 0. Default: 0.1.
     pub warmup_ratio: f32,
     /// AdamW's decay of weights, not of biases and norms. Default: 0.01.
@@ -28,8 +30,10 @@ pub struct TrainSettings {
     /// How many layers are frozen, from the lowest, the embeddings with them; 0 freezes the embeddings alone. Default (none): none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub freeze_layers: Option<usize>,
-    /// The most tokens of a sequence; longer ones are cut and counted. Default: 256, or what the model can take if that is less.
-    pub max_length: usize,
+    /// The most tokens of a sequence; longer ones are cut and counted. Default (none): 256, of language models 1024, or what the model can
+    /// take if that is less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<usize>,
     /// The most tokens in a pass; larger batches are passed in parts and their gradients added. Default: 4096.
     pub pass_tokens: usize,
 }
@@ -39,20 +43,30 @@ impl Default for TrainSettings {
         Self {
             epochs: 4,
             batch_size: 16,
-            learning_rate: 1e-4,
+            learning_rate: None,
             warmup_ratio: 0.1,
             weight_decay: 0.01,
             max_grad_norm: 1.0,
             label_smoothing: 0.0,
             dropout: None,
             freeze_layers: None,
-            max_length: 256,
+            max_length: None,
             pass_tokens: 4096,
         }
     }
 }
 
 impl TrainSettings {
+    /// The highest learning rate.
+    pub fn learning_rate(&self) -> f32 {
+        self.learning_rate.unwrap_or(1e-4)
+    }
+
+    /// The most tokens of a sequence.
+    pub fn max_length(&self) -> usize {
+        self.max_length.unwrap_or(256)
+    }
+
     /// How many steps `rows` rows take.
     pub fn steps(&self, rows: usize) -> u64 {
         u64::from(self.epochs) * rows.div_ceil(self.batch_size) as u64
@@ -84,7 +98,7 @@ impl TrainSettings {
         for (name, value) in [
             ("epochs", self.epochs as usize),
             ("batch_size", self.batch_size),
-            ("max_length", self.max_length),
+            ("max_length", self.max_length()),
             ("train.pass_tokens", self.pass_tokens),
         ] {
             if value == 0 {
@@ -101,12 +115,9 @@ impl TrainSettings {
                 return Err(Error::setting(name, "a share from 0 to below 1", value.to_string()));
             }
         }
-        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
-            return Err(Error::setting(
-                "learning_rate",
-                "a number above 0",
-                self.learning_rate.to_string(),
-            ));
+        let rate = self.learning_rate();
+        if !(rate > 0.0 && rate.is_finite()) {
+            return Err(Error::setting("learning_rate", "a number above 0", rate.to_string()));
         }
         if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
             let found = self.weight_decay.to_string();

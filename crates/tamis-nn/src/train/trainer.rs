@@ -268,7 +268,7 @@ pub fn train<T: Trainer, E: From<Error>>(
         let per_epoch = order.len().div_ceil(settings.batch_size);
         for (i, batch) in order.chunks(settings.batch_size).enumerate() {
             if step >= begun {
-                let rate = settings.learning_rate * linear_schedule(step, warm_up, steps);
+                let rate = settings.learning_rate() * linear_schedule(step, warm_up, steps);
                 let loss = trainer.step(
                     model,
                     Examples {
@@ -301,7 +301,7 @@ pub(crate) mod tests {
         TrainSettings {
             epochs: 30,
             batch_size: 8,
-            learning_rate: 0.01,
+            learning_rate: Some(0.01),
             ..TrainSettings::default()
         }
     }

@@ -27,6 +27,7 @@ pub use export::{export, write_rejects};
 pub use memory::Answer;
 pub use read::{read, read_with_responses};
 pub use rejects::Reject;
+pub(crate) use rejects::check_rejects;
 pub use source::{Compression, Format, SourceFile};
 pub use split::Split;
 

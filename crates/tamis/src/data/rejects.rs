@@ -2,12 +2,12 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use serde::Serialize;
 
-use crate::{Error, Place};
+use crate::{Error, Place, Result, data::Dataset};
 
 /// A row that could not be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -20,6 +20,18 @@ pub struct Reject {
     pub reason: String,
     #[serde(skip)]
     pub(crate) kind: FaultKind,
+}
+
+impl Reject {
+    /// A row that was read, and that a model cannot learn from.
+    pub(crate) fn new(file: &Path, line: u64, reason: &str) -> Self {
+        Self {
+            file: file.to_path_buf(),
+            line,
+            reason: reason.to_owned(),
+            kind: FaultKind::Other,
+        }
+    }
 }
 
 /// Why a record holds no example.
@@ -110,6 +122,32 @@ impl FaultKind {
             Self::Other => "mend the files: the rows fail alike",
         }
     }
+}
+
+/// Stops where more rows are bad than the share `max_bad` of all that were read.
+///
+/// # Errors
+///
+/// If so.
+pub(crate) fn check_rejects(rejects: &[Reject], dataset: &Dataset, max_bad: f64) -> Result<()> {
+    let mut rows: BTreeMap<PathBuf, u64> = BTreeMap::new();
+    for split in [Some(&dataset.train), Some(&dataset.validation), dataset.test.as_ref()]
+        .into_iter()
+        .flatten()
+    {
+        for example in &split.examples {
+            let path = &split.files[example.origin.file as usize].path;
+            *rows.entry(path.clone()).or_default() += 1;
+        }
+    }
+    for reject in &dataset.rejects {
+        *rows.entry(reject.file.clone()).or_default() += 1;
+    }
+    let allowed = (max_bad * rows.values().sum::<u64>() as f64) as u64;
+    if rejects.len() as u64 > allowed {
+        return Err(too_many_bad(rejects, &rows, allowed));
+    }
+    Ok(())
 }
 
 /// What is said where more rows are bad than are allowed: one reason, where it is a mistake of a whole file, else the first five. `rows` says

@@ -48,17 +48,11 @@ pub(crate) fn check_memory(
     settings: &TrainSettings,
     at_once: usize,
 ) -> Result<()> {
-    let longest = train.longest();
-    let tokens = settings
-        .pass_tokens
-        .min(longest.saturating_mul(settings.batch_size))
-        .max(longest);
-    let needed = (model.training_bytes(tokens, settings.freeze_layers) as u64).saturating_mul(at_once as u64);
-    let Some(free) = free_bytes() else { return Ok(()) };
-    if needed <= free {
-        return Ok(());
-    }
-    let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
+    let bytes = |tokens| {
+        model
+            .training_bytes(tokens, settings.freeze_layers)
+            .saturating_mul(at_once)
+    };
     let (models, fewer) = match at_once {
         1 => (String::new(), ""),
         several => (
@@ -66,15 +60,47 @@ pub(crate) fn check_memory(
             "fewer models at once with `threads`, ",
         ),
     };
+    let more = ", or freeze layers with `freeze_layers`";
+    check_passes(&bytes, train, settings, &models, &format!("{fewer}{CUT}{more}"))
+}
+
+/// The same for a language model, `bytes` being what training takes with passes of so many tokens.
+pub(crate) fn check_memory_of(
+    bytes: &dyn Fn(usize) -> usize,
+    train: &TokenizedSplit,
+    settings: &TrainSettings,
+) -> Result<()> {
+    let more = ", or train adapters, without `full`";
+    check_passes(bytes, train, settings, "", &format!("{CUT}{more}"))
+}
+
+const CUT: &str = "cut long texts with `max_length`, take fewer tokens a pass (`pass_tokens` in the settings file)";
+
+fn check_passes(
+    bytes: &dyn Fn(usize) -> usize,
+    train: &TokenizedSplit,
+    settings: &TrainSettings,
+    models: &str,
+    hint: &str,
+) -> Result<()> {
+    let longest = train.longest();
+    let tokens = settings
+        .pass_tokens
+        .min(longest.saturating_mul(settings.batch_size))
+        .max(longest);
+    let needed = bytes(tokens) as u64;
+    let Some(free) = free_bytes() else { return Ok(()) };
+    if needed <= free {
+        return Ok(());
+    }
+    let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
     let takes = gigabytes(needed);
     Err(Error::setting(
         "finetune.pass_tokens",
         format!("passes that fit in the {} of free memory", gigabytes(free)),
         format!("passes of {tokens} tokens{models}, which take about {takes}"),
     )
-    .with_hint(format!(
-        "{fewer}cut long texts with `max_length`, take fewer tokens a pass (`pass_tokens` in the settings file), or freeze layers with `freeze_layers`",
-    )))
+    .with_hint(hint.to_owned()))
 }
 
 /// Says before it starts that the vectors of so many texts will not fit in memory.

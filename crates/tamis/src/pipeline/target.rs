@@ -84,7 +84,7 @@ impl Target {
             setting: "model",
             head: head_kind(dataset),
             new_head: true,
-            longest: Some(settings.finetune.train.max_length),
+            longest: Some(settings.finetune.train.max_length()),
             seed,
         })?;
         let model = loaded.model;
@@ -99,7 +99,7 @@ impl Target {
             fingerprint: Fingerprint::of([
                 loaded.fingerprint.as_str(),
                 &seed.0.to_string(),
-                &settings.finetune.train.max_length.to_string(),
+                &settings.finetune.train.max_length().to_string(),
             ]),
             train: Arc::new(train),
             validation: Arc::new(of(&dataset.validation)?),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tamis_nn::{
     Fingerprint, Matrix, Monitor,
-    train::{EncoderClassifier, Examples},
+    train::{EncoderClassifier, Examples, ResponseLoss},
 };
 
 use crate::{
@@ -43,13 +43,16 @@ pub struct FinetuneRecord {
     pub kept_epoch: Option<u32>,
     /// On all validation rows, at the end; where the settings say that these were trained on, chose the epoch, or tuned the head's label
     /// biases, it flatters.
-    pub validation: TargetScores,
+    pub validation: Scores,
     /// On the test rows, at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub test: Option<TargetScores>,
+    pub test: Option<Scores>,
     /// On each test file alone, by the end of its path, where there are several.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub tests: BTreeMap<String, TargetScores>,
+    pub tests: BTreeMap<String, Scores>,
+    /// What a language model scores on the test rows before it is trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untrained: Option<Scores>,
     /// The label that the model gives every validation row, where it is one and they have several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub only_label: Option<String>,
@@ -77,10 +80,64 @@ pub struct EpochRecord {
     /// The mean loss of its steps, each before the step.
     pub train_loss: f64,
     /// On some validation rows, the same ones every time.
-    pub validation: TargetScores,
+    pub validation: Scores,
 }
 
-/// A model's scores.
+/// A model's scores, by what its rows have.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Scores {
+    /// Labels or choices.
+    Labels(TargetScores),
+    /// Responses.
+    Responses(ResponseScores),
+}
+
+impl Scores {
+    /// The score by this metric; higher is better, so losses come negated. Of responses every metric but log loss is the accuracy among
+    /// their answers, and minus infinity where these are not few.
+    pub(crate) fn by(&self, kind: MetricKind) -> f64 {
+        match (self, kind) {
+            (Self::Labels(scores), kind) => scores.by(kind),
+            (Self::Responses(scores), MetricKind::LogLoss) => -scores.loss,
+            (Self::Responses(scores), MetricKind::Accuracy) => scores.accuracy.unwrap_or(f64::NEG_INFINITY),
+            (Self::Responses(scores), MetricKind::MacroF1) => scores.macro_f1.unwrap_or(f64::NEG_INFINITY),
+        }
+    }
+}
+
+/// A language model's scores on rows with responses.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ResponseScores {
+    /// The mean negative log likelihood of a response's token, natural logarithm; lower is better.
+    pub loss: f64,
+    /// e to the power of the loss.
+    pub perplexity: f64,
+    /// Tokens of all responses.
+    pub response_tokens: u64,
+    /// The share of rows whose response is the most likely of all, where there are few different ones; higher is better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
+    /// The mean of the F1 score over these; higher is better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub macro_f1: Option<f64>,
+}
+
+impl ResponseScores {
+    /// Of these losses; `answers` are the scores where responses are few.
+    pub(crate) fn of(losses: &[ResponseLoss], answers: Option<TargetScores>) -> Self {
+        let loss = ResponseLoss::mean(losses);
+        Self {
+            loss,
+            perplexity: loss.exp(),
+            response_tokens: losses.iter().map(|loss| loss.tokens).sum(),
+            accuracy: answers.map(|scores| scores.accuracy),
+            macro_f1: answers.map(|scores| scores.macro_f1),
+        }
+    }
+}
+
+/// A model's scores on rows with labels or choices.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct TargetScores {
     /// The share of right answers; higher is better.

@@ -237,7 +237,7 @@ mod tests {
             train: TrainSettings {
                 epochs: 20,
                 batch_size: 8,
-                learning_rate: 0.01,
+                learning_rate: Some(0.01),
                 ..TrainSettings::default()
             },
             warm,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tamis_nn::{seed::Seed, train::TrainSettings};
+use tamis_nn::{decoder::LoraSettings, kernels::packed::ProductDtype, seed::Seed, train::TrainSettings};
 
 use crate::{
     Error, Result,
@@ -27,12 +27,14 @@ pub struct FinetuneSettings {
     /// Whether the validation rows are trained on, too. Default: false.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub with_validation: bool,
-    /// The folder or hub id of a BERT-family model.
+    /// The folder or hub id of a BERT-family encoder, or of a Llama-family language model.
     pub model: String,
     /// Whether a head that the model has is replaced by a new one.
     pub new_head: bool,
     /// How it is trained.
     pub train: TrainSettings,
+    /// What is asked of language models alone.
+    pub language_model: LanguageModelSettings,
     /// How many validation rows are scored after every epoch. Default: 1000.
     pub epoch_rows: usize,
     /// The metric by whose score on those rows the best epoch's weights are kept. Default (none): the last epoch's are.
@@ -60,6 +62,7 @@ impl Default for FinetuneSettings {
             model: String::new(),
             new_head: false,
             train: TrainSettings::default(),
+            language_model: LanguageModelSettings::default(),
             epoch_rows: 1000,
             load_best: None,
             label_biases: None,
@@ -68,6 +71,23 @@ impl Default for FinetuneSettings {
             out: PathBuf::from("runs/finetune"),
         }
     }
+}
+
+/// What is asked of the fine-tune of a language model alone.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LanguageModelSettings {
+    /// Whether all weights are trained, and not adapters. Default: false.
+    pub full: bool,
+    /// The adapters that are trained.
+    pub lora: LoraSettings,
+    /// Whether adapters are merged into the model, which is then written whole. Default: false.
+    pub merge: bool,
+    /// The numbers in which it multiplies. Default: `float32`.
+    pub dtype: ProductDtype,
+    /// A Jinja template of what rows with labels or choices ask, with their fields and `labels`. Default (none): the task's own form.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<PathBuf>,
 }
 
 impl FinetuneSettings {
@@ -94,6 +114,45 @@ impl FinetuneSettings {
             }
         }
         Ok(())
+    }
+
+    /// # Errors
+    ///
+    /// If a setting is not one of this kind of model: a decoder, or an encoder.
+    pub(crate) fn check_for(&self, decoder: bool) -> Result<()> {
+        let own = &self.language_model;
+        if !decoder {
+            let differs = *own != LanguageModelSettings::default();
+            let expected = "a language model (Llama, Mistral, Qwen2 or Qwen3), which these settings are for";
+            return if differs {
+                Err(Error::setting(
+                    "model",
+                    expected,
+                    format!("the encoder `{}`", self.model),
+                ))
+            } else {
+                Ok(())
+            };
+        }
+        own.lora.check()?;
+        if own.full && own.merge {
+            return Err(Error::setting("merge", "adapters, so no `full` beside it", "both"));
+        }
+        let of_encoders = [
+            ("freeze_layers", self.train.freeze_layers.is_some()),
+            ("new_head", self.new_head),
+            ("label_biases", self.label_biases.is_some()),
+            ("train.label_smoothing", self.train.label_smoothing != 0.0),
+            ("train.dropout", self.train.dropout.is_some()),
+        ];
+        match of_encoders.into_iter().find(|(_, given)| *given) {
+            Some((name, _)) => Err(Error::setting(
+                name,
+                "an encoder, which alone has it",
+                "a language model",
+            )),
+            None => Ok(()),
+        }
     }
 
     /// # Errors

@@ -1,10 +1,11 @@
 //! The target: the model that a selection is for.
 
+pub mod responses;
 pub mod tokenize;
 
 use tamis_nn::{
     Matrix, Monitor, Seed,
-    train::{EncoderClassifier, Examples, TokenizedSplit, TrainSettings, Trainer, train},
+    train::{ClassifierTrainer, EncoderClassifier, Examples, TokenizedSplit, TrainSettings, train},
 };
 
 use crate::{Result, metrics::Metric};
@@ -85,7 +86,7 @@ impl TargetModel for EncoderClassifier {
         seed: Seed,
         after_step: &mut dyn FnMut() -> Result<()>,
     ) -> Result<()> {
-        let mut trainer = Trainer::new(self, settings);
+        let mut trainer = ClassifierTrainer::new(self, settings);
         train(self, &mut trainer, examples, seed, &mut |_, _, _| after_step())
     }
 

@@ -408,7 +408,7 @@ fn a_template_is_read_where_transformers_keeps_it() {
     configure(json!([{"name": "a", "template": "a"}, {"name": "b", "template": "b"}]));
     insta::assert_snapshot!(complaint(), @"tokenizer_config.json: expected one chat_template, or one of them named `default`, found 2 without that name");
     fs::write(folder.path().join("chat_template.jinja"), "{% if %}").expect("writes");
-    insta::assert_snapshot!(complaint(), @"chat_template.jinja: expected a chat template in Jinja, found a mistake (syntax error: unexpected end of block (in chat_template:1))");
+    insta::assert_snapshot!(complaint(), @"chat_template.jinja: expected a template in Jinja, found a mistake (syntax error: unexpected end of block (in chat_template:1))");
     fs::write(folder.path().join("chat_template.jinja"), "beside").expect("writes");
     assert_eq!(rendered(), "beside");
 }

@@ -7,8 +7,7 @@ use tamis_nn::{
 
 use crate::{
     Result,
-    budget::{limit_of, random_rows},
-    commands::finetune::chosen::chosen_rows,
+    commands::finetune::run::rows_of,
     data::{Dataset, LeakPolicy, RowId, Split},
     settings::finetune::FinetuneSettings,
     target::tokenize::encode,
@@ -36,15 +35,7 @@ impl Material {
     pub(super) fn of(settings: &FinetuneSettings, dataset: &Dataset, tokenizer: &TextTokenizer) -> Result<Self> {
         let of = |split: &Split| encode(&split.examples, &dataset.task, tokenizer);
         let (mut train, validation) = (of(&dataset.train)?, of(&dataset.validation)?);
-        let mut rows = match (&settings.selection, settings.sample) {
-            (Some(run), _) => chosen_rows(run, dataset)?,
-            (None, Some(sample)) => {
-                let tokens: Vec<u32> = dataset.pool.iter().map(|&row| train.tokens_of(row) as u32).collect();
-                let limit = limit_of(sample, &tokens).map_err(|error| error.of_setting("sample"))?;
-                random_rows(&dataset.pool, &tokens, limit, settings.seed.derive("sample"))
-            }
-            (None, None) => dataset.pool.clone(),
-        };
+        let mut rows = rows_of(settings, dataset, &|row| train.tokens_of(row) as u32)?;
         if settings.with_validation {
             let own = train.len() as RowId;
             train.append(&validation);

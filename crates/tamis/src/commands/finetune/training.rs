@@ -4,16 +4,15 @@ use std::{path::Path, time::Instant};
 
 use serde::{Deserialize, Serialize};
 use tamis_nn::{
-    Fingerprint, Monitor, Silent,
-    train::{EncoderClassifier, Trainer, checkpoint},
+    Fingerprint, Monitor,
+    train::{Examples, Trainer, checkpoint},
 };
 
 use crate::{
     Error, Result,
     budget::{Limit, random_rows},
-    commands::finetune::material::Material,
     metrics::MetricKind,
-    records::finetune::{EpochRecord, TargetScores},
+    records::finetune::{EpochRecord, Scores},
     settings::finetune::FinetuneSettings,
 };
 
@@ -57,23 +56,23 @@ pub(super) struct Trained {
     pub(super) kept: Option<u32>,
 }
 
-/// Trains the model from the run's checkpoint on, if there is one. Advances `monitor` by one a step.
-pub(super) fn train(
+/// The validation rows among these that are scored after every epoch.
+pub(super) fn epoch_rows(settings: &FinetuneSettings, validation: &[u32]) -> Vec<u32> {
+    let limit = Limit::Rows(settings.epoch_rows as u64);
+    random_rows(validation, &[], limit, settings.seed.derive("epoch rows"))
+}
+
+/// Trains the model from the run's checkpoint on, if there is one; `score` is asked after every epoch. Advances `monitor` by one a step.
+pub(super) fn train<T: Trainer>(
     settings: &FinetuneSettings,
     run: &Fingerprint,
-    material: &Material,
-    model: &mut EncoderClassifier,
+    examples: Examples<'_>,
+    model: &mut T::Model,
+    mut trainer: T,
+    score: &dyn Fn(&T::Model) -> Result<Scores>,
     monitor: &dyn Monitor,
 ) -> Result<Trained> {
     let (checkpoint, best) = (settings.out.join(CHECKPOINT), settings.out.join(BEST));
-    let limit = Limit::Rows(settings.epoch_rows as u64);
-    let sample = random_rows(
-        &material.validation.all(),
-        &[],
-        limit,
-        settings.seed.derive("epoch rows"),
-    );
-    let mut trainer = Trainer::new(model, &settings.train);
     let mut progress = Progress::default();
     if let Some(before) = checkpoint::load(&checkpoint, run, model, &mut trainer)? {
         progress = before;
@@ -85,7 +84,7 @@ pub(super) fn train(
     tamis_nn::train::train(
         model,
         &mut trainer,
-        material.training(),
+        examples,
         settings.seed.derive("finetune"),
         &mut |step, model, trainer| {
             progress.seconds += began.elapsed().as_secs_f64();
@@ -96,7 +95,7 @@ pub(super) fn train(
                 progress.epochs.push(EpochRecord {
                     epoch: step.epoch,
                     train_loss: progress.mean_loss(),
-                    validation: TargetScores::of(model, material.of_validation(&sample), &Silent)?,
+                    validation: score(model)?,
                 });
                 progress.losses = (0.0, 0);
                 if settings.load_best.and_then(|kind| progress.best(kind)) == Some(step.epoch) {
