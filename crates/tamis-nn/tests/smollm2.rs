@@ -67,8 +67,8 @@ fn tokens_of(k: usize) -> Vec<u32> {
 /// The recipe's sequences.
 fn sequences() -> TokenizedSplit {
     let mut split = TokenizedSplit::new(1);
-    for k in 0..LENGTHS.len() {
-        let learned = (0..LENGTHS[k]).map(|i| u8::from(i > 0 && (i + k) % 4 > 0)).collect();
+    for (k, length) in LENGTHS.into_iter().enumerate() {
+        let learned = (0..length).map(|i| u8::from(i > 0 && (i + k) % 4 > 0)).collect();
         split.push([(tokens_of(k), learned)], Objective::Response);
     }
     split

@@ -150,13 +150,9 @@ mod tests {
             let numeric = slope(&values, i, &|values| loss(values, &weight));
             assert!((f64::from(dx[i]) - numeric).abs() < 2e-3, "{i}: {} {numeric}", dx[i]);
         }
-        for i in 0..cols {
+        for (i, dw) in dw.iter().enumerate() {
             let numeric = slope(&weight, i, &|weight| loss(&values, weight));
-            assert!(
-                (f64::from(dw[i]) - 1.0 - numeric).abs() < 1e-2,
-                "{i}: {} {numeric}",
-                dw[i]
-            );
+            assert!((f64::from(*dw) - 1.0 - numeric).abs() < 1e-2, "{i}: {dw} {numeric}");
         }
     }
 }

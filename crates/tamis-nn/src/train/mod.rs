@@ -21,4 +21,4 @@ pub use examples::Examples;
 pub use frozen_cache::FrozenLayerCache;
 pub use language_model::{LanguageModel, LanguageModelTrainer, ResponseLoss};
 pub use settings::TrainSettings;
-pub use trainer::{ClassifierTrainer, Step, Trainer, train};
+pub use trainer::{ClassifierTrainer, Step, Trainer, Watch, train};

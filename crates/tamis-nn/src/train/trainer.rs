@@ -245,6 +245,9 @@ fn dense_parts<'g>(gradient: &'g mut EncoderGradient, head: &'g mut Head) -> Vec
     gradient.dense_mut().into_iter().chain(head).collect()
 }
 
+/// Told after every step how far the run is; an error ends it.
+pub type Watch<'w, T, E> = dyn FnMut(Step, &mut <T as Trainer>::Model, &mut T) -> Result<(), E> + 'w;
+
 /// Trains `model` on these examples, going on from the step that `trainer` is at, and tells `watch` after every step.
 ///
 /// # Errors
@@ -255,7 +258,7 @@ pub fn train<T: Trainer, E: From<Error>>(
     trainer: &mut T,
     examples: Examples<'_>,
     seed: Seed,
-    watch: &mut dyn FnMut(Step, &mut T::Model, &mut T) -> Result<(), E>,
+    watch: &mut Watch<'_, T, E>,
 ) -> Result<(), E> {
     let settings = trainer.settings().clone();
     let (steps, begun) = (settings.steps(examples.rows.len()), trainer.optimiser().steps());
