@@ -10,7 +10,7 @@ use tamis::{
     data::DataSettings,
     metrics::{Metric, MetricKind},
     records::finetune::{FinetuneRecord, Scores, TargetScores},
-    settings::{ADAPTER_CONFIG, FinetuneSettings, ProductDtype, Projection},
+    settings::{ADAPTER_CONFIG, FinetuneSettings, LanguageModelSettings, ProductDtype, Projection},
 };
 
 use crate::{
@@ -75,34 +75,58 @@ pub(crate) struct FinetuneArgs {
     #[arg(long, help_heading = "Training")]
     seed: Option<u64>,
 
-    /// Train all weights [default: LoRA adapters]
-    #[arg(long, help_heading = "Language models")]
-    full: bool,
-    /// The rank of the adapters [default: 16]
-    #[arg(long, value_name = "R", help_heading = "Language models")]
-    lora_rank: Option<usize>,
-    /// What adapters are scaled by, times the rank [default: 32]
-    #[arg(long, value_name = "ALPHA", help_heading = "Language models")]
-    lora_alpha: Option<f32>,
-    /// The share of adapters' inputs that is dropped in training [default: 0]
-    #[arg(long, value_name = "SHARE", help_heading = "Language models")]
-    lora_dropout: Option<f32>,
-    /// The linear layers that get an adapter, such as `q_proj v_proj` [default: all seven]
-    #[arg(long, num_args = 1.., value_name = "LAYER", value_parser = named::<Projection>(), hide_possible_values = true, help_heading = "Language models")]
-    lora_target_modules: Vec<Projection>,
-    /// Merge the adapters into the model, and write it whole
-    #[arg(long, help_heading = "Language models")]
-    merge: bool,
-    /// The numbers in which it multiplies: float32 or bfloat16
-    #[arg(long, value_name = "DTYPE", value_parser = named::<ProductDtype>(), hide_possible_values = true, help_heading = "Language models")]
-    dtype: Option<ProductDtype>,
-    /// A Jinja template of what rows with labels or choices ask, from their fields and `labels`
-    #[arg(long, value_name = "FILE", help_heading = "Language models")]
-    template: Option<PathBuf>,
+    #[command(flatten)]
+    language_model: LanguageModelArgs,
 
     /// How many threads to use; never changes the result [default: RAYON_NUM_THREADS, or all cores]
     #[arg(long, value_name = "N", help_heading = "Machine")]
     threads: Option<usize>,
+}
+
+/// What is asked of language models alone.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Language models")]
+struct LanguageModelArgs {
+    /// Train all weights [default: LoRA adapters]
+    #[arg(long)]
+    full: bool,
+    /// The rank of the adapters [default: 16]
+    #[arg(long, value_name = "R")]
+    lora_rank: Option<usize>,
+    /// What adapters are scaled by, times the rank [default: 32]
+    #[arg(long, value_name = "ALPHA")]
+    lora_alpha: Option<f32>,
+    /// The share of adapters' inputs that is dropped in training [default: 0]
+    #[arg(long, value_name = "SHARE")]
+    lora_dropout: Option<f32>,
+    /// The linear layers that get an adapter, such as `q_proj v_proj` [default: all seven]
+    #[arg(long, num_args = 1.., value_name = "LAYER", value_parser = named::<Projection>(), hide_possible_values = true)]
+    lora_target_modules: Vec<Projection>,
+    /// Merge the adapters into the model, and write it whole
+    #[arg(long)]
+    merge: bool,
+    /// The numbers in which it multiplies: float32 or bfloat16
+    #[arg(long, value_name = "DTYPE", value_parser = named::<ProductDtype>(), hide_possible_values = true)]
+    dtype: Option<ProductDtype>,
+    /// A Jinja template of what rows with labels or choices ask, from their fields and `labels`
+    #[arg(long, value_name = "FILE")]
+    template: Option<PathBuf>,
+}
+
+impl LanguageModelArgs {
+    /// Lays the flags over the settings.
+    fn lay_over(self, settings: &mut LanguageModelSettings) {
+        settings.full |= self.full;
+        settings.merge |= self.merge;
+        set(&mut settings.lora.rank, self.lora_rank);
+        set(&mut settings.lora.alpha, self.lora_alpha);
+        set(&mut settings.lora.dropout, self.lora_dropout);
+        if !self.lora_target_modules.is_empty() {
+            settings.lora.target_modules = self.lora_target_modules;
+        }
+        set(&mut settings.dtype, self.dtype);
+        settings.template = self.template.or(settings.template.take());
+    }
 }
 
 impl FinetuneArgs {
@@ -134,17 +158,7 @@ impl FinetuneArgs {
         settings.train.max_length = self.max_length.or(settings.train.max_length);
         set(&mut settings.seed, self.seed.map(Seed));
         set(&mut settings.out, self.out);
-        let own = &mut settings.language_model;
-        own.full |= self.full;
-        own.merge |= self.merge;
-        set(&mut own.lora.rank, self.lora_rank);
-        set(&mut own.lora.alpha, self.lora_alpha);
-        set(&mut own.lora.dropout, self.lora_dropout);
-        if !self.lora_target_modules.is_empty() {
-            own.lora.target_modules = self.lora_target_modules;
-        }
-        set(&mut own.dtype, self.dtype);
-        own.template = self.template.or(own.template.take());
+        self.language_model.lay_over(&mut settings.language_model);
         Ok(settings)
     }
 }

@@ -10,6 +10,7 @@ mod finetune;
 mod fixture;
 mod folders;
 mod help;
+mod language_models;
 mod outputs;
 mod resume;
 mod small;

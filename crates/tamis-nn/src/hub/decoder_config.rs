@@ -5,17 +5,38 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::{
-    Result,
+    Error, Result,
     decoder::DecoderShape,
-    hub::{config::Fields, files::read_json},
+    hub::{
+        config::Fields,
+        files::{ModelFiles, read_json},
+    },
     kernels::{
         causal_attention::GroupedHeads,
         rotary::{Rotary, Scaling},
     },
+    named, named_enum,
 };
 
-/// The `model_type`s of decoders that we know.
-pub const DECODERS: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
+/// Decoders that differ in what their configuration leaves out, and in a part or two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecoderFamily {
+    /// Llama, SmolLM, TinyLlama.
+    Llama,
+    /// With a window, in its first version.
+    Mistral,
+    /// With biases of queries, keys and values.
+    Qwen2,
+    /// With norms of queries and keys.
+    Qwen3,
+}
+
+named_enum!(DecoderFamily, "model_type", Error, {
+    Llama => "llama": "Llama, SmolLM, TinyLlama",
+    Mistral => "mistral": "Mistral",
+    Qwen2 => "qwen2": "Qwen2 and Qwen2.5",
+    Qwen3 => "qwen3": "Qwen3",
+});
 
 /// A decoder's configuration: what we read of it, and the rest as it came.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,10 +70,10 @@ impl DecoderConfig {
             way_out,
         };
         let kind = raw["model_type"].as_str().unwrap_or_default();
-        if !DECODERS.contains(&kind) {
-            let expected = format!("model_type {}", listed(&DECODERS));
-            return Err(fields.unknown(&expected, &format!("{kind:?}")));
-        }
+        let family = named::find::<DecoderFamily>(kind).ok_or_else(|| {
+            let expected = format!("model_type {}", named::listed::<DecoderFamily>());
+            fields.unknown(&expected, &format!("{kind:?}"))
+        })?;
         if !raw["quantization_config"].is_null() {
             let hint = "load the model with transformers, call `dequantize()` and save it anew";
             let error = fields.wrong("weights that are not quantized", &"quantization_config");
@@ -61,33 +82,24 @@ impl DecoderConfig {
         Ok(Self {
             path: path.to_owned(),
             layers: fields.count("num_hidden_layers", 32)?,
-            shape: fields.decoder_shape(kind)?,
+            shape: fields.decoder_shape(family)?,
             tied: raw["tie_word_embeddings"] == true,
-            head_norms: kind == "qwen3",
+            head_norms: family == DecoderFamily::Qwen3,
             raw,
         })
     }
 }
 
-/// Names as in `a, b or c`.
-fn listed(names: &[&str]) -> String {
-    match names.split_last() {
-        Some((last, [])) => (*last).to_owned(),
-        Some((last, others)) => format!("{} or {last}", others.join(", ")),
-        None => String::new(),
-    }
-}
-
 impl Fields<'_> {
-    fn decoder_shape(&self, kind: &str) -> Result<DecoderShape> {
+    fn decoder_shape(&self, family: DecoderFamily) -> Result<DecoderShape> {
         let (hidden, heads) = (self.count("hidden_size", 4096)?, self.count("num_attention_heads", 32)?);
-        let groups = match (&self.raw["num_key_value_heads"], kind) {
-            (Value::Null, "mistral") => 8,
+        let groups = match (&self.raw["num_key_value_heads"], family) {
+            (Value::Null, DecoderFamily::Mistral) => 8,
             (Value::Null, _) => heads,
             _ => self.count("num_key_value_heads", heads)?,
         };
-        let width = match (&self.raw["head_dim"], kind) {
-            (Value::Null, "qwen3") => 128,
+        let width = match (&self.raw["head_dim"], family) {
+            (Value::Null, DecoderFamily::Qwen3) => 128,
             (Value::Null, _) => hidden / heads,
             _ => self.count("head_dim", 1)?,
         };
@@ -110,7 +122,7 @@ impl Fields<'_> {
                 groups,
                 per_group: heads / groups,
                 width,
-                window: self.window(kind)?,
+                window: self.window(family)?,
             },
             norm_epsilon: self.number("rms_norm_eps", 1e-6)?,
             rotary: self.rotary(width, positions)?,
@@ -119,8 +131,8 @@ impl Fields<'_> {
     }
 
     /// How many tokens back a query sees.
-    fn window(&self, kind: &str) -> Result<Option<usize>> {
-        if kind == "mistral" {
+    fn window(&self, family: DecoderFamily) -> Result<Option<usize>> {
+        if family == DecoderFamily::Mistral {
             return Ok(match self.raw.get("sliding_window") {
                 None => Some(4096),
                 Some(Value::Null) => None,
@@ -213,12 +225,14 @@ impl Fields<'_> {
 ///
 /// # Errors
 ///
-/// If there is no configuration, or it cannot be read.
-pub fn is_decoder(files: &crate::hub::files::ModelFiles) -> Result<bool> {
-    let config = read_json(&files.need("config.json")?)?;
+/// If the configuration cannot be read.
+pub fn is_decoder(files: &ModelFiles) -> Result<bool> {
+    let Some(config) = files.json("config.json")? else {
+        return Ok(false);
+    };
     let kind = config["model_type"].as_str().unwrap_or_default();
     let writes = |name: &Value| name.as_str().is_some_and(|name| name.ends_with("ForCausalLM"));
-    Ok(DECODERS.contains(&kind)
+    Ok(named::find::<DecoderFamily>(kind).is_some()
         || config["architectures"]
             .as_array()
             .is_some_and(|all| all.iter().any(writes)))
@@ -229,7 +243,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::Error;
 
     fn read(config: &Value) -> Result<DecoderConfig> {
         let folder = tempfile::tempdir().expect("a folder");

@@ -79,7 +79,7 @@ impl PrepackedMatrix {
             "panels of {depth} x {columns}: {} numbers",
             matrix.len()
         );
-        let width = Arch::new().dispatch(Width);
+        let width = Arch::new().dispatch(Width { columns });
         (self.depth, self.columns, self.width) = (depth, columns, width);
         let length = self.length();
         if self.numbers.len() < length {
@@ -198,15 +198,20 @@ fn fill(panel: &mut [f32], i: usize, matrix: &[f32], (depth, columns): (usize, u
 const MOST_VECTORS: usize = 4;
 const MOST_WIDTH: usize = MOST_VECTORS * 16;
 
-/// How many columns a panel has.
-struct Width;
+/// How many columns a panel has, of a matrix with so many: few columns, as a low-rank adapter's, have narrow panels.
+struct Width {
+    columns: usize,
+}
 
 impl WithSimd for Width {
     type Output = usize;
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> usize {
-        vectors::<S>() * S::F32_LANES
+        let narrow = [1, 2]
+            .into_iter()
+            .find(|vectors| vectors * S::F32_LANES >= self.columns);
+        narrow.unwrap_or(MOST_VECTORS).min(vectors::<S>()) * S::F32_LANES
     }
 }
 
@@ -237,10 +242,10 @@ impl WithSimd for Product<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        if vectors::<S>() == MOST_VECTORS {
-            self.run::<S, MOST_VECTORS>(simd);
-        } else {
-            self.run::<S, 2>(simd);
+        match self.panels.width / S::F32_LANES {
+            1 => self.run::<S, 1>(simd),
+            2 => self.run::<S, 2>(simd),
+            _ => self.run::<S, MOST_VECTORS>(simd),
         }
     }
 }

@@ -10,7 +10,7 @@ mod training;
 
 use tamis_nn::{
     Monitor,
-    hub::{classifier, decoder_config::is_decoder},
+    hub::{classifier, decoder_config::is_decoder, language_model::refuse_adapters},
 };
 
 use crate::{
@@ -28,6 +28,7 @@ pub use chosen::selection_data;
 pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<FinetuneRecord> {
     settings.check()?;
     let files = classifier::files(&settings.model, "model")?;
+    refuse_adapters(&files)?;
     let decoder = is_decoder(&files)?;
     settings.check_for(decoder)?;
     let stages = Stages::new(monitor);
