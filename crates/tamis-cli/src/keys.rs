@@ -5,8 +5,11 @@ use serde_json::Value;
 
 /// Flags that are called otherwise than their setting.
 const OTHERS: [(&str, &str); 2] = [("finetune", "skip-finetunes"), ("selections", "selection")];
-/// Tables whose settings have flags: of the selection in a study or a check, of the data, and of how `tamis finetune` trains.
-const TABLES: [&str; 3] = ["select", "data", "train"];
+/// Tables whose settings have flags: of the selection in a study or a check, of the data, of how `tamis finetune` trains, and of language
+/// models.
+const TABLES: [&str; 4] = ["select", "data", "train", "language_model"];
+/// A table whose name stands before its settings' in their flags.
+const PREFIXED: &str = "lora";
 /// The two settings that one flag sets.
 pub(crate) const NETWORKS: [&str; 2] = ["dqn.network", "ppo.network"];
 /// Settings that hold names and what they stand for, and are no tables.
@@ -15,8 +18,11 @@ pub(crate) const MAPS: [&str; 2] = ["data.field", "selections"];
 /// The flag of a setting, if the subcommand has one.
 pub(crate) fn flag<'a>(command: &'a Command, key: &str) -> Option<&'a Arg> {
     let mut name = key;
+    let mut prefix = String::new();
     while let Some((table, rest)) = name.split_once('.') {
-        if !TABLES.contains(&table) {
+        if table == PREFIXED {
+            prefix = format!("{PREFIXED}-");
+        } else if !TABLES.contains(&table) {
             return None;
         }
         name = rest;
@@ -29,7 +35,7 @@ pub(crate) fn flag<'a>(command: &'a Command, key: &str) -> Option<&'a Arg> {
     let other = OTHERS.iter().find(|(setting, _)| *setting == name);
     other
         .and_then(|(_, flag)| named(flag))
-        .or_else(|| named(&name.replace('_', "-")))
+        .or_else(|| named(&format!("{prefix}{}", name.replace('_', "-"))))
 }
 
 /// Calls a function with every setting that is no table, by its full name.

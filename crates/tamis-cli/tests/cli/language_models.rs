@@ -95,8 +95,7 @@ fn conversations_are_learned_and_adapters_written_as_peft_reads_them() {
         "{said}"
     );
     // What was written is a model to start from.
-    let mut further = fixture.on_files(&["finetune", "--out", "further", "--epochs", "1", "--model"]);
-    further.arg(fixture.path("full"));
+    let further = fixture.on_files(&["finetune", "--out", "further", "--epochs", "1", "--model", "full"]);
     succeeds(further);
 }
 
@@ -141,22 +140,27 @@ fn labelled_rows_become_prompts_and_are_scored_by_their_answers() {
 fn what_cannot_be_trained_says_why() {
     let fixture = chats();
     let complaint = |more: &[&str]| complains(&fixture, finetune(&fixture, "llama", "run", more), 2);
-    insta::assert_snapshot!(complaint(&["--freeze-layers", "1"]), @"");
-    insta::assert_snapshot!(complaint(&["--full", "--merge"]), @"");
-    insta::assert_snapshot!(complaint(&["--lora-rank", "0"]), @"");
-    insta::assert_snapshot!(complaint(&["--learning-rate", "1e30"]), @"");
+    insta::assert_snapshot!(complaint(&["--freeze-layers", "1"]), @"error: --freeze-layers: expected an encoder, which alone has it, found a language model");
+    insta::assert_snapshot!(complaint(&["--full", "--merge"]), @"error: --merge: expected adapters, so no `--full` beside it, found both");
+    insta::assert_snapshot!(complaint(&["--lora-rank", "0"]), @"error: --lora-rank: expected a number above 0, found 0");
     let bert = crate::finetune::TINY;
     let mut encoder = fixture.on_files(&["finetune", "--out", "run", "--model", bert, "--full"]);
     encoder.args(["--epochs", "1"]);
-    insta::assert_snapshot!(complains(&fixture, encoder, 2).replace(bert, "<bert>"), @"");
+    insta::assert_snapshot!(complains(&fixture, encoder, 2).replace(bert, "<bert>"), @"error: --model: expected a language model (Llama, Mistral, Qwen2 or Qwen3), which these settings are for, found the encoder `<bert>`");
     let encoder = fixture.on_files(&["finetune", "--out", "run", "--model", bert]);
-    insta::assert_snapshot!(complains(&fixture, encoder, 2).replace(bert, "<bert>"), @"");
+    insta::assert_snapshot!(complains(&fixture, encoder, 2).replace(bert, "<bert>"), @r"
+    error: fine-tuning on prompt/response rows is not supported: the encoders trained here give labels or choices scores, and write no text
+    hint: give `--model` a decoder (Llama, Qwen2, Qwen3 or Mistral)
+    ");
     let other = fixture.path("other");
     std::fs::create_dir(&other).expect("a folder");
     let config = json!({"model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"]});
     fixture.write("other/config.json", &config.to_string());
     let decoder = fixture.on_files(&["finetune", "--out", "run", "--model", "other"]);
-    insta::assert_snapshot!(complains(&fixture, decoder, 2), @"");
+    insta::assert_snapshot!(complains(&fixture, decoder, 2), @r#"
+    error: other/config.json: expected model_type llama, mistral, qwen2 or qwen3, found "gemma2"
+    hint: name a model of one of these kinds with `--model`
+    "#);
 }
 
 #[test]
@@ -177,10 +181,18 @@ fn a_row_that_the_template_refuses_is_a_bad_row() {
         command.args(more);
         command
     };
-    insta::assert_snapshot!(complains(&fixture, strict(&[]), 2), @"");
+    insta::assert_snapshot!(complains(&fixture, strict(&[]), 2), @r"
+    error: 22 of 64 rows are bad, more than the 0 that are allowed; the first:
+      train.jsonl, line 1: expected a conversation that the model's chat template takes, found: no system turns
+      train.jsonl, line 4: expected a conversation that the model's chat template takes, found: no system turns
+      train.jsonl, line 7: expected a conversation that the model's chat template takes, found: no system turns
+      train.jsonl, line 10: expected a conversation that the model's chat template takes, found: no system turns
+      train.jsonl, line 13: expected a conversation that the model's chat template takes, found: no system turns
+    hint: mend the rows, or allow more of them with `--max-bad <share>`: they are then left out and listed in rejects.jsonl
+    ");
     let said = succeeds(strict(&["--max-bad", "0.5"]));
     assert!(said.contains("Trained: 26 rows"), "{said}");
     let rejects = fixture.read("run/rejects.jsonl");
     assert_eq!(rejects.lines().count(), 22);
-    insta::assert_snapshot!(rejects.lines().next().unwrap_or_default(), @"");
+    insta::assert_snapshot!(rejects.lines().next().unwrap_or_default(), @r#"{"file":"train.jsonl","line":1,"reason":"expected a conversation that the model's chat template takes, found: no system turns"}"#);
 }

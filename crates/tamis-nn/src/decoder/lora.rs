@@ -48,18 +48,18 @@ impl LoraSettings {
     /// If a setting is out of range.
     pub fn check(&self) -> Result<()> {
         if self.rank == 0 {
-            return Err(Error::setting("lora.rank", "a number above 0", "0"));
+            return Err(Error::setting("lora_rank", "a number above 0", "0"));
         }
         if !(self.alpha > 0.0 && self.alpha.is_finite()) {
-            return Err(Error::setting("lora.alpha", "a number above 0", self.alpha.to_string()));
+            return Err(Error::setting("lora_alpha", "a number above 0", self.alpha.to_string()));
         }
         if !(0.0..1.0).contains(&self.dropout) {
             let found = self.dropout.to_string();
-            return Err(Error::setting("lora.dropout", "a share from 0 to below 1", found));
+            return Err(Error::setting("lora_dropout", "a share from 0 to below 1", found));
         }
         if self.target_modules.is_empty() {
             return Err(Error::setting(
-                "lora.target_modules",
+                "lora_target_modules",
                 "at least one linear layer",
                 "none",
             ));

@@ -42,7 +42,7 @@ pub enum Projection {
     Down,
 }
 
-named_enum!(Projection, "lora.target_modules", Error, {
+named_enum!(Projection, "lora_target_modules", Error, {
     Query => "q_proj": "the queries of attention",
     Key => "k_proj": "the keys of attention",
     Value => "v_proj": "the values of attention",
