@@ -136,5 +136,5 @@ fn trains_alike(mut model: LanguageModel, recorded: &Value, rate: f32, tolerance
         assert!((loss - want).abs() < tolerance, "step {step}: {loss} {want}");
     }
     // Behind one or two tokens alone activations are in the thousands, and so is what rounding makes of them.
-    logits_agree(&model, list(&recorded["moved"]), tolerance, 3);
+    logits_agree(&model, list(&recorded["moved"]), 5.0 * tolerance, 3);
 }
