@@ -307,8 +307,8 @@ impl LanguageModel {
         Ok(by_example)
     }
 
-    /// About how many bytes training takes at its peak, with passes of at most `tokens` tokens: weights, gradients, moments, what the
-    /// backward pass needs, and the logits of a block.
+    /// About how many bytes training takes at its peak, with passes of at most `tokens` tokens: weights, also packed where they are not
+    /// trained, gradients, moments, what the backward pass needs, and the logits of a block.
     pub fn training_bytes(&self, tokens: usize) -> usize {
         let shape = &self.weights.shape;
         let heads = shape.heads;
@@ -325,9 +325,16 @@ impl LanguageModel {
         });
         let kept = 2 * shape.hidden + 2 * queries + 2 * keys + 2 * shape.intermediate;
         let passing = 4 * shape.hidden + 4 * shape.intermediate;
-        // The head is laid out for both directions, and 128 tokens' logits are held.
-        let head = 2 * table + 128 * self.weights.head().rows();
-        4 * (weights + 3 * trained + head + tokens * (kept * self.weights.layers.len() + passing))
+        // Layers that are not trained and the head are packed for both directions, and 128 tokens' logits are held.
+        let frozen = self.lora.as_ref().map_or(0, |_| layer * self.weights.layers.len());
+        let packed = 2 * (frozen + table);
+        let packed = match self.dtype {
+            ProductDtype::Float32 => packed,
+            ProductDtype::Bfloat16 => packed / 2,
+        };
+        let logits = 128 * self.weights.head().rows();
+        let numbers = weights + packed + 3 * trained + logits;
+        4 * (numbers + tokens * (kept * self.weights.layers.len() + passing))
     }
 }
 

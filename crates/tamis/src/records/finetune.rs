@@ -94,8 +94,8 @@ pub enum Scores {
 }
 
 impl Scores {
-    /// The score by this metric; higher is better, so losses come negated. Of responses every metric but log loss is the accuracy among
-    /// their answers, and minus infinity where these are not few.
+    /// The score by this metric; higher is better, so losses come negated. Responses have accuracy and macro-F1 only where few are
+    /// different; else these are minus infinity.
     pub(crate) fn by(&self, kind: MetricKind) -> f64 {
         match (self, kind) {
             (Self::Labels(scores), kind) => scores.by(kind),

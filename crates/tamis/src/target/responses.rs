@@ -150,6 +150,9 @@ impl ResponseEncoder<'_> {
             ),
         };
         let right = self.right_of(example);
+        let Some(&said) = choices.get(right as usize) else {
+            return Err(format!("expected at most {} choices, found more", choices.len()));
+        };
         let answer = |answer: &str| render(&[asked.clone(), json!({"role": "assistant", "content": answer})], None);
         Ok(match answers {
             Answers::All => (
@@ -159,7 +162,7 @@ impl ResponseEncoder<'_> {
                     .collect::<std::result::Result<_, _>>()?,
                 Objective::Class(right),
             ),
-            Answers::Right => (vec![answer(choices[right as usize])?], Objective::Response),
+            Answers::Right => (vec![answer(said)?], Objective::Response),
         })
     }
 
