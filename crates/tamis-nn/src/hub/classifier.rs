@@ -12,18 +12,17 @@
 //! A model without a head gets one: the dense layer is its pooler's if it has one (transformers does so for BERT, and not for
 //! RoBERTa's classifiers), all else is drawn as transformers draws it, from a normal distribution with biases of zero.
 
-use std::{collections::HashMap, io::Write, path::Path};
+use std::path::Path;
 
 use rand::RngExt;
 use serde_json::{Value, json};
 
 use crate::{
     Error, Fingerprint, Matrix, Place, Result,
-    atomic_write::write_whole,
     encoder::head::Head,
     hub::{
         config::{Config, Family},
-        files::{ModelFiles, TokenizerFiles},
+        files::{ModelFiles, TokenizerFiles, in_float32, write_json},
         pretrained::Pretrained,
         tensors::{Named, Tensors, WeightFile},
         tokenizer::TextTokenizer,
@@ -280,26 +279,15 @@ impl ClassifierFiles<'_> {
     /// If a file cannot be written, or one of the tokenizer's cannot be read.
     pub fn save(&self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder, "create"))?;
-        let path = folder.join("config.json");
-        write_whole(&path, &mut |out| {
-            serde_json::to_writer_pretty(&mut *out, &self.config_json())
-                .map_err(|error| Error::io(&path, "write")(error.into()))?;
-            out.write_all(b"\n").map_err(Error::io(&path, "write"))
-        })?;
+        write_json(&folder.join("config.json"), &self.config_json())?;
         self.tokenizer_files.copy_to(folder)?;
-
-        let path = folder.join("model.safetensors");
-        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        let bytes = safetensors::serialize(self.tensors().0, Some(metadata))
-            .map_err(|error| Error::io(&path, "write")(std::io::Error::other(error)))?;
-        write_whole(&path, &mut |out| {
-            out.write_all(&bytes).map_err(Error::io(&path, "write"))
-        })
+        self.tensors().write(&folder.join("model.safetensors"))
     }
 
     /// The configuration that the model was made from, with what the head makes of it.
     fn config_json(&self) -> Value {
         let mut config = self.config.raw.clone();
+        in_float32(&mut config);
         let Some(map) = config.as_object_mut() else {
             return config;
         };
@@ -313,11 +301,6 @@ impl ClassifierFiles<'_> {
             "auto_map",
         ] {
             map.remove(key);
-        }
-        for key in ["dtype", "torch_dtype"] {
-            if let Some(dtype) = map.get_mut(key) {
-                *dtype = "float32".into();
-            }
         }
         let class = match map.get("model_type").and_then(Value::as_str) {
             Some("roberta") => "Roberta",

@@ -165,3 +165,24 @@ pub fn read_json(path: &Path) -> Result<Value> {
         )
     })
 }
+
+/// Writes a JSON file for people and programs, its lines indented.
+///
+/// # Errors
+///
+/// If it cannot be written.
+pub fn write_json(path: &Path, value: &Value) -> Result<()> {
+    write_whole(path, &mut |out| {
+        serde_json::to_writer_pretty(&mut *out, value).map_err(|error| Error::io(path, "write")(error.into()))?;
+        out.write_all(b"\n").map_err(Error::io(path, "write"))
+    })
+}
+
+/// Says in a configuration that tells of a type of numbers that they are in 32 bits, as they are written here.
+pub fn in_float32(config: &mut Value) {
+    for key in ["dtype", "torch_dtype"] {
+        if let Some(dtype) = config.get_mut(key) {
+            *dtype = "float32".into();
+        }
+    }
+}

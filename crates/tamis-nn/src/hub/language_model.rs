@@ -3,18 +3,17 @@
 //! Tensors have transformers' names, `model.layers.0.self_attn.q_proj.weight` and so on, and adapters peft's
 //! (`base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`): what is written here is loaded there unchanged.
 
-use std::{collections::HashMap, io::Write, path::Path};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use crate::{
     Error, Fingerprint, Matrix, Place, Result,
-    atomic_write::write_whole,
     decoder::{DecoderLayer, DecoderWeights, HeadNorms, Lora, Projection, weights::NamedTensor},
     hub::{
         chat_template::ChatTemplate,
         decoder_config::DecoderConfig,
-        files::{ModelFiles, TokenizerFiles},
+        files::{ModelFiles, TokenizerFiles, in_float32, write_json},
         pretrained::weight_paths,
         tensors::{Named, Tensors, WeightFile},
         tokenizer::TextTokenizer,
@@ -192,11 +191,7 @@ impl LanguageModelFiles<'_> {
     pub fn save_model(&self, weights: &mut DecoderWeights, folder: &Path) -> Result<()> {
         self.begin(folder)?;
         let mut config = self.config.raw.clone();
-        for key in ["dtype", "torch_dtype"] {
-            if let Some(dtype) = config.get_mut(key) {
-                *dtype = "float32".into();
-            }
-        }
+        in_float32(&mut config);
         write_json(&folder.join("config.json"), &config)?;
         write_tensors(&folder.join("model.safetensors"), &weights.tensors_mut())
     }
@@ -216,22 +211,12 @@ fn whole_where_it_is(number: f32) -> Value {
     }
 }
 
-fn write_json(path: &Path, value: &Value) -> Result<()> {
-    write_whole(path, &mut |out| {
-        serde_json::to_writer_pretty(&mut *out, value).map_err(|error| Error::io(path, "write")(error.into()))?;
-        out.write_all(b"\n").map_err(Error::io(path, "write"))
-    })
-}
-
 fn write_tensors(path: &Path, tensors: &[NamedTensor<'_>]) -> Result<()> {
     let mut named = Named::default();
     for tensor in tensors {
         named.push(tensor.name.clone(), tensor.shape.clone(), tensor.values);
     }
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let bytes = safetensors::serialize(named.0, Some(metadata))
-        .map_err(|error| Error::io(path, "write")(std::io::Error::other(error)))?;
-    write_whole(path, &mut |out| out.write_all(&bytes).map_err(Error::io(path, "write")))
+    named.write(path)
 }
 
 /// Refuses a folder of adapters where a whole model is needed, and says how to make one.

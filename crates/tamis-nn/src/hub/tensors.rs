@@ -2,6 +2,8 @@
 
 use std::{
     borrow::Cow,
+    collections::HashMap,
+    io::Write,
     path::{Path, PathBuf},
 };
 
@@ -9,6 +11,7 @@ use safetensors::{Dtype, SafeTensorError, SafeTensors, View, tensor::TensorView}
 
 use crate::{
     Error, Matrix, Place, Result,
+    atomic_write::write_whole,
     encoder::{EncoderWeights, Layer, LayerNorm},
     hub::{
         config::{Config, Family},
@@ -310,6 +313,18 @@ impl View for Numbers<'_> {
 pub struct Named<'a>(pub Vec<(String, Numbers<'a>)>);
 
 impl<'a> Named<'a> {
+    /// Writes them to a safetensors file, as transformers and peft read it.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn write(self, path: &Path) -> Result<()> {
+        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        let bytes = safetensors::serialize(self.0, Some(metadata))
+            .map_err(|error| Error::io(path, "write")(std::io::Error::other(error)))?;
+        write_whole(path, &mut |out| out.write_all(&bytes).map_err(Error::io(path, "write")))
+    }
+
     /// An encoder's tensors, with the model's name and a point before each.
     /// The encoder of a model with this configuration.
     ///

@@ -140,7 +140,7 @@ impl Heads {
 }
 
 /// The length of a row of probabilities: so many queries, and what fills up the last lanes.
-fn lanes(queries: usize) -> usize {
+pub(super) fn lanes(queries: usize) -> usize {
     queries.next_multiple_of(LANES)
 }
 
@@ -154,7 +154,7 @@ fn products(out: &mut Vec<f32>, keys: View<'_>, queries: View<'_>) {
 }
 
 /// Shares as they lie in [`AttentionWorkspace`], without what only fills the lanes: shape `(keys, queries)`.
-fn by_key(probabilities: &[f32], rows: usize, keys: usize) -> View<'_> {
+pub(super) fn by_key(probabilities: &[f32], rows: usize, keys: usize) -> View<'_> {
     View::new(probabilities, keys, lanes(rows)).columns(0..rows)
 }
 

@@ -10,7 +10,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::kernels::{
-    elementwise::{LANES, softmax_columns, softmax_columns_backward},
+    attention::{by_key, lanes},
+    elementwise::{softmax_columns, softmax_columns_backward},
     product::{View, ViewMut, multiply},
 };
 
@@ -186,11 +187,11 @@ impl Part<'_> {
                 self.probabilities(self.head(self.queries, &block, head), &block, probabilities);
                 let (before, own) = probabilities.split_at(self.prefix * lanes(block.len()));
                 let mut out = ViewMut::columns(out, block.len(), wide, columns);
-                let own = by_key(own, block.end, block.len()).transposed();
+                let own = by_key(own, block.len(), block.end).transposed();
                 let values = View::new(&self.values[1][..block.end * width], block.end, width);
                 multiply(&mut out, own, values, 0.0);
                 if self.prefix > 0 {
-                    let before = by_key(before, self.prefix, block.len()).transposed();
+                    let before = by_key(before, block.len(), self.prefix).transposed();
                     multiply(&mut out, before, View::new(self.values[0], self.prefix, width), 1.0);
                 }
             }
@@ -216,7 +217,7 @@ impl Part<'_> {
                 let queries = self.head(self.queries, &block, head);
                 let upstream = self.head(upstream, &block, head);
                 self.probabilities(queries, &block, &mut workspace.probabilities);
-                let probabilities = by_key(&workspace.probabilities, keys, rows);
+                let probabilities = by_key(&workspace.probabilities, rows, keys);
                 // dV = Pᵀ dO
                 let mut d_values = ViewMut::new(&mut d_values[..keys * width], keys, width);
                 multiply(&mut d_values, probabilities, upstream, 1.0);
@@ -233,7 +234,7 @@ impl Part<'_> {
                     self.heads.scale(),
                 );
                 // dQ = dS K, dK = dSᵀ Q
-                let d_probabilities = by_key(d_probabilities, keys, rows);
+                let d_probabilities = by_key(d_probabilities, rows, keys);
                 let mut d_queries = ViewMut::columns(d_queries, rows, wide, columns);
                 multiply(&mut d_queries, d_probabilities.transposed(), seen(self.keys[1]), 0.0);
                 let mut d_keys = ViewMut::new(&mut d_keys[..keys * width], keys, width);
@@ -289,16 +290,6 @@ fn cut<'a>(mut numbers: &'a mut [f32], groups: usize, segments: &[Segment], widt
         }
     }
     parts
-}
-
-/// The length of a row of probabilities: so many queries, and what fills up the last lanes.
-fn lanes(queries: usize) -> usize {
-    queries.next_multiple_of(LANES)
-}
-
-/// Probabilities without what only fills the lanes: shape `(keys, queries)`.
-fn by_key(probabilities: &[f32], keys: usize, queries: usize) -> View<'_> {
-    View::new(probabilities, keys, lanes(queries)).columns(0..queries)
 }
 
 #[cfg(test)]

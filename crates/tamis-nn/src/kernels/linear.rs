@@ -22,22 +22,9 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// A layer without a bias; `weight` has shape `(outputs, inputs)`.
-    pub fn without_bias(weight: Matrix) -> Self {
-        Self {
-            weight,
-            bias: Vec::new(),
-        }
-    }
-
     /// How many outputs it has.
     pub fn outputs(&self) -> usize {
         self.weight.rows()
-    }
-
-    /// How many inputs it has.
-    pub fn inputs(&self) -> usize {
-        self.weight.cols()
     }
 
     /// A layer of zeros.
@@ -197,15 +184,6 @@ impl<'a> Part<'a> {
         self.inputs
     }
 
-    /// What sums begin at.
-    fn begin(self) -> Begin<'a> {
-        if self.bias.is_empty() {
-            Begin::Zero
-        } else {
-            Begin::Row(self.bias)
-        }
-    }
-
     /// The layer prepacked for many forward passes.
     pub fn prepack(self) -> PrepackedLinear {
         let shape = (self.inputs, self.outputs);
@@ -226,7 +204,7 @@ impl<'a> Part<'a> {
     pub fn apply_in_parallel(self, x: &[f32], out: &mut Vec<f32>, workspace: &mut Workspace) {
         // What is there is written over: no clearing, which would fill all of it with zeros first.
         out.resize(x.len() / self.inputs * self.outputs, 0.0);
-        self.multiply(x, self.begin(), out, workspace);
+        self.multiply(x, Begin::bias(self.bias), out, workspace);
     }
 
     /// Adds `x Wᵀ` to `out`, on all threads, and no bias.
@@ -284,12 +262,7 @@ impl FrozenLinear {
     /// If the shapes do not fit.
     pub fn apply_in_parallel(&self, x: &[f32], rows: usize, out: &mut Vec<f32>) {
         out.resize(rows * self.outputs, 0.0);
-        let begin = if self.bias.is_empty() {
-            Begin::Zero
-        } else {
-            Begin::Row(&self.bias)
-        };
-        self.forward.multiply_in_parallel(x, begin, out);
+        self.forward.multiply_in_parallel(x, Begin::bias(&self.bias), out);
     }
 
     /// The derivative by the input, `u W`, added to `out` or in place of it, on all threads.
@@ -322,12 +295,7 @@ impl PrepackedLinear {
     ///
     /// If the shapes do not fit.
     pub fn apply(&self, x: &[f32], out: &mut [f32]) {
-        let begin = if self.bias.is_empty() {
-            Begin::Zero
-        } else {
-            Begin::Row(&self.bias)
-        };
-        self.weight.multiply(x, begin, out);
+        self.weight.multiply(x, Begin::bias(&self.bias), out);
     }
 }
 

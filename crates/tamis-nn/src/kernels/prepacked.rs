@@ -44,6 +44,13 @@ pub enum Begin<'a> {
     There,
 }
 
+impl<'a> Begin<'a> {
+    /// Every row to a layer's bias, or nothing where that is empty.
+    pub fn bias(bias: &'a [f32]) -> Self {
+        if bias.is_empty() { Self::Zero } else { Self::Row(bias) }
+    }
+}
+
 impl PrepackedMatrix {
     /// Packs `matrix`, which, read in its layout, has shape `(depth, columns)`, on one thread.
     ///
