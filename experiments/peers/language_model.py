@@ -7,6 +7,7 @@
 - `template MODEL ROWS.jsonl`: the token ids of the chat template, a line for each row {"messages": [..], "tools": [..]}.
 - `train MODEL TRAIN.jsonl TEST.jsonl ...`: LoRA on rows {"prompt": .., "completion": ..}; the mean loss of a response token of each
   test file before and after.
+- `score MODEL TEST.jsonl ... --adapter FOLDER`: the same losses of a model with an adapter from elsewhere.
 
 The last line is JSON.
 
@@ -273,14 +274,13 @@ def bench(options):
 
 
 def encoded(tokenizer, path, longest):
-    """Tokens and labels of a file's rows: the assistant's part is learned, with the token that ends its turn."""
+    """Tokens and labels of a file's rows: all that stands behind the prompt is learned, as TRL has it."""
     rows = []
     for row in json_lines(path):
         prompt = [{"role": "user", "content": row["prompt"]}]
         chat = [*prompt, {"role": "assistant", "content": row["completion"]}]
         begin = len(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False))
         text = tokenizer.apply_chat_template(chat, tokenize=False)
-        text = text[:text.rindex(tokenizer.eos_token) + len(tokenizer.eos_token)]
         made = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, truncation=True, max_length=longest)
         tokens = made["input_ids"]
         rows.append((tokens, [token if end > begin else IGNORED for token, (_, end) in zip(tokens, made["offset_mapping"])]))
@@ -298,6 +298,17 @@ def test_loss(model, rows, pad, dtype):
         for begin in range(0, len(ordered), 16):
             total += summed_loss(model, **collate(ordered[begin:begin + 16], pad)).item()
     return total / learned_tokens(rows)
+
+
+def score(options):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(options.model)
+    model = load(options.model, options.dtype)
+    if options.adapter:
+        model = peft.PeftModel.from_pretrained(model, options.adapter).eval()
+    return {
+        str(path): test_loss(model, encoded(tokenizer, path, options.max_length), tokenizer.pad_token_id, options.dtype)
+        for path in options.test
+    }
 
 
 def train(options):
@@ -372,6 +383,11 @@ def main():
     made.add_argument("--epochs", type=int, default=3)
     made.add_argument("--rate", type=float, default=2e-4)
     made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--max-length", type=int, default=1024)
+    made = part(score)
+    made.add_argument("test", type=pathlib.Path, nargs="+")
+    made.add_argument("--adapter", type=pathlib.Path)
+    made.add_argument("--dtype", choices=DTYPES, default="float32")
     made.add_argument("--max-length", type=int, default=1024)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -10,8 +10,8 @@ use crate::{
     decoder::weights::DecoderWeights,
     kernels::{
         elementwise::{exp, wide},
-        linear::{FrozenLinear, Workspace},
-        packed::ProductDtype,
+        linear::{FrozenWeight, Workspace},
+        packed::{ProductDtype, RowBuffer, sum_of_products},
         prepacked::Begin,
         rms_norm::{rms_norm, rms_norm_backward},
     },
@@ -36,6 +36,7 @@ pub struct LossWorkspace {
     normed: Vec<f32>,
     logits: Vec<f32>,
     upstream: Vec<f32>,
+    rows: RowBuffer,
     linear: Workspace,
 }
 
@@ -47,6 +48,7 @@ impl LossWorkspace {
             normed: Vec::new(),
             logits: Vec::new(),
             upstream: Vec::new(),
+            rows: RowBuffer::new(dtype),
             linear: Workspace::new(dtype),
         }
     }
@@ -68,7 +70,7 @@ impl DecoderWeights {
     /// side.
     pub fn losses(
         &self,
-        head: &FrozenLinear,
+        head: &FrozenWeight,
         hidden: &[f32],
         predicted: &[Predicted],
         mut gradient: Option<LossGradient<'_>>,
@@ -83,6 +85,7 @@ impl DecoderWeights {
             normed,
             logits,
             upstream,
+            rows,
             linear,
         } = workspace;
         let vocabulary = self.head().rows();
@@ -95,7 +98,8 @@ impl DecoderWeights {
                 chosen.extend_from_slice(&hidden[group[0].row * cols..][..cols]);
             }
             rms_norm(chosen, &self.norm, self.shape.norm_epsilon, normed);
-            head.apply_in_parallel(normed, block.len(), logits);
+            logits.resize(block.len() * vocabulary, 0.0);
+            sum_of_products(&[(rows.pack(normed, cols), &head.forward)], Begin::Zero, logits);
             let weight = gradient.as_ref().map(|gradient| gradient.weight);
             let of_block: Vec<Vec<f64>> = logits
                 .par_chunks_mut(vocabulary)
@@ -105,7 +109,11 @@ impl DecoderWeights {
             losses.extend(of_block.into_iter().flatten());
             let Some(gradient) = &mut gradient else { continue };
             upstream.resize(block.len() * cols, 0.0);
-            head.backward(logits, Begin::Zero, upstream);
+            sum_of_products(
+                &[(rows.pack(logits, vocabulary), &head.backward)],
+                Begin::Zero,
+                upstream,
+            );
             let d_norm = gradient.trained.as_mut().map(|(d_norm, d_head)| {
                 linear.add_gradient(d_head.as_mut_slice(), &mut [], normed, logits, cols);
                 &mut **d_norm

@@ -2,8 +2,8 @@
 //!
 //! Products and loops are cut between the threads of the present pool, and every sum runs in one order, so the number of threads changes no
 //! bit. Kept for the backward pass are, per token and layer, the inputs of its two halves, queries, keys and values, what attention gives,
-//! and the two halves of the feed-forward layer. The rest is made again: outputs of norms and of the activation, attention's probabilities,
-//! what adapters make of their inputs, dropout's masks.
+//! the two halves of the feed-forward layer, and the few numbers that adapters make of their inputs. The rest is made again: outputs of
+//! norms and of the activation, attention's probabilities, dropout's masks.
 
 use rayon::prelude::*;
 
@@ -15,8 +15,9 @@ use crate::{
     kernels::{
         causal_attention::{Attended, Segment},
         dropout::Dropout,
-        linear::{FrozenLinear, Linear, Part, Workspace},
-        packed::ProductDtype,
+        linear::{FrozenWeight, Linear, Part, Workspace},
+        low_rank::{Few, LowRankWorkspace},
+        packed::{PackedMatrix, ProductDtype, RowBuffer, Rows, sum_of_products},
         prepacked::Begin,
         rms_norm::{rms_norm, rms_norm_backward},
         rotary::{RotaryTable, Turn},
@@ -48,12 +49,12 @@ pub struct Adapted<'a> {
 
 /// A decoder's linear layers, packed for many passes; layer by layer, by [`Projection`].
 #[derive(Debug)]
-pub struct FrozenProjections(Vec<[FrozenLinear; 7]>);
+pub struct FrozenProjections(Vec<[FrozenWeight; 7]>);
 
 impl FrozenProjections {
     /// Packs them.
     pub fn new(weights: &DecoderWeights, dtype: ProductDtype) -> Self {
-        let pack = |linear: &Linear| FrozenLinear::new(linear.whole(), dtype);
+        let pack = |linear: &Linear| FrozenWeight::new(linear.whole(), dtype);
         let layers = weights.layers.iter();
         Self(layers.map(|layer| layer.projections.each_ref().map(pack)).collect())
     }
@@ -86,15 +87,46 @@ struct Buffers {
     b: Vec<f32>,
     c: Vec<f32>,
     d: Vec<f32>,
-    adapter: AdapterBuffers,
+    /// As wide as the feed-forward layer, so that the others need not grow and shrink.
+    inner: Vec<f32>,
+    d_inner: Vec<f32>,
+    /// What several linear layers read.
+    rows: RowBuffer,
+    linear: LinearBuffers,
+}
+
+/// Buffers of one linear layer with its adapter.
+#[derive(Debug, Default)]
+struct LinearBuffers {
+    input: Vec<f32>,
+    d_low: Vec<f32>,
+    rows: RowBuffer,
+    low_rows: RowBuffer,
+    /// The layer's weight, where it is trained.
+    weight: PackedMatrix,
+    /// One matrix of the adapter.
+    matrix: PackedMatrix,
+    low_rank: LowRankWorkspace,
     workspace: Workspace,
 }
 
-#[derive(Debug, Default)]
-struct AdapterBuffers {
-    input: Vec<f32>,
-    low: Vec<f32>,
-    d_low: Vec<f32>,
+impl Buffers {
+    /// For products in these numbers.
+    fn new(dtype: ProductDtype) -> Self {
+        let linear = LinearBuffers {
+            rows: RowBuffer::new(dtype),
+            low_rows: RowBuffer::new(dtype),
+            weight: PackedMatrix::new(dtype),
+            matrix: PackedMatrix::new(dtype),
+            workspace: Workspace::new(dtype),
+            ..LinearBuffers::default()
+        };
+        Self {
+            rows: RowBuffer::new(dtype),
+            linear,
+            ..Self::default()
+        }
+    }
 }
 
 /// One layer's part.
@@ -116,16 +148,15 @@ struct LayerTape {
     /// Shape `(tokens, intermediate)`; the backward pass puts their derivatives there.
     gate: Vec<f32>,
     up: Vec<f32>,
+    /// What each adapter's first matrix makes of its input, scaled, shape `(tokens, rank)`; by [`Projection`].
+    low: [Vec<f32>; 7],
 }
 
 impl Tape {
     /// For products in these numbers.
     pub fn new(dtype: ProductDtype) -> Self {
         Self {
-            buffers: Buffers {
-                workspace: Workspace::new(dtype),
-                ..Buffers::default()
-            },
+            buffers: Buffers::new(dtype),
             ..Self::default()
         }
     }
@@ -232,6 +263,10 @@ struct LayerPass<'a> {
 }
 
 impl LayerPass<'_> {
+    fn hidden(&self) -> usize {
+        self.model.weights.shape.hidden
+    }
+
     fn epsilon(&self) -> f32 {
         self.model.weights.shape.norm_epsilon
     }
@@ -243,19 +278,21 @@ impl LayerPass<'_> {
             a,
             b,
             c,
-            adapter,
-            workspace,
+            inner,
+            rows,
+            linear,
             ..
         } = buffers;
         let heads = self.model.weights.shape.heads;
         kept.input.clone_from(x);
         rms_norm(x, &self.layer.attention_norm, self.epsilon(), normed);
+        let packed = rows.pack(normed, self.hidden());
         for (projection, out) in [
             (Projection::Query, &mut *a),
             (Projection::Key, b),
             (Projection::Value, c),
         ] {
-            self.apply(projection, normed, out, adapter, workspace);
+            self.apply(projection, normed, packed, &mut kept.low, out, linear);
         }
         if let Some(norms) = &self.layer.head_norms {
             for (norm, plain, out) in [
@@ -276,16 +313,20 @@ impl LayerPass<'_> {
         heads.attend(kept.attended(), self.segments, a);
         self.table
             .to_tokens(a, heads.groups, self.positions, Turn::None, &mut kept.context);
-        self.apply(Projection::Output, &kept.context, a, adapter, workspace);
+        let packed = rows.pack(&kept.context, heads.groups * heads.per_group * heads.width);
+        self.apply(Projection::Output, &kept.context, packed, &mut kept.low, a, linear);
         add(x, a);
 
         kept.attended.clone_from(x);
         rms_norm(x, &self.layer.feed_forward_norm, self.epsilon(), normed);
-        self.apply(Projection::Gate, normed, &mut kept.gate, adapter, workspace);
-        self.apply(Projection::Up, normed, &mut kept.up, adapter, workspace);
-        swiglu(&kept.gate, &kept.up, a);
-        self.apply(Projection::Down, a, b, adapter, workspace);
-        add(x, b);
+        let packed = rows.pack(normed, self.hidden());
+        for (projection, out) in [(Projection::Gate, &mut kept.gate), (Projection::Up, &mut kept.up)] {
+            self.apply(projection, normed, packed, &mut kept.low, out, linear);
+        }
+        swiglu(&kept.gate, &kept.up, inner);
+        let packed = rows.pack(inner, inner.len() / self.positions.len());
+        self.apply(Projection::Down, inner, packed, &mut kept.low, a, linear);
+        add(x, a);
     }
 
     /// `down`, the derivative by the layer's output, becomes that by its input.
@@ -296,17 +337,20 @@ impl LayerPass<'_> {
             b,
             c,
             d,
-            adapter,
-            workspace,
+            inner,
+            d_inner,
+            linear,
+            ..
         } = buffers;
         let heads = self.model.weights.shape.heads;
+        let low = &kept.low;
         let mut through = |projection, x: &[f32], upstream: &[f32], begin, out: &mut Vec<f32>| {
             let into = gradient.of(self.l, projection);
-            self.apply_backward(projection, x, upstream, begin, out, into, adapter, workspace);
+            self.apply_backward(projection, x, low, upstream, begin, out, into, linear);
         };
-        swiglu(&kept.gate, &kept.up, a);
-        through(Projection::Down, a, down, Begin::Zero, b);
-        swiglu_backward(b, &mut kept.gate, &mut kept.up);
+        swiglu(&kept.gate, &kept.up, inner);
+        through(Projection::Down, inner, down, Begin::Zero, d_inner);
+        swiglu_backward(d_inner, &mut kept.gate, &mut kept.up);
         rms_norm(&kept.attended, &self.layer.feed_forward_norm, self.epsilon(), normed);
         through(Projection::Gate, normed, &kept.gate, Begin::Zero, a);
         through(Projection::Up, normed, &kept.up, Begin::There, a);
@@ -321,7 +365,7 @@ impl LayerPass<'_> {
 
         let mut through = |projection, x: &[f32], upstream: &[f32], begin, out: &mut Vec<f32>| {
             let into = gradient.of(self.l, projection);
-            self.apply_backward(projection, x, upstream, begin, out, into, adapter, workspace);
+            self.apply_backward(projection, x, low, upstream, begin, out, into, linear);
         };
         through(Projection::Output, &kept.context, down, Begin::Zero, a);
         self.table.to_groups(a, heads.groups, self.positions, Turn::None, d);
@@ -353,7 +397,7 @@ impl LayerPass<'_> {
             (Projection::Value, &kept.values, Begin::There),
         ] {
             let into = gradient.of(self.l, projection);
-            self.apply_backward(projection, normed, upstream, begin, a, into, adapter, workspace);
+            self.apply_backward(projection, normed, low, upstream, begin, a, into, linear);
         }
         rms_norm_backward(
             &kept.input,
@@ -373,31 +417,53 @@ impl LayerPass<'_> {
         Some((adapter, lora.settings.scale(), self.model.dropout.at(place)))
     }
 
-    /// A linear layer with its adapter.
+    /// A linear layer with its adapter: `rows` are its inputs `x`, packed. What the adapter's first matrix gives is left in `low`.
     fn apply(
         &self,
         projection: Projection,
         x: &[f32],
+        rows: Rows<'_>,
+        low: &mut [Vec<f32>; 7],
         out: &mut Vec<f32>,
-        buffers: &mut AdapterBuffers,
-        workspace: &mut Workspace,
+        buffers: &mut LinearBuffers,
     ) {
-        match self.model.frozen {
-            Some(frozen) => {
-                frozen.0[self.l][projection as usize].apply_in_parallel(x, self.positions.len(), out);
+        let LinearBuffers {
+            input,
+            rows: input_rows,
+            low_rows,
+            weight,
+            matrix,
+            ..
+        } = buffers;
+        let linear = &self.layer.projections[projection as usize];
+        let weight = match self.model.frozen {
+            Some(frozen) => &frozen.0[self.l][projection as usize].forward,
+            None => {
+                linear.whole().prepack_forward(weight);
+                weight
             }
-            None => self.layer.projections[projection as usize]
-                .whole()
-                .apply_in_parallel(x, out, workspace),
-        }
-        let Some((adapter, scale, dropout)) = self.adapter(projection) else {
-            return;
         };
-        let AdapterBuffers { input, low, .. } = buffers;
-        let x = dropped(x, dropout, input);
-        Part::of_matrix(&adapter.a).apply_in_parallel(x, low, workspace);
+        out.resize(self.positions.len() * linear.outputs(), 0.0);
+        let begin = Begin::bias(&linear.bias);
+        let Some((adapter, scale, dropout)) = self.adapter(projection) else {
+            return sum_of_products(&[(rows, weight)], begin, out);
+        };
+        let low = &mut low[projection as usize];
+        low.resize(self.positions.len() * adapter.a.rows(), 0.0);
+        Part::of_matrix(&adapter.a).prepack_forward(matrix);
+        let dropped_rows = if dropout.is_nothing() {
+            rows
+        } else {
+            input_rows.pack(dropped(x, dropout, input), linear.weight.cols())
+        };
+        sum_of_products(&[(dropped_rows, matrix)], Begin::Zero, low);
         low.iter_mut().for_each(|x| *x *= scale);
-        Part::of_matrix(&adapter.b).add_in_parallel(low, out, workspace);
+        Part::of_matrix(&adapter.b).prepack_forward(matrix);
+        sum_of_products(
+            &[(rows, weight), (low_rows.pack(low, adapter.a.rows()), matrix)],
+            begin,
+            out,
+        );
     }
 
     /// Backward through [`LayerPass::apply`]: adds to the gradient, and to `out`, or in place of it, the derivative by `x`.
@@ -406,46 +472,60 @@ impl LayerPass<'_> {
         &self,
         projection: Projection,
         x: &[f32],
+        low: &[Vec<f32>; 7],
         upstream: &[f32],
         begin: Begin<'_>,
         out: &mut Vec<f32>,
         gradient: ProjectionGradient<'_>,
-        buffers: &mut AdapterBuffers,
-        workspace: &mut Workspace,
+        buffers: &mut LinearBuffers,
     ) {
-        out.resize(x.len(), 0.0);
+        let LinearBuffers {
+            input,
+            d_low,
+            rows,
+            low_rows,
+            weight,
+            matrix,
+            low_rank,
+            workspace,
+        } = buffers;
         let linear = &self.layer.projections[projection as usize];
-        match self.model.frozen {
-            Some(frozen) => frozen.0[self.l][projection as usize].backward(upstream, begin, out),
-            None => linear.whole().backward(upstream, begin, out, workspace),
-        }
+        let weight = match self.model.frozen {
+            Some(frozen) => &frozen.0[self.l][projection as usize].backward,
+            None => {
+                linear.whole().prepack_backward(weight);
+                weight
+            }
+        };
+        out.resize(x.len(), 0.0);
+        let rows = rows.pack(upstream, linear.outputs());
         if let ProjectionGradient::Full(gradient) = gradient {
             gradient.add_gradient(0, x, upstream, linear.outputs(), workspace);
-            return;
+            return sum_of_products(&[(rows, weight)], begin, out);
         }
         let (Some((adapter, scale, dropout)), ProjectionGradient::Lora(Some(gradient))) =
             (self.adapter(projection), gradient)
         else {
-            return;
+            return sum_of_products(&[(rows, weight)], begin, out);
         };
-        let AdapterBuffers { input, low, d_low } = buffers;
-        let inputs = adapter.a.cols();
-        let x = dropped(x, dropout, input);
-        Part::of_matrix(&adapter.a).apply_in_parallel(x, low, workspace);
-        low.iter_mut().for_each(|x| *x *= scale);
-        workspace.add_gradient(gradient.b.as_mut_slice(), &mut [], low, upstream, adapter.b.cols());
+        let (low, rank) = (&low[projection as usize], adapter.a.rows());
+        low_rank.add_gradient(low, rank, upstream, Few::Columns, gradient.b.as_mut_slice());
         d_low.resize(low.len(), 0.0);
-        Part::of_matrix(&adapter.b).backward(upstream, Begin::Zero, d_low, workspace);
+        Part::of_matrix(&adapter.b).prepack_backward(matrix);
+        sum_of_products(&[(rows, matrix)], Begin::Zero, d_low);
         d_low.iter_mut().for_each(|d| *d *= scale);
-        workspace.add_gradient(gradient.a.as_mut_slice(), &mut [], x, d_low, inputs);
+        let into = gradient.a.as_mut_slice();
+        low_rank.add_gradient(d_low, rank, dropped(x, dropout, input), Few::Rows, into);
+        Part::of_matrix(&adapter.a).prepack_backward(matrix);
+        let low_term = (low_rows.pack(d_low, rank), &*matrix);
         if dropout.is_nothing() {
-            Part::of_matrix(&adapter.a).backward(d_low, Begin::There, out, workspace);
-        } else {
-            input.resize(out.len(), 0.0);
-            Part::of_matrix(&adapter.a).backward(d_low, Begin::Zero, input, workspace);
-            drop_in_parallel(input, dropout);
-            add(out, input);
+            return sum_of_products(&[(rows, weight), low_term], begin, out);
         }
+        sum_of_products(&[(rows, weight)], begin, out);
+        input.resize(out.len(), 0.0);
+        sum_of_products(&[low_term], Begin::Zero, input);
+        drop_in_parallel(input, dropout);
+        add(out, input);
     }
 }
 

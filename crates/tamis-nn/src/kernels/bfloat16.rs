@@ -11,8 +11,6 @@
     reason = "tile instructions are assembly, which reads and writes by pointer; lengths are checked first"
 )]
 
-use std::cell::RefCell;
-
 use rayon::prelude::*;
 
 use crate::kernels::{elementwise::wide, prepacked::Begin, product::Layout};
@@ -21,8 +19,6 @@ use crate::kernels::{elementwise::wide, prepacked::Begin, product::Layout};
 const BLOCK: usize = 32;
 /// Rows that pass all columns before the next do: they stay in the second cache.
 const GROUP: usize = 8 * BLOCK;
-/// Where rows are fewer, columns are cut between threads and not rows.
-const FEW_ROWS: usize = 4 * BLOCK;
 
 /// The nearest bfloat16, to even where two are as near.
 #[inline(always)]
@@ -69,20 +65,18 @@ pub struct Bfloat16Matrix {
 /// The left side: rows of pairs, filled up with zeros to whole blocks. All steps of 32 rows come before the next rows, and a step's 32 lines
 /// lie side by side, so that they are read in the order of memory.
 #[derive(Debug, Default)]
-struct Rows {
+pub struct Bfloat16Rows {
     lines: Vec<Line>,
     /// Lines of a row.
     steps: usize,
+    rows: usize,
+    depth: usize,
 }
 
-thread_local! {
-    static ROWS: RefCell<Rows> = RefCell::default();
-}
-
-impl Rows {
+impl Bfloat16Rows {
     /// Empty room for so many rows of so many numbers.
     fn clear(&mut self, rows: usize, depth: usize) {
-        self.steps = depth.div_ceil(BLOCK);
+        (self.rows, self.depth, self.steps) = (rows, depth, depth.div_ceil(BLOCK));
         self.lines
             .resize(rows.next_multiple_of(BLOCK) * self.steps, Line::default());
         // Whatever is not written over below.
@@ -90,21 +84,28 @@ impl Rows {
         self.lines[filling..].fill(Line::default());
     }
 
-    /// Takes `x`, rows of length `depth`.
-    fn fill(&mut self, x: &[f32], depth: usize) {
+    /// Packs `x`, rows of length `depth`, on all threads, in the room of others.
+    ///
+    /// # Panics
+    ///
+    /// If it does not consist of whole rows.
+    pub fn pack(&mut self, x: &[f32], depth: usize) {
+        assert_eq!(x.len() % depth, 0, "rows of {depth}");
         self.clear(x.len() / depth, depth);
-        let blocks = self.lines.chunks_mut(BLOCK * self.steps);
-        for (lines, rows) in blocks.zip(x.chunks(BLOCK * depth)) {
-            for (r, row) in rows.chunks_exact(depth).enumerate() {
-                for (step, from) in row.chunks(BLOCK).enumerate() {
-                    fill_line(&mut lines[step * BLOCK + r].0, from);
+        self.lines
+            .par_chunks_mut(BLOCK * self.steps)
+            .zip(x.par_chunks(BLOCK * depth))
+            .for_each(|(lines, rows)| {
+                for (r, row) in rows.chunks_exact(depth).enumerate() {
+                    for (step, from) in row.chunks(BLOCK).enumerate() {
+                        fill_line(&mut lines[step * BLOCK + r].0, from);
+                    }
                 }
-            }
-        }
+            });
     }
 
-    /// Takes the columns of `x`, rows of length `columns`, as rows.
-    fn fill_transposed(&mut self, x: &[f32], columns: usize) {
+    /// Packs the columns of `x`, rows of length `columns`, as rows.
+    fn pack_transposed(&mut self, x: &[f32], columns: usize) {
         self.clear(columns, x.len() / columns);
         let half = BLOCK / 2;
         self.lines
@@ -130,9 +131,9 @@ impl Rows {
             });
     }
 
-    /// The rows from the first one of a block on.
-    fn from(&self, row: usize) -> &[Line] {
-        &self.lines[row * self.steps..]
+    /// 32 rows, a line each for every step.
+    fn block(&self, i: usize) -> &[Line] {
+        &self.lines[i * BLOCK * self.steps..][..BLOCK * self.steps]
     }
 }
 
@@ -195,37 +196,13 @@ impl Bfloat16Matrix {
         });
     }
 
-    /// `out = begin + x b`: `x` of shape `(rows, depth)`, `out` of shape `(rows, columns)`, both row-major; on all threads.
+    /// `out = begin + x b`: `x` of shape `(rows, depth)`, `out` of shape `(rows, columns)`, row-major; on all threads.
     ///
     /// # Panics
     ///
     /// If the shapes do not fit.
-    pub fn multiply_in_parallel(&self, x: &[f32], begin: Begin<'_>, out: &mut [f32]) {
-        let rows = x.len() / self.depth;
-        assert!(
-            x.len() == rows * self.depth && out.len() == rows * self.columns,
-            "{rows} products with {} x {}: {} numbers",
-            self.depth,
-            self.columns,
-            out.len()
-        );
-        if rows < FEW_ROWS {
-            let mut left = Rows::default();
-            left.fill(x, self.depth);
-            return self.multiply_few(&left, begin, out);
-        }
-        let share = rows.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(BLOCK);
-        out.par_chunks_mut(share * self.columns)
-            .zip(x.par_chunks(share * self.depth))
-            .for_each(|(out, x)| {
-                ROWS.with_borrow_mut(|left| {
-                    left.fill(x, self.depth);
-                    let columns = 0..self.columns;
-                    for (g, out) in out.chunks_mut(GROUP * self.columns).enumerate() {
-                        self.multiply(left.from(g * GROUP), begin, out, columns.clone());
-                    }
-                });
-            });
+    pub fn multiply_in_parallel(&self, x: &Bfloat16Rows, begin: Begin<'_>, out: &mut [f32]) {
+        sum_of_products(&[(x, self)], begin, out);
     }
 
     /// `out += uᵀ b`, `u` of shape `(depth, rows)`, `out` of shape `(rows, columns)`; on all threads.
@@ -234,76 +211,94 @@ impl Bfloat16Matrix {
     ///
     /// If the shapes do not fit.
     pub fn add_transposed_in_parallel(&self, u: &[f32], out: &mut [f32]) {
-        let rows = u.len() / self.depth;
+        let mut left = Bfloat16Rows::default();
+        left.pack_transposed(u, u.len() / self.depth);
+        sum_of_products(&[(&left, self)], Begin::There, out);
+    }
+
+    /// All steps of 32 columns, the first of them `first`.
+    fn blocks(&self, first: usize) -> &[Block] {
+        let steps = self.depth.div_ceil(BLOCK);
+        &self.blocks[first / BLOCK * steps..][..steps]
+    }
+}
+
+/// `out = begin + Σ x b`: every `x` of shape `(rows, depth)`, every `b` of shape `(depth, columns)` with a depth of its own, `out` of shape
+/// `(rows, columns)`, row-major; on all threads. Terms are added in their order.
+///
+/// # Panics
+///
+/// If the shapes do not fit, or there is no term.
+pub fn sum_of_products(terms: &[(&Bfloat16Rows, &Bfloat16Matrix)], begin: Begin<'_>, out: &mut [f32]) {
+    let (rows, columns) = (terms[0].0.rows, terms[0].1.columns);
+    for (x, b) in terms {
         assert!(
-            u.len() == rows * self.depth && out.len() == rows * self.columns,
-            "{rows} products with {} x {}: {} numbers",
-            self.depth,
-            self.columns,
+            x.rows == rows && b.columns == columns && x.depth == b.depth && out.len() == rows * columns,
+            "{rows} x {columns} products of {} x {} with {} x {}: {} numbers",
+            x.rows,
+            x.depth,
+            b.depth,
+            b.columns,
             out.len()
         );
-        let mut left = Rows::default();
-        left.fill_transposed(u, rows);
-        if rows < FEW_ROWS {
-            return self.multiply_few(&left, Begin::There, out);
-        }
-        let share = rows.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(BLOCK);
-        out.par_chunks_mut(share * self.columns)
-            .enumerate()
-            .for_each(|(i, out)| {
-                for (g, out) in out.chunks_mut(GROUP * self.columns).enumerate() {
-                    let left = left.from(i * share + g * GROUP);
-                    self.multiply(left, Begin::There, out, 0..self.columns);
-                }
-            });
     }
-
-    /// The product with few rows: each thread makes some of the columns.
-    fn multiply_few(&self, left: &Rows, begin: Begin<'_>, out: &mut [f32]) {
-        let rows = out.len() / self.columns;
-        let share = (self.columns.div_ceil(2 * rayon::current_num_threads())).next_multiple_of(BLOCK);
-        let parts: Vec<(std::ops::Range<usize>, Vec<f32>)> = (0..self.columns.div_ceil(share))
+    // Two shares a thread, so that one which is held up hands some on. Where columns are more they are cut, and every thread reads its own
+    // columns and all rows; else the other way round.
+    let shares = 2 * rayon::current_num_threads();
+    if columns > rows {
+        let share = columns.div_ceil(shares).next_multiple_of(BLOCK);
+        let mut parts: Vec<Vec<&mut [f32]>> = Vec::new();
+        parts.resize_with(columns.div_ceil(share), Vec::new);
+        for row in out.chunks_exact_mut(columns) {
+            for (part, columns) in parts.iter_mut().zip(row.chunks_mut(share)) {
+                part.push(columns);
+            }
+        }
+        parts
             .into_par_iter()
-            .map(|i| {
-                let columns = i * share..((i + 1) * share).min(self.columns);
-                let mut part = vec![0.0; rows * columns.len()];
-                self.multiply(left.from(0), Begin::Zero, &mut part, columns.clone());
-                (columns, part)
-            })
-            .collect();
-        for (columns, part) in parts {
-            let rows = out.chunks_exact_mut(self.columns).zip(part.chunks_exact(columns.len()));
-            for (out, part) in rows {
-                let begin = begin_from(begin, columns.start);
-                write_row(&mut out[columns.clone()], part, begin);
+            .enumerate()
+            .for_each(|(i, mut out)| sum_of_blocks(terms, 0, begin, &mut out, i * share));
+    } else {
+        let share = rows.div_ceil(shares).next_multiple_of(BLOCK);
+        out.par_chunks_mut(share * columns).enumerate().for_each(|(i, out)| {
+            let mut out: Vec<&mut [f32]> = out.chunks_exact_mut(columns).collect();
+            for (g, out) in out.chunks_mut(GROUP).enumerate() {
+                sum_of_blocks(terms, (i * share + g * GROUP) / BLOCK, begin, out, 0);
             }
-        }
+        });
     }
+}
 
-    /// Some columns of the product of the rows that `out` has room for, on one thread. `columns` begin with a block.
-    fn multiply(&self, left: &[Line], begin: Begin<'_>, out: &mut [f32], columns: std::ops::Range<usize>) {
-        let (steps, width) = (self.depth.div_ceil(BLOCK), columns.len());
-        let kernel = Kernel::get();
-        kernel.begin();
-        let mut sums = Sums([[0.0; BLOCK]; BLOCK]);
-        for first in columns.clone().step_by(BLOCK) {
-            let blocks = &self.blocks[first / BLOCK * steps..][..steps];
-            let count = BLOCK.min(columns.end - first);
-            let at = first - columns.start;
-            for (out, left) in out.chunks_mut(BLOCK * width).zip(left.chunks_exact(BLOCK * steps)) {
-                kernel.multiply(left, blocks, &mut sums);
-                wide(
-                    #[inline(always)]
-                    || {
-                        for (out, sums) in out.chunks_exact_mut(width).zip(&sums.0) {
-                            write_row(&mut out[at..at + count], sums, begin_from(begin, first));
-                        }
-                    },
-                );
+/// Some of the sum's rows and columns, on one thread: rows from a block of 32 on, columns from `first` on, as many as `out` has.
+fn sum_of_blocks(
+    terms: &[(&Bfloat16Rows, &Bfloat16Matrix)],
+    block: usize,
+    begin: Begin<'_>,
+    out: &mut [&mut [f32]],
+    first: usize,
+) {
+    let width = out[0].len();
+    let kernel = Kernel::get();
+    kernel.begin();
+    let mut sums = Sums([[0.0; BLOCK]; BLOCK]);
+    for at in (0..width).step_by(BLOCK) {
+        let count = BLOCK.min(width - at);
+        let begin = begin_from(begin, first + at);
+        for (i, out) in out.chunks_mut(BLOCK).enumerate() {
+            for (t, (x, b)) in terms.iter().enumerate() {
+                kernel.multiply(x.block(block + i), b.blocks(first + at), t > 0, &mut sums);
             }
+            wide(
+                #[inline(always)]
+                || {
+                    for (out, sums) in out.iter_mut().zip(&sums.0) {
+                        write_row(&mut out[at..at + count], sums, begin);
+                    }
+                },
+            );
         }
-        kernel.end();
     }
+    kernel.end();
 }
 
 /// What the columns from `first` on begin with.
@@ -316,7 +311,25 @@ fn begin_from(begin: Begin<'_>, first: usize) -> Begin<'_> {
 
 /// Some sums of a row into their places.
 #[inline(always)]
-fn write_row(out: &mut [f32], sums: &[f32], begin: Begin<'_>) {
+fn write_row(out: &mut [f32], sums: &[f32; BLOCK], begin: Begin<'_>) {
+    // Whole lines apart, so that the compiler knows their length.
+    if let Some(out) = out.first_chunk_mut::<BLOCK>() {
+        match begin {
+            Begin::Zero => *out = *sums,
+            Begin::There => {
+                for j in 0..BLOCK {
+                    out[j] += sums[j];
+                }
+            }
+            Begin::Row(row) => {
+                let row: &[f32; BLOCK] = row.first_chunk().expect("a row as long as the sums");
+                for j in 0..BLOCK {
+                    out[j] = row[j] + sums[j];
+                }
+            }
+        }
+        return;
+    }
     match begin {
         Begin::Zero => out.copy_from_slice(&sums[..out.len()]),
         Begin::There => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
@@ -392,26 +405,28 @@ impl Kernel {
         }
     }
 
-    /// The products of 32 rows with 32 columns: `left` has 32 lines, a row each, for each block.
-    fn multiply(self, left: &[Line], blocks: &[Block], sums: &mut Sums) {
+    /// The products of 32 rows with 32 columns, in place of the sums or added to them: `left` has 32 lines, a row each, for each block.
+    fn multiply(self, left: &[Line], blocks: &[Block], add: bool, sums: &mut Sums) {
         assert_eq!(left.len(), BLOCK * blocks.len(), "rows as deep as the blocks");
         match self {
-            Self::Plain => plain(left, blocks, sums),
+            Self::Plain => plain(left, blocks, add, sums),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Self::Amx => amx::multiply(left, blocks, sums),
+            Self::Amx => amx::multiply(left, blocks, add, sums),
         }
     }
 }
 
 /// The same in plain code.
-fn plain(left: &[Line], blocks: &[Block], sums: &mut Sums) {
+fn plain(left: &[Line], blocks: &[Block], add: bool, sums: &mut Sums) {
     let low = |pair: u32| f32::from_bits(pair << 16);
     let high = |pair: u32| f32::from_bits(pair & 0xffff_0000);
     wide(
         #[inline(always)]
         || {
             for (r, sums) in sums.0.iter_mut().enumerate() {
-                *sums = [0.0; BLOCK];
+                if !add {
+                    *sums = [0.0; BLOCK];
+                }
                 for (Line(pairs), Block(block)) in left[r..].iter().step_by(BLOCK).zip(blocks) {
                     let (mut even, mut odd) = ([0.0f32; BLOCK], [0.0f32; BLOCK]);
                     for (&a, right) in pairs.iter().zip(block) {
@@ -495,11 +510,18 @@ mod amx {
     }
 
     /// Tiles 0 to 3 are sums, 4 and 5 rows, 6 and 7 columns.
-    pub(super) fn multiply(left: &[Line], blocks: &[Block], sums: &mut Sums) {
+    pub(super) fn multiply(left: &[Line], blocks: &[Block], add: bool, sums: &mut Sums) {
         // SAFETY: `left` has 32 lines of 64 bytes for each block (the caller checked it); each block has 16 rows of 128 bytes; `sums` has 32
         // rows of 128 bytes. The thread's tiles are configured.
         unsafe {
             asm!(
+                "test {add:e}, {add:e}", "jz 3f",
+                "tileloadd tmm0, [{sums} + {width}*1]",
+                "tileloadd tmm1, [{sums} + {width}*1 + 64]",
+                "tileloadd tmm2, [{sums} + {width}*1 + 2048]",
+                "tileloadd tmm3, [{sums} + {width}*1 + 2112]",
+                "jmp 2f",
+                "3:",
                 "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
                 "2:",
                 "tileloadd tmm4, [{left} + {line}*1]",
@@ -520,6 +542,7 @@ mod amx {
                 block = inout(reg) blocks.as_ptr() => _,
                 count = inout(reg) blocks.len() => _,
                 sums = in(reg) &raw mut *sums,
+                add = in(reg) u32::from(add),
                 line = in(reg) 64usize,
                 width = in(reg) 128usize,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
@@ -594,7 +617,10 @@ mod tests {
                         layout,
                         1.0,
                     );
-                    packed.multiply_in_parallel(&x, begin, &mut out);
+                    let mut rows = Bfloat16Rows::default();
+                    rows.pack(&vec![7.0; 90 * 400], 400);
+                    rows.pack(&x, k);
+                    packed.multiply_in_parallel(&rows, begin, &mut out);
                     for (i, (out, want)) in out.iter().zip(&want).enumerate() {
                         assert!(
                             (out - want).abs() < 1e-4,
@@ -628,10 +654,30 @@ mod tests {
     }
 
     #[test]
+    fn a_sum_of_products_of_different_depths_is_that_of_the_products() {
+        for (rows, columns) in [(3, 70), (100, 40)] {
+            let (mut left, mut other) = (Bfloat16Rows::default(), Bfloat16Rows::default());
+            left.pack(&numbers(rows * 70, 0.2), 70);
+            other.pack(&numbers(rows * 3, 0.5), 3);
+            let (mut b, mut c) = (Bfloat16Matrix::default(), Bfloat16Matrix::default());
+            b.prepack(&numbers(70 * columns, 0.3), (70, columns), Layout::Plain);
+            c.prepack(&numbers(3 * columns, 0.6), (3, columns), Layout::Plain);
+            let mut want = numbers(rows * columns, 0.9);
+            let mut out = want.clone();
+            b.multiply_in_parallel(&left, Begin::There, &mut want);
+            c.multiply_in_parallel(&other, Begin::There, &mut want);
+            sum_of_products(&[(&left, &b), (&other, &c)], Begin::There, &mut out);
+            for (i, (out, want)) in out.iter().zip(&want).enumerate() {
+                assert!((out - want).abs() < 1e-5, "({rows}, {columns}), {i}: {out} {want}");
+            }
+        }
+    }
+
+    #[test]
     fn plain_code_gives_what_tiles_give() {
         let kernel = Kernel::get();
-        let mut left = Rows::default();
-        left.fill(&numbers(32 * 96, 0.2), 96);
+        let mut left = Bfloat16Rows::default();
+        left.pack(&numbers(32 * 96, 0.2), 96);
         let block = |k: usize| {
             let number = |p: usize, j: usize| ((p * 31 + j) as f32 * 0.7 + k as f32).sin();
             Block(std::array::from_fn(|p| {
@@ -640,10 +686,12 @@ mod tests {
         };
         let blocks: Vec<Block> = (0..3).map(block).collect();
         let (mut plain, mut tiles) = (Sums([[1.0; 32]; 32]), Sums([[2.0; 32]; 32]));
-        Kernel::Plain.multiply(left.from(0), &blocks, &mut plain);
-        kernel.begin();
-        kernel.multiply(left.from(0), &blocks, &mut tiles);
-        kernel.end();
+        for (kernel, sums) in [(Kernel::Plain, &mut plain), (kernel, &mut tiles)] {
+            kernel.begin();
+            kernel.multiply(left.block(0), &blocks, false, sums);
+            kernel.multiply(left.block(0), &blocks, true, sums);
+            kernel.end();
+        }
         for (i, (plain, tiles)) in plain.0.iter().zip(&tiles.0).enumerate() {
             for (a, b) in plain.iter().zip(tiles) {
                 assert!((a - b).abs() <= 1e-6 * (1.0 + a.abs()), "{kernel:?}, row {i}: {a} {b}");
@@ -662,7 +710,11 @@ mod tests {
                 .build()
                 .expect("a pool");
             let mut out = vec![0.0; rows * 100];
-            pool.install(|| packed.multiply_in_parallel(&x[..rows * 70], Begin::Zero, &mut out));
+            pool.install(|| {
+                let mut left = Bfloat16Rows::default();
+                left.pack(&x[..rows * 70], 70);
+                packed.multiply_in_parallel(&left, Begin::Zero, &mut out);
+            });
             out
         };
         for rows in [300, 40] {

@@ -5,7 +5,7 @@
 use crate::{
     Matrix,
     kernels::{
-        packed::{PackedMatrix, ProductDtype},
+        packed::{PackedMatrix, ProductDtype, RowBuffer, sum_of_products},
         prepacked::{Begin, PrepackedMatrix},
         prepacked_transposed::PrepackedTransposed,
         product::Layout,
@@ -92,6 +92,7 @@ pub struct Part<'a> {
 /// Buffers of linear layers' passes, used again by the next.
 #[derive(Debug, Default)]
 pub struct Workspace {
+    rows: RowBuffer,
     packed: PackedMatrix,
     tiles: PrepackedTransposed,
 }
@@ -100,6 +101,7 @@ impl Workspace {
     /// For products in these numbers.
     pub fn new(dtype: ProductDtype) -> Self {
         Self {
+            rows: RowBuffer::new(dtype),
             packed: PackedMatrix::new(dtype),
             tiles: PrepackedTransposed::default(),
         }
@@ -204,21 +206,9 @@ impl<'a> Part<'a> {
     pub fn apply_in_parallel(self, x: &[f32], out: &mut Vec<f32>, workspace: &mut Workspace) {
         // What is there is written over: no clearing, which would fill all of it with zeros first.
         out.resize(x.len() / self.inputs * self.outputs, 0.0);
-        self.multiply(x, Begin::bias(self.bias), out, workspace);
-    }
-
-    /// Adds `x Wᵀ` to `out`, on all threads, and no bias.
-    ///
-    /// # Panics
-    ///
-    /// If the shapes do not fit.
-    pub fn add_in_parallel(self, x: &[f32], out: &mut [f32], workspace: &mut Workspace) {
-        self.multiply(x, Begin::There, out, workspace);
-    }
-
-    fn multiply(self, x: &[f32], begin: Begin<'_>, out: &mut [f32], workspace: &mut Workspace) {
-        self.prepack_forward(&mut workspace.packed);
-        workspace.packed.multiply_in_parallel(x, begin, out);
+        let Workspace { rows, packed, .. } = workspace;
+        self.prepack_forward(packed);
+        sum_of_products(&[(rows.pack(x, self.inputs), packed)], Begin::bias(self.bias), out);
     }
 
     /// The derivative by the input, `u W`, added to `out` or in place of it, on all threads.
@@ -227,51 +217,28 @@ impl<'a> Part<'a> {
     ///
     /// If the shapes do not fit.
     pub fn backward(self, upstream: &[f32], begin: Begin<'_>, out: &mut [f32], workspace: &mut Workspace) {
-        self.prepack_backward(&mut workspace.packed);
-        workspace.packed.multiply_in_parallel(upstream, begin, out);
+        let Workspace { rows, packed, .. } = workspace;
+        self.prepack_backward(packed);
+        sum_of_products(&[(rows.pack(upstream, self.outputs), packed)], begin, out);
     }
 }
 
-/// A linear layer whose weights stay as they are: packed once for passes in both directions.
+/// A linear layer's weight that stays as it is: packed once for passes in both directions.
 #[derive(Debug, Clone)]
-pub struct FrozenLinear {
-    forward: PackedMatrix,
-    backward: PackedMatrix,
-    bias: Vec<f32>,
-    outputs: usize,
+pub struct FrozenWeight {
+    /// For `x Wᵀ`.
+    pub forward: PackedMatrix,
+    /// For the derivative by the input, `u W`.
+    pub backward: PackedMatrix,
 }
 
-impl FrozenLinear {
-    /// Packs a layer.
+impl FrozenWeight {
+    /// Packs a layer's.
     pub fn new(map: Part<'_>, dtype: ProductDtype) -> Self {
         let (mut forward, mut backward) = (PackedMatrix::new(dtype), PackedMatrix::new(dtype));
         map.prepack_forward(&mut forward);
         map.prepack_backward(&mut backward);
-        Self {
-            forward,
-            backward,
-            bias: map.bias.to_vec(),
-            outputs: map.outputs,
-        }
-    }
-
-    /// `out = x Wᵀ + b`, row by row, on all threads; `rows` is how many there are.
-    ///
-    /// # Panics
-    ///
-    /// If the shapes do not fit.
-    pub fn apply_in_parallel(&self, x: &[f32], rows: usize, out: &mut Vec<f32>) {
-        out.resize(rows * self.outputs, 0.0);
-        self.forward.multiply_in_parallel(x, Begin::bias(&self.bias), out);
-    }
-
-    /// The derivative by the input, `u W`, added to `out` or in place of it, on all threads.
-    ///
-    /// # Panics
-    ///
-    /// If the shapes do not fit.
-    pub fn backward(&self, upstream: &[f32], begin: Begin<'_>, out: &mut [f32]) {
-        self.backward.multiply_in_parallel(upstream, begin, out);
+        Self { forward, backward }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod elementwise;
 pub mod int8;
 pub mod layer_norm;
 pub mod linear;
+pub mod low_rank;
 pub mod packed;
 pub mod prepacked;
 pub mod prepacked_transposed;

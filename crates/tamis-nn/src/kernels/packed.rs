@@ -1,9 +1,9 @@
-//! The right side of many products, packed in the numbers that they are made in.
+//! Both sides of products, packed in the numbers that they are made in.
 
 use crate::{
     Error,
     kernels::{
-        bfloat16::Bfloat16Matrix,
+        bfloat16::{self, Bfloat16Matrix, Bfloat16Rows},
         prepacked::{Begin, PrepackedMatrix},
         product::Layout,
     },
@@ -56,16 +56,67 @@ impl PackedMatrix {
             Self::Bfloat16(packed) => packed.prepack(matrix, shape, layout),
         }
     }
+}
 
-    /// `out = begin + x b`: `x` of shape `(rows, depth)`, `out` of shape `(rows, columns)`, both row-major; on all threads.
-    ///
-    /// # Panics
-    ///
-    /// If the shapes do not fit.
-    pub fn multiply_in_parallel(&self, x: &[f32], begin: Begin<'_>, out: &mut [f32]) {
-        match self {
-            Self::Float32(packed) => packed.multiply_in_parallel(x, begin, out),
-            Self::Bfloat16(packed) => packed.multiply_in_parallel(x, begin, out),
+/// The left side of products: rows that are packed once for all products which read them.
+#[derive(Debug, Clone, Copy)]
+pub enum Rows<'a> {
+    /// As they are.
+    Float32(&'a [f32]),
+    /// In 16 bits.
+    Bfloat16(&'a Bfloat16Rows),
+}
+
+/// Room for rows, used again by the next.
+#[derive(Debug, Default)]
+pub enum RowBuffer {
+    /// Rows in 32 bits need none.
+    #[default]
+    Float32,
+    /// In 16 bits.
+    Bfloat16(Bfloat16Rows),
+}
+
+impl RowBuffer {
+    /// For products in these numbers.
+    pub fn new(dtype: ProductDtype) -> Self {
+        match dtype {
+            ProductDtype::Float32 => Self::Float32,
+            ProductDtype::Bfloat16 => Self::Bfloat16(Bfloat16Rows::default()),
         }
+    }
+
+    /// Packs `x`, rows of length `depth`, on all threads.
+    pub fn pack<'a>(&'a mut self, x: &'a [f32], depth: usize) -> Rows<'a> {
+        match self {
+            Self::Float32 => Rows::Float32(x),
+            Self::Bfloat16(rows) => {
+                rows.pack(x, depth);
+                Rows::Bfloat16(rows)
+            }
+        }
+    }
+}
+
+/// `out = begin + Σ x b`: every `x` of shape `(rows, depth)`, every `b` of shape `(depth, columns)` with a depth of its own, `out` of shape
+/// `(rows, columns)`, row-major; on all threads.
+///
+/// # Panics
+///
+/// If the shapes do not fit, the sides are packed in different numbers, or there is no term.
+pub fn sum_of_products(terms: &[(Rows<'_>, &PackedMatrix)], mut begin: Begin<'_>, out: &mut [f32]) {
+    let mut halves = Vec::new();
+    for term in terms {
+        match term {
+            (Rows::Float32(x), PackedMatrix::Float32(b)) => {
+                b.multiply_in_parallel(x, begin, out);
+                begin = Begin::There;
+            }
+            (Rows::Bfloat16(x), PackedMatrix::Bfloat16(b)) => halves.push((*x, b)),
+            _ => panic!("both sides in the same numbers"),
+        }
+    }
+    if !halves.is_empty() {
+        bfloat16::sum_of_products(&halves, begin, out);
     }
 }

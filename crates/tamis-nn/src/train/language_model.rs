@@ -21,7 +21,7 @@ use crate::{
     kernels::{
         causal_attention::Segment,
         dropout::Dropout,
-        linear::{FrozenLinear, Part},
+        linear::{FrozenWeight, Part},
         packed::ProductDtype,
     },
     optim::adamw::{AdamW, Parameter, global_norm},
@@ -48,7 +48,7 @@ pub struct LanguageModel {
 #[derive(Debug)]
 struct PackedDecoder {
     projections: FrozenProjections,
-    head: FrozenLinear,
+    head: FrozenWeight,
 }
 
 /// How surprised a model is by a response.
@@ -203,8 +203,8 @@ impl LanguageModel {
         })
     }
 
-    fn pack_head(&self) -> FrozenLinear {
-        FrozenLinear::new(Part::of_matrix(self.weights.head()), self.dtype)
+    fn pack_head(&self) -> FrozenWeight {
+        FrozenWeight::new(Part::of_matrix(self.weights.head()), self.dtype)
     }
 
     fn adapted<'m>(&'m self, frozen: Option<&'m FrozenProjections>, dropout: Dropout) -> Adapted<'m> {
