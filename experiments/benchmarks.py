@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the criterion benchmarks and the Python peers in the same go.
 
-Measures  the probe, embedding, fine-tuning, k-means, DQN steps, agents beside Stable-Baselines3's, a whole selection.
+Measures  the probe, embedding, fine-tuning, language models, k-means, DQN steps, agents beside Stable-Baselines3's, a whole selection.
 Needs     experiments/peers/requirements.txt and all-MiniLM-L6-v2; for the section `selection` the data sets, too.
 Prints    the tables of docs/results/benchmarks.md.
 
@@ -129,6 +129,37 @@ def fine_tuning(options, scratch):
         f"than a full one. Peak memory at 16 x 64: {', '.join([f'tamis {peak / 1e6:.0f} MB', *peaks])}.")
 
 
+def language_model(options, scratch):
+    rows = []
+    for shape, steps in {"8 x 256": 3, "mixed": 8}.items():
+        lengths = PEERS / f"lengths_{shape.replace(' ', '')}.json"
+
+        def measure():
+            return {
+                dtype: json.loads(output_of(
+                    "cargo", "run", "--release", "-q", "-p", "tamis-nn", "--example", "language_model_step", "--",
+                    options.language_model, lengths, "lora", dtype, 8, steps,
+                ).splitlines()[-1])
+                for dtype in ["float32", "bfloat16"]
+            }
+
+        def theirs(dtype):
+            return peer("language_model.py", "bench", options.language_model, lengths, "--dtype", dtype, "--steps", steps, "--no-mask")
+
+        ours = measure()
+        for dtype, settings in {"float32": ["float32"], "bfloat16": ["bfloat16", "bfloat16-pure"]}.items():
+            mine = ours[dtype]
+            rows.append([f"**{shape}, {dtype}**, tamis", f"{mine['tokens_per_second']:.0f}", f"{mine['peak_bytes'] / 1e9:.1f}", "", ""])
+            for name in settings:
+                other = theirs(name)
+                rows.append([f"{shape}, PyTorch, {name}", f"{other['tokens_per_second']:.0f}", f"{other['peak_bytes'] / 1e9:.1f}",
+                             f"{mine['tokens_per_second'] / other['tokens_per_second']:.2f}",
+                             f"{mine['peak_bytes'] / other['peak_bytes']:.2f}"])
+    text = ("A LoRA step of SmolLM2-135M: rank 16 on all seven linear layers, 8 rows a batch, the loss on responses alone. "
+            "\"mixed\": 64 rows of real lengths. `bfloat16` has float32 weights under autocast, `bfloat16-pure` none.")
+    return section("Language models", text, ["", "tokens/s", "peak GB", "tamis is faster by", "its share of the memory"], rows)
+
+
 def k_means(options, scratch):
     points = scratch / "points.f32"
     peer("k_means.py", "make", points)
@@ -200,8 +231,8 @@ def selection(options, scratch):
     return section("A whole selection", text, ["stage", "seconds", "peak memory, MB"], rows)
 
 
-SECTIONS = {"probe": probe, "embedding": embedding, "fine-tuning": fine_tuning, "k-means": k_means, "dqn": dqn, "agents": agents,
-            "selection": selection}
+SECTIONS = {"probe": probe, "embedding": embedding, "fine-tuning": fine_tuning, "language-model": language_model,
+            "k-means": k_means, "dqn": dqn, "agents": agents, "selection": selection}
 
 
 def versions(strict):
@@ -216,18 +247,23 @@ def versions(strict):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=pathlib.Path, help="the folder of all-MiniLM-L6-v2")
+    parser.add_argument("--language-model", type=pathlib.Path, help="the folder of SmolLM2-135M; without it none is measured")
     parser.add_argument("--data", type=pathlib.Path, help="the data sets; without it no whole selection is measured")
     parser.add_argument("--only", action="append", choices=SECTIONS)
     parser.add_argument("--agents-rewards", type=int, default=10_000)
     parser.add_argument("--agents-seeds", type=int, default=3)
     parser.add_argument("--texts", type=pathlib.Path)
     options = parser.parse_args()
-    names = options.only or [name for name in SECTIONS if name != "selection" or options.data]
+    needs = {"selection": options.data, "language-model": options.language_model}
+    names = options.only or [name for name in SECTIONS if needs.get(name, True)]
     if options.model is None and {"embedding", "fine-tuning"} & set(names):
         parser.error("--model is needed: the folder of all-MiniLM-L6-v2")
     if options.data is None and "selection" in names:
         parser.error("--data is needed: the folder of the data sets")
+    if options.language_model is None and "language-model" in names:
+        parser.error("--language-model is needed: the folder of SmolLM2-135M")
     options.model = options.model and options.model.resolve()
+    options.language_model = options.language_model and options.language_model.resolve()
     found = ", ".join(versions(strict=not options.only))
     print("# Benchmarks\n\nPrinted by `experiments/benchmarks.py`, which runs our benchmarks (criterion, medians) and the Python "
           f"peers in the same go.\n\nMachine: {cpu()}, {os.cpu_count()} cores. {output_of('rustc', '--version').strip()}; "

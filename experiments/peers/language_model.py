@@ -57,10 +57,10 @@ def load(folder, dtype="float32"):
     return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=weights, attn_implementation="sdpa").eval()
 
 
-def with_lora(model, rank, alpha):
+def with_lora(model, rank, alpha, float32=False):
     config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
-    # Adapters have the model's numbers: those of a bfloat16 model would be float32 otherwise.
-    return peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+    # Adapters have the model's numbers, or 32 bits, which is peft's default.
+    return peft.get_peft_model(model, config, autocast_adapter_dtype=float32)
 
 
 def casts(dtype):
@@ -274,16 +274,17 @@ def bench(options):
 
 
 def encoded(tokenizer, path, longest):
-    """Tokens and labels of a file's rows: all that stands behind the prompt is learned, as TRL has it."""
+    """Tokens and labels of a file's rows, cut at the front: all that stands behind the prompt is learned, as TRL has it."""
     rows = []
     for row in json_lines(path):
         prompt = [{"role": "user", "content": row["prompt"]}]
         chat = [*prompt, {"role": "assistant", "content": row["completion"]}]
         begin = len(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False))
         text = tokenizer.apply_chat_template(chat, tokenize=False)
-        made = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, truncation=True, max_length=longest)
+        made = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         tokens = made["input_ids"]
-        rows.append((tokens, [token if end > begin else IGNORED for token, (_, end) in zip(tokens, made["offset_mapping"])]))
+        labels = [token if end > begin else IGNORED for token, (_, end) in zip(tokens, made["offset_mapping"])]
+        rows.append((tokens[-longest:], labels[-longest:]))
     return rows
 
 
@@ -317,7 +318,7 @@ def train(options):
     read = [encoded(tokenizer, path, options.max_length) for path in [options.train, *options.test]]
     rows, tests = [row for row in read[0] if learned_tokens([row])], dict(zip(map(str, options.test), read[1:]))
     torch.manual_seed(options.seed)
-    model = with_lora(load(options.model, options.dtype), options.rank, options.alpha)
+    model = with_lora(load(options.model, options.dtype), options.rank, options.alpha, float32=True)
     scored = lambda: {path: test_loss(model.eval(), test, pad, options.dtype) for path, test in tests.items()}
     before = scored()
     steps = options.epochs * math.ceil(len(rows) / options.batch)

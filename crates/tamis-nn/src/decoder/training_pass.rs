@@ -436,12 +436,11 @@ impl LayerPass<'_> {
             ..
         } = buffers;
         let linear = &self.layer.projections[projection as usize];
-        let weight = match self.model.frozen {
-            Some(frozen) => &frozen.0[self.l][projection as usize].forward,
-            None => {
-                linear.whole().prepack_forward(weight);
-                weight
-            }
+        let weight = if let Some(frozen) = self.model.frozen {
+            &frozen.0[self.l][projection as usize].forward
+        } else {
+            linear.whole().prepack_forward(weight);
+            weight
         };
         out.resize(self.positions.len() * linear.outputs(), 0.0);
         let begin = Begin::bias(&linear.bias);
@@ -490,12 +489,11 @@ impl LayerPass<'_> {
             workspace,
         } = buffers;
         let linear = &self.layer.projections[projection as usize];
-        let weight = match self.model.frozen {
-            Some(frozen) => &frozen.0[self.l][projection as usize].backward,
-            None => {
-                linear.whole().prepack_backward(weight);
-                weight
-            }
+        let weight = if let Some(frozen) = self.model.frozen {
+            &frozen.0[self.l][projection as usize].backward
+        } else {
+            linear.whole().prepack_backward(weight);
+            weight
         };
         out.resize(x.len(), 0.0);
         let rows = rows.pack(upstream, linear.outputs());
