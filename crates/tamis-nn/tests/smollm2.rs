@@ -1,7 +1,7 @@
 //! SmolLM2-135M-Instruct against transformers, PyTorch and peft: logits, losses, and 20 steps of training.
 //!
-//! `oracle/smollm2.json` is what `experiments/peers/language_model.py oracle` writes, without what its docstring gives a formula for. The
-//! weights are not in the repository: `experiments/smollm2.py` makes their folder, and `TAMIS_SMOLLM2` names it; without it the test says
+//! `oracle/smollm2.json` is what `experiments/peers/language_model.py oracle` writes, without what its docstring gives a formula for;
+//! `oracle/smollm2_chats.jsonl` has beside each conversation what `template` prints of it. The weights are not in the repository: `experiments/smollm2.py` makes their folder, and `TAMIS_SMOLLM2` names it; without it the test says
 //! so and passes.
 
 use std::{io::Write, path::Path};
@@ -10,7 +10,10 @@ use serde_json::Value;
 use tamis_nn::{
     Seed, Silent,
     decoder::LoraSettings,
-    hub::{files::ModelFiles, language_model},
+    hub::{
+        files::ModelFiles,
+        language_model::{self, LoadedLanguageModel},
+    },
     kernels::packed::ProductDtype,
     train::{Examples, LanguageModel, LanguageModelTrainer, Objective, TokenizedSplit, TrainSettings, Trainer},
 };
@@ -18,22 +21,55 @@ use tamis_nn::{
 /// The tokens of each sequence.
 const LENGTHS: [usize; 10] = [1, 2, 3, 5, 8, 13, 19, 26, 33, 40];
 
-#[test]
-fn logits_losses_and_training_are_those_of_pytorch() {
+/// The model; none where it is not there, which is said.
+fn smollm2() -> Option<LoadedLanguageModel> {
     let Some(folder) = std::env::var_os("TAMIS_SMOLLM2") else {
         // Past libtest, which keeps what a passing test prints to itself.
         let _ = writeln!(
             std::io::stderr(),
             "skipped: TAMIS_SMOLLM2 does not name the folder of SmolLM2-135M-Instruct"
         );
+        return None;
+    };
+    let files = ModelFiles::Folder(folder.into());
+    Some(language_model::load(&files, ProductDtype::Float32, usize::MAX, "").expect("loads"))
+}
+
+/// A file that PyTorch or transformers made.
+fn recorded(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle").join(name);
+    std::fs::read_to_string(path).expect("reads")
+}
+
+#[test]
+fn conversations_have_the_tokens_of_transformers() {
+    let Some(LoadedLanguageModel {
+        template, tokenizer, ..
+    }) = smollm2()
+    else {
         return;
     };
-    let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/smollm2.json");
-    let oracle: Value = serde_json::from_slice(&std::fs::read(recorded).expect("reads")).expect("JSON");
-    let files = ModelFiles::Folder(folder.into());
-    let model = language_model::load(&files, ProductDtype::Float32, usize::MAX, "")
-        .expect("loads")
-        .model;
+    for line in recorded("smollm2_chats.jsonl").lines() {
+        let row: Value = serde_json::from_str(line).expect("JSON");
+        let text = template
+            .render(list(&row["messages"]), None, false)
+            .expect("a conversation");
+        let tokens = tokenizer.with_places(&text, false).expect("tokens");
+        let theirs: Vec<u32> = serde_json::from_value(row["tokens"].clone()).expect("token ids");
+        assert_eq!(
+            tokens.into_iter().map(|(id, _)| id).collect::<Vec<_>>(),
+            theirs,
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn logits_losses_and_training_are_those_of_pytorch() {
+    let Some(LoadedLanguageModel { model, .. }) = smollm2() else {
+        return;
+    };
+    let oracle: Value = serde_json::from_str(&recorded("smollm2.json")).expect("JSON");
     let split = sequences();
 
     let losses = model

@@ -161,6 +161,23 @@ fn what_cannot_be_trained_says_why() {
     error: other/config.json: expected model_type llama, mistral, qwen2 or qwen3, found "gemma2"
     hint: name a model of one of these kinds with `--model`
     "#);
+    // A model of a billion layers: told before its weights are read.
+    for file in ["tokenizer.json", "tokenizer_config.json", "model.safetensors"] {
+        std::fs::copy(format!("{DECODERS}/llama/{file}"), other.join(file)).expect("copied");
+    }
+    let config = std::fs::read_to_string(format!("{DECODERS}/llama/config.json")).expect("reads");
+    let mut config: Value = serde_json::from_str(&config).expect("JSON");
+    config["num_hidden_layers"] = json!(1_000_000_000);
+    fixture.write("other/config.json", &config.to_string());
+    let large = complains(
+        &fixture,
+        fixture.on_files(&["finetune", "--out", "run", "--model", "other"]),
+        2,
+    );
+    assert!(
+        large.contains("while it is loaded") && large.contains("hint: take a smaller model"),
+        "{large}"
+    );
 }
 
 #[test]

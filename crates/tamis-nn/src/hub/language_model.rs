@@ -44,6 +44,28 @@ pub struct LoadedLanguageModel {
     pub fingerprint: Fingerprint,
 }
 
+/// About how many bytes a model takes while it is loaded, from its configuration and the sizes of its files: these and its weights in 32
+/// bits.
+///
+/// # Errors
+///
+/// As [`load`], of the configuration and of files that are missing.
+pub fn loading_bytes(files: &ModelFiles, way_out: &str) -> Result<u64> {
+    let config = DecoderConfig::read(&files.need("config.json")?, way_out)?;
+    let mut stored = 0;
+    for path in weight_paths(files, str::to_owned)? {
+        stored += std::fs::metadata(&path).map_err(Error::io(&path, "read"))?.len();
+    }
+    let shape = &config.shape;
+    let layer: usize = Projection::ALL
+        .iter()
+        .map(|projection| projection.sizes(shape).iter().product::<usize>())
+        .sum();
+    let words = config.raw["vocab_size"].as_u64().unwrap_or(0) as usize;
+    let tables = if config.tied { 1 } else { 2 };
+    Ok(stored + 4 * (layer * config.layers + tables * words * shape.hidden) as u64)
+}
+
 /// Loads a language model that multiplies in these numbers, for sequences of at most `longest` tokens, and never more than it has positions.
 ///
 /// # Errors

@@ -93,7 +93,6 @@ fn check_passes(
     if needed <= free {
         return Ok(());
     }
-    let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
     let takes = gigabytes(needed);
     Err(Error::setting(
         "finetune.pass_tokens",
@@ -111,7 +110,6 @@ pub(crate) fn check_vectors(texts: u64, dim: usize) -> Result<()> {
     if needed <= free {
         return Ok(());
     }
-    let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
     Err(Error::setting(
         "embedder",
         format!("vectors that fit in the {} of free memory", gigabytes(free)),
@@ -120,6 +118,23 @@ pub(crate) fn check_vectors(texts: u64, dim: usize) -> Result<()> {
     .with_hint(
         "take shorter vectors (`lexical.dim` in the settings file, or a smaller encoder), give fewer rows, or use a machine with more memory",
     ))
+}
+
+/// Says before it is loaded that a model which takes so many bytes then will not fit in memory.
+pub(crate) fn check_loading(needed: u64) -> Result<()> {
+    match free_bytes() {
+        Some(free) if needed > free => Err(Error::setting(
+            "model",
+            format!("a model that fits in the {} of free memory", gigabytes(free)),
+            format!("one that takes about {} while it is loaded", gigabytes(needed)),
+        )
+        .with_hint("take a smaller model, or a machine with more memory")),
+        _ => Ok(()),
+    }
+}
+
+fn gigabytes(bytes: u64) -> String {
+    format!("{:.1} GB", bytes as f64 / 1e9)
 }
 
 /// Memory that the process may still take, from Linux's own account and its control group's limit.

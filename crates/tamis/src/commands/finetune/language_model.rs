@@ -7,7 +7,7 @@ use tamis_nn::{
     hub::{
         chat_template::PromptTemplate,
         files::ModelFiles,
-        language_model::{LanguageModelFiles, LoadedLanguageModel, load},
+        language_model::{LanguageModelFiles, LoadedLanguageModel, load, loading_bytes},
     },
     train::{Examples, LanguageModel, LanguageModelTrainer, ResponseLoss, TokenizedSplit, TrainSettings},
 };
@@ -19,7 +19,10 @@ use crate::{
         training::{epoch_rows, train},
     },
     data::{self, Dataset, LeakPolicy, Reject, RowId, Split, TaskKind},
-    pipeline::{memory::check_memory_of, stages::Stages},
+    pipeline::{
+        memory::{check_loading, check_memory_of},
+        stages::Stages,
+    },
     records::finetune::{FinetuneRecord, ResponseScores, Scores, TargetScores},
     settings::finetune::FinetuneSettings,
     target::responses::{Answers, EncodedResponses, ResponseEncoder, answers_of, has_answers},
@@ -295,6 +298,7 @@ fn good_rows(encoded: &EncodedResponses) -> Vec<u32> {
 
 fn load_model(settings: &FinetuneSettings, files: &ModelFiles) -> Result<LoadedLanguageModel> {
     let way_out = "name a model of one of these kinds with `model`";
+    check_loading(loading_bytes(files, way_out)?)?;
     Ok(load(
         files,
         settings.language_model.dtype,
