@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 use tamis_nn::{
     Error, Fingerprint, Seed, Silent,
-    decoder::LoraSettings,
+    decoder::{GradientSketch, LoraSettings, Projection, SketchSettings},
     hub::{
         files::ModelFiles,
         language_model::{LanguageModelFiles, LoadedLanguageModel, load},
@@ -167,6 +167,53 @@ fn gradients_agree_with_finite_differences() {
                         (analytic - numeric).abs() < 2e-2 * (0.02 + numeric.abs()),
                         "{family}, {name}, {i}: {analytic} {numeric}"
                     );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn sketches_are_those_of_the_gradients_of_single_rows() {
+    let split = sequences(&[9, 14, 5]);
+    let settings = SketchSettings {
+        layers: 1,
+        side: 3,
+        target_modules: vec![Projection::Query, Projection::Value, Projection::Up, Projection::Down],
+    };
+    for family in FAMILIES {
+        let model = tiny(family).model;
+        let layers = model.weights().layers.len();
+        let sketch = GradientSketch::new(&model.weights().shape, layers, &settings, Seed(5));
+        assert_eq!(sketch.width(), 4 * 9);
+        let all = model
+            .gradients(Examples::new(&split, &split.all()), &sketch, &Silent)
+            .expect("gradients");
+        let losses = model
+            .losses(Examples::new(&split, &split.all()), &Silent)
+            .expect("losses");
+        assert_eq!(all.losses, losses);
+        let trainer = LanguageModelTrainer::new(&model, &TrainSettings::default());
+        for row in split.all() {
+            let mean = trainer.gradient(&model, Examples::new(&split, &[row]));
+            let tokens = losses[row as usize].tokens as f32;
+            for &projection in &settings.target_modules {
+                let name = format!("model.layers.{}.{}.weight", layers - 1, projection.path());
+                let (_, slopes) = mean.iter().find(|(of, _)| *of == name).expect("a gradient");
+                let sides = sketch.sides(layers - 1, projection).expect("sketched");
+                for (i, a) in sides.a.iter_rows().enumerate() {
+                    for (j, b) in sides.b.iter_rows().enumerate() {
+                        let row_of = slopes.chunks_exact(b.len()).zip(a);
+                        let sum: f32 = row_of
+                            .map(|(slopes, a)| a * slopes.iter().zip(b).map(|(x, b)| x * b).sum::<f32>())
+                            .sum();
+                        let ours = all.sketches.row(row as usize)[sides.at + 3 * i + j];
+                        assert!(
+                            (ours - tokens * sum).abs() < 1e-4 * (1.0 + sum.abs() * tokens),
+                            "{family}, row {row}, {name}, {i}, {j}: {ours} {}",
+                            tokens * sum
+                        );
+                    }
                 }
             }
         }

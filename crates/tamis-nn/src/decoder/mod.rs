@@ -5,8 +5,10 @@
 
 pub mod lora;
 pub mod loss;
+pub mod sketch;
 pub mod training_pass;
 pub mod weights;
 
 pub use lora::{Adapter, Lora, LoraSettings};
+pub use sketch::{GradientSketch, SketchSettings};
 pub use weights::{DecoderLayer, DecoderShape, DecoderWeights, HeadNorms, Projection};

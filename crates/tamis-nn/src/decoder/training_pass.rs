@@ -8,8 +8,10 @@
 use rayon::prelude::*;
 
 use crate::{
+    Matrix,
     decoder::{
         lora::{Adapter, Lora},
+        sketch::{GradientSketch, Sides},
         weights::{DecoderLayer, DecoderWeights, Projection},
     },
     kernels::{
@@ -60,6 +62,26 @@ impl FrozenProjections {
     }
 }
 
+/// Where a backward pass adds the gradient.
+#[derive(Debug)]
+pub enum GradientInto<'g> {
+    /// Of every weight.
+    Full(&'g mut DecoderWeights),
+    /// Of the adapters.
+    Lora(&'g mut Lora),
+    /// A sketch of every segment's own, shape `(segments, width)`, which is written over.
+    Sketch(&'g GradientSketch, &'g mut Matrix),
+}
+
+impl<'g> From<&'g mut DecoderGradient> for GradientInto<'g> {
+    fn from(gradient: &'g mut DecoderGradient) -> Self {
+        match gradient {
+            DecoderGradient::Full(weights) => Self::Full(weights),
+            DecoderGradient::Lora(lora) => Self::Lora(lora),
+        }
+    }
+}
+
 /// The gradient of what is trained.
 #[derive(Debug, Clone)]
 pub enum DecoderGradient {
@@ -75,6 +97,8 @@ pub struct Tape {
     positions: Vec<u32>,
     table: RotaryTable,
     layers: Vec<LayerTape>,
+    /// The first layer that the last forward pass has kept.
+    kept: usize,
     output: Vec<f32>,
     buffers: Buffers,
 }
@@ -107,6 +131,8 @@ struct LinearBuffers {
     /// One matrix of the adapter.
     matrix: PackedMatrix,
     low_rank: LowRankWorkspace,
+    /// Both sides of a sketch, shapes `(tokens, side)`.
+    sketched: [Vec<f32>; 2],
     workspace: Workspace,
 }
 
@@ -173,17 +199,18 @@ impl LayerTape {
 }
 
 impl Adapted<'_> {
-    /// The last layer's vectors, before the norm that the head reads, shape `(tokens, hidden)`. Where `keep` is not set, no backward pass
-    /// can follow, and one layer's memory serves for all.
+    /// The last layer's vectors, before the norm that the head reads, shape `(tokens, hidden)`. What a backward pass needs is kept of the
+    /// layers from `keep` on; one layer's memory serves for all below.
     ///
     /// # Panics
     ///
     /// If a token is not in the vocabulary, or the segments do not cover the tokens.
-    pub fn forward<'t>(&self, packed: PackedTokens<'_>, keep: bool, tape: &'t mut Tape) -> &'t [f32] {
+    pub fn forward<'t>(&self, packed: PackedTokens<'_>, keep: usize, tape: &'t mut Tape) -> &'t [f32] {
         let Tape {
             positions,
             table,
             layers,
+            kept,
             output,
             buffers,
         } = tape;
@@ -199,33 +226,38 @@ impl Adapted<'_> {
             output.extend_from_slice(self.weights.token_embeddings.row(token as usize));
         }
         let count = self.weights.layers.len();
-        layers.resize_with(if keep { count } else { 1 }, LayerTape::default);
+        layers.resize_with(count, LayerTape::default);
+        *kept = keep;
         for l in 0..count {
             let pass = self.layer(l, packed.segments, positions, table);
-            pass.forward(output, &mut layers[if keep { l } else { 0 }], buffers);
+            pass.forward(output, &mut layers[if l < keep { 0 } else { l }], buffers);
         }
         output
     }
 
-    /// Backward through the last [`Adapted::forward`], which has kept what is needed: adds the gradient of a loss, given its derivative
-    /// by what that returned; `upstream` is written over.
+    /// Backward through the last [`Adapted::forward`], down to the first layer whose gradient is asked for: adds the gradient of a loss,
+    /// given its derivative by what that returned; `upstream` is written over.
     ///
     /// # Panics
     ///
-    /// If the shapes do not fit the last forward pass.
+    /// If the shapes do not fit the last forward pass, or it has not kept a layer.
     pub fn backward(
         &self,
         packed: PackedTokens<'_>,
         upstream: &mut [f32],
         tape: &mut Tape,
-        gradient: &mut DecoderGradient,
+        mut gradient: GradientInto<'_>,
     ) {
-        assert_eq!(tape.layers.len(), self.weights.layers.len(), "a pass that was kept");
-        for l in (0..self.weights.layers.len()).rev() {
+        let first = match &gradient {
+            GradientInto::Sketch(sketch, _) => sketch.first(),
+            GradientInto::Full(_) | GradientInto::Lora(_) => 0,
+        };
+        assert!(tape.kept <= first, "a pass that was kept from layer {first} on");
+        for l in (first..self.weights.layers.len()).rev() {
             let pass = self.layer(l, packed.segments, &tape.positions, &tape.table);
-            pass.backward(upstream, &mut tape.layers[l], gradient, &mut tape.buffers);
+            pass.backward(upstream, &mut tape.layers[l], &mut gradient, &mut tape.buffers);
         }
-        if let DecoderGradient::Full(gradient) = gradient {
+        if let GradientInto::Full(gradient) = gradient {
             let hidden = self.weights.shape.hidden;
             for (&token, d) in packed.tokens.iter().zip(upstream.chunks_exact(hidden)) {
                 let row = gradient.token_embeddings.row_mut(token as usize);
@@ -330,7 +362,7 @@ impl LayerPass<'_> {
     }
 
     /// `down`, the derivative by the layer's output, becomes that by its input.
-    fn backward(&self, down: &mut [f32], kept: &mut LayerTape, gradient: &mut DecoderGradient, buffers: &mut Buffers) {
+    fn backward(&self, down: &mut [f32], kept: &mut LayerTape, gradient: &mut GradientInto<'_>, buffers: &mut Buffers) {
         let Buffers {
             normed,
             a,
@@ -486,6 +518,7 @@ impl LayerPass<'_> {
             weight,
             matrix,
             low_rank,
+            sketched,
             workspace,
         } = buffers;
         let linear = &self.layer.projections[projection as usize];
@@ -497,23 +530,37 @@ impl LayerPass<'_> {
         };
         out.resize(x.len(), 0.0);
         let rows = rows.pack(upstream, linear.outputs());
-        if let ProjectionGradient::Full(gradient) = gradient {
-            gradient.add_gradient(0, x, upstream, linear.outputs(), workspace);
-            return sum_of_products(&[(rows, weight)], begin, out);
+        let mut adapters = None;
+        match gradient {
+            ProjectionGradient::Full(gradient) => gradient.add_gradient(0, x, upstream, linear.outputs(), workspace),
+            ProjectionGradient::Lora(gradient) => adapters = gradient,
+            ProjectionGradient::Sketch(sketch, sides, sketches) => {
+                // Both sides of every token, before what adapters need is packed in the same room.
+                let side = sides.a.rows();
+                let [left, right] = sketched;
+                for (numbers, sides, out) in [(None, &sides.a, &mut *left), (Some(x), &sides.b, right)] {
+                    Part::of_matrix(sides).prepack_forward(matrix);
+                    out.resize(self.positions.len() * side, 0.0);
+                    let numbers = numbers.map_or(rows, |x| low_rows.pack(x, sides.cols()));
+                    sum_of_products(&[(numbers, matrix)], Begin::Zero, out);
+                }
+                sketch.write(sides, left, right, self.segments, sketches);
+            }
+            ProjectionGradient::None => {}
         }
-        let (Some((adapter, scale, dropout)), ProjectionGradient::Lora(Some(gradient))) =
-            (self.adapter(projection), gradient)
-        else {
+        let Some((adapter, scale, dropout)) = self.adapter(projection) else {
             return sum_of_products(&[(rows, weight)], begin, out);
         };
         let (low, rank) = (&low[projection as usize], adapter.a.rows());
-        low_rank.add_gradient(low, rank, upstream, Few::Columns, gradient.b.as_mut_slice());
         d_low.resize(low.len(), 0.0);
         Part::of_matrix(&adapter.b).prepack_backward(matrix);
         sum_of_products(&[(rows, matrix)], Begin::Zero, d_low);
         d_low.iter_mut().for_each(|d| *d *= scale);
-        let into = gradient.a.as_mut_slice();
-        low_rank.add_gradient(d_low, rank, dropped(x, dropout, input), Few::Rows, into);
+        if let Some(gradient) = adapters {
+            low_rank.add_gradient(low, rank, upstream, Few::Columns, gradient.b.as_mut_slice());
+            let into = gradient.a.as_mut_slice();
+            low_rank.add_gradient(d_low, rank, dropped(x, dropout, input), Few::Rows, into);
+        }
         Part::of_matrix(&adapter.a).prepack_backward(matrix);
         let low_term = (low_rows.pack(d_low, rank), &*matrix);
         if dropout.is_nothing() {
@@ -531,13 +578,19 @@ impl LayerPass<'_> {
 enum ProjectionGradient<'g> {
     Full(&'g mut Linear),
     Lora(Option<&'g mut Adapter>),
+    Sketch(&'g GradientSketch, &'g Sides, &'g mut Matrix),
+    None,
 }
 
-impl DecoderGradient {
+impl GradientInto<'_> {
     fn of(&mut self, l: usize, projection: Projection) -> ProjectionGradient<'_> {
         match self {
             Self::Full(weights) => ProjectionGradient::Full(&mut weights.layers[l].projections[projection as usize]),
             Self::Lora(lora) => ProjectionGradient::Lora(lora.layers[l][projection as usize].as_mut()),
+            Self::Sketch(sketch, sketches) => match sketch.sides(l, projection) {
+                Some(sides) => ProjectionGradient::Sketch(sketch, sides, sketches),
+                None => ProjectionGradient::None,
+            },
         }
     }
 
@@ -545,7 +598,7 @@ impl DecoderGradient {
     fn layer(&mut self, l: usize) -> Option<&mut DecoderLayer> {
         match self {
             Self::Full(weights) => Some(&mut weights.layers[l]),
-            Self::Lora(_) => None,
+            Self::Lora(_) | Self::Sketch(..) => None,
         }
     }
 }

@@ -14,7 +14,8 @@ use crate::{
         DecoderWeights, Lora,
         lora::LoraSettings,
         loss::{LossGradient, LossWorkspace, Predicted},
-        training_pass::{Adapted, DecoderGradient, FrozenProjections, PackedTokens, Tape},
+        sketch::GradientSketch,
+        training_pass::{Adapted, DecoderGradient, FrozenProjections, GradientInto, PackedTokens, Tape},
         weights::NamedTensor,
     },
     encoder::loss::softmax_groups,
@@ -23,6 +24,7 @@ use crate::{
         dropout::Dropout,
         linear::{FrozenWeight, Part},
         packed::ProductDtype,
+        rms_norm::rms_norm,
     },
     optim::adamw::{AdamW, Parameter, global_norm},
     train::{batch::TokenizedSplit, examples::Examples, settings::TrainSettings, trainer::Trainer},
@@ -66,6 +68,17 @@ impl ResponseLoss {
         let (sum, tokens) = (all.iter()).fold((0.0, 0), |(sum, tokens), one| (sum + one.sum, tokens + one.tokens));
         sum / (tokens as f64).max(1.0)
     }
+}
+
+/// What one pass over rows says of each.
+#[derive(Debug, Clone)]
+pub struct RowGradients {
+    /// Of its response.
+    pub losses: Vec<ResponseLoss>,
+    /// The mean over its tokens of what the head reads, shape `(rows, hidden)`.
+    pub hidden: Matrix,
+    /// The sketch of the gradient of its summed loss, shape `(rows, width)`; see [`GradientSketch`].
+    pub sketches: Matrix,
 }
 
 /// Sequences packed for one pass, and what is predicted in them.
@@ -257,6 +270,69 @@ impl LanguageModel {
         Ok(probabilities)
     }
 
+    /// The loss of what each example is to say, its mean hidden state, and a sketch of its gradient, in the examples' order. One step of
+    /// `monitor` an example.
+    ///
+    /// # Errors
+    ///
+    /// As [`LanguageModel::losses`].
+    pub fn gradients(
+        &self,
+        examples: Examples<'_>,
+        sketch: &GradientSketch,
+        monitor: &dyn Monitor,
+    ) -> Result<RowGradients> {
+        let Examples { split, rows, .. } = examples;
+        let (order, sorted) = from_long_to_short(examples);
+        let hidden = self.weights.shape.hidden;
+        let mut found = RowGradients {
+            losses: vec![ResponseLoss::default(); rows.len()],
+            hidden: Matrix::zeros(rows.len(), hidden),
+            sketches: Matrix::zeros(rows.len(), sketch.width()),
+        };
+        let (mut tape, mut workspace) = (Tape::new(self.dtype), LossWorkspace::new(self.dtype));
+        let (mut upstream, mut normed) = (Vec::new(), Vec::new());
+        let packed = self.packed();
+        let model = self.adapted(Some(&packed.projections), Dropout::new(0.0, 0));
+        let mut places = order.into_iter();
+        for part in split.parts(&sorted, BATCH_TOKENS) {
+            monitor.proceed()?;
+            let mut batch = PackedBatch::default();
+            part.iter().for_each(|&example| batch.push_right(split, example));
+            let mut sketches = Matrix::zeros(part.len(), sketch.width());
+            let losses = rayon::scope(|_| {
+                let output = model.forward(batch.packed(), sketch.first(), &mut tape);
+                rms_norm(output, &self.weights.norm, self.weights.shape.norm_epsilon, &mut normed);
+                upstream.clear();
+                upstream.resize(output.len(), 0.0);
+                let gradient = LossGradient {
+                    weight: 1.0,
+                    hidden: &mut upstream,
+                    trained: None,
+                };
+                let losses =
+                    (self.weights).losses(&packed.head, output, &batch.predicted, Some(gradient), &mut workspace);
+                let into = GradientInto::Sketch(sketch, &mut sketches);
+                model.backward(batch.packed(), &mut upstream, &mut tape, into);
+                losses
+            });
+            check_finite(&losses)?;
+            for (i, loss) in batch.by_answer(&losses).into_iter().enumerate() {
+                let place = places.next().expect("a place for every example");
+                found.losses[place] = loss;
+                found.sketches.row_mut(place).copy_from_slice(sketches.row(i));
+                let tokens = &batch.segments[i].tokens;
+                let mean = found.hidden.row_mut(place);
+                for vector in normed[tokens.start * hidden..tokens.end * hidden].chunks_exact(hidden) {
+                    let share = 1.0 / tokens.len() as f32;
+                    mean.iter_mut().zip(vector).for_each(|(mean, x)| *mean += share * x);
+                }
+            }
+            monitor.advance(part.len() as u64);
+        }
+        Ok(found)
+    }
+
     /// The losses of the sequences that `push` packs of each example, in the examples' order.
     fn by_example(
         &self,
@@ -265,10 +341,7 @@ impl LanguageModel {
         push: fn(&mut PackedBatch, &TokenizedSplit, u32),
     ) -> Result<Vec<Vec<ResponseLoss>>> {
         let Examples { split, rows, .. } = examples;
-        // From long to short: what will not fit in memory says so at once.
-        let mut order: Vec<usize> = (0..rows.len()).collect();
-        order.sort_by_key(|&i| Reverse(split.tokens_of(rows[i])));
-        let sorted: Vec<u32> = order.iter().map(|&i| rows[i]).collect();
+        let (order, sorted) = from_long_to_short(examples);
         let (mut tape, mut workspace) = (Tape::new(self.dtype), LossWorkspace::new(self.dtype));
         let packed = self.packed();
         let model = self.adapted(Some(&packed.projections), Dropout::new(0.0, 0));
@@ -282,16 +355,11 @@ impl LanguageModel {
                 ends.push(batch.answers.1);
             }
             let losses = rayon::scope(|_| {
-                let hidden = model.forward(batch.packed(), false, &mut tape);
+                let hidden = model.forward(batch.packed(), usize::MAX, &mut tape);
                 self.weights
                     .losses(&packed.head, hidden, &batch.predicted, None, &mut workspace)
             });
-            if let Some(loss) = losses.iter().find(|loss| !loss.is_finite()) {
-                return Err(Error::NotFinite {
-                    place: "the model's losses".into(),
-                    found: loss.to_string(),
-                });
-            }
+            check_finite(&losses)?;
             let answers = batch.by_answer(&losses);
             let mut from = 0;
             for end in ends {
@@ -335,6 +403,24 @@ impl LanguageModel {
         let logits = 128 * self.weights.head().rows();
         let numbers = weights + packed + 3 * trained + logits;
         4 * (numbers + tokens * (kept * self.weights.layers.len() + passing))
+    }
+}
+
+/// The places of examples from long to short, and the examples in that order: what will not fit in memory says so at once.
+fn from_long_to_short(Examples { split, rows, .. }: Examples<'_>) -> (Vec<usize>, Vec<u32>) {
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.sort_by_key(|&i| Reverse(split.tokens_of(rows[i])));
+    let sorted = order.iter().map(|&i| rows[i]).collect();
+    (order, sorted)
+}
+
+fn check_finite(losses: &[f64]) -> Result<()> {
+    match losses.iter().find(|loss| !loss.is_finite()) {
+        Some(loss) => Err(Error::NotFinite {
+            place: "the model's losses".into(),
+            found: loss.to_string(),
+        }),
+        None => Ok(()),
     }
 }
 
@@ -397,7 +483,7 @@ impl LanguageModelTrainer {
         let head = packed.is_none().then(|| model.pack_head());
         let head = head.as_ref().or(packed.map(|packed| &packed.head));
         let adapted = model.adapted(packed.map(|packed| &packed.projections), Dropout::new(rate, dropout.0));
-        let hidden = adapted.forward(batch.packed(), true, &mut self.tape);
+        let hidden = adapted.forward(batch.packed(), 0, &mut self.tape);
         self.upstream.clear();
         self.upstream.resize(hidden.len(), 0.0);
         let gradient = LossGradient {
@@ -415,7 +501,12 @@ impl LanguageModelTrainer {
             let loss = &mut self.loss;
             (model.weights).losses(head, hidden, &batch.predicted, Some(gradient), loss)
         });
-        adapted.backward(batch.packed(), &mut self.upstream, &mut self.tape, &mut self.gradient);
+        adapted.backward(
+            batch.packed(),
+            &mut self.upstream,
+            &mut self.tape,
+            GradientInto::from(&mut self.gradient),
+        );
         losses.iter().sum()
     }
 }

@@ -19,6 +19,6 @@ pub use batch::{Batch, Objective, TokenizedSplit};
 pub use classifier::EncoderClassifier;
 pub use examples::Examples;
 pub use frozen_cache::FrozenLayerCache;
-pub use language_model::{LanguageModel, LanguageModelTrainer, ResponseLoss};
+pub use language_model::{LanguageModel, LanguageModelTrainer, ResponseLoss, RowGradients};
 pub use settings::TrainSettings;
 pub use trainer::{ClassifierTrainer, Step, Trainer, Watch, train};
