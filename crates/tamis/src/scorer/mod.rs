@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod finetune;
 pub mod finetune_batch;
+pub mod gradient;
 pub mod ridge;
 pub(crate) mod worker_pool;
 

@@ -1,8 +1,7 @@
 //! The default proxy: a ridge probe on frozen features, trained anew at every state in under a millisecond.
 //!
-//! The [`SufficientStatistics`] of each chunk are computed once and kept, within a memory limit; a run adds them up. An evaluation is one
-//! addition, one Cholesky factorisation, one product with the fold and one pass over its probabilities. What does not
-//! fit the limit is computed again by the same code in the same order, so the cache never changes a bit of a result.
+//! The [`SufficientStatistics`] of each chunk are computed once and kept ([`ChunkMoments`]); a run adds them up. An evaluation is one
+//! addition, one Cholesky factorisation, one product with the fold and one pass over its probabilities.
 //!
 //! [`Insight`] comes from the implicit function theorem. Adding an item (x, y) with weight ε moves the optimum along
 //! `H⁻¹ x̃ (y − ŷ)`, where x̃ = (x, 1) and H is the Hessian with the intercept, so the metric moves by
@@ -15,10 +14,7 @@
 //! its rows' sum, estimated from at most 16 evenly spaced ones. Source: Koh & Liang, arXiv 1703.04730, section 2.1, here
 //! exact in the Hessian, since the problem is quadratic.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, RwLock},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tamis_nn::{
     Fingerprint, Matrix,
@@ -33,6 +29,7 @@ use crate::{
     scorer::{
         Insight, Scorer, ScorerRun,
         ridge::{
+            chunk_moments::ChunkMoments,
             probe_data::{ProbeData, softmax},
             regression::{Model, Scratch, SufficientStatistics, dot},
         },
@@ -63,20 +60,13 @@ impl ProbeSettings {
 /// A ridge probe on frozen features and the fold it is scored on.
 pub struct Probe {
     train: Arc<ProbeData>,
+    chunks: ChunkMoments,
     fold: Arc<ProbeData>,
     /// The fold's features, transposed: shape `(width, items)`, which makes the narrow product twice as fast.
     fold_columns: Vec<f32>,
     settings: ProbeSettings,
     fingerprint: Fingerprint,
-    cache: RwLock<Cache>,
     spare: Mutex<Vec<Room>>,
-}
-
-/// The moments kept, by the exact list of rows.
-#[derive(Default)]
-struct Cache {
-    moments: HashMap<Box<[RowId]>, Arc<SufficientStatistics>>,
-    bytes: usize,
 }
 
 /// What one evaluation needs, used again by the next.
@@ -126,15 +116,14 @@ impl Probe {
             train.fingerprint().as_ref(),
             fold.fingerprint().as_ref(),
         ]);
-        let (cache, spare) = (RwLock::default(), Mutex::default());
         Ok(Self {
+            chunks: ChunkMoments::new(Arc::clone(&train), settings.gram_memory),
             train,
             fold,
             fold_columns,
             settings,
             fingerprint,
-            cache,
-            spare,
+            spare: Mutex::default(),
         })
     }
 
@@ -152,27 +141,6 @@ impl Probe {
 
     fn give_back(&self, room: Room) {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(room);
-    }
-
-    /// The moments of a chunk, from the cache or computed; kept if there is room left.
-    fn moments_of(&self, rows: &[RowId], scratch: &mut Scratch) -> Arc<SufficientStatistics> {
-        if let Some(moments) = self
-            .cache
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .moments
-            .get(rows)
-        {
-            return Arc::clone(moments);
-        }
-        let moments = Arc::new(SufficientStatistics::of(&self.train, rows, scratch));
-        let bytes = moments.bytes() + size_of_val(rows);
-        let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
-        if cache.bytes + bytes <= self.settings.gram_memory && !cache.moments.contains_key(rows) {
-            cache.bytes += bytes;
-            cache.moments.insert(rows.into(), Arc::clone(&moments));
-        }
-        moments
     }
 
     /// The probabilities of the fold's answers, shape `(examples, answers)`.
@@ -331,7 +299,7 @@ impl ScorerRun for Run<'_> {
             .factored
             .take()
             .map_or_else(|| self.probe.lease(), |(room, _)| room);
-        self.moments.add(&self.probe.moments_of(rows, &mut room.scratch));
+        self.moments.add(&self.probe.chunks.of(rows, &mut room.scratch));
         self.probe.give_back(room);
         Ok(())
     }
@@ -457,9 +425,9 @@ mod tests {
             assert_eq!(score, score_of(&none, &[0, 1, 2, 3]));
             assert_eq!(score, score_of(&tight, &[0, 1, 2, 3]));
         }
-        let kept = |probe: &Probe| probe.cache.read().expect("no panic").moments.len();
+        let kept = |probe: &Probe| probe.chunks.kept().0;
         assert_eq!((kept(&full), kept(&none)), (4, 0));
-        assert!(tight.cache.read().expect("no panic").bytes <= 2000);
+        assert!(tight.chunks.kept().1 <= 2000);
         assert_eq!(full.fingerprint(), none.fingerprint());
         assert_ne!(full.fingerprint(), probe_with("accuracy", 0).fingerprint());
     }

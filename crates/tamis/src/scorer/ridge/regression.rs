@@ -248,9 +248,23 @@ impl SufficientStatistics {
     ///
     /// If the features hold NaN or infinities.
     pub fn factor(&self, ridge: f64, scratch: &mut Scratch) -> Result<()> {
+        self.factor_less(1.0 / self.count.max(1.0), ridge, scratch)
+    }
+
+    /// Factors `Σxxᵀ + λI`, which is not centred, in the same way.
+    ///
+    /// # Errors
+    ///
+    /// As [`SufficientStatistics::factor`].
+    pub(crate) fn factor_around_zero(&self, ridge: f64, scratch: &mut Scratch) -> Result<()> {
+        self.factor_less(0.0, ridge, scratch)
+    }
+
+    /// Factors `Σxxᵀ + λI` less `share` times `Σx Σxᵀ`.
+    fn factor_less(&self, share: f64, ridge: f64, scratch: &mut Scratch) -> Result<()> {
         let (d, stride) = (self.width, scratch.stride);
         scratch.double = None;
-        self.centred(ridge, &mut scratch.square, stride, |x| x, |x| x as f32);
+        self.gram_less(share, ridge, &mut scratch.square, stride, |x| x, |x| x as f32);
         if cholesky(&mut scratch.square, d, stride, &mut scratch.stack) {
             return Ok(());
         }
@@ -263,7 +277,7 @@ impl SufficientStatistics {
         let unit = if diagonal > 0.0 { diagonal } else { 1.0 };
         scratch.double = JITTERS.iter().find_map(|jitter| {
             let mut double = vec![0.0; d * stride];
-            self.centred(ridge + jitter * unit, &mut double, stride, f64::from, |x| x);
+            self.gram_less(share, ridge + jitter * unit, &mut double, stride, f64::from, |x| x);
             cholesky(&mut double, d, stride, &mut stack).then_some(double)
         });
         if scratch.double.is_none() {
@@ -278,13 +292,20 @@ impl SufficientStatistics {
         Ok(())
     }
 
-    /// Writes the lower triangle of the centred Gram matrix plus the ridge.
-    fn centred<T>(&self, ridge: f64, out: &mut [T], stride: usize, up: impl Fn(f32) -> T, of: impl Fn(f64) -> T)
-    where
+    /// Writes the lower triangle of the matrix that [`SufficientStatistics::factor_less`] factors.
+    fn gram_less<T>(
+        &self,
+        share: f64,
+        ridge: f64,
+        out: &mut [T],
+        stride: usize,
+        up: impl Fn(f32) -> T,
+        of: impl Fn(f64) -> T,
+    ) where
         T: Copy + std::ops::Mul<Output = T> + std::ops::Sub<Output = T> + std::ops::AddAssign,
     {
         let (d, gram, sum) = (self.width, self.gram(), self.sum());
-        let (share, ridge) = (of(1.0 / self.count.max(1.0)), of(ridge));
+        let (share, ridge) = (of(share), of(ridge));
         let mut at = 0;
         for j in 0..d {
             let column = &mut out[j * stride + j..j * stride + d];
@@ -581,7 +602,8 @@ pub(crate) mod tests {
             moments.factor(ridge, &mut scratch).expect("factors");
             let single = moments.model(&mut scratch).probabilities(&design, 0.3);
             let mut double = vec![0.0; d * scratch.stride];
-            moments.centred(ridge, &mut double, scratch.stride, f64::from, |x| x);
+            let share = 1.0 / moments.count;
+            moments.gram_less(share, ridge, &mut double, scratch.stride, f64::from, |x| x);
             let mut stack = MemBuffer::new(llt::factor::cholesky_in_place_scratch::<f64>(
                 d,
                 Par::Seq,
