@@ -94,16 +94,23 @@ pub fn softmax_columns(values: &mut [f32], cols: usize, scale: f32) {
             for block in 0..blocks {
                 let mut highest = [f32::NEG_INFINITY; LANES];
                 for row in chunks.chunks_exact(blocks) {
-                    for (highest, x) in highest.iter_mut().zip(&row[block]) {
-                        *highest = if *x > *highest { *x } else { *highest };
+                    let given = row[block];
+                    for i in 0..LANES {
+                        highest[i] = if given[i] > highest[i] { given[i] } else { highest[i] };
                     }
                 }
                 let mut sums = [0.0; LANES];
                 for row in chunks.chunks_exact_mut(blocks) {
-                    for ((x, sum), highest) in row[block].iter_mut().zip(&mut sums).zip(&highest) {
-                        *x = exp((*x - highest) * scale);
-                        *sum += *x;
+                    // A copy: what may lie in the same place as what is written is not worked on side by side.
+                    let given = row[block];
+                    let powers: [f32; LANES] = std::array::from_fn(
+                        #[inline(always)]
+                        |i| exp((given[i] - highest[i]) * scale),
+                    );
+                    for i in 0..LANES {
+                        sums[i] += powers[i];
                     }
+                    row[block] = powers;
                 }
                 let shares = sums.map(|sum| 1.0 / sum);
                 for row in chunks.chunks_exact_mut(blocks) {
