@@ -1,9 +1,9 @@
-//! Vectors kept on disk, so that no text is embedded twice by the same model.
+//! Vectors kept on disk, so that no text is embedded twice by the same model, and no row's gradient worked out twice.
 //!
-//! One append-only file an embedder, named by its fingerprint. It is a row of blocks: a count (4 bytes, little-endian), that
-//! many text hashes (16 bytes each) and vectors (4 bytes a number), and 16 bytes of BLAKE3 over all of it. A block is synced
-//! before the next is begun; what follows the last whole block is a torn tail, and is cut off. So a run that is killed
-//! while it embeds goes on behind the last block.
+//! One append-only file a source of vectors, named by its fingerprint. It is a row of blocks: a count (4 bytes, little-endian), that
+//! many keys (16 bytes each, hashes of what vectors are of) and vectors (4 bytes a number), and 16 bytes of BLAKE3 over all of it. A block
+//! is synced before the next is begun; what follows the last whole block is a torn tail, and is cut off. So a run that is killed while it
+//! embeds goes on behind the last block.
 //!
 //! The cache saves time and nothing else: where it cannot be made, read or written, vectors are computed without it, and the monitor hears
 //! a warning.
@@ -23,37 +23,91 @@ use crate::{
     embed::{Embedder, TextLength},
 };
 
-/// Texts a block holds: a few seconds of an encoder's work.
+/// The most vectors that a block holds.
 const BLOCK: usize = 1024;
 
 /// The first bytes of a block's checksum.
 type Checksum = [u8; 16];
-/// What stands for a text.
-type TextHash = [u8; 16];
+/// What stands for a text or a row.
+pub(crate) type Key = [u8; 16];
 
-/// An embedder whose vectors are kept.
+/// Vectors of one source that are kept.
 #[derive(Debug)]
-pub struct Cached<E> {
-    inner: E,
+pub(crate) struct VectorCache {
     folder: PathBuf,
     path: PathBuf,
+    dim: usize,
+    /// Vectors that are worked out before they are kept: a few seconds' work.
+    block: usize,
     /// Whether it has failed once: then it is left alone.
     failed: AtomicBool,
 }
 
-impl<E: Embedder> Cached<E> {
-    /// Keeps vectors in this folder, which is made if it is not there.
-    pub fn new(inner: E, folder: &Path) -> Self {
+impl VectorCache {
+    /// Keeps vectors of `dim` numbers in this folder, which is made if it is not there; so many at a time.
+    pub(crate) fn new(folder: &Path, source: &Fingerprint, dim: usize, block: usize) -> Self {
         Self {
-            path: folder.join(format!("{}.vectors", inner.fingerprint())),
+            path: folder.join(format!("{source}.vectors")),
             folder: folder.to_path_buf(),
-            inner,
+            dim,
+            block: block.clamp(1, BLOCK),
             failed: AtomicBool::new(false),
         }
     }
 
+    /// A vector for each key, kept or worked out: `make` is given the places of keys, no key twice, and advances `monitor` by one each.
+    pub(crate) fn vectors(
+        &self,
+        keys: &[Key],
+        make: &mut dyn FnMut(&[usize]) -> Result<Matrix>,
+        monitor: &dyn Monitor,
+    ) -> Result<Matrix> {
+        let mut places: HashMap<Key, Vec<u32>> = HashMap::new();
+        let mut order = Vec::new();
+        for (i, key) in keys.iter().enumerate() {
+            let places = places.entry(*key).or_default();
+            if places.is_empty() {
+                order.push(i);
+            }
+            places.push(i as u32);
+        }
+        let mut out = Matrix::zeros(keys.len(), self.dim);
+        let mut take = |key: &Key, vector: &[f32]| {
+            if let Some(places) = places.remove(key) {
+                for &place in &places {
+                    out.row_mut(place as usize).copy_from_slice(vector);
+                }
+                monitor.advance(places.len() as u64);
+            }
+        };
+        let mut file = if self.failed.load(Ordering::Relaxed) {
+            None
+        } else {
+            self.unless_failed(self.read(&mut take), monitor).flatten()
+        };
+        let missing: Vec<usize> = order.into_iter().filter(|&i| places.contains_key(&keys[i])).collect();
+        for block in missing.chunks(self.block) {
+            let vectors = make(block)?;
+            let own: Vec<Key> = block.iter().map(|&i| keys[i]).collect();
+            if let Some(open) = &mut file
+                && self.unless_failed(self.append(open, &own, &vectors), monitor).is_none()
+            {
+                file = None;
+            }
+            for (key, vector) in own.iter().zip(vectors.iter_rows()) {
+                let places = &places[key];
+                for &place in places {
+                    out.row_mut(place as usize).copy_from_slice(vector);
+                }
+                // What made them has told of one each; their repetitions are done with it.
+                monitor.advance(places.len() as u64 - 1);
+            }
+        }
+        Ok(out)
+    }
+
     /// Tells each vector that is kept; returns the file for more of them, if it is this process's to append to.
-    fn read(&self, each: &mut dyn FnMut(&TextHash, &[f32])) -> Result<Option<File>> {
+    fn read(&self, each: &mut dyn FnMut(&Key, &[f32])) -> Result<Option<File>> {
         std::fs::create_dir_all(&self.folder).map_err(Error::io(&self.folder, "create"))?;
         // A link may lead to a file of the user's.
         if self.path.symlink_metadata().is_ok_and(|there| !there.is_file()) {
@@ -68,7 +122,7 @@ impl<E: Embedder> Cached<E> {
             .map_err(Error::io(&self.path, "write"))?;
         // Another process at work with the same model keeps the lock: then this one reads what is there and adds nothing.
         let mine = file.try_lock().is_ok();
-        let whole = read_blocks(&self.path, &file, self.dim(), each)?;
+        let whole = read_blocks(&self.path, &file, self.dim, each)?;
         if !mine {
             return Ok(None);
         }
@@ -89,16 +143,33 @@ impl<E: Embedder> Cached<E> {
         .ok()
     }
 
-    fn append(&self, file: &mut File, hashes: &[TextHash], vectors: &Matrix) -> Result<()> {
-        let mut block = Vec::with_capacity(24 + hashes.len() * (16 + 4 * vectors.cols()));
-        block.extend((hashes.len() as u32).to_le_bytes());
-        hashes.iter().for_each(|hash| block.extend(hash));
+    fn append(&self, file: &mut File, keys: &[Key], vectors: &Matrix) -> Result<()> {
+        let mut block = Vec::with_capacity(24 + keys.len() * (16 + 4 * vectors.cols()));
+        block.extend((keys.len() as u32).to_le_bytes());
+        keys.iter().for_each(|key| block.extend(key));
         vectors.as_slice().iter().for_each(|x| block.extend(x.to_le_bytes()));
         let sum = checksum(&block);
         block.extend(sum);
         file.write_all(&block)
             .and_then(|()| file.sync_data())
             .map_err(Error::io(&self.path, "write"))
+    }
+}
+
+/// An embedder whose vectors are kept.
+#[derive(Debug)]
+pub struct Cached<E> {
+    inner: E,
+    cache: VectorCache,
+}
+
+impl<E: Embedder> Cached<E> {
+    /// Keeps vectors in this folder, which is made if it is not there.
+    pub fn new(inner: E, folder: &Path) -> Self {
+        Self {
+            cache: VectorCache::new(folder, inner.fingerprint(), inner.dim(), BLOCK),
+            inner,
+        }
     }
 }
 
@@ -112,56 +183,12 @@ impl<E: Embedder> Embedder for Cached<E> {
     }
 
     fn embed(&self, texts: &[&str], monitor: &dyn Monitor) -> Result<Matrix> {
-        let dim = self.dim();
-        let mut places: HashMap<TextHash, Vec<u32>> = HashMap::new();
-        let mut order = Vec::new();
-        for (i, text) in texts.iter().enumerate() {
-            let hash = hash_of(text);
-            let places = places.entry(hash).or_default();
-            if places.is_empty() {
-                order.push((hash, i));
-            }
-            places.push(i as u32);
-        }
-        let mut out = Matrix::zeros(texts.len(), dim);
-        let mut take = |hash: &TextHash, vector: &[f32]| {
-            if let Some(places) = places.remove(hash) {
-                for &place in &places {
-                    out.row_mut(place as usize).copy_from_slice(vector);
-                }
-                monitor.advance(places.len() as u64);
-            }
+        let keys: Vec<Key> = texts.iter().map(|text| key_of(text.as_bytes())).collect();
+        let mut make = |places: &[usize]| {
+            let own: Vec<&str> = places.iter().map(|&i| texts[i]).collect();
+            self.inner.embed(&own, monitor)
         };
-        let mut file = if self.failed.load(Ordering::Relaxed) {
-            None
-        } else {
-            self.unless_failed(self.read(&mut take), monitor).flatten()
-        };
-        let missing: Vec<(TextHash, usize)> = order
-            .into_iter()
-            .filter(|(hash, _)| places.contains_key(hash))
-            .collect();
-        for block in missing.chunks(BLOCK) {
-            let own: Vec<&str> = block.iter().map(|&(_, i)| texts[i]).collect();
-            let vectors = self.inner.embed(&own, monitor)?;
-            let hashes: Vec<TextHash> = block.iter().map(|&(hash, _)| hash).collect();
-            if let Some(open) = &mut file
-                && self
-                    .unless_failed(self.append(open, &hashes, &vectors), monitor)
-                    .is_none()
-            {
-                file = None;
-            }
-            for (hash, vector) in hashes.iter().zip(vectors.iter_rows()) {
-                let places = &places[hash];
-                for &place in places {
-                    out.row_mut(place as usize).copy_from_slice(vector);
-                }
-                // The embedder has told of one text each; their repetitions are done with it.
-                monitor.advance(places.len() as u64 - 1);
-            }
-        }
-        Ok(out)
+        self.cache.vectors(&keys, &mut make, monitor)
     }
 
     fn count_tokens(&self, text: &str) -> Result<TextLength> {
@@ -169,8 +196,9 @@ impl<E: Embedder> Embedder for Cached<E> {
     }
 }
 
-fn hash_of(text: &str) -> TextHash {
-    first_half(blake3::hash(text.as_bytes()))
+/// What stands for these bytes.
+pub(crate) fn key_of(bytes: &[u8]) -> Key {
+    first_half(blake3::hash(bytes))
 }
 
 fn checksum(block: &[u8]) -> Checksum {
@@ -178,7 +206,7 @@ fn checksum(block: &[u8]) -> Checksum {
 }
 
 /// Reads all whole blocks; returns where the last one ends.
-fn read_blocks(path: &Path, file: &File, dim: usize, each: &mut dyn FnMut(&TextHash, &[f32])) -> Result<u64> {
+fn read_blocks(path: &Path, file: &File, dim: usize, each: &mut dyn FnMut(&Key, &[f32])) -> Result<u64> {
     let length = file.metadata().map_err(Error::io(path, "read"))?.len();
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let mut end = 0;

@@ -1,6 +1,7 @@
 //! The target: the model that a selection is for.
 
 pub mod responses;
+pub mod row_gradients;
 pub mod tokenize;
 
 use tamis_nn::{

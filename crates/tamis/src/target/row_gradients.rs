@@ -1,0 +1,184 @@
+//! The pass of a language model over rows that the gradient probe needs: each row's loss, hidden state and sketch, kept on disk, so that a
+//! run that was killed goes on and pays for no row twice.
+
+use std::path::Path;
+
+use tamis_nn::{
+    Fingerprint, Matrix, Monitor, Seed,
+    decoder::{GradientSketch, SketchSettings},
+    train::{Examples, LanguageModel, ResponseLoss, RowGradients, TokenizedSplit},
+};
+
+use crate::{
+    Result,
+    embed::cache::{Key, VectorCache, key_of},
+};
+
+/// Rows between two times of keeping: some ten seconds' work.
+const BLOCK: usize = 64;
+
+/// A language model that works out the gradients of rows.
+pub struct GradientPass<'m> {
+    model: &'m LanguageModel,
+    sketch: GradientSketch,
+    cache: Option<VectorCache>,
+}
+
+impl<'m> GradientPass<'m> {
+    /// For a model which `identity` stands for, adapters with it; what is worked out is kept in `folder`, if one is named.
+    pub fn new(
+        model: &'m LanguageModel,
+        identity: &Fingerprint,
+        settings: &SketchSettings,
+        seed: Seed,
+        folder: Option<&Path>,
+    ) -> Self {
+        let weights = model.weights();
+        let sketch = GradientSketch::new(&weights.shape, weights.layers.len(), settings, seed);
+        let source = Fingerprint::of([
+            b"row gradients 1",
+            identity.as_ref(),
+            format!("{settings:?} {} {:?}", seed.0, model.dtype).as_bytes(),
+        ]);
+        let dim = 2 + weights.shape.hidden + sketch.width();
+        Self {
+            cache: folder.map(|folder| VectorCache::new(folder, &source, dim, BLOCK)),
+            model,
+            sketch,
+        }
+    }
+
+    /// Of all examples of a split, in their order. One step of `monitor` an example.
+    ///
+    /// # Errors
+    ///
+    /// If a loss is not finite, or the user stopped.
+    pub fn of(&self, split: &TokenizedSplit, monitor: &dyn Monitor) -> Result<RowGradients> {
+        let all = split.all();
+        let mut make = |places: &[usize]| {
+            let rows: Vec<u32> = places.iter().map(|&i| all[i]).collect();
+            let found = self
+                .model
+                .gradients(Examples::new(split, &rows), &self.sketch, monitor)?;
+            Ok(self.joined(&found))
+        };
+        let joined = match &self.cache {
+            Some(cache) => {
+                let keys: Vec<Key> = all.iter().map(|&row| key_of_row(split, row)).collect();
+                cache.vectors(&keys, &mut make, monitor)?
+            }
+            None => make(&(0..all.len()).collect::<Vec<_>>())?,
+        };
+        Ok(self.parted(&joined))
+    }
+
+    /// A row's loss, tokens, hidden state and sketch as one vector.
+    fn joined(&self, gradients: &RowGradients) -> Matrix {
+        let parts = gradients.losses.iter().zip(gradients.hidden.iter_rows());
+        let rows: Vec<f32> = parts
+            .zip(gradients.sketches.iter_rows())
+            .flat_map(|((loss, hidden), sketch)| [&[loss.sum as f32, loss.tokens as f32], hidden, sketch].concat())
+            .collect();
+        let dim = 2 + gradients.hidden.cols() + gradients.sketches.cols();
+        Matrix::from_vec(rows, gradients.losses.len(), dim)
+    }
+
+    /// The way back from [`GradientPass::joined`].
+    fn parted(&self, joined: &Matrix) -> RowGradients {
+        let (rows, hidden) = (joined.rows(), self.model.weights().shape.hidden);
+        let mut gradients = RowGradients {
+            losses: Vec::with_capacity(rows),
+            hidden: Matrix::zeros(rows, hidden),
+            sketches: Matrix::zeros(rows, self.sketch.width()),
+        };
+        for (i, row) in joined.iter_rows().enumerate() {
+            gradients.losses.push(ResponseLoss {
+                sum: f64::from(row[0]),
+                tokens: row[1] as u64,
+            });
+            gradients.hidden.row_mut(i).copy_from_slice(&row[2..2 + hidden]);
+            gradients.sketches.row_mut(i).copy_from_slice(&row[2 + hidden..]);
+        }
+        gradients
+    }
+}
+
+/// What stands for the tokens of an example, and for those among them that are to be said.
+fn key_of_row(split: &TokenizedSplit, row: u32) -> Key {
+    let mut bytes = Vec::new();
+    for (tokens, types) in split.sequences_of(row) {
+        bytes.extend((tokens.len() as u64).to_le_bytes());
+        bytes.extend(tokens.iter().flat_map(|token| token.to_le_bytes()));
+        bytes.extend(types);
+    }
+    key_of(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use tamis_nn::{
+        Silent,
+        hub::{files::ModelFiles, language_model},
+        kernels::packed::ProductDtype,
+        train::Objective,
+    };
+
+    use super::*;
+
+    /// Stops after so many rows.
+    struct Stop(AtomicU64);
+
+    impl Monitor for Stop {
+        fn begin(&self, _stage: &str, _total: Option<u64>) {}
+        fn advance(&self, steps: u64) {
+            let left = self.0.load(Ordering::Relaxed);
+            self.0.store(left.saturating_sub(steps), Ordering::Relaxed);
+        }
+        fn note(&self, _text: &str) {}
+        fn warn(&self, text: &str) {
+            panic!("{text}");
+        }
+        fn end(&self) {}
+        fn cancelled(&self) -> bool {
+            self.0.load(Ordering::Relaxed) == 0
+        }
+    }
+
+    #[test]
+    fn a_pass_that_was_stopped_goes_on_and_gives_the_same() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tamis-nn/tests/oracle/decoders/llama");
+        let model = language_model::load(&ModelFiles::Folder(folder.into()), ProductDtype::Float32, 64, "")
+            .expect("loads")
+            .model;
+        // More rows than are kept at a time, some of them the same.
+        let mut split = TokenizedSplit::new(1);
+        for i in 0..150u32 {
+            let tokens: Vec<u32> = (0..5 + i % 70).map(|t| (3 * t + i % 140) % 64).collect();
+            let learned = (0..tokens.len()).map(|t| u8::from(t >= 2)).collect();
+            split.push([(tokens, learned)], Objective::Response);
+        }
+        let settings = SketchSettings {
+            side: 2,
+            ..SketchSettings::default()
+        };
+        let kept = tempfile::tempdir().expect("a folder");
+        let identity = Fingerprint::of(["a tiny llama"]);
+        let pass = |folder| GradientPass::new(&model, &identity, &settings, Seed(1), folder);
+        let plain = pass(None).of(&split, &Silent).expect("passes");
+        let cached = pass(Some(kept.path()));
+        let stopped = cached.of(&split, &Stop(AtomicU64::new(100)));
+        assert!(stopped.is_err(), "it was stopped");
+        let rest = Stop(AtomicU64::new(1000));
+        let again = cached.of(&split, &rest).expect("goes on");
+        assert_eq!(rest.0.load(Ordering::Relaxed), 1000 - 150);
+        // To the bit, whatever rows were beside it in a pass.
+        assert_eq!(plain.hidden, again.hidden);
+        assert_eq!(plain.sketches, again.sketches);
+        // All of it is kept: nothing is left that could be stopped.
+        let found = cached.of(&split, &Stop(AtomicU64::new(1))).expect("all there");
+        assert_eq!(found.losses, again.losses);
+        assert_eq!(found.sketches, again.sketches);
+    }
+}
