@@ -317,8 +317,8 @@ impl LanguageModel {
                 losses
             });
             check_finite(&losses)?;
-            for (i, loss) in batch.by_answer(&losses).into_iter().enumerate() {
-                let place = places.next().expect("a place for every example");
+            let losses = batch.by_answer(&losses).into_iter().enumerate();
+            for ((i, loss), place) in losses.zip(places.by_ref()) {
                 found.losses[place] = loss;
                 found.sketches.row_mut(place).copy_from_slice(sketches.row(i));
                 let tokens = &batch.segments[i].tokens;

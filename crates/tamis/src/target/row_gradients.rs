@@ -60,7 +60,7 @@ impl<'m> GradientPass<'m> {
             let found = self
                 .model
                 .gradients(Examples::new(split, &rows), &self.sketch, monitor)?;
-            Ok(self.joined(&found))
+            Ok(joined(&found))
         };
         let joined = match &self.cache {
             Some(cache) => {
@@ -72,18 +72,7 @@ impl<'m> GradientPass<'m> {
         Ok(self.parted(&joined))
     }
 
-    /// A row's loss, tokens, hidden state and sketch as one vector.
-    fn joined(&self, gradients: &RowGradients) -> Matrix {
-        let parts = gradients.losses.iter().zip(gradients.hidden.iter_rows());
-        let rows: Vec<f32> = parts
-            .zip(gradients.sketches.iter_rows())
-            .flat_map(|((loss, hidden), sketch)| [&[loss.sum as f32, loss.tokens as f32], hidden, sketch].concat())
-            .collect();
-        let dim = 2 + gradients.hidden.cols() + gradients.sketches.cols();
-        Matrix::from_vec(rows, gradients.losses.len(), dim)
-    }
-
-    /// The way back from [`GradientPass::joined`].
+    /// The way back from [`joined`].
     fn parted(&self, joined: &Matrix) -> RowGradients {
         let (rows, hidden) = (joined.rows(), self.model.weights().shape.hidden);
         let mut gradients = RowGradients {
@@ -101,6 +90,17 @@ impl<'m> GradientPass<'m> {
         }
         gradients
     }
+}
+
+/// A row's loss, tokens, hidden state and sketch as one vector.
+fn joined(gradients: &RowGradients) -> Matrix {
+    let parts = gradients.losses.iter().zip(gradients.hidden.iter_rows());
+    let rows: Vec<f32> = parts
+        .zip(gradients.sketches.iter_rows())
+        .flat_map(|((loss, hidden), sketch)| [&[loss.sum as f32, loss.tokens as f32], hidden, sketch].concat())
+        .collect();
+    let dim = 2 + gradients.hidden.cols() + gradients.sketches.cols();
+    Matrix::from_vec(rows, gradients.losses.len(), dim)
 }
 
 /// What stands for the tokens of an example, and for those among them that are to be said.
