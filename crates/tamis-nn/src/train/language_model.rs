@@ -391,7 +391,8 @@ impl LanguageModel {
                 .map(|adapter| adapter.a.as_slice().len() + adapter.b.as_slice().len())
                 .sum()
         });
-        let kept = 2 * shape.hidden + 2 * queries + 2 * keys + 2 * shape.intermediate;
+        let ranks = self.lora.as_ref().map_or(0, |lora| 7 * lora.settings.rank);
+        let kept = 2 * shape.hidden + 2 * queries + 2 * keys + 2 * shape.intermediate + ranks;
         let passing = 4 * shape.hidden + 4 * shape.intermediate;
         // Layers that are not trained and the head are packed for both directions, and 128 tokens' logits are held.
         let frozen = self.lora.as_ref().map_or(0, |_| layer * self.weights.layers.len());

@@ -1,7 +1,7 @@
 //! The default proxy: a ridge probe on frozen features, trained anew at every state in under a millisecond.
 //!
-//! The [`SufficientStatistics`] of each chunk are computed once and kept ([`ChunkMoments`]); a run adds them up. An evaluation is one
-//! addition, one Cholesky factorisation, one product with the fold and one pass over its probabilities.
+//! The [`SufficientStatistics`] of each chunk are computed once and kept; a run adds them up. An evaluation is one addition,
+//! one Cholesky factorisation, one product with the fold and one pass over its probabilities.
 //!
 //! [`Insight`] comes from the implicit function theorem. Adding an item (x, y) with weight ε moves the optimum along
 //! `H⁻¹ x̃ (y − ŷ)`, where x̃ = (x, 1) and H is the Hessian with the intercept, so the metric moves by
