@@ -10,8 +10,8 @@ Prints    the tables of docs/results/fine-tuning.md.
     .venv/bin/python experiments/language_models.py --data DATA --model MINILM --language-model SMOLLM2
 
 Each seed has its own random training rows, the same for both engines. The losses of a task are worked out by PyTorch,
-which loads the adapters that tamis wrote. PyTorch's model is in bfloat16 with adapters in 32 bits; tamis multiplies in
-bfloat16. A second start goes on from the first.
+with its model in bfloat16 and adapters in 32 bits, those that tamis wrote among them; tamis multiplies in bfloat16, too.
+A second start goes on from the first.
 """
 
 import json
@@ -67,9 +67,9 @@ def responses(options, runner):
                 "--epochs", options.epochs, "--learning-rate", options.learning_rate, "--batch-size", 8, *length,
                 "--dtype", "bfloat16", "--seed", seed, record="metrics.json",
             )
-            after = peer(options, "score", options.language_model, *tests, "--adapter", run.folder, *length)
+            after = peer(options, "score", options.language_model, *tests, "--adapter", run.folder, *length, "--dtype", "bfloat16-pure")
             found["tamis"].append((after, run.record["train_seconds"]))
-    before = peer(options, "score", options.language_model, *tests, *length)
+    before = peer(options, "score", options.language_model, *tests, *length, "--dtype", "bfloat16-pure")
     lines = [["untrained", *(f"{before[str(test)]:.4f}" for test in tests), ""]]
     for engine, results in found.items():
         losses = [lib.mean_sd([after[str(test)] for after, _ in results]) for test in tests]

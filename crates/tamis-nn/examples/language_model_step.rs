@@ -4,17 +4,18 @@
 //! cargo run --release -p tamis-nn --example language_model_step -- MODEL LENGTHS.json [kind] [dtype] [batch] [steps]
 //! ```
 //!
-//! LENGTHS.json is `{"prompt": [..], "response": [..]}`, tokens a row; kinds are `lora`, `full` and `forward`. The last line is JSON.
+//! LENGTHS.json is `{"prompt": [..], "response": [..]}`, tokens a row; kinds are `lora`, `full`,
+//! `forward` (losses alone) and `sketch` (losses and sketches of the rows' gradients). The last line is JSON.
 
 use std::time::Instant;
 
 use serde_json::{Value, json};
 use tamis_nn::{
     Seed, Silent,
-    decoder::LoraSettings,
+    decoder::{GradientSketch, LoraSettings, SketchSettings},
     hub::{files::ModelFiles, language_model},
     kernels::packed::ProductDtype,
-    train::{Examples, LanguageModelTrainer, Objective, TokenizedSplit, TrainSettings, Trainer},
+    train::{Examples, LanguageModelTrainer, Objective, ResponseLoss, TokenizedSplit, TrainSettings, Trainer},
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -44,6 +45,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if kind == "lora" {
         model.adapt(&LoraSettings::default(), Seed(0));
     }
+    let shape = &model.weights().shape;
+    let sketch = GradientSketch::new(shape, model.weights().layers.len(), &SketchSettings::default(), Seed(0));
     let mut trainer = LanguageModelTrainer::new(&model, &TrainSettings::default());
     let all = split.all();
     let batches: Vec<&[u32]> = all.chunks(batch).cycle().take(steps + 1).collect();
@@ -51,11 +54,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (i, rows) in batches.into_iter().enumerate() {
         let began = Instant::now();
         let examples = Examples::new(&split, rows);
-        loss = if kind == "forward" {
-            let losses = model.losses(examples, &Silent)?;
-            losses.iter().map(|loss| loss.sum).sum::<f64>()
-        } else {
-            trainer.step(&mut model, examples, 1e-4, Seed(0))?
+        let sum = |losses: &[ResponseLoss]| losses.iter().map(|loss| loss.sum).sum::<f64>();
+        loss = match &*kind {
+            "forward" => sum(&model.losses(examples, &Silent)?),
+            "sketch" => sum(&model.gradients(examples, &sketch, &Silent)?.losses),
+            _ => trainer.step(&mut model, examples, 1e-4, Seed(0))?,
         };
         // The first step fills buffers and is not counted.
         if i > 0 {

@@ -1,8 +1,8 @@
 //! SmolLM2-135M-Instruct against transformers, PyTorch and peft: logits, losses, and 20 steps of training.
 //!
 //! `oracle/smollm2.json` is what `experiments/peers/language_model.py oracle` writes, without what its docstring gives a formula for;
-//! `oracle/smollm2_chats.jsonl` has beside each conversation what `template` prints of it. The weights are not in the repository: `experiments/smollm2.py` makes their folder, and `TAMIS_SMOLLM2` names it; without it the test says
-//! so and passes.
+//! `oracle/smollm2_chats.jsonl` has beside each conversation what `template` prints of it. The weights are not in the repository:
+//! `experiments/smollm2.py` makes their folder, and `TAMIS_SMOLLM2` names it; without it the tests say so and pass.
 
 use std::{io::Write, path::Path};
 

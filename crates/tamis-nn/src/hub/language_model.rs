@@ -57,13 +57,12 @@ pub fn loading_bytes(files: &ModelFiles, way_out: &str) -> Result<u64> {
         stored += std::fs::metadata(&path).map_err(Error::io(&path, "read"))?.len();
     }
     let shape = &config.shape;
-    let layer: usize = Projection::ALL
-        .iter()
-        .map(|projection| projection.sizes(shape).iter().product::<usize>())
-        .sum();
-    let words = config.raw["vocab_size"].as_u64().unwrap_or(0) as usize;
+    let size = |projection: &Projection| projection.sizes(shape).map(|size| size as u64).iter().product::<u64>();
+    let layers = (Projection::ALL.iter().map(size).sum::<u64>()).saturating_mul(config.layers as u64);
     let tables = if config.tied { 1 } else { 2 };
-    Ok(stored + 4 * (layer * config.layers + tables * words * shape.hidden) as u64)
+    let words = config.raw["vocab_size"].as_u64().unwrap_or(0);
+    let numbers = layers.saturating_add(words.saturating_mul(tables * shape.hidden as u64));
+    Ok(numbers.saturating_mul(4).saturating_add(stored))
 }
 
 /// Loads a language model that multiplies in these numbers, for sequences of at most `longest` tokens, and never more than it has positions.

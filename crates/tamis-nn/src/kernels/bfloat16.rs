@@ -104,9 +104,10 @@ impl Bfloat16Rows {
             });
     }
 
-    /// Packs the columns of `x`, rows of length `columns`, as rows.
-    fn pack_transposed(&mut self, x: &[f32], columns: usize) {
-        self.clear(columns, x.len() / columns);
+    /// Packs the columns of `x`, `depth` rows, as rows.
+    fn pack_transposed(&mut self, x: &[f32], depth: usize) {
+        let columns = x.len() / depth;
+        self.clear(columns, depth);
         let half = BLOCK / 2;
         self.lines
             .par_chunks_mut(BLOCK * self.steps)
@@ -122,9 +123,8 @@ impl Bfloat16Rows {
                     }
                 }
                 // The last line of a row may have been another's.
-                let filled = x.len() / columns;
-                if !filled.is_multiple_of(BLOCK) {
-                    let from = (filled % BLOCK).div_ceil(2);
+                if !depth.is_multiple_of(BLOCK) {
+                    let from = (depth % BLOCK).div_ceil(2);
                     let last = (self.steps - 1) * BLOCK;
                     lines[last..].iter_mut().for_each(|line| line.0[from..].fill(0));
                 }
@@ -196,24 +196,14 @@ impl Bfloat16Matrix {
         });
     }
 
-    /// `out = begin + x b`: `x` of shape `(rows, depth)`, `out` of shape `(rows, columns)`, row-major; on all threads.
+    /// `out += uᵀ b`, `u` of shape `(depth, rows)`, packed in `left`, `out` of shape `(rows, columns)`; on all threads.
     ///
     /// # Panics
     ///
     /// If the shapes do not fit.
-    pub fn multiply_in_parallel(&self, x: &Bfloat16Rows, begin: Begin<'_>, out: &mut [f32]) {
-        sum_of_products(&[(x, self)], begin, out);
-    }
-
-    /// `out += uᵀ b`, `u` of shape `(depth, rows)`, `out` of shape `(rows, columns)`; on all threads.
-    ///
-    /// # Panics
-    ///
-    /// If the shapes do not fit.
-    pub fn add_transposed_in_parallel(&self, u: &[f32], out: &mut [f32]) {
-        let mut left = Bfloat16Rows::default();
-        left.pack_transposed(u, u.len() / self.depth);
-        sum_of_products(&[(&left, self)], Begin::There, out);
+    pub fn add_transposed_in_parallel(&self, u: &[f32], left: &mut Bfloat16Rows, out: &mut [f32]) {
+        left.pack_transposed(u, self.depth);
+        sum_of_products(&[(left, self)], Begin::There, out);
     }
 
     /// All steps of 32 columns, the first of them `first`.
@@ -241,6 +231,9 @@ pub fn sum_of_products(terms: &[(&Bfloat16Rows, &Bfloat16Matrix)], begin: Begin<
             b.columns,
             out.len()
         );
+    }
+    if out.is_empty() {
+        return;
     }
     // Two shares a thread, so that one which is held up hands some on. Where columns are more they are cut, and every thread reads its own
     // columns and all rows; else the other way round.
@@ -588,6 +581,7 @@ mod tests {
     #[test]
     fn every_shape_layout_and_beginning_agrees_with_the_product_of_rounded_numbers() {
         for (m, k, n) in [
+            (0, 3, 2),
             (1, 1, 1),
             (5, 3, 2),
             (32, 32, 32),
@@ -620,7 +614,7 @@ mod tests {
                     let mut rows = Bfloat16Rows::default();
                     rows.pack(&vec![7.0; 90 * 400], 400);
                     rows.pack(&x, k);
-                    packed.multiply_in_parallel(&rows, begin, &mut out);
+                    sum_of_products(&[(&rows, &packed)], begin, &mut out);
                     for (i, (out, want)) in out.iter().zip(&want).enumerate() {
                         assert!(
                             (out - want).abs() < 1e-4,
@@ -643,7 +637,9 @@ mod tests {
                 Layout::Plain,
                 1.0,
             );
-            packed.add_transposed_in_parallel(&u, &mut out);
+            let mut left = Bfloat16Rows::default();
+            left.pack(&vec![7.0; 90 * 400], 400);
+            packed.add_transposed_in_parallel(&u, &mut left, &mut out);
             for (i, (out, want)) in out.iter().zip(&want).enumerate() {
                 assert!(
                     (out - want).abs() < 1e-4,
@@ -664,8 +660,8 @@ mod tests {
             c.prepack(&numbers(3 * columns, 0.6), (3, columns), Layout::Plain);
             let mut want = numbers(rows * columns, 0.9);
             let mut out = want.clone();
-            b.multiply_in_parallel(&left, Begin::There, &mut want);
-            c.multiply_in_parallel(&other, Begin::There, &mut want);
+            sum_of_products(&[(&left, &b)], Begin::There, &mut want);
+            sum_of_products(&[(&other, &c)], Begin::There, &mut want);
             sum_of_products(&[(&left, &b), (&other, &c)], Begin::There, &mut out);
             for (i, (out, want)) in out.iter().zip(&want).enumerate() {
                 assert!((out - want).abs() < 1e-5, "({rows}, {columns}), {i}: {out} {want}");
@@ -713,7 +709,7 @@ mod tests {
             pool.install(|| {
                 let mut left = Bfloat16Rows::default();
                 left.pack(&x[..rows * 70], 70);
-                packed.multiply_in_parallel(&left, Begin::Zero, &mut out);
+                sum_of_products(&[(&left, &packed)], Begin::Zero, &mut out);
             });
             out
         };

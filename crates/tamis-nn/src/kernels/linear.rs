@@ -129,17 +129,20 @@ impl Workspace {
                 panels.multiply_columns_in_parallel(&self.tiles, Begin::There, weight);
             }
             PackedMatrix::Bfloat16(packed) => {
+                let RowBuffer::Bfloat16(left) = &mut self.rows else {
+                    unreachable!("both sides in the same numbers")
+                };
                 for upstream in upstream.chunks_exact(outputs) {
                     bias.iter_mut().zip(upstream).for_each(|(sum, u)| *sum += u);
                 }
                 // Of the two sides that is turned over which has fewer columns.
                 if outputs <= inputs {
                     packed.prepack(x, (rows, inputs), Layout::Plain);
-                    packed.add_transposed_in_parallel(upstream, weight);
+                    packed.add_transposed_in_parallel(upstream, left, weight);
                 } else {
                     let mut transposed = vec![0.0; weight.len()];
                     packed.prepack(upstream, (rows, outputs), Layout::Plain);
-                    packed.add_transposed_in_parallel(x, &mut transposed);
+                    packed.add_transposed_in_parallel(x, left, &mut transposed);
                     for (o, weight) in weight.chunks_exact_mut(inputs).enumerate() {
                         let column = transposed[o..].iter().step_by(outputs);
                         weight.iter_mut().zip(column).for_each(|(sum, x)| *sum += x);

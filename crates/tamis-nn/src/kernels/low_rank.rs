@@ -40,6 +40,9 @@ impl LowRankWorkspace {
             "{tokens} tokens, {rank} by {columns}: {} numbers",
             many.len()
         );
+        if tokens == 0 {
+            return;
+        }
         let blocks = rank.div_ceil(ROWS);
         // Block after block of the few, so that a block's lie side by side.
         self.few.clear();
@@ -148,7 +151,7 @@ mod tests {
     #[test]
     fn every_rank_and_width_agrees_with_one_product_at_a_time() {
         let mut workspace = LowRankWorkspace::default();
-        for (tokens, rank, columns) in [(1, 1, 1), (5, 8, 32), (40, 16, 70), (7, 3, 33), (9, 20, 64)] {
+        for (tokens, rank, columns) in [(0, 2, 3), (1, 1, 1), (5, 8, 32), (40, 16, 70), (7, 3, 33), (9, 20, 64)] {
             let (few, many) = (numbers(tokens * rank, 0.1), numbers(tokens * columns, 0.7));
             for side in [Few::Rows, Few::Columns] {
                 let begun = numbers(rank * columns, 0.3);

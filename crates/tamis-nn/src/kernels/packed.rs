@@ -104,19 +104,25 @@ impl RowBuffer {
 /// # Panics
 ///
 /// If the shapes do not fit, the sides are packed in different numbers, or there is no term.
-pub fn sum_of_products(terms: &[(Rows<'_>, &PackedMatrix)], mut begin: Begin<'_>, out: &mut [f32]) {
-    let mut halves = Vec::new();
-    for term in terms {
-        match term {
-            (Rows::Float32(x), PackedMatrix::Float32(b)) => {
-                b.multiply_in_parallel(x, begin, out);
-                begin = Begin::There;
-            }
-            (Rows::Bfloat16(x), PackedMatrix::Bfloat16(b)) => halves.push((*x, b)),
-            _ => panic!("both sides in the same numbers"),
+pub fn sum_of_products(terms: &[(Rows<'_>, &PackedMatrix)], begin: Begin<'_>, out: &mut [f32]) {
+    const SAME: &str = "both sides of every term in the same numbers";
+    if matches!(terms[0].1, PackedMatrix::Float32(_)) {
+        let mut begin = begin;
+        for term in terms {
+            let (Rows::Float32(x), PackedMatrix::Float32(b)) = term else {
+                panic!("{SAME}")
+            };
+            b.multiply_in_parallel(x, begin, out);
+            begin = Begin::There;
         }
+        return;
     }
-    if !halves.is_empty() {
-        bfloat16::sum_of_products(&halves, begin, out);
-    }
+    let halves: Vec<(&Bfloat16Rows, &Bfloat16Matrix)> = terms
+        .iter()
+        .map(|term| match term {
+            (Rows::Bfloat16(x), PackedMatrix::Bfloat16(b)) => (*x, b),
+            _ => panic!("{SAME}"),
+        })
+        .collect();
+    bfloat16::sum_of_products(&halves, begin, out);
 }

@@ -26,13 +26,18 @@ pub struct GradientPass<'m> {
 
 impl<'m> GradientPass<'m> {
     /// For a model which `identity` stands for, adapters with it; what is worked out is kept in `folder`, if one is named.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is out of range.
     pub fn new(
         model: &'m LanguageModel,
         identity: &Fingerprint,
         settings: &SketchSettings,
         seed: Seed,
         folder: Option<&Path>,
-    ) -> Self {
+    ) -> Result<Self> {
+        settings.check()?;
         let weights = model.weights();
         let sketch = GradientSketch::new(&weights.shape, weights.layers.len(), settings, seed);
         let source = Fingerprint::of([
@@ -41,11 +46,11 @@ impl<'m> GradientPass<'m> {
             format!("{settings:?} {} {:?}", seed.0, model.dtype).as_bytes(),
         ]);
         let dim = 2 + weights.shape.hidden + sketch.width();
-        Self {
+        Ok(Self {
             cache: folder.map(|folder| VectorCache::new(folder, &source, dim, BLOCK)),
             model,
             sketch,
-        }
+        })
     }
 
     /// Of all examples of a split, in their order. One step of `monitor` an example.
@@ -103,11 +108,11 @@ fn joined(gradients: &RowGradients) -> Matrix {
     Matrix::from_vec(rows, gradients.losses.len(), dim)
 }
 
-/// What stands for the tokens of an example, and for those among them that are to be said.
+/// What stands for the sequence of an example that is to be said: its tokens, and which of them.
 fn key_of_row(split: &TokenizedSplit, row: u32) -> Key {
     let mut bytes = Vec::new();
-    for (tokens, types) in split.sequences_of(row) {
-        bytes.extend((tokens.len() as u64).to_le_bytes());
+    let right = split.objective(row).class() as usize;
+    if let Some((tokens, types)) = split.sequences_of(row).nth(right) {
         bytes.extend(tokens.iter().flat_map(|token| token.to_le_bytes()));
         bytes.extend(types);
     }
@@ -165,7 +170,8 @@ mod tests {
         };
         let kept = tempfile::tempdir().expect("a folder");
         let identity = Fingerprint::of(["a tiny llama"]);
-        let pass = |folder| GradientPass::new(&model, &identity, &settings, Seed(1), folder);
+        let pass =
+            |folder| GradientPass::new(&model, &identity, &settings, Seed(1), folder).expect("settings are fine");
         let plain = pass(None).of(&split, &Silent).expect("passes");
         let cached = pass(Some(kept.path()));
         let stopped = cached.of(&split, &Stop(AtomicU64::new(100)));
@@ -176,6 +182,14 @@ mod tests {
         // To the bit, whatever rows were beside it in a pass.
         assert_eq!(plain.hidden, again.hidden);
         assert_eq!(plain.sketches, again.sketches);
+        // The same texts with another answer are another row.
+        let answers = |class| {
+            let mut split = TokenizedSplit::new(2);
+            let said = |token: u32| (vec![1, 2, token], vec![0, 0, 1]);
+            split.push([said(3), said(4)], Objective::Class(class));
+            cached.of(&split, &Silent).expect("passes").losses
+        };
+        assert_ne!(answers(0), answers(1));
         // All of it is kept: nothing is left that could be stopped.
         let found = cached.of(&split, &Stop(AtomicU64::new(1))).expect("all there");
         assert_eq!(found.losses, again.losses);

@@ -19,6 +19,8 @@ use crate::{
 
 /// Rows that directions are found from.
 const SAMPLE: usize = 2048;
+/// The smallest mean square of a direction, as a share of the largest one's.
+const SMALLEST: f32 = 1e-4;
 
 /// Directions of sketches, orthonormal.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,22 +45,22 @@ impl Basis {
             let share = 1.0 / root_of_tokens(&losses[row]);
             x.extend(sketches.row(row).iter().map(|g| g * share));
         }
-        // The smaller of the two Gram matrices has the same eigenvalues: X Xᵀ u = s u gives the direction Xᵀ u / √s.
+        // The rows' Gram matrix has the same eigenvalues as the directions': X Xᵀ u = s u gives the direction Xᵀ u / √s.
         let mut gram = vec![0.0; count * count];
         let shape = (count, numbers, count);
         product(&mut gram, shape, &x, Layout::Plain, &x, Layout::Transposed, 0.0);
         let gram = MatRef::from_row_major_slice(&gram, count, count);
         let Eigen { values, vectors } = symmetric_eigen(gram, "gradients of the pool")?;
-        // Eigenvalues ascend. Those that are nothing but rounding have no direction.
+        // Eigenvalues ascend. Those near what 32 bits round to have no direction that could be told.
         let largest = values.last().copied().unwrap_or(0.0);
-        let kept = (values.iter().rev().take(width)).take_while(|&&value| value > 1e-6 * largest);
+        let kept = (values.iter().rev().take(width)).take_while(|&&value| value > SMALLEST * largest);
         let kept = kept.count();
         let mut along = Vec::with_capacity(kept * count);
         for k in 0..kept {
             let vector = vectors.col(count - 1 - k);
             // The sign of an eigenvector is arbitrary: its largest entry is made positive.
-            let largest = (0..count).fold(0, |best, i| if vector[i].abs() > vector[best].abs() { i } else { best });
-            let scale = values[count - 1 - k].sqrt().recip().copysign(vector[largest]);
+            let peak = (0..count).fold(0, |best, i| if vector[i].abs() > vector[best].abs() { i } else { best });
+            let scale = values[count - 1 - k].sqrt().recip().copysign(vector[peak]);
             along.extend((0..count).map(|i| scale * vector[i]));
         }
         let mut directions = Matrix::zeros(kept, numbers);
@@ -107,7 +109,7 @@ mod tests {
             [3.0, 0.0, 0.0, 0.0],
             [-3.0, 0.0, 0.0, 0.0],
             [0.0, 1.2, 1.6, 0.0],
-            [0.0, 0.0, 0.0, 0.1],
+            [0.0, 0.0, 0.0, 0.2],
         ];
         let sketches = Matrix::from_vec(rows.concat(), 4, 4);
         let losses = vec![ResponseLoss { sum: 1.0, tokens: 1 }; 4];

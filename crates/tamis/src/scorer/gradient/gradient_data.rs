@@ -1,5 +1,7 @@
 //! The gradients of a split's rows in few directions, and their losses.
 
+use std::sync::Arc;
+
 use tamis_nn::{Fingerprint, Matrix, train::ResponseLoss};
 
 use crate::{data::RowId, scorer::ridge::probe_data::ProbeData};
@@ -9,7 +11,7 @@ use crate::{data::RowId, scorer::ridge::probe_data::ProbeData};
 pub struct GradientData {
     /// A row's gradient over the root of its tokens, shape `(rows, directions)`: an example of one item and one output each, whose target
     /// is 1, so that its moments are the sums of gradients and of their outer products.
-    pub(crate) design: ProbeData,
+    pub(crate) design: Arc<ProbeData>,
     /// What the model that the gradients are of thinks of each row.
     pub losses: Vec<ResponseLoss>,
 }
@@ -29,7 +31,7 @@ impl GradientData {
         }
         let rows = losses.len();
         Self {
-            design: ProbeData::new(gradients, (0..=rows as u32).collect(), vec![0; rows], 1),
+            design: Arc::new(ProbeData::new(gradients, (0..=rows as u32).collect(), vec![0; rows], 1)),
             losses,
         }
     }
@@ -43,7 +45,7 @@ impl GradientData {
     #[must_use]
     pub fn select(&self, rows: &[RowId]) -> Self {
         Self {
-            design: self.design.select(rows),
+            design: Arc::new(self.design.select(rows)),
             losses: rows.iter().map(|&row| self.losses[row as usize]).collect(),
         }
     }

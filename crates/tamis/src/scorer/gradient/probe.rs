@@ -123,7 +123,7 @@ impl GradientProbe {
             fold.fingerprint().as_ref(),
         ]);
         Ok(Self {
-            chunks: ChunkMoments::new(Arc::new(train.design.clone()), gram_memory),
+            chunks: ChunkMoments::new(Arc::clone(&train.design), gram_memory),
             train,
             fold,
             fold_mean,

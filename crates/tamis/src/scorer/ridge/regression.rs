@@ -209,11 +209,16 @@ impl SufficientStatistics {
 
     /// The mean of the centred Gram matrix's diagonal: the natural unit of the ridge strength for these rows.
     pub fn mean_diagonal(&self) -> f64 {
+        self.mean_diagonal_less(1.0 / self.count.max(1.0))
+    }
+
+    /// The mean of the diagonal of `Σxxᵀ` less `share` times `Σx Σxᵀ`.
+    fn mean_diagonal_less(&self, share: f64) -> f64 {
         let (gram, sum) = (self.gram(), self.sum());
         let mut at = 0;
         let mut trace = 0.0;
         for (j, &s) in sum.iter().enumerate() {
-            trace += f64::from(gram[at]) - f64::from(s) * f64::from(s) / self.count.max(1.0);
+            trace += f64::from(gram[at]) - f64::from(s) * f64::from(s) * share;
             at += self.width - j;
         }
         trace / self.width.max(1) as f64
@@ -273,7 +278,7 @@ impl SufficientStatistics {
             Par::Seq,
             Default::default(),
         ));
-        let diagonal = self.mean_diagonal();
+        let diagonal = self.mean_diagonal_less(share);
         let unit = if diagonal > 0.0 { diagonal } else { 1.0 };
         scratch.double = JITTERS.iter().find_map(|jitter| {
             let mut double = vec![0.0; d * stride];
