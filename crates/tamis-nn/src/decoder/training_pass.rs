@@ -449,6 +449,13 @@ impl LayerPass<'_> {
         Some((adapter, lora.settings.scale(), self.model.dropout.at(place)))
     }
 
+    /// `x Mᵀ` into `out`, `M` being packed in `packed` for it.
+    fn times(&self, x: Rows<'_>, matrix: &Matrix, packed: &mut PackedMatrix, out: &mut Vec<f32>) {
+        Part::of_matrix(matrix).prepack_forward(packed);
+        out.resize(self.positions.len() * matrix.rows(), 0.0);
+        sum_of_products(&[(x, packed)], Begin::Zero, out);
+    }
+
     /// A linear layer with its adapter: `rows` are its inputs `x`, packed. What the adapter's first matrix gives is left in `low`.
     fn apply(
         &self,
@@ -480,14 +487,12 @@ impl LayerPass<'_> {
             return sum_of_products(&[(rows, weight)], begin, out);
         };
         let low = &mut low[projection as usize];
-        low.resize(self.positions.len() * adapter.a.rows(), 0.0);
-        Part::of_matrix(&adapter.a).prepack_forward(matrix);
         let dropped_rows = if dropout.is_nothing() {
             rows
         } else {
             input_rows.pack(dropped(x, dropout, input), linear.weight.cols())
         };
-        sum_of_products(&[(dropped_rows, matrix)], Begin::Zero, low);
+        self.times(dropped_rows, &adapter.a, matrix, low);
         low.iter_mut().for_each(|x| *x *= scale);
         Part::of_matrix(&adapter.b).prepack_forward(matrix);
         sum_of_products(
@@ -535,15 +540,9 @@ impl LayerPass<'_> {
             ProjectionGradient::Full(gradient) => gradient.add_gradient(0, x, upstream, linear.outputs(), workspace),
             ProjectionGradient::Lora(gradient) => adapters = gradient,
             ProjectionGradient::Sketch(sketch, sides, sketches) => {
-                // Both sides of every token, before what adapters need is packed in the same room.
-                let side = sides.a.rows();
                 let [left, right] = sketched;
-                for (numbers, sides, out) in [(None, &sides.a, &mut *left), (Some(x), &sides.b, right)] {
-                    Part::of_matrix(sides).prepack_forward(matrix);
-                    out.resize(self.positions.len() * side, 0.0);
-                    let numbers = numbers.map_or(rows, |x| low_rows.pack(x, sides.cols()));
-                    sum_of_products(&[(numbers, matrix)], Begin::Zero, out);
-                }
+                self.times(rows, &sides.a, matrix, left);
+                self.times(low_rows.pack(x, linear.weight.cols()), &sides.b, matrix, right);
                 sketch.write(sides, left, right, self.segments, sketches);
             }
             ProjectionGradient::None => {}
