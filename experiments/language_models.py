@@ -4,14 +4,13 @@
 Measures  the loss of a response token on five tasks before and after; accuracy and macro-F1 of texts as prompts.
 Needs     the data sets, SmolLM2-135M-Instruct (experiments/smollm2.py), all-MiniLM-L6-v2, the release build; torch,
           transformers and peft (experiments/peers/requirements.txt).
-Prints    the tables of docs/results/fine-tuning.md.
+Prints    the table of docs/lab/2026-11-language-models.md, and one of the labelled sets.
 
     cargo build --release
     .venv/bin/python experiments/language_models.py --data DATA --model MINILM --language-model SMOLLM2
 
-Each seed has its own random training rows, the same for both engines. The losses of a task are worked out by PyTorch,
-with its model in bfloat16 and adapters in 32 bits, those that tamis wrote among them; tamis multiplies in bfloat16, too.
-A second start goes on from the first.
+Each seed has its own random training rows, the same for both engines. PyTorch's model is in bfloat16 with adapters in 32
+bits; tamis multiplies in bfloat16. Each scores its own. A second start goes on from the first.
 """
 
 import json
@@ -54,27 +53,28 @@ def responses(options, runner):
     tests = [sample(data / task / "test.jsonl", options.test_rows, 0, folder / f"{task}.jsonl") for task in TASKS]
     validation = [sample(data / task / "validation.jsonl", 10, 0, folder / f"{task}-validation.jsonl") for task in TASKS]
     length = ["--max-length", options.max_length]
-    found = {engine: [] for engine in options.engine}
+    found, before = {engine: [] for engine in options.engine}, {}
     for seed in range(options.seeds):
         rows = sample(data / "train.jsonl", options.rows, seed, folder / f"train-{seed}.jsonl")
         if "peft" in found:
             result = peer(options, "train", options.language_model, rows, *tests, *length, "--dtype", "bfloat16-pure",
                           "--epochs", options.epochs, "--rate", options.learning_rate, "--seed", seed)
-            found["peft"].append(({path: loss["after"] for path, loss in result["test"].items()}, result["seconds"]))
+            losses = {pathlib.Path(path).stem: loss for path, loss in result["test"].items()}
+            before = {task: loss["before"] for task, loss in losses.items()}
+            found["peft"].append({task: loss["after"] for task, loss in losses.items()})
         if "tamis" in found:
             run = runner.run(
                 "finetune", "--train", rows, "--validation", *validation, "--test", *tests, "--model", options.language_model,
                 "--epochs", options.epochs, "--learning-rate", options.learning_rate, "--batch-size", 8, *length,
                 "--dtype", "bfloat16", "--seed", seed, record="metrics.json",
             )
-            after = peer(options, "score", options.language_model, *tests, "--adapter", run.folder, *length, "--dtype", "bfloat16-pure")
-            found["tamis"].append((after, run.record["train_seconds"]))
-    before = peer(options, "score", options.language_model, *tests, *length, "--dtype", "bfloat16-pure")
-    lines = [["untrained", *(f"{before[str(test)]:.4f}" for test in tests), ""]]
+            found["tamis"].append({task: scores["loss"] for task, scores in run.record["tests"].items()})
+    lines = []
+    if before:
+        lines.append(["untrained", *(f"{before[task]:.4f}" for task in TASKS)])
     for engine, results in found.items():
-        losses = [lib.mean_sd([after[str(test)] for after, _ in results]) for test in tests]
-        lines.append([engine, *losses, f"{statistics.mean(seconds for _, seconds in results):.0f}"])
-    return lib.table(["", *TASKS, "training, s"], lines)
+        lines.append([engine, *(lib.mean_sd([losses[task] for losses in results]) for task in TASKS)])
+    return lib.table(["", *TASKS], lines)
 
 
 def labelled(options, runner):

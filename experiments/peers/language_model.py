@@ -7,7 +7,6 @@
 - `template MODEL ROWS.jsonl`: the token ids of the chat template, a line for each row {"messages": [..], "tools": [..]}.
 - `train MODEL TRAIN.jsonl TEST.jsonl ...`: LoRA on rows {"prompt": .., "completion": ..}; the mean loss of a response token of each
   test file before and after.
-- `score MODEL TEST.jsonl ... --adapter FOLDER`: the same losses of a model with an adapter from elsewhere.
 
 The last line is JSON.
 
@@ -301,17 +300,6 @@ def test_loss(model, rows, pad, dtype):
     return total / learned_tokens(rows)
 
 
-def score(options):
-    tokenizer = transformers.AutoTokenizer.from_pretrained(options.model)
-    model = load(options.model, options.dtype)
-    if options.adapter:
-        model = peft.PeftModel.from_pretrained(model, options.adapter).eval()
-    return {
-        str(path): test_loss(model, encoded(tokenizer, path, options.max_length), tokenizer.pad_token_id, options.dtype)
-        for path in options.test
-    }
-
-
 def train(options):
     tokenizer = transformers.AutoTokenizer.from_pretrained(options.model)
     pad = tokenizer.pad_token_id
@@ -384,11 +372,6 @@ def main():
     made.add_argument("--epochs", type=int, default=3)
     made.add_argument("--rate", type=float, default=2e-4)
     made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--max-length", type=int, default=1024)
-    made = part(score)
-    made.add_argument("test", type=pathlib.Path, nargs="+")
-    made.add_argument("--adapter", type=pathlib.Path)
-    made.add_argument("--dtype", choices=DTYPES, default="float32")
     made.add_argument("--max-length", type=int, default=1024)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
