@@ -140,14 +140,12 @@ def language_model(options, scratch):
                 options.language_model, lengths, "lora", dtype, 8, steps,
             ).splitlines()[-1])
 
-        def theirs(dtype):
-            return peer("language_model.py", "bench", options.language_model, lengths, "--dtype", dtype, "--steps", steps, "--no-mask")
-
         for dtype, settings in {"float32": ["float32"], "bfloat16": ["bfloat16", "bfloat16-pure"]}.items():
             mine = ours(dtype)
             rows.append([f"**{shape}, {dtype}**, tamis", f"{mine['tokens_per_second']:.0f}", f"{mine['peak_bytes'] / 1e9:.1f}", "", ""])
             for name in settings:
-                other = theirs(name)
+                other = peer("language_model.py", "bench", options.language_model, lengths, "--dtype", name, "--steps", steps,
+                             "--no-mask")
                 rows.append([f"{shape}, PyTorch, {name}", f"{other['tokens_per_second']:.0f}", f"{other['peak_bytes'] / 1e9:.1f}",
                              f"{mine['tokens_per_second'] / other['tokens_per_second']:.2f}",
                              f"{mine['peak_bytes'] / other['peak_bytes']:.2f}"])

@@ -15,7 +15,6 @@ bits; tamis multiplies in bfloat16. Each scores its own. A second start goes on 
 
 import json
 import pathlib
-import random
 import statistics
 import subprocess
 import sys
@@ -29,9 +28,7 @@ PEER = lib.ROOT / "experiments" / "peers" / "language_model.py"
 
 def sample(path, most, seed, to):
     """So many random lines of a file, in its order, as a file."""
-    lines = lib.lines_of(path)
-    chosen = sorted(random.Random(seed).sample(range(len(lines)), min(most, len(lines))))
-    lib.write_lines(to, [lines[i] for i in chosen])
+    lib.write_lines(to, lib.sampled(seed)(lib.lines_of(path), most))
     return to
 
 
@@ -98,7 +95,7 @@ def labelled(options, runner):
             scores = [lib.mean_sd([record["test"][key] for record in records]) for key in ["accuracy", "macro_f1"]]
             seconds = statistics.mean(record["train_seconds"] for record in records)
             if model == "SmolLM2":
-                untrained = records[0]["untrained"]["test"]
+                untrained = records[0]["untrained"]
                 lines.append([name, "SmolLM2, untrained", f"{untrained['accuracy']:.4f}", f"{untrained['macro_f1']:.4f}", ""])
             lines.append([name, model, *scores, f"{seconds:.0f}"])
     return lib.table(["set", "model", "accuracy", "macro-F1", "training, s"], lines)

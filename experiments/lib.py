@@ -127,13 +127,13 @@ def shuffled():
     return draw
 
 
-def sampled():
+def sampled(seed=0):
     """Cuts to a sample that stays in its order; each split has a generator of its own."""
 
     def draw(lines, most):
         if len(lines) <= most:
             return lines
-        return [lines[i] for i in sorted(random.Random(0).sample(range(len(lines)), most))]
+        return [lines[i] for i in sorted(random.Random(seed).sample(range(len(lines)), most))]
 
     return draw
 
