@@ -13,7 +13,7 @@ use tamis::{
     env::pool::ChunkSize,
     metrics::MetricKind,
     search::{Method, RewardModelKind},
-    settings::{Dtype, ProxyKind, RewardKind, SelectSettings},
+    settings::{Dtype, ProductDtype, ProxyKind, RewardKind, SelectSettings},
 };
 
 use crate::values::{Pair, named, pair, parsed, share};
@@ -80,7 +80,8 @@ pub(crate) struct SelectArgs {
     #[arg(long, value_name = "tamis.toml")]
     config: Option<PathBuf>,
 
-    /// `lexical`, a sentence encoder (folder or hub id), or a .npy or .safetensors file of vectors
+    /// `lexical`, a sentence encoder (folder or hub id), or a .npy or .safetensors file of vectors; prompts with responses have the hidden
+    /// states of their model
     #[arg(long, value_name = "NAME|PATH", help_heading = "Embeddings and clusters")]
     embedder: Option<EmbedderSpec>,
     /// The numbers in which a sentence encoder multiplies
@@ -151,11 +152,17 @@ pub(crate) struct SelectArgs {
     #[arg(long, help_heading = "Search")]
     seed: Option<u64>,
 
-    /// The encoder to fine-tune, a folder or hub id; for `--rerank finetune`, `--proxy finetune` and `--finetune-features` [default: the
-    /// embedder]
+    /// The model to fine-tune, a folder or hub id: of prompts with responses the language model, whose gradients reward a choice; else an
+    /// encoder, for `--rerank finetune`, `--proxy finetune` and `--finetune-features` [default: the embedder]
     #[arg(long, value_name = "NAME|DIR", help_heading = "Fine-tuning")]
     model: Option<String>,
-    /// Give the probe the features of an encoder that is fine-tuned on this much of the pool first, drawn at random
+    /// The most tokens that the model reads of a row; longer ones are cut and counted [default: 256; prompts with responses 512]
+    #[arg(long, value_name = "N", help_heading = "Fine-tuning", hide_short_help = true)]
+    max_length: Option<usize>,
+    /// The numbers in which a language model multiplies
+    #[arg(long, value_parser = named::<ProductDtype>(), help_heading = "Fine-tuning", hide_short_help = true)]
+    dtype: Option<ProductDtype>,
+    /// Give the probe the features, or gradients, of a model that is fine-tuned on this much of the pool first, drawn at random
     #[arg(long, value_name = "BUDGET", value_parser = parsed::<Budget>, help_heading = "Fine-tuning", hide_short_help = true)]
     finetune_features: Option<Budget>,
     /// What chooses among the best states [default: as --proxy]
@@ -220,6 +227,8 @@ impl SelectArgs {
         settings.max_time = self.max_time.or(settings.max_time);
         set(&mut settings.seed, self.seed.map(Seed));
         settings.model = self.model.or(settings.model);
+        settings.finetune.train.max_length = self.max_length.or(settings.finetune.train.max_length);
+        set(&mut settings.language_model.dtype, self.dtype);
         settings.finetune_features = self.finetune_features.or(settings.finetune_features);
         settings.rerank = self.rerank.or(settings.rerank);
         set(&mut settings.rerank_top, self.rerank_top);

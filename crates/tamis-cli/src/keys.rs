@@ -5,9 +5,8 @@ use serde_json::Value;
 
 /// Flags that are called otherwise than their setting.
 const OTHERS: [(&str, &str); 2] = [("finetune", "skip-finetunes"), ("selections", "selection")];
-/// Tables whose settings have flags: of the selection in a study or a check, of the data, of how `tamis finetune` trains, and of language
-/// models.
-const TABLES: [&str; 4] = ["select", "data", "train", "language_model"];
+/// Tables whose settings have flags: of the selection in a study or a check, of the data, of how models are trained, and of language models.
+const TABLES: [&str; 5] = ["select", "data", "finetune", "train", "language_model"];
 /// A table whose name stands before its settings' in their flags.
 const PREFIXED: &str = "lora";
 /// The two settings that one flag sets.

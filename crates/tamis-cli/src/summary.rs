@@ -2,7 +2,10 @@
 
 use std::{fmt::Write, path::Path};
 
-use tamis::records::selection::{Scored, SelectionRecord};
+use tamis::{
+    data::TaskKind,
+    records::selection::{Scored, SelectionRecord},
+};
 
 use crate::{messages::Messages, output};
 
@@ -145,14 +148,17 @@ fn write_candidates(text: &mut String, record: &SelectionRecord) -> std::fmt::Re
             data.label_errors, data.read.pool
         )?;
     }
-    if data.truncated > 0 {
-        writeln!(
+    match (data.truncated, data.read.task) {
+        (0, _) => Ok(()),
+        (rows, Some(TaskKind::Response)) => writeln!(
             text,
-            "\n{} texts are longer than the encoder reads: their vectors are of their beginnings; tokens are counted whole",
-            data.truncated
-        )?;
+            "\n{rows} rows of all files are longer than the model reads: they lost the fronts of their prompts; `--max-length` says how much is read"
+        ),
+        (texts, _) => writeln!(
+            text,
+            "\n{texts} texts are longer than the encoder reads: their vectors are of their beginnings; tokens are counted whole"
+        ),
     }
-    Ok(())
 }
 
 fn write_files(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::Result {

@@ -64,6 +64,8 @@ fn main() -> Result<()> {
         doubted: &vec![false; tokens.len()],
         // The rules of loss sort by it; what a probe costs is not their matter.
         losses: &|| Ok(tokens.iter().map(|&t| t as f32).collect()),
+        alignment: &|| Ok(tokens.iter().map(|&t| t as f32).collect()),
+        difficulty: &|| Ok(tokens.iter().map(|&t| t as f32).collect()),
     };
     for &(rule, name, _) in Baseline::NAMES {
         if !rules.is_empty() && !rules.iter().any(|named| named == name) {

@@ -187,22 +187,6 @@ fn too_many_bad_rows_stop_the_run_and_few_are_listed() {
 }
 
 #[test]
-fn prompt_and_response_rows_say_that_their_reward_comes_later() {
-    let fixture = Fixture::new();
-    for name in ["train.jsonl", "validation.jsonl", "test.jsonl"] {
-        let rows: String = (0..40)
-            .map(|i| format!("{{\"prompt\": \"{name} {i}\", \"completion\": \"yes\"}}\n"))
-            .collect();
-        fixture.write(name, &rows);
-    }
-    let complaint = said(&fixture, &[]);
-    assert!(
-        complaint.contains("prompt/response") && complaint.contains("hint:"),
-        "{complaint}"
-    );
-}
-
-#[test]
 fn an_output_folder_with_other_files_is_left_alone() {
     let fixture = Fixture::new();
     std::fs::create_dir(fixture.path("run")).expect("a folder");

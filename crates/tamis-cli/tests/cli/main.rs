@@ -12,6 +12,7 @@ mod folders;
 mod help;
 mod language_models;
 mod outputs;
+mod responses;
 mod resume;
 mod small;
 mod study;

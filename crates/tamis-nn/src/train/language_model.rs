@@ -63,6 +63,11 @@ pub struct ResponseLoss {
 }
 
 impl ResponseLoss {
+    /// The mean a token; 0 of none.
+    pub fn a_token(&self) -> f64 {
+        self.sum / (self.tokens as f64).max(1.0)
+    }
+
     /// The mean a token of several responses together; 0 of none.
     pub fn mean(all: &[Self]) -> f64 {
         let (sum, tokens) = (all.iter()).fold((0.0, 0), |(sum, tokens), one| (sum + one.sum, tokens + one.tokens));

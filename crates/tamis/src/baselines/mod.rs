@@ -32,6 +32,10 @@ pub struct View<'a> {
     pub doubted: &'a [bool],
     /// The loss of each row of the pool under a probe that was trained on all of them, shape `(rows,)`; made when it is asked for.
     pub losses: &'a dyn Fn() -> Result<Vec<f32>>,
+    /// The mean cosine of the gradient of each row of the pool with those of the reward fold, shape `(rows,)`; of responses alone.
+    pub alignment: &'a dyn Fn() -> Result<Vec<f32>>,
+    /// The loss of each response of the pool over its loss without its prompt, shape `(rows,)`; of responses alone.
+    pub difficulty: &'a dyn Fn() -> Result<Vec<f32>>,
 }
 
 /// A rule, as named on the command line.
@@ -61,6 +65,10 @@ pub enum Baseline {
     Easiest,
     /// The rows whose loss is closest to the median.
     Median,
+    /// The rows whose gradients point where those of the reward fold do: LESS.
+    Less,
+    /// The rows whose prompts help least to say their responses, but do help: IFD.
+    Ifd,
 }
 
 named_enum!(Baseline, "methods", Error, {
@@ -76,9 +84,16 @@ named_enum!(Baseline, "methods", Error, {
     Hardest => "hardest": "the rows with the highest loss of a probe",
     Easiest => "easiest": "the rows with the lowest loss of a probe",
     Median => "median": "the rows whose loss of a probe is closest to the median",
+    Less => "less": "prompts with responses whose gradients point where those of the reward fold do (LESS)",
+    Ifd => "ifd": "responses that their prompts help least to say, but do help (IFD)",
 });
 
 impl Baseline {
+    /// Whether it reads what a language model says of responses.
+    pub(crate) fn needs_responses(self) -> bool {
+        matches!(self, Self::Less | Self::Ifd)
+    }
+
     /// The chosen rows of the pool in ascending order; they spend the limit as a selection would.
     ///
     /// # Errors
@@ -99,6 +114,8 @@ impl Baseline {
             Self::Hardest => purse.spend(sorted::hardest(&(view.losses)()?)),
             Self::Easiest => purse.spend(sorted::easiest(&(view.losses)()?)),
             Self::Median => purse.spend(sorted::median(&(view.losses)()?)),
+            Self::Less => purse.spend(sorted::aligned(&(view.alignment)()?)),
+            Self::Ifd => purse.spend(sorted::helped_least(&(view.difficulty)()?)),
         }
         Ok(purse.into_rows())
     }
@@ -174,6 +191,8 @@ pub(crate) mod tests {
                 fold_vectors: &self.fold_vectors,
                 fold_texts: &|row| vec![self.fold_texts[row]],
                 losses: &|| Ok(self.tokens.iter().map(|&tokens| tokens as f32).collect()),
+                alignment: &|| Ok(self.tokens.iter().map(|&tokens| 1.0 / tokens as f32).collect()),
+                difficulty: &|| Ok(self.tokens.iter().map(|&tokens| tokens as f32 / 5.0).collect()),
             })
         }
     }

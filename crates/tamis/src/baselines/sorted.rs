@@ -1,10 +1,14 @@
-//! Rules that sort the rows by one number: their length, their loss under a probe trained on all of them, or whether they are doubted.
+//! Rules that sort the rows by one number: their length, their loss, whether they are doubted, or where their gradients point.
 //!
 //! Sources: Zhao et al., arXiv 2402.04833 (the longest rows); Pleiss et al. 2020 and Sorscher et al. 2022 (hard, easy and middling
-//! rows). We differ in two ways:
+//! rows); Xia et al., arXiv 2402.04333 (LESS); Li et al., arXiv 2308.12032 (IFD). We differ in four ways:
 //!
 //! 1. Lengths are counted in tokens of the input, since it is the whole row that costs, not the response alone.
-//! 2. The loss is that of one ridge probe on frozen features, which has seen the row, not an average over training.
+//! 2. The loss is that of one ridge probe on frozen features, which has seen the row, not an average over training; of responses it is
+//!    that of the language model before it is trained on any.
+//! 3. LESS compares sketches of gradients in the pool's main directions, of one model and not of several checkpoints, without Adam's
+//!    scaling.
+//! 4. IFD's score without the prompt is that of the response behind the one token before it.
 
 use std::cmp::Reverse;
 
@@ -52,6 +56,18 @@ pub(crate) fn median(losses: &[f32]) -> Vec<u32> {
     rising(losses.len(), |row| (losses[row] - median).abs())
 }
 
+/// The rows by falling alignment, ties by number.
+pub(crate) fn aligned(alignment: &[f32]) -> Vec<u32> {
+    falling(alignment)
+}
+
+/// The rows by falling difficulty, first those below 1: what a prompt makes harder to say does not follow from it.
+pub(crate) fn helped_least(difficulty: &[f32]) -> Vec<u32> {
+    let mut order = falling(difficulty);
+    order.sort_by_key(|&row| difficulty[row as usize] >= 1.0);
+    order
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,5 +105,10 @@ mod tests {
         assert_eq!(median(&[0.25, 3.0, 0.25, 0.125, 0.9, 0.5])[4..], [4, 1]);
         assert_eq!(median(&[5.0, 1.0, 2.0]), [2, 1, 0]);
         assert!(median(&[]).is_empty());
+    }
+
+    #[test]
+    fn prompts_that_help_come_before_those_that_do_not() {
+        assert_eq!(helped_least(&[0.4, 1.2, 0.9, 1.0, 2.0]), [2, 0, 4, 1, 3]);
     }
 }

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{
-    budget::Limit, candidates::domain::most_relevant, metrics::MetricKind, scorer::ridge::probe_data::ProbeData,
-};
+use crate::{budget::Limit, candidates::domain::most_relevant, metrics::MetricKind};
 
 /// Of each label of the reward fold, what share of a budget a selection may want; none where rows have no labels.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,13 +10,12 @@ pub struct Quotas(BTreeMap<u32, f64>);
 
 impl Quotas {
     /// Macro-F1 counts every label alike, so an even share; the others count rows, so the label's share of the fold.
-    pub fn new(metric: MetricKind, fold: &ProbeData) -> Self {
+    pub fn new(metric: MetricKind, labels: &[u32]) -> Self {
         let mut rows: BTreeMap<u32, f64> = BTreeMap::new();
-        // Of a question the answer's letter is no label.
-        for &target in fold.targets.iter().filter(|_| fold.outputs > 1) {
-            *rows.entry(target).or_default() += 1.0;
+        for &label in labels {
+            *rows.entry(label).or_default() += 1.0;
         }
-        let (labels, all) = (rows.len() as f64, fold.targets.len() as f64);
+        let (labels, all) = (rows.len() as f64, labels.len() as f64);
         let share = |rows: f64| match metric {
             MetricKind::MacroF1 => 1.0 / labels,
             MetricKind::Accuracy | MetricKind::LogLoss => rows / all,
@@ -52,14 +49,11 @@ pub fn rows(ranked: &[u32], tokens: &[u32], labels: &[u32], least: Limit, budget
 
 #[cfg(test)]
 mod tests {
-    use tamis_nn::Matrix;
-
     use super::*;
 
     #[test]
     fn what_a_choice_may_want_of_a_label_is_what_the_metric_counts_it_for() {
-        let fold = |outputs| ProbeData::new(Matrix::zeros(4, 1), (0..5).collect(), vec![2, 0, 2, 2], outputs);
-        let quotas = |metric| Quotas::new(metric, &fold(3)).0.into_iter().collect::<Vec<_>>();
+        let quotas = |metric| Quotas::new(metric, &[2, 0, 2, 2]).0.into_iter().collect::<Vec<_>>();
         assert_eq!(quotas(MetricKind::MacroF1), [(0, 0.5), (2, 0.5)]);
         assert_eq!(quotas(MetricKind::Accuracy), [(0, 0.25), (2, 0.75)]);
         assert_eq!(quotas(MetricKind::LogLoss), quotas(MetricKind::Accuracy));

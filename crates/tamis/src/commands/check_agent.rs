@@ -16,16 +16,18 @@ use crate::{
     data,
     env::pool::{ChunkSize, Pool},
     pipeline::{
+        candidates::probe_of,
         context::Context,
         describe,
         embed::{self, Vectors},
-        probe_features::{Features, ProbeFolds, TunedProbe},
-        session::read,
+        gradients::vectors,
+        probe::{MOMENTS_MEMORY, TunedProbes},
+        session::{Read, read},
         stages::Stages,
     },
     problem::{FeatureContext, Limits, Problem, Trajectory},
     records::selection::{ReadRecord, StageRecord, VERSION},
-    scorer::ridge::probe::{Probe, ProbeSettings},
+    scorer::Scorer,
     search::{Method, full_paths},
     settings::select::SelectSettings,
     stats::power::mean_and_sd,
@@ -164,7 +166,7 @@ impl EnumerableProblem {
         let (features, store) = (self.features.clone(), &mut *bench.store);
         Problem::new(
             &self.pool,
-            bench.probe,
+            bench.scorer,
             store,
             features,
             limits,
@@ -177,7 +179,7 @@ impl EnumerableProblem {
 /// What every run of an agent needs.
 struct Bench<'a> {
     settings: &'a SelectSettings,
-    probe: &'a Probe,
+    scorer: &'a dyn Scorer,
     store: &'a mut dyn ScoreStore,
     monitor: &'a dyn Monitor,
 }
@@ -201,24 +203,29 @@ impl CheckAgentSettings {
 pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Result<CheckAgentRecord> {
     settings.check()?;
     let (stages, quiet) = (Stages::new(monitor), Quiet(monitor));
-    let given = &settings.select;
-    let (dataset, folds) = read(given, &stages)?;
-    let mut store = folder::open(given, &embed::sources(given, &dataset)?)?;
+    let Read {
+        settings: given,
+        dataset,
+        folds,
+        responses,
+    } = read(&settings.select, &stages)?;
+    let responses = responses.as_ref();
+    let mut store = folder::open(&given, &embed::sources(&given, &dataset, responses)?)?;
     data::write_rejects(&dataset.rejects, &given.out)?;
-    let context = Context::new(given, &dataset, &folds, &stages);
+    let context = Context::new(&given, &dataset, &folds, responses, &stages);
 
-    let vectors = embed::embed(context)?;
+    let vectors = vectors(context)?;
     let limit = vectors.limit(given.budget)?;
-    let features = ProbeFolds::new(context, Features::Embedded(&vectors.splits))?;
-    let tuned = TunedProbe::new(context, &features, &vectors, limit)?;
+    let probe = probe_of(context, &vectors)?;
+    let probes = TunedProbes::new(context, &*probe, &vectors, limit)?;
     let (pool, fold) = (vectors.of_pool(&dataset.pool)?, vectors.of_fold(&folds.reward)?);
     let Contrast { domain_auc, .. } = domain::contrast(&pool, &fold, given.seed.derive("pool"))?;
     let select = given.resolved(given.shifted(domain_auc, pool.rows(), fold.rows()));
     let metric = select.reward_metric();
-    let probe = features.probe(&tuned.at_budget, metric, ProbeSettings::GRAM_MEMORY)?;
+    let scorer = probes.at_budget.scorer(metric, MOMENTS_MEMORY)?;
     let mut bench = Bench {
         settings: &select,
-        probe: &probe,
+        scorer: &*scorer,
         store: &mut store,
         monitor: &quiet,
     };

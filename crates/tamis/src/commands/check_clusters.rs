@@ -13,7 +13,13 @@ use crate::{
     Error, Result,
     cluster::{self, ClusterStatistics, Clusters, KMeansSettings},
     data::{self, Dataset, RowId},
-    pipeline::{context::Context, describe, embed, session::read, stages::Stages},
+    pipeline::{
+        context::Context,
+        describe, embed,
+        gradients::vectors,
+        session::{Read, read},
+        stages::Stages,
+    },
     records::selection::{ReadRecord, StageRecord, VERSION},
     settings::select::SelectSettings,
     stats::{
@@ -157,17 +163,22 @@ pub struct NearRow {
 /// If the data, the settings or the folder are not as they must be, a file cannot be written, or the user stopped the run.
 pub fn check_clusters(settings: &CheckClustersSettings, monitor: &dyn Monitor) -> Result<CheckClustersRecord> {
     let stages = Stages::new(monitor);
-    let select = &settings.select;
     for (name, value) in [("sample", settings.sample), ("seeds", settings.seeds)] {
         if value < 2 {
             return Err(Error::setting(name, "2 or more", value.to_string()));
         }
     }
-    let (dataset, folds) = read(select, &stages)?;
-    folder::open(select, &embed::sources(select, &dataset)?)?;
+    let Read {
+        settings: select,
+        dataset,
+        folds,
+        responses,
+    } = read(&settings.select, &stages)?;
+    let responses = responses.as_ref();
+    folder::open(&select, &embed::sources(&select, &dataset, responses)?)?;
     data::write_rejects(&dataset.rejects, &select.out)?;
-    let context = Context::new(select, &dataset, &folds, &stages);
-    let views = embed::embed(context)?.of_pool(&dataset.pool)?;
+    let context = Context::new(&select, &dataset, &folds, responses, &stages);
+    let views = vectors(context)?.of_pool(&dataset.pool)?;
     let sample = sample(&views, settings);
     let counts = counts(select.clusters_of(views.rows()), views.rows());
     let total = (counts.len() * (settings.seeds + 2)) as u64;

@@ -15,7 +15,7 @@ pub use check_clusters::{
     check_clusters_path,
 };
 pub use check_proxy::{
-    CheckProxyRecord, CheckProxySettings, CheckedReward, CheckedSelection, Costs, DetectableEffect, Fidelity,
+    CheckProxyRecord, CheckProxySettings, CheckedReward, CheckedSelection, Costs, DetectableEffect, Fidelity, RowScore,
     SelectionKind, check_proxy, check_proxy_path,
 };
 pub use finetune::{finetune, selection_data};

@@ -25,7 +25,7 @@ pub use answers::AnswerReading;
 pub use chat::Chat;
 pub use export::{export, write_rejects};
 pub use memory::Answer;
-pub use read::{read, read_with_responses};
+pub use read::read;
 pub use rejects::Reject;
 pub(crate) use rejects::check_rejects;
 pub use source::{Compression, Format, SourceFile};
@@ -247,4 +247,19 @@ pub struct Dataset {
     pub rejects: Vec<Reject>,
     /// What all this depends on: the bytes of the files and the settings.
     pub fingerprint: Fingerprint,
+}
+
+impl Dataset {
+    /// Takes rows out that no model can read: training rows leave the pool, others their splits. Each list ascends.
+    pub(crate) fn leave_out(&mut self, train: &[RowId], validation: &[u32], test: &[u32]) {
+        self.pool.retain(|row| train.binary_search(row).is_err());
+        self.validation.leave_out(validation);
+        if let Some(split) = &mut self.test {
+            split.leave_out(test);
+        }
+        self.in_test.retain(|row| validation.binary_search(row).is_err());
+        for row in &mut self.in_test {
+            *row -= validation.partition_point(|out| out < row) as RowId;
+        }
+    }
 }

@@ -24,27 +24,13 @@ use crate::{
 /// In how many first records of a file a task is looked for.
 const PROBED_RECORDS: usize = 100;
 
-/// Reads and checks all files of rows that can be chosen from.
+/// Reads and checks all files.
 ///
 /// # Errors
 ///
 /// If a file cannot be read, holds no task that is known, or too many bad rows; if splits do not fit each other; if
-/// training rows leak and the policy is to fail; if rows are prompts with responses, from which nothing can be chosen yet. A single bad
-/// row is no error: it is listed in `Dataset::rejects`.
+/// training rows leak and the policy is to fail. A single bad row is no error: it is listed in `Dataset::rejects`.
 pub fn read(settings: &DataSettings, monitor: &dyn Monitor) -> Result<Dataset> {
-    read_rows(settings, false, monitor)
-}
-
-/// Reads and checks all files, as [`read`] does, of rows of any task: prompts with responses can be fine-tuned on.
-///
-/// # Errors
-///
-/// Those of [`read`], but for the last.
-pub fn read_with_responses(settings: &DataSettings, monitor: &dyn Monitor) -> Result<Dataset> {
-    read_rows(settings, true, monitor)
-}
-
-fn read_rows(settings: &DataSettings, with_responses: bool, monitor: &dyn Monitor) -> Result<Dataset> {
     check(settings)?;
     let train = files::resolve(&settings.train)?;
     let validation = files::resolve(&settings.validation)?;
@@ -52,7 +38,6 @@ fn read_rows(settings: &DataSettings, with_responses: bool, monitor: &dyn Monito
     files::check_alike(&train)?;
     let mut reader = Reader {
         settings,
-        with_responses,
         monitor,
         reading: None,
         rejects: Vec::new(),
@@ -244,8 +229,6 @@ impl Rows {
 
 struct Reader<'a> {
     settings: &'a DataSettings,
-    /// Whether prompts with responses are read, and not refused.
-    with_responses: bool,
     monitor: &'a dyn Monitor,
     reading: Option<Reading>,
     rejects: Vec<Reject>,
@@ -288,17 +271,6 @@ impl Reader<'_> {
             self.reading = self.detect(block, &file.path)?;
         }
         let Some(reading) = &self.reading else { return Ok(()) };
-        if reading.kind() == TaskKind::Response && !self.with_responses {
-            return Err(Error::Unsupported {
-                what: "choosing from prompt/response rows".into(),
-                why: "a reward compares what a model predicts with labels or choices, and these rows have neither"
-                    .into(),
-                hint: Some(
-                    "give rows with a label, a sentence pair or choices, or name the fields with `field <role>=<name>`"
-                        .into(),
-                ),
-            });
-        }
         let good = block
             .iter()
             .take(PROBED_RECORDS)
@@ -709,17 +681,12 @@ mod tests {
     }
 
     #[test]
-    fn responses_are_read_where_they_are_asked_for() {
+    fn prompts_with_responses_have_no_labels() {
         let folder = tempfile::tempdir().expect("a folder");
         let row = |response: &str| format!("{{\"prompt\": \"p\", \"completion\": \"{response}\"}}\n");
         let mut settings = settings(folder.path(), &(row("a") + &row("")), &row("b"));
-        let error = read(&settings, &Silent).expect_err("nothing can be chosen");
-        assert!(
-            matches!(error, Error::Unsupported { .. }),
-            "{error}, before a bad row is counted"
-        );
         settings.max_bad = 0.5;
-        let data = read_with_responses(&settings, &Silent).expect("reads");
+        let data = read(&settings, &Silent).expect("reads");
         assert_eq!((data.task.kind, data.task.labels.len()), (TaskKind::Response, 0));
         assert_eq!((data.pool, data.rejects.len()), (vec![0], 1));
     }

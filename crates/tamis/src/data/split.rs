@@ -16,6 +16,13 @@ pub struct Split {
 }
 
 impl Split {
+    /// Takes examples out; the list ascends.
+    pub(crate) fn leave_out(&mut self, examples: &[u32]) {
+        let mut number = 0..;
+        self.examples
+            .retain(|_| number.next().is_none_or(|i| examples.binary_search(&i).is_err()));
+    }
+
     /// The targets of all examples, shape `(examples,)`.
     pub fn targets(&self) -> Vec<u32> {
         self.examples.iter().map(|example| example.target).collect()

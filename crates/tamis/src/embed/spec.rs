@@ -20,6 +20,9 @@ pub enum EmbedderSpec {
     Lexical,
     /// A sentence encoder: its folder, or its id on the hub.
     Encoder(String),
+    /// The means over a row's tokens of what the head of the language model reads that is to be fine-tuned: `hidden-states`. Of rows of
+    /// responses alone.
+    HiddenStates,
     /// A file of vectors made elsewhere, `.npy` or `.safetensors`.
     Vectors(PathBuf),
 }
@@ -29,6 +32,7 @@ impl From<&str> for EmbedderSpec {
         let path = PathBuf::from(name);
         match path.extension().and_then(|extension| extension.to_str()) {
             _ if name == "lexical" => Self::Lexical,
+            _ if name == "hidden-states" => Self::HiddenStates,
             Some("npy" | "safetensors") => Self::Vectors(path),
             _ => Self::Encoder(name.to_owned()),
         }
@@ -53,6 +57,7 @@ impl fmt::Display for EmbedderSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Lexical => f.write_str("lexical"),
+            Self::HiddenStates => f.write_str("hidden-states"),
             Self::Encoder(name) => f.write_str(name),
             Self::Vectors(path) => path.display().fmt(f),
         }
@@ -73,6 +78,7 @@ mod tests {
     fn a_name_stands_for_one_embedder_and_is_shown_as_it_was_given() {
         for (name, spec) in [
             ("lexical", EmbedderSpec::Lexical),
+            ("hidden-states", EmbedderSpec::HiddenStates),
             ("a/b", EmbedderSpec::Encoder("a/b".into())),
             ("./lexical", EmbedderSpec::Encoder("./lexical".into())),
             ("a/b.npy", EmbedderSpec::Vectors("a/b.npy".into())),

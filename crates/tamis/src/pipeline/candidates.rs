@@ -1,6 +1,8 @@
 //! From vectors to the rows that may be chosen: clusters, distribution shift, suspected label errors, row order, candidates. Every
 //! `auto` of the settings is decided here.
 
+use std::sync::Arc;
+
 use tamis_nn::{Matrix, Seed};
 
 use crate::{
@@ -21,7 +23,9 @@ use crate::{
         context::Context,
         embed::Vectors,
         finetuned_features::rows_for_features,
-        probe_features::{Features, ProbeFolds},
+        gradient_probe::GradientProbe,
+        probe::Probe,
+        ridge_probe::{Features, RidgeProbe},
         target::Target,
     },
     settings::select::SelectSettings,
@@ -41,8 +45,8 @@ pub(crate) struct Candidates {
     pub(crate) domain_auc: f64,
     /// Whether a row is suspected of a label error and so used last, shape `(rows of the pool,)`.
     pub(crate) label_errors: Vec<bool>,
-    /// The probe's features, fine-tuned ones where the settings say so.
-    pub(crate) features: ProbeFolds,
+    /// On fine-tuned features where the settings say so.
+    pub(crate) probe: Arc<dyn Probe>,
     /// How many rows of the pool are at least as much like those of the reward fold as half of these are.
     in_domain: u64,
     quotas: Quotas,
@@ -60,16 +64,16 @@ impl Candidates {
         let shifted = context.settings.shifted(domain_auc, pool.rows(), fold.rows());
         let settings = context.settings.resolved(shifted);
         let context = context.with(&settings);
-        let (features, label_errors) = features_and_label_errors(context, target, &vectors, shifted)?;
+        let (probe, label_errors) = probe_and_label_errors(context, target, &vectors, shifted)?;
         let order = Order::new(context, &clustered, &label_errors, seed)?;
         Ok(Self {
             in_domain: (typical * pool.rows() as f64) as u64,
-            quotas: Quotas::new(settings.metric, &features.reward),
+            quotas: Quotas::new(settings.metric, &context.labels_of_reward_fold()),
             vectors,
             clustered,
             domain_auc,
             label_errors,
-            features,
+            probe,
             order,
             settings,
         })
@@ -174,41 +178,53 @@ impl Order {
     }
 }
 
-/// The probe's features, and the rows whose labels it suspects. Fine-tuned features are made on rows that the embedder's features do not
+/// The probe on the embedder's vectors, or on the gradients of responses.
+pub(crate) fn probe_of(context: Context<'_>, vectors: &Vectors) -> Result<Arc<dyn Probe>> {
+    Ok(match &vectors.gradients {
+        Some(gradients) => Arc::new(GradientProbe::new(context, gradients, &vectors.tokens)?),
+        None => Arc::new(RidgeProbe::new(context, Features::Embedded(&vectors.splits))?),
+    })
+}
+
+/// The probe, and the rows whose labels it suspects. Fine-tuned features are made on rows that the embedder's features do not
 /// suspect, and suspect rows anew.
-fn features_and_label_errors(
+fn probe_and_label_errors(
     context: Context<'_>,
     target: Option<&Target>,
     vectors: &Vectors,
     shifted: bool,
-) -> Result<(ProbeFolds, Vec<bool>)> {
-    let features = ProbeFolds::new(context, Features::Embedded(&vectors.splits))?;
-    let label_errors = suspected(context, &features, shifted)?;
+) -> Result<(Arc<dyn Probe>, Vec<bool>)> {
+    if vectors.gradients.is_some() {
+        // A response is not one of a few answers, of which another would be right.
+        return Ok((probe_of(context, vectors)?, vec![false; context.dataset.pool.len()]));
+    }
+    let probe = RidgeProbe::new(context, Features::Embedded(&vectors.splits))?;
+    let label_errors = suspected(context, &probe, shifted)?;
     let (Some(target), Some(share)) = (target, context.settings.finetune_features) else {
-        return Ok((features, label_errors));
+        return Ok((Arc::new(probe), label_errors));
     };
     let rows = rows_for_features(context, share, &vectors.tokens, &label_errors)?;
     let tuned = target.finetuned_features(context, &rows)?;
-    let features = ProbeFolds::new(context, Features::FineTuned(&tuned))?;
-    let label_errors = suspected(context, &features, shifted)?;
-    Ok((features, label_errors))
+    let probe = RidgeProbe::new(context, Features::FineTuned(&tuned))?;
+    let label_errors = suspected(context, &probe, shifted)?;
+    Ok((Arc::new(probe), label_errors))
 }
 
 /// Which rows of the pool are suspected of label errors, shape `(rows of the pool,)`: as many as the settings say, else as many as the
 /// probe gets wrong, a fifth at most. The probe was trained on other rows of the pool, or, where validation rows are of another
 /// distribution, on those: the pool's labels may follow another policy.
-fn suspected(context: Context<'_>, features: &ProbeFolds, shifted: bool) -> Result<Vec<bool>> {
+fn suspected(context: Context<'_>, probe: &RidgeProbe, shifted: bool) -> Result<Vec<bool>> {
     let (settings, pool) = (context.settings, &context.dataset.pool);
     if settings.label_error_share == Some(0.0) {
         return Ok(vec![false; pool.len()]);
     }
     context.stages.run("label errors", None, || {
-        let train = &features.train;
+        let train = &probe.train;
         let unseen = if shifted {
-            let tuning = features.tuning(context, features.reward.targets.len())?;
-            judge_by(&features.reward, train, pool, &tuning)?
+            let tuning = probe.tuning(context, probe.reward.targets.len())?;
+            judge_by(&probe.reward, train, pool, &tuning)?
         } else {
-            let tuning = features.tuning(context, pool.len())?;
+            let tuning = probe.tuning(context, pool.len())?;
             judge_unseen(train, pool, &tuning, settings.seed.derive("doubt"), context.monitor())?
         };
         let share = settings

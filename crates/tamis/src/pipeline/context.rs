@@ -4,7 +4,7 @@ use tamis_nn::Monitor;
 
 use crate::{
     data::{Dataset, folds::Folds},
-    pipeline::stages::Stages,
+    pipeline::{responses::Responses, stages::Stages},
     settings::select::SelectSettings,
 };
 
@@ -14,6 +14,8 @@ pub(crate) struct Context<'a> {
     pub(crate) settings: &'a SelectSettings,
     pub(crate) dataset: &'a Dataset,
     pub(crate) folds: &'a Folds,
+    /// The language model, where rows have responses.
+    pub(crate) responses: Option<&'a Responses>,
     pub(crate) stages: &'a Stages<'a>,
 }
 
@@ -22,12 +24,14 @@ impl<'a> Context<'a> {
         settings: &'a SelectSettings,
         dataset: &'a Dataset,
         folds: &'a Folds,
+        responses: Option<&'a Responses>,
         stages: &'a Stages<'a>,
     ) -> Self {
         Self {
             settings,
             dataset,
             folds,
+            responses,
             stages,
         }
     }
@@ -35,6 +39,15 @@ impl<'a> Context<'a> {
     /// The same with other settings.
     pub(crate) fn with(self, settings: &'a SelectSettings) -> Self {
         Self { settings, ..self }
+    }
+
+    /// The labels of the reward fold's rows; empty where rows have no labels.
+    pub(crate) fn labels_of_reward_fold(&self) -> Vec<u32> {
+        if self.dataset.task.labels.is_empty() {
+            return Vec::new();
+        }
+        let target = |&row: &u32| self.dataset.validation.examples[row as usize].target;
+        self.folds.reward.iter().map(target).collect()
     }
 
     /// Who is told of progress, and says when to stop.

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use tamis_nn::{
     Fingerprint, Matrix, Monitor,
     hub::{classifier, pretrained},
+    train::ResponseLoss,
 };
 
 use crate::{
@@ -20,19 +21,25 @@ use crate::{
         pooled, precomputed,
         spec::EmbedderSpec,
     },
-    pipeline::{context::Context, memory::check_vectors},
+    pipeline::{context::Context, memory::check_vectors, responses::Responses},
     settings::select::SelectSettings,
 };
 
 /// The fingerprint of the contents of all that a run reads: the data, a file of vectors, the files of models.
-pub(crate) fn sources(settings: &SelectSettings, dataset: &Dataset) -> Result<Fingerprint> {
+pub(crate) fn sources(
+    settings: &SelectSettings,
+    dataset: &Dataset,
+    responses: Option<&Responses>,
+) -> Result<Fingerprint> {
     let mut contents = vec![dataset.fingerprint.clone()];
     match &settings.embedder {
-        EmbedderSpec::Lexical => {}
+        EmbedderSpec::Lexical | EmbedderSpec::HiddenStates => {}
         EmbedderSpec::Vectors(path) => contents.push(Fingerprint::of_file(path)?),
         EmbedderSpec::Encoder(name) => contents.push(pretrained::fingerprint(&Encoder::files(name)?)?),
     }
-    if let Some(name) = trained_model(settings) {
+    if let Some(responses) = responses {
+        contents.push(responses.fingerprint.clone());
+    } else if let Some(name) = trained_model(settings) {
         contents.push(pretrained::fingerprint(&classifier::files(&name, "model")?)?);
     }
     Ok(Fingerprint::of(contents))
@@ -43,7 +50,7 @@ fn trained_model(settings: &SelectSettings) -> Option<String> {
     let model = settings.model.as_deref().filter(|_| settings.finetunes())?;
     match EmbedderSpec::from(model) {
         EmbedderSpec::Encoder(name) => Some(name),
-        EmbedderSpec::Lexical | EmbedderSpec::Vectors(_) => None,
+        EmbedderSpec::Lexical | EmbedderSpec::HiddenStates | EmbedderSpec::Vectors(_) => None,
     }
 }
 
@@ -68,6 +75,20 @@ impl SplitVectors {
     }
 }
 
+/// The losses and gradients of a split's rows.
+pub(crate) struct SplitGradients {
+    pub(crate) losses: Vec<ResponseLoss>,
+    /// Shape `(rows, sketch width)`.
+    pub(crate) sketches: Matrix,
+}
+
+/// What a pass of a language model says of every split's rows.
+pub(crate) struct Gradients {
+    pub(crate) train: SplitGradients,
+    pub(crate) validation: SplitGradients,
+    pub(crate) test: Option<SplitGradients>,
+}
+
 /// Vectors of every split, and what each row of the pool costs in tokens.
 pub(crate) struct Vectors {
     pub(crate) splits: SplitVectors,
@@ -75,6 +96,8 @@ pub(crate) struct Vectors {
     pub(crate) tokens: Vec<u32>,
     /// Texts of all splits of which the embedder read the beginning only.
     pub(crate) truncated: u64,
+    /// Where rows have responses.
+    pub(crate) gradients: Option<Gradients>,
 }
 
 impl Vectors {
@@ -162,6 +185,7 @@ fn vectors(
         splits,
         tokens: context.dataset.pool.iter().map(of_row).collect(),
         truncated: lengths.iter().flatten().filter(|length| length.truncated).count() as u64,
+        gradients: None,
     })
 }
 
@@ -222,7 +246,7 @@ fn alike(vectors: &dyn VectorStore) -> Result<Option<&'static str>> {
 }
 
 /// Where embeddings are kept when the settings do not say. An empty variable counts as unset.
-fn cache_folder() -> Option<PathBuf> {
+pub(crate) fn cache_folder() -> Option<PathBuf> {
     let folder = |variable: &str| {
         let value = std::env::var_os(variable).filter(|value| !value.is_empty());
         value.map(PathBuf::from)

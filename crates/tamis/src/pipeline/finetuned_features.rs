@@ -22,13 +22,13 @@ impl Target {
         let (settings, stages) = (context.settings, context.stages);
         let steps = settings.finetune.train.steps(rows.len());
         let model = stages.run("fine-tune features", Some(steps), || self.finetuned_copy(context, rows))?;
-        let examples = self.train.len() + self.validation.len() + self.test.as_ref().map_or(0, TokenizedSplit::len);
+        let examples = self.train.len() + self.validation.len() + self.test.as_ref().map_or(0, |test| test.len());
         stages.run("features", Some(examples as u64), || {
             let of = |split: &TokenizedSplit| features(&*model, split, context.monitor());
             Ok(SplitVectors {
                 train: of(&self.train)?,
                 validation: of(&self.validation)?,
-                test: self.test.as_ref().map(of).transpose()?,
+                test: self.test.as_deref().map(of).transpose()?,
             })
         })
     }

@@ -9,7 +9,7 @@ use crate::{
     env::pool::{ChunkSize, Pool, State},
     pipeline::{candidates::Candidates, context::Context, describe, target::Target},
     problem::{Curve, FeatureContext, Limits, Problem, Trajectory},
-    scorer::{Scorer, finetune::FinetuneScorer, ridge::probe::Probe},
+    scorer::{Scorer, finetune::FinetuneScorer},
     settings::select::SelectSettings,
     store::ScoreStore,
 };
@@ -36,13 +36,13 @@ impl Chunks {
 
 /// What rewards a search.
 pub(crate) struct Rewards<'a> {
-    pub(crate) probe: &'a Probe,
+    pub(crate) probe: &'a dyn Scorer,
     /// The slow scorer, where it rewards; models of its scores then read the probe's as well.
     pub(crate) slow: Option<FinetuneScorer>,
 }
 
 impl<'a> Rewards<'a> {
-    pub(crate) fn new(context: Context<'_>, probe: &'a Probe, target: Option<&Target>) -> Self {
+    pub(crate) fn new(context: Context<'_>, probe: &'a dyn Scorer, target: Option<&Target>) -> Self {
         Self {
             probe,
             slow: target.and_then(|target| target.rewarding(context)),

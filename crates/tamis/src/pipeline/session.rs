@@ -4,41 +4,62 @@ use tamis_nn::Monitor;
 
 use crate::{
     Error, Result,
-    data::{self, Dataset, folds::Folds},
+    data::{self, Dataset, TaskKind, folds::Folds},
     pipeline::{
         candidates::Candidates,
         context::Context,
         embed::{self, Vectors},
         evidence::Judge,
-        probe_features::TunedProbe,
+        gradients::vectors,
+        probe::{MOMENTS_MEMORY, TunedProbes},
         rerank,
+        responses::Responses,
         search::{Chunks, Found, Rewards, check_episode, search, too_short},
         stages::Stages,
         target::Target,
     },
     problem::{Limits, Trajectory},
     records::selection::{Finetuned, Scores},
-    scorer::ridge::{
-        probe::{Probe, ProbeSettings},
-        projection::check_task,
-    },
+    scorer::{Scorer, ridge::projection::check_labels},
     settings::select::{ProxyKind, SelectSettings},
     store::SqliteStore,
     workspace::folder,
 };
+
+/// What the user gave, read and checked.
+pub(crate) struct Read {
+    /// With what the task decides.
+    pub(crate) settings: SelectSettings,
+    pub(crate) dataset: Dataset,
+    pub(crate) folds: Folds,
+    /// Where rows have responses.
+    pub(crate) responses: Option<Responses>,
+}
 
 /// Reads and checks what the user gave, before anything is written.
 ///
 /// # Errors
 ///
 /// If the settings or the data are not as they must be.
-pub(crate) fn read(settings: &SelectSettings, stages: &Stages<'_>) -> Result<(Dataset, Folds)> {
-    settings.check()?;
-    let dataset = stages.run("read", None, || data::read(&settings.data, stages.monitor()))?;
-    check_task(dataset.task.kind, dataset.task.labels.len())?;
+pub(crate) fn read(given: &SelectSettings, stages: &Stages<'_>) -> Result<Read> {
+    given.check()?;
+    let mut dataset = stages.run("read", None, || data::read(&given.data, stages.monitor()))?;
+    let settings = given.for_task(dataset.task.kind)?;
+    check_labels(dataset.task.kind, dataset.task.labels.len())?;
+    check_against_pool(&settings, dataset.pool.len())?;
+    let responses = if dataset.task.kind == TaskKind::Response {
+        stages.run("load", None, || Responses::load(&settings, &mut dataset).map(Some))?
+    } else {
+        None
+    };
     let folds = Folds::split(&dataset.validation, settings.seed.derive("folds"))?;
-    check_against_pool(settings, dataset.pool.len())?;
-    Ok((dataset, folds))
+    check_against_pool(&settings, dataset.pool.len())?;
+    Ok(Read {
+        settings,
+        dataset,
+        folds,
+        responses,
+    })
 }
 
 /// What can be said from the number of rows alone is said before they are embedded.
@@ -60,10 +81,13 @@ fn check_against_pool(settings: &SelectSettings, rows: usize) -> Result<()> {
 
 /// A run of `select` from its files on.
 pub(crate) struct Session<'a> {
-    settings: &'a SelectSettings,
+    /// With what the task decides.
+    settings: SelectSettings,
     pub(crate) stages: Stages<'a>,
     pub(crate) dataset: Dataset,
     pub(crate) folds: Folds,
+    /// Where rows have responses.
+    responses: Option<Responses>,
     store: SqliteStore,
     /// Where anything in the run is fine-tuned.
     target: Option<Target>,
@@ -73,19 +97,18 @@ pub(crate) struct Session<'a> {
 pub(crate) struct Prepared<'c> {
     pub(crate) candidates: &'c Candidates,
     pub(crate) chunks: Chunks,
-    pub(crate) tuned: TunedProbe<'c>,
-    probe: Probe,
+    probes: TunedProbes,
+    scorer: Box<dyn Scorer>,
 }
 
 impl Prepared<'_> {
     /// Who scores finished selections.
     pub(crate) fn judge(&self) -> Judge<'_> {
-        let TunedProbe {
-            folds,
+        let TunedProbes {
             at_budget,
             at_everything,
-        } = &self.tuned;
-        Judge::new(&self.candidates.settings, folds, at_budget, at_everything)
+        } = &self.probes;
+        Judge::new(&self.candidates.settings, &**at_budget, &**at_everything)
     }
 }
 
@@ -106,18 +129,24 @@ impl<'a> Session<'a> {
     /// # Errors
     ///
     /// If the data, the settings or the folder are not as they must be.
-    pub(crate) fn open(settings: &'a SelectSettings, monitor: &'a dyn Monitor) -> Result<Self> {
+    pub(crate) fn open(given: &SelectSettings, monitor: &'a dyn Monitor) -> Result<Self> {
         let stages = Stages::new(monitor);
-        let (dataset, folds) = read(settings, &stages)?;
-        let store = folder::open(settings, &embed::sources(settings, &dataset)?)?;
+        let Read {
+            settings,
+            dataset,
+            folds,
+            responses,
+        } = read(given, &stages)?;
+        let store = folder::open(&settings, &embed::sources(&settings, &dataset, responses.as_ref())?)?;
         data::write_rejects(&dataset.rejects, &settings.out)?;
         // Before hours may go into vectors: what is wrong with the model is said now.
-        let target = Target::of(settings, &dataset, &stages)?;
+        let target = Target::of(&settings, &dataset, responses.as_ref(), &stages)?;
         Ok(Self {
             settings,
             stages,
             dataset,
             folds,
+            responses,
             store,
             target,
         })
@@ -125,17 +154,23 @@ impl<'a> Session<'a> {
 
     /// What stages are given, with the settings as the user gave them.
     fn given(&self) -> Context<'_> {
-        self.context(self.settings)
+        self.context(&self.settings)
     }
 
     /// What stages are given.
     fn context<'s>(&'s self, settings: &'s SelectSettings) -> Context<'s> {
-        Context::new(settings, &self.dataset, &self.folds, &self.stages)
+        Context::new(
+            settings,
+            &self.dataset,
+            &self.folds,
+            self.responses.as_ref(),
+            &self.stages,
+        )
     }
 
     /// Embeds every split.
     pub(crate) fn embed(&self) -> Result<Vectors> {
-        embed::embed(self.given())
+        vectors(self.given())
     }
 
     /// Finds the rows that may be chosen, and decides every `auto` of the settings.
@@ -149,13 +184,12 @@ impl<'a> Session<'a> {
         let context = self.context(settings);
         let limit = candidates.vectors.limit(settings.budget)?;
         let chunks = Chunks::cut(context, candidates, settings.chunk, limit)?;
-        let tuned = TunedProbe::new(context, &candidates.features, &candidates.vectors, limit)?;
-        let memory = ProbeSettings::GRAM_MEMORY;
+        let probes = TunedProbes::new(context, &*candidates.probe, &candidates.vectors, limit)?;
         Ok(Prepared {
             candidates,
             chunks,
-            probe: tuned.folds.probe(&tuned.at_budget, settings.reward_metric(), memory)?,
-            tuned,
+            scorer: probes.at_budget.scorer(settings.reward_metric(), MOMENTS_MEMORY)?,
+            probes,
         })
     }
 
@@ -167,8 +201,14 @@ impl<'a> Session<'a> {
             evaluations: settings.max_evaluations,
             seconds: settings.max_time,
         };
-        let context = Context::new(settings, &self.dataset, &self.folds, &self.stages);
-        let rewards = Rewards::new(context, &prepared.probe, self.target.as_ref());
+        let context = Context::new(
+            settings,
+            &self.dataset,
+            &self.folds,
+            self.responses.as_ref(),
+            &self.stages,
+        );
+        let rewards = Rewards::new(context, &*prepared.scorer, self.target.as_ref());
         let store = &mut self.store;
         let found = self.stages.run("select", Some(settings.max_evaluations), || {
             let seed = settings.seed.derive("proxy");
@@ -188,7 +228,13 @@ impl<'a> Session<'a> {
         let target = self.target.as_ref();
         let target = target.filter(|_| settings.rerank() == ProxyKind::Finetune);
         let few = rows.len().min(settings.rerank_top);
-        let context = Context::new(settings, &self.dataset, &self.folds, &self.stages);
+        let context = Context::new(
+            settings,
+            &self.dataset,
+            &self.folds,
+            self.responses.as_ref(),
+            &self.stages,
+        );
         let store = &mut self.store;
         let trained = target.map(|_| 2 * few as u64);
         let (best, finetuned) = self.stages.run("confirm", trained, || match target {
@@ -214,14 +260,10 @@ impl<'a> Session<'a> {
         let seed = self.settings.seed.derive("controls");
         let (tokens, limit) = (&prepared.candidates.vectors.tokens, prepared.chunks.limit);
         self.stages.run("score", Some(13), || {
-            let scores = prepared.judge().scores(
-                &chosen.rows,
-                &self.dataset.pool,
-                tokens,
-                limit,
-                seed,
-                self.stages.monitor(),
-            )?;
+            let scores =
+                prepared
+                    .judge()
+                    .scores(&chosen.rows, &self.dataset, tokens, limit, seed, self.stages.monitor())?;
             Ok(Scores {
                 finetuned: chosen.finetuned.clone(),
                 ..scores

@@ -17,6 +17,7 @@ use crate::{
     pipeline::{
         context::Context,
         memory::{check_freeze, check_memory, head_kind, unfrozen},
+        responses::Responses,
         stages::Stages,
     },
     scorer::finetune::{FinetuneScorer, FinetuneScorerSettings},
@@ -30,7 +31,7 @@ pub(crate) struct Target {
     fingerprint: Fingerprint,
     pub(super) train: Arc<TokenizedSplit>,
     pub(super) validation: Arc<TokenizedSplit>,
-    pub(super) test: Option<TokenizedSplit>,
+    pub(super) test: Option<Arc<TokenizedSplit>>,
 }
 
 /// Some rows of a split that selections are scored on.
@@ -48,8 +49,13 @@ impl ScoredRows<'_> {
 
 impl Target {
     /// The target, where anything in the run is fine-tuned.
-    pub(crate) fn of(settings: &SelectSettings, dataset: &Dataset, stages: &Stages<'_>) -> Result<Option<Self>> {
-        let load = || stages.run("tokenize", None, || Self::load(settings, dataset));
+    pub(crate) fn of(
+        settings: &SelectSettings,
+        dataset: &Dataset,
+        responses: Option<&Responses>,
+        stages: &Stages<'_>,
+    ) -> Result<Option<Self>> {
+        let load = || stages.run("tokenize", None, || Self::load(settings, dataset, responses));
         let target = settings.finetunes().then(load).transpose()?;
         if let Some(target) = &target
             && [settings.proxy, settings.rerank()].contains(&ProxyKind::Finetune)
@@ -65,8 +71,32 @@ impl Target {
         check_memory(&*self.model, &self.train, &settings.finetune.train, at_once)
     }
 
+    /// The language model that rows of responses were read for, else a classifier, which is loaded.
+    pub(crate) fn load(settings: &SelectSettings, dataset: &Dataset, responses: Option<&Responses>) -> Result<Self> {
+        match responses {
+            Some(responses) => Ok(Self::of_responses(settings, responses)),
+            None => Self::classifier(settings, dataset),
+        }
+    }
+
+    fn of_responses(settings: &SelectSettings, responses: &Responses) -> Self {
+        let told = serde_json::to_string(&settings.language_model).unwrap_or_default();
+        Self {
+            model: Box::new(responses.adapted(settings)),
+            fingerprint: Fingerprint::of([
+                responses.fingerprint.as_ref(),
+                told.as_bytes(),
+                &settings.seed.0.to_le_bytes(),
+                &settings.finetune.train.max_length().to_le_bytes(),
+            ]),
+            train: Arc::clone(&responses.train),
+            validation: Arc::clone(&responses.validation),
+            test: responses.test.clone(),
+        }
+    }
+
     /// Loads the model and tokenizes the data.
-    pub(crate) fn load(settings: &SelectSettings, dataset: &Dataset) -> Result<Self> {
+    fn classifier(settings: &SelectSettings, dataset: &Dataset) -> Result<Self> {
         let model = match &settings.model {
             Some(name) => name.as_str().into(),
             None => settings.embedder.clone(),
@@ -88,7 +118,7 @@ impl Target {
             seed,
         })?;
         let model = loaded.model;
-        check_freeze(settings.finetune.train.freeze_layers, model.layers())?;
+        check_freeze(settings.finetune.train.freeze_layers, model.freezable_layers())?;
         let of = |split: &Split| encode(&split.examples, &dataset.task, &loaded.tokenizer);
         let train = of(&dataset.train)?;
         if settings.finetune_features.is_some() {
@@ -103,13 +133,17 @@ impl Target {
             ]),
             train: Arc::new(train),
             validation: Arc::new(of(&dataset.validation)?),
-            test: dataset.test.as_ref().map(of).transpose()?,
+            test: dataset
+                .test
+                .as_ref()
+                .map(|test| Ok::<_, Error>(Arc::new(of(test)?)))
+                .transpose()?,
         })
     }
 
-    /// How many layers the model has.
-    pub(crate) fn layers(&self) -> usize {
-        self.model.layers()
+    /// How many layers the model has of which some can be frozen.
+    pub(crate) fn freezable_layers(&self) -> usize {
+        self.model.freezable_layers()
     }
 
     /// At most `most` rows that no reward is made from: test rows where there are some, else of the confirm fold.

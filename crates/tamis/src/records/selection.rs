@@ -367,7 +367,9 @@ impl SelectionRecord {
     /// What makes the verdict less sure: few rows to choose by, or that those which chose also judge.
     pub fn caution(&self) -> Option<String> {
         let rows = self.data.confirm_fold;
-        if rows < FEW_ROWS {
+        if rows < FEW_ROWS && self.data.read.task == Some(TaskKind::Response) {
+            Some(format!("Only {rows} validation rows made the final choice."))
+        } else if rows < FEW_ROWS {
             // The standard error of an accuracy of a half, the largest there is.
             let error = 0.5 / (rows.max(1) as f64).sqrt();
             Some(format!(

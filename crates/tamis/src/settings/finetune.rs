@@ -90,6 +90,30 @@ pub struct LanguageModelSettings {
     pub template: Option<PathBuf>,
 }
 
+impl LanguageModelSettings {
+    /// The highest learning rate where the settings leave it open.
+    pub(crate) fn learning_rate(&self) -> f32 {
+        if self.full { 2e-5 } else { 2e-4 }
+    }
+
+    /// # Errors
+    ///
+    /// If a setting means nothing where rows are chosen and no model is written.
+    pub(crate) fn check_for_selecting(&self) -> Result<()> {
+        self.lora.check()?;
+        let of_written_models = [("merge", self.merge), ("template", self.template.is_some())];
+        match of_written_models.into_iter().find(|(_, given)| *given) {
+            Some((name, _)) => Err(Error::setting(
+                format!("language_model.{name}").as_str(),
+                "nothing where rows are chosen",
+                "a value",
+            )
+            .with_hint("give it to `tamis finetune`")),
+            None => Ok(()),
+        }
+    }
+}
+
 impl FinetuneSettings {
     /// # Errors
     ///
@@ -138,21 +162,11 @@ impl FinetuneSettings {
         if own.full && own.merge {
             return Err(Error::setting("merge", "adapters, so no `full` beside it", "both"));
         }
-        let of_encoders = [
-            ("freeze_layers", self.train.freeze_layers.is_some()),
+        refuse_encoders_settings(&self.train)?;
+        refuse([
             ("new_head", self.new_head),
             ("label_biases", self.label_biases.is_some()),
-            ("train.label_smoothing", self.train.label_smoothing != 0.0),
-            ("train.dropout", self.train.dropout.is_some()),
-        ];
-        match of_encoders.into_iter().find(|(_, given)| *given) {
-            Some((name, _)) => Err(Error::setting(
-                name,
-                "an encoder, which alone has it",
-                "a language model",
-            )),
-            None => Ok(()),
-        }
+        ])
     }
 
     /// # Errors
@@ -168,5 +182,28 @@ impl FinetuneSettings {
             return Err(Error::setting("label_biases", "rows with labels", found));
         }
         Ok(())
+    }
+}
+
+/// # Errors
+///
+/// If a setting of a language model's training is one of encoders alone.
+pub(crate) fn refuse_encoders_settings(train: &TrainSettings) -> Result<()> {
+    refuse([
+        ("freeze_layers", train.freeze_layers.is_some()),
+        ("train.label_smoothing", train.label_smoothing != 0.0),
+        ("train.dropout", train.dropout.is_some()),
+    ])
+}
+
+/// Refuses the first of these settings that is given.
+fn refuse<const N: usize>(of_encoders: [(&str, bool); N]) -> Result<()> {
+    match of_encoders.into_iter().find(|(_, given)| *given) {
+        Some((name, _)) => Err(Error::setting(
+            name,
+            "an encoder, which alone has it",
+            "a language model",
+        )),
+        None => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tamis_nn::{encoder::Dtype, named_enum, seed::Seed};
+use tamis_nn::{encoder::Dtype, named_enum, seed::Seed, train::TrainSettings};
 
 use crate::{
     Error, Result,
@@ -11,12 +11,13 @@ use crate::{
     budget::Budget,
     candidates::{CandidateSet, RowOrder},
     cluster::{KMeansSettings, default_clusters},
-    data::DataSettings,
+    data::{DataSettings, TaskKind},
     embed::{EmbedderSpec, lexical::LexicalSettings},
     env::pool::ChunkSize,
     metrics::{Metric, MetricKind},
-    scorer::finetune::FinetuneScorerSettings,
+    scorer::{finetune::FinetuneScorerSettings, gradient::GradientSettings},
     search::{ClimbDiscSettings, Method, MethodSettings, RewardModelKind},
+    settings::finetune::{LanguageModelSettings, refuse_encoders_settings},
 };
 
 /// The settings of one selection run.
@@ -38,7 +39,8 @@ pub struct SelectSettings {
     /// The rows that the agent chooses among. Default: those in the domain of the validation rows where these differ from the pool, else
     /// all.
     pub candidates: CandidateSet,
-    /// `lexical`, the folder or hub id of a sentence encoder, or a .npy or .safetensors file. Default: `lexical`.
+    /// `lexical`, the folder or hub id of a sentence encoder, or a .npy or .safetensors file. Default: `lexical`; of rows of responses
+    /// `hidden-states`, those of the model that is to be fine-tuned.
     pub embedder: EmbedderSpec,
     /// The numbers in which a sentence encoder multiplies. Default: `float32`.
     pub embed_dtype: Dtype,
@@ -49,18 +51,19 @@ pub struct SelectSettings {
     pub agent: Method,
     /// Who scores the states that a learning agent meets: the proxy (none), or trees that are fitted first. Default: none.
     pub reward_model: RewardModelKind,
-    /// What is measured. Default: accuracy.
+    /// What is measured. Default: accuracy; of rows of responses always log-loss, the mean over them of the loss a token.
     pub metric: MetricKind,
     /// The form of the metric that is the reward, or log-loss instead of it. Default: log-loss where validation rows differ from the
     /// pool and the probe rewards, else soft.
     pub reward: RewardKind,
     /// What is trained at every state. Default: the probe.
     pub proxy: ProxyKind,
-    /// How much of the pool a model is fine-tuned on to give the probe its features: random rows without suspected label errors, which
-    /// are suspected anew by these features. Default (none): the embedder's features.
+    /// How much of the pool a model is fine-tuned on to give the probe its features, or its gradients: random rows without suspected label
+    /// errors, which are suspected anew by these features. Default (none): the embedder's features, or the model's gradients as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finetune_features: Option<Budget>,
-    /// The encoder that is fine-tuned: as the proxy, to rerank, and for features. Default (none): the embedder.
+    /// The model that is fine-tuned: as the proxy, to rerank, and for features. Of rows of responses the language model that is to be
+    /// trained on them, whose gradients reward a choice. Default (none): the embedder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// What is trained on the best states to choose between them. Default (none): what is trained at every state.
@@ -84,6 +87,10 @@ pub struct SelectSettings {
     pub frozen_memory: u64,
     /// How models are fine-tuned.
     pub finetune: FinetuneScorerSettings,
+    /// How a language model multiplies, and what of it is fine-tuned.
+    pub language_model: LanguageModelSettings,
+    /// The gradient probe of rows of responses.
+    pub gradients: GradientSettings,
     /// The files.
     pub data: DataSettings,
     /// The lexical embedder.
@@ -189,6 +196,8 @@ impl Default for SelectSettings {
             cache: None,
             frozen_memory: 2 << 30,
             finetune: FinetuneScorerSettings::default(),
+            language_model: LanguageModelSettings::default(),
+            gradients: GradientSettings::default(),
             data: DataSettings::default(),
             lexical: LexicalSettings::default(),
             k_means: KMeansSettings::default(),
@@ -210,6 +219,9 @@ const STANDARD_ERRORS: f64 = 3.0;
 /// pool: 0.52 from 20,000 rows, 0.58 from 5,000, 0.67 from 2,000, 0.86 from 500.
 const LEAST_FITTED: usize = 10_000;
 
+/// Longer rows of responses are cut, where the settings do not say: their gradients cost by the token.
+const LONGEST_ROW: usize = 512;
+
 impl SelectSettings {
     /// Whether validation rows count as other than the pool, by the [domain_auc](crate::candidates::domain::domain_auc) of so many
     /// rows of the pool and of the reward fold.
@@ -218,6 +230,69 @@ impl SelectSettings {
         let standard_error = (12.0 * fold as f64).sqrt().recip();
         domain_auc >= SHIFTED_AUC.max(0.5 + STANDARD_ERRORS * standard_error)
             && (self.embedder != EmbedderSpec::Lexical || pool >= LEAST_FITTED)
+    }
+
+    /// The same for rows of this task: what a language model needs is set where the settings leave it open.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is one of other tasks.
+    pub(crate) fn for_task(&self, kind: TaskKind) -> Result<Self> {
+        if kind != TaskKind::Response {
+            return if self.embedder == EmbedderSpec::HiddenStates {
+                let expected = "an embedder of labelled rows, such as `lexical`";
+                Err(Error::setting(
+                    "embedder",
+                    expected,
+                    "`hidden-states`, which rows of responses alone have",
+                ))
+            } else {
+                Ok(self.clone())
+            };
+        }
+        if self.model.is_none() {
+            let expected = "the language model that is to be fine-tuned on these prompts with responses";
+            return Err(Error::setting("model", expected, "none").with_hint(
+                "its gradients reward a choice: name a folder or hub id, `model HuggingFaceTB/SmolLM2-135M-Instruct`; rows with a label or \
+                 choices have their fields named with `field <role>=<name>`",
+            ));
+        }
+        let of_labels = [
+            ("metric", self.metric == MetricKind::MacroF1, "macro-f1"),
+            (
+                "reward",
+                !matches!(self.reward, RewardKind::Auto | RewardKind::LogLoss),
+                self.reward.name(),
+            ),
+            ("label_error_share", self.label_error_share.is_some(), "a share"),
+        ];
+        if let Some((name, _, found)) = of_labels.into_iter().find(|(_, given, _)| *given) {
+            let expected = "no setting of labels: prompts with responses are scored by their loss";
+            return Err(Error::setting(name, expected, format!("`{found}`")));
+        }
+        refuse_encoders_settings(&self.finetune.train)?;
+        let train = TrainSettings {
+            learning_rate: self
+                .finetune
+                .train
+                .learning_rate
+                .or(Some(self.language_model.learning_rate())),
+            max_length: self.finetune.train.max_length.or(Some(LONGEST_ROW)),
+            ..self.finetune.train.clone()
+        };
+        Ok(Self {
+            embedder: match &self.embedder {
+                EmbedderSpec::Lexical => EmbedderSpec::HiddenStates,
+                given => given.clone(),
+            },
+            metric: MetricKind::LogLoss,
+            reward: RewardKind::LogLoss,
+            finetune: FinetuneScorerSettings {
+                train,
+                ..self.finetune.clone()
+            },
+            ..self.clone()
+        })
     }
 
     /// The same with each `auto` decided.
@@ -324,6 +399,8 @@ impl SelectSettings {
             return Err(Error::setting("rerank_top", "a number above 0", "0"));
         }
         self.finetune.check()?;
+        self.language_model.check_for_selecting()?;
+        self.gradients.check()?;
         self.agent.check(self.reward_model)?;
         self.dqn.check()?;
         self.dyna_dqn.check()?;

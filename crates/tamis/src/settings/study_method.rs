@@ -28,9 +28,10 @@ pub enum StudyMethod {
 }
 
 impl StudyMethod {
-    /// All of them but `exhaustive`, which few pools are small enough for, in the order of a table.
+    /// All of them but rules for responses alone, and `exhaustive`, which few pools are small enough for; in the order of a table.
     pub fn all() -> Vec<Self> {
-        let rules = Baseline::NAMES.iter().map(|(rule, ..)| Self::Rule(*rule));
+        let rules = Baseline::NAMES.iter().map(|(rule, ..)| *rule);
+        let rules = rules.filter(|rule| !rule.needs_responses()).map(Self::Rule);
         // Simple ones first.
         let searches = Method::NAMES.iter().rev().map(|(method, ..)| *method);
         [Self::Everything, Self::Random]
@@ -45,9 +46,11 @@ impl StudyMethod {
             .collect()
     }
 
-    /// Every method with its name and, in a line, what it is: those of a table, then `exhaustive`.
+    /// Every method with its name and, in a line, what it is: those of a table, then the others.
     pub fn named() -> Vec<(Self, &'static str, &'static str)> {
-        let all = Self::all().into_iter().chain([Self::Search(Method::Exhaustive)]);
+        let others = [Baseline::Less, Baseline::Ifd].map(Self::Rule);
+        let all = Self::all().into_iter().chain(others);
+        let all = all.chain([Self::Search(Method::Exhaustive)]);
         all.map(|method| (method, method.name(), method.meaning())).collect()
     }
 

@@ -1,5 +1,6 @@
 //! The target: the model that a selection is for.
 
+mod language_model;
 pub mod responses;
 pub mod row_gradients;
 pub mod tokenize;
@@ -13,13 +14,14 @@ use crate::{Result, metrics::Metric};
 
 /// A model that is trained on selections: what rewards, reranking and fine-tuned features ask of it.
 ///
-/// A run holds one as it was loaded, and trains copies. [`EncoderClassifier`] is the first.
+/// A run holds one as it was loaded, and trains copies: an [`EncoderClassifier`], or a [`LanguageModel`](tamis_nn::train::LanguageModel)
+/// with its adapters.
 pub trait TargetModel: Send + Sync {
     /// A copy with weights of its own.
     fn copy(&self) -> Box<dyn TargetModel>;
 
-    /// How many layers it has; some of them, from the lowest, can be frozen.
-    fn layers(&self) -> usize;
+    /// How many layers it has of which some, from the lowest, can be frozen.
+    fn freezable_layers(&self) -> usize;
 
     /// About how many bytes training takes at its peak, with passes of at most `tokens` tokens and so many frozen layers.
     fn training_bytes(&self, tokens: usize, freeze_layers: Option<usize>) -> usize;
@@ -72,7 +74,7 @@ impl TargetModel for EncoderClassifier {
         Box::new(self.clone())
     }
 
-    fn layers(&self) -> usize {
+    fn freezable_layers(&self) -> usize {
         self.encoder.layers.len()
     }
 

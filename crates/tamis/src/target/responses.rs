@@ -115,7 +115,7 @@ impl ResponseEncoder<'_> {
             if !sequence.1[1..].contains(&1) {
                 let most = self.tokenizer.longest();
                 return Ok(Err(format!(
-                    "expected a response in the {most} tokens that are read, found none"
+                    "expected a response in the {most} tokens that are read (`max_length`), found none"
                 )));
             }
             sequences.push(sequence);

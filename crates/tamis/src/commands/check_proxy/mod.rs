@@ -9,14 +9,14 @@ mod selections;
 mod truth;
 mod verdict;
 
-use std::{path::PathBuf, time::Instant};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use serde::{Deserialize, Serialize};
 use tamis_nn::Monitor;
 
 use self::{
-    rewards::{Reward, lower_fidelities, of_finetune, of_probe},
-    selections::{Selection, drawn, searched},
+    rewards::{Reward, lower_fidelities, of_finetune, of_probe, of_rows},
+    selections::{Selection, by_rules, drawn, searched},
     truth::Truth,
     verdict::verdict,
 };
@@ -29,9 +29,12 @@ use crate::{
         context::Context,
         embed,
         finetuned_features::rows_for_features,
-        probe_features::{Features, ProbeFolds, TunedProbe},
+        gradient_probe::GradientProbe,
+        gradients::{finetuned_gradients, vectors},
+        probe::{Probe, TunedProbe, TunedProbes},
+        ridge_probe::{Features, RidgeProbe},
         search::Chunks,
-        session::read,
+        session::{Read, read},
         stages::Stages,
         target::Target,
     },
@@ -41,10 +44,10 @@ use crate::{
     workspace::{folder, json},
 };
 
-pub use record::{CheckedReward, CheckedSelection, Costs, DetectableEffect, Fidelity, SelectionKind};
+pub use record::{CheckedReward, CheckedSelection, Costs, DetectableEffect, Fidelity, RowScore, SelectionKind};
 
-/// The forms in which every model's probabilities are scored.
-pub(super) const FORMS: [RewardKind; 6] = [
+/// The forms in which the probabilities of labels are scored.
+const FORMS: [RewardKind; 6] = [
     RewardKind::Soft,
     RewardKind::Hard,
     RewardKind::Auc,
@@ -52,6 +55,14 @@ pub(super) const FORMS: [RewardKind; 6] = [
     RewardKind::Matched,
     RewardKind::LogLoss,
 ];
+
+/// The forms in which every model's probabilities are scored; a response has one alone.
+pub(super) fn forms(context: Context<'_>) -> &'static [RewardKind] {
+    match context.responses {
+        Some(_) => &[RewardKind::LogLoss],
+        None => &FORMS,
+    }
+}
 
 /// The settings of a check of the proxy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -150,36 +161,50 @@ impl CheckProxySettings {
 /// If the data, the settings or the folder are not as they must be, a file cannot be written, or the user stopped the run.
 pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Result<CheckProxyRecord> {
     settings.check()?;
-    let select = settings.with_finetuned_features();
     let stages = Stages::new(monitor);
-    let (dataset, folds) = read(&select, &stages)?;
-    let target = Target::load(&select, &dataset)?;
+    let Read {
+        settings: select,
+        dataset,
+        folds,
+        responses,
+    } = read(&settings.with_finetuned_features(), &stages)?;
+    let responses = responses.as_ref();
+    let target = Target::load(&select, &dataset, responses)?;
     target.check_memory_of_all_threads(&select)?;
-    let mut store = folder::open(&select, &embed::sources(&select, &dataset)?)?;
+    let mut store = folder::open(&select, &embed::sources(&select, &dataset, responses)?)?;
     data::write_rejects(&dataset.rejects, &select.out)?;
-    let context = Context::new(&select, &dataset, &folds, &stages);
+    let context = Context::new(&select, &dataset, &folds, responses, &stages);
 
     let candidates = candidates(context)?;
     let limit = candidates.vectors.limit(select.budget)?;
     let chunks = Chunks::cut(context, &candidates, candidates.settings.chunk, limit)?;
-    let finetuned = finetuned_features(context, &target, &candidates)?;
-    let tune = |folds| TunedProbe::new(context, folds, &candidates.vectors, limit);
+    let finetuned = finetuned_probe(context, &target, &candidates)?;
+    let tune = |probe: &dyn Probe| TunedProbes::new(context, probe, &candidates.vectors, limit);
+    let frozen = tune(&*candidates.probe)?;
     let probes = [
-        (Fidelity::FrozenProbe, tune(&candidates.features)?),
-        (Fidelity::FinetunedProbe, tune(&finetuned)?),
+        (Fidelity::FrozenProbe, frozen.at_budget),
+        (Fidelity::FinetunedProbe, tune(&*finetuned)?.at_budget),
     ];
 
-    let mut selections = drawn(context, settings.selections, &candidates, &chunks, &probes[0].1)?;
+    let mut selections = drawn(
+        context,
+        settings.selections,
+        &candidates,
+        &chunks,
+        &*frozen.at_everything,
+    )?;
+    selections.extend(by_rules(context, &candidates, &chunks, &*frozen.at_everything)?);
     let began = Instant::now();
     selections.extend(searched(context, &chunks, &probes, &mut store)?);
     let search_seconds = began.elapsed().as_secs_f64() * rayon::current_num_threads() as f64;
 
-    let mut rewards = rewards(context, settings, &target, &probes, &selections, &mut store)?;
+    let mut rewards = of_rows(context, &candidates, &selections);
+    rewards.extend(by_models(context, settings, &target, &probes, &selections, &mut store)?);
     let truth = Truth::measure(context, settings, &target, &selections, &mut store)?;
     let rows = selections[0].rows.len();
     let train_seconds = (truth.seconds - truth.scoring_seconds).max(0.0);
     let costs = Costs {
-        search_seconds: search_seconds / (probes.len() * FORMS.len()) as f64,
+        search_seconds: search_seconds / (probes.len() * forms(context).len()) as f64,
         train_seconds,
         everything_seconds: train_seconds * dataset.pool.len() as f64 / rows.max(1) as f64,
     };
@@ -217,31 +242,37 @@ fn candidates(context: Context<'_>) -> Result<Candidates> {
         ..context.settings.clone()
     };
     let context = context.with(&embedder);
-    Candidates::find(context, None, embed::embed(context)?)
+    Candidates::find(context, None, vectors(context)?)
 }
 
-/// The probe's features by a model that is fine-tuned on a part of the pool.
-fn finetuned_features(context: Context<'_>, target: &Target, candidates: &Candidates) -> Result<ProbeFolds> {
+/// The probe on features, or gradients, of a model that is fine-tuned on a part of the pool.
+fn finetuned_probe(context: Context<'_>, target: &Target, candidates: &Candidates) -> Result<Arc<dyn Probe>> {
     let share = context.settings.finetune_features.unwrap_or(Budget::Percent(5.0));
+    if let Some(responses) = context.responses {
+        let gradients = finetuned_gradients(context, responses, share)?;
+        return Ok(Arc::new(GradientProbe::new(
+            context,
+            &gradients,
+            &candidates.vectors.tokens,
+        )?));
+    }
     let rows = rows_for_features(context, share, &candidates.vectors.tokens, &candidates.label_errors)?;
-    ProbeFolds::new(
-        context,
-        Features::FineTuned(&target.finetuned_features(context, &rows)?),
-    )
+    let features = target.finetuned_features(context, &rows)?;
+    Ok(Arc::new(RidgeProbe::new(context, Features::FineTuned(&features))?))
 }
 
-/// The rewards of lower fidelity than the target's own.
-fn rewards(
+/// The rewards of lower fidelity than the target's own for which something is trained.
+fn by_models(
     context: Context<'_>,
     settings: &CheckProxySettings,
     target: &Target,
-    probes: &[(Fidelity, TunedProbe<'_>)],
+    probes: &[(Fidelity, Arc<dyn TunedProbe>)],
     selections: &[Selection],
     store: &mut dyn ScoreStore,
 ) -> Result<Vec<Reward>> {
     let mut rewards = Vec::new();
-    for (fidelity, tuned) in probes {
-        rewards.extend(of_probe(context, *fidelity, tuned, selections)?);
+    for (fidelity, probe) in probes {
+        rewards.extend(of_probe(context, *fidelity, &**probe, selections)?);
     }
     if settings.finetune {
         for (fidelity, scorer) in lower_fidelities(context, target) {

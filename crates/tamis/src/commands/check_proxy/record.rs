@@ -6,6 +6,7 @@ use serde::Serialize;
 use tamis_nn::{Matrix, seed::Seed};
 
 use crate::{
+    baselines::Baseline,
     metrics::Metric,
     stats::{
         agreement::Agreement,
@@ -13,9 +14,22 @@ use crate::{
     },
 };
 
+/// A number of a row whose mean over a selection is a reward for which nothing is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowScore {
+    /// The mean cosine of its vector with those of the reward fold.
+    Similarity,
+    /// The mean cosine of its gradient with those of the reward fold: LESS.
+    Alignment,
+    /// Its tokens.
+    Tokens,
+}
+
 /// What is trained on a selection to score it, from low fidelity to high.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fidelity {
+    /// Nothing.
+    Rows(RowScore),
     /// The probe on the embedder's features.
     FrozenProbe,
     /// The probe on features of a model that was fine-tuned on a part of the pool.
@@ -43,6 +57,9 @@ impl Fidelity {
 impl fmt::Display for Fidelity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Rows(RowScore::Similarity) => f.write_str("mean cosine of vectors"),
+            Self::Rows(RowScore::Alignment) => f.write_str("mean cosine of gradients (LESS)"),
+            Self::Rows(RowScore::Tokens) => f.write_str("mean number of tokens"),
             Self::FrozenProbe => f.write_str("probe, frozen features"),
             Self::FinetunedProbe => f.write_str("probe, fine-tuned features"),
             Self::TopLayers { top, layers } => write!(f, "fine-tune, top {top} of {layers} layers"),
@@ -66,6 +83,8 @@ pub enum SelectionKind {
     },
     /// Rows of as few clusters as hold enough.
     FewClusters,
+    /// What a rule chose.
+    Rule(Baseline),
     /// What a search chose under this reward.
     Searched {
         /// What is trained to score a state.
@@ -82,6 +101,7 @@ impl fmt::Display for SelectionKind {
             Self::OtherLabelMix => f.write_str("another label mix"),
             Self::Noisy { percent } => write!(f, "{percent}% noisy"),
             Self::FewClusters => f.write_str("from few clusters"),
+            Self::Rule(rule) => write!(f, "chosen by the rule {rule}"),
             Self::Searched { fidelity, metric } => write!(f, "chosen by {fidelity}, {metric}"),
         }
     }

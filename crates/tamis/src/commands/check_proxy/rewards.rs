@@ -8,17 +8,22 @@ use tamis_nn::{Fingerprint, Seed};
 use crate::{
     Result,
     commands::check_proxy::{
-        FORMS,
-        record::{CheckedReward, Fidelity},
+        forms,
+        record::{CheckedReward, Fidelity, RowScore},
         selections::Selection,
     },
+    data::RowId,
     metrics::Metric,
-    pipeline::{context::Context, probe_features::TunedProbe, target::Target},
+    pipeline::{
+        candidates::Candidates,
+        context::Context,
+        probe::{Fold, TunedProbe},
+        target::Target,
+    },
     scorer::{
         batch::{self, score_all},
         finetune::FinetuneScorer,
         finetune_batch::FinetuneBatch,
-        ridge::regression::train_and_score,
     },
     stats::agreement::Agreement,
     store::{Answer, ScoreStore},
@@ -49,7 +54,10 @@ impl Reward {
 
 /// The metrics that every model's probabilities are scored by.
 pub(super) fn metrics(context: Context<'_>) -> Vec<Metric> {
-    FORMS.iter().map(|form| form.of(context.settings.metric)).collect()
+    forms(context)
+        .iter()
+        .map(|form| form.of(context.settings.metric))
+        .collect()
 }
 
 /// A reward for every metric; `scores[selection][metric]`.
@@ -63,20 +71,54 @@ pub(super) fn each_metric(fidelity: Fidelity, metrics: &[Metric], seconds: f64, 
     metrics.iter().enumerate().map(reward).collect()
 }
 
+/// Rewards of responses for which nothing is trained: means over a selection of what a row is by itself.
+pub(super) fn of_rows(context: Context<'_>, candidates: &Candidates, selections: &[Selection]) -> Vec<Reward> {
+    let (pool, clustered) = (&context.dataset.pool, &candidates.clustered);
+    let Some(alignment) = candidates.probe.alignment(pool) else {
+        return Vec::new();
+    };
+    let mut centre = vec![0.0; clustered.fold.cols()];
+    for vector in clustered.fold.iter_rows() {
+        let share = 1.0 / clustered.fold.rows() as f32;
+        centre.iter_mut().zip(vector).for_each(|(mean, x)| *mean += share * x);
+    }
+    let similarity = |vector: &[f32]| vector.iter().zip(&centre).map(|(x, c)| x * c).sum::<f32>();
+    let tokens = candidates.vectors.tokens.iter().map(|&tokens| tokens as f32);
+    let scores = [
+        (
+            RowScore::Similarity,
+            clustered.pool.iter_rows().map(similarity).collect(),
+        ),
+        (RowScore::Alignment, alignment),
+        (RowScore::Tokens, tokens.collect::<Vec<f32>>()),
+    ];
+    let place = |row: &RowId| pool.binary_search(row).expect("a row of the pool");
+    let reward = |(score, of_row): (RowScore, Vec<f32>)| {
+        let began = Instant::now();
+        let mean = |selection: &Selection| {
+            let sum: f64 = selection.rows.iter().map(|row| f64::from(of_row[place(row)])).sum();
+            sum / selection.rows.len().max(1) as f64
+        };
+        Reward {
+            fidelity: Fidelity::Rows(score),
+            metric: context.settings.report_metric(),
+            scores: selections.iter().map(mean).collect(),
+            seconds: began.elapsed().as_secs_f64() / selections.len().max(1) as f64,
+        }
+    };
+    scores.into_iter().map(reward).collect()
+}
+
 /// The rewards of a probe.
 pub(super) fn of_probe(
     context: Context<'_>,
     fidelity: Fidelity,
-    tuned: &TunedProbe<'_>,
+    probe: &dyn TunedProbe,
     selections: &[Selection],
 ) -> Result<Vec<Reward>> {
-    let (began, metrics, folds) = (Instant::now(), metrics(context), tuned.folds);
+    let (began, metrics) = (Instant::now(), metrics(context));
     // Each metric at the temperature that rewards have there.
-    let score = |rows: &[u32], metric: Metric| {
-        let strength = tuned.at_budget.strength_for(metric);
-        let scores = train_and_score(&folds.train, rows, strength, &[&folds.reward], &[metric])?;
-        Ok(scores[0][0])
-    };
+    let score = |rows: &[u32], metric: Metric| Ok(probe.scores(rows, metric, &[Fold::Reward], &[metric])?[0][0]);
     let scores: Vec<Vec<f64>> = selections
         .par_iter()
         .map(|selection| metrics.iter().map(|&metric| score(&selection.rows, metric)).collect())
@@ -88,7 +130,7 @@ pub(super) fn of_probe(
 
 /// Fine-tunes that cost less than the target's.
 pub(super) fn lower_fidelities(context: Context<'_>, target: &Target) -> Vec<(Fidelity, FinetuneScorer)> {
-    let layers = target.layers();
+    let layers = target.freezable_layers();
     let scorer = |change: &dyn Fn(&mut crate::settings::SelectSettings)| {
         let mut changed = context.settings.clone();
         change(&mut changed);

@@ -1,15 +1,16 @@
 //! The selections that rewards are compared on: drawn ones of several kinds, and what a search makes of each reward.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use rand::{RngExt, seq::SliceRandom};
 use tamis_nn::Seed;
 
 use crate::{
     Result,
+    baselines::Baseline,
     budget::random_rows,
     commands::check_proxy::{
-        FORMS,
+        forms,
         record::{Fidelity, SelectionKind},
     },
     data::{Dataset, RowId},
@@ -17,11 +18,11 @@ use crate::{
     pipeline::{
         candidates::Candidates,
         context::Context,
-        probe_features::TunedProbe,
+        probe::{MOMENTS_MEMORY, TunedProbe},
+        rules::by_rule,
         search::{Chunks, Rewards, search},
     },
     problem::Limits,
-    scorer::ridge::probe::ProbeSettings,
     store::ScoreStore,
 };
 
@@ -38,13 +39,13 @@ pub(super) fn drawn(
     each: usize,
     candidates: &Candidates,
     chunks: &Chunks,
-    probe: &TunedProbe<'_>,
+    at_everything: &dyn TunedProbe,
 ) -> Result<Vec<Selection>> {
     let (dataset, tokens) = (context.dataset, &candidates.vectors.tokens);
     let seed = context.settings.seed.derive("states");
     let random = |i: usize| random_rows(&dataset.pool, tokens, chunks.limit, seed.index(i as u64));
     let size = random(0).len();
-    let hard = hardest(dataset, probe)?;
+    let hard = hardest(&dataset.pool, at_everything)?;
     let selection = |kind, rows| Selection { kind, rows };
     let mut drawn: Vec<Selection> = (0..each).map(|i| selection(SelectionKind::Random, random(i))).collect();
     if !dataset.task.labels.is_empty() {
@@ -64,11 +65,40 @@ pub(super) fn drawn(
     Ok(drawn)
 }
 
+/// The rules whose choices are compared beside drawn selections, where rows have responses.
+const RULES: [Baseline; 6] = [
+    Baseline::Similarity,
+    Baseline::Less,
+    Baseline::Frequency,
+    Baseline::Shortest,
+    Baseline::Longest,
+    Baseline::Easiest,
+];
+
+/// What rules choose of responses.
+pub(super) fn by_rules(
+    context: Context<'_>,
+    candidates: &Candidates,
+    chunks: &Chunks,
+    at_everything: &dyn TunedProbe,
+) -> Result<Vec<Selection>> {
+    let rules = context.responses.map_or(&[][..], |_| &RULES);
+    rules
+        .iter()
+        .map(|&rule| {
+            Ok(Selection {
+                kind: SelectionKind::Rule(rule),
+                rows: by_rule(rule, context, candidates, at_everything, chunks.limit)?,
+            })
+        })
+        .collect()
+}
+
 /// What the agent of the settings chooses under each probe and form of the metric.
 pub(super) fn searched(
     context: Context<'_>,
     chunks: &Chunks,
-    probes: &[(Fidelity, TunedProbe<'_>)],
+    probes: &[(Fidelity, Arc<dyn TunedProbe>)],
     store: &mut dyn ScoreStore,
 ) -> Result<Vec<Selection>> {
     // One seed for all searches, which is not that of a selection.
@@ -78,16 +108,15 @@ pub(super) fn searched(
         evaluations: settings.max_evaluations,
         seconds: None,
     };
-    let total = settings.max_evaluations * (probes.len() * FORMS.len()) as u64;
+    let total = settings.max_evaluations * (probes.len() * forms(context).len()) as u64;
     context.stages.run("search", Some(total), || {
         let mut found = Vec::new();
-        for (fidelity, tuned) in probes {
-            for form in FORMS {
+        for (fidelity, probe) in probes {
+            for form in forms(context) {
                 let metric = form.of(settings.metric);
-                let memory = ProbeSettings::GRAM_MEMORY;
-                let probe = tuned.folds.probe(&tuned.at_budget, metric, memory)?;
+                let scorer = probe.scorer(metric, MOMENTS_MEMORY)?;
                 let rewards = Rewards {
-                    probe: &probe,
+                    probe: &*scorer,
                     slow: None,
                 };
                 let problem = rewards.pose(context, chunks, &mut *store, limits, settings.seed)?;
@@ -151,11 +180,11 @@ fn noisy(pool: &[RowId], hard: &[RowId], size: usize, share: f64, seed: Seed) ->
 }
 
 /// The tenth of the pool that a probe trained on everything finds hardest: where labels are wrong, they are here.
-fn hardest(dataset: &Dataset, probe: &TunedProbe<'_>) -> Result<Vec<RowId>> {
-    let losses = probe.folds.losses(dataset, &probe.at_everything)?;
-    let mut rows = dataset.pool.clone();
+fn hardest(pool: &[RowId], at_everything: &dyn TunedProbe) -> Result<Vec<RowId>> {
+    let losses = at_everything.losses(pool)?;
+    let mut rows = pool.to_vec();
     rows.sort_by(|&a, &b| losses[b as usize].total_cmp(&losses[a as usize]));
-    rows.truncate(dataset.pool.len().div_ceil(10));
+    rows.truncate(pool.len().div_ceil(10));
     Ok(rows)
 }
 

@@ -67,7 +67,9 @@ fn overfitted(now: &CheckedReward, place: usize, selections: &[CheckedSelection]
     let (fidelity, metric) = (now.fidelity, now.metric);
     let kind = SelectionKind::Searched { fidelity, metric };
     let chosen = selections.iter().find(|selection| selection.kind == kind)?;
-    let is_drawn = |selection: &&CheckedSelection| !matches!(selection.kind, SelectionKind::Searched { .. });
+    let is_drawn = |selection: &&CheckedSelection| {
+        !matches!(selection.kind, SelectionKind::Searched { .. } | SelectionKind::Rule(_))
+    };
     let drawn = selections.iter().filter(is_drawn);
     let most = drawn
         .map(|drawn| drawn.rewards[place])

@@ -30,7 +30,7 @@ use crate::{
 pub(super) fn finetune(settings: &FinetuneSettings, dataset: &Dataset, stages: &Stages<'_>) -> Result<FinetuneRecord> {
     let monitor = stages.monitor();
     let mut loaded = load_model(settings, dataset)?;
-    check_freeze(settings.train.freeze_layers, loaded.model.layers())?;
+    check_freeze(settings.train.freeze_layers, loaded.model.freezable_layers())?;
     let material = stages.run("tokenize", None, || Material::of(settings, dataset, &loaded.tokenizer))?;
     check_memory(&loaded.model, &material.train, &settings.train, 1)?;
 

@@ -39,10 +39,7 @@ pub(super) fn finetune(
     let own = &settings.language_model;
     let resolved = FinetuneSettings {
         train: TrainSettings {
-            learning_rate: settings
-                .train
-                .learning_rate
-                .or(Some(if own.full { 2e-5 } else { 2e-4 })),
+            learning_rate: settings.train.learning_rate.or(Some(own.learning_rate())),
             max_length: settings.train.max_length.or(Some(1024)),
             ..settings.train.clone()
         },

@@ -32,7 +32,7 @@ pub fn finetune(settings: &FinetuneSettings, monitor: &dyn Monitor) -> Result<Fi
     let decoder = is_decoder(&files)?;
     settings.check_for(decoder)?;
     let stages = Stages::new(monitor);
-    let dataset = stages.run("read", None, || data::read_with_responses(&settings.data, monitor))?;
+    let dataset = stages.run("read", None, || data::read(&settings.data, monitor))?;
     settings.check_against(&dataset)?;
     if decoder {
         language_model::finetune(settings, &files, &dataset, &stages)

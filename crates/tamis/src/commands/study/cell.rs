@@ -11,20 +11,20 @@ use tamis_nn::{Fingerprint, Monitor, atomic_write::write_whole, monitor::Quiet};
 
 use crate::{
     Error, Place, Result,
-    baselines::{Baseline, View},
+    baselines::Baseline,
     budget::{Limit, random_rows, tokens_of},
     commands::study::{external_selections, seed_context::SeedContext},
-    data::{Dataset, RowId},
+    data::RowId,
     pipeline::{
-        context::Context,
         evidence::Judge,
+        probe::{Fold, MOMENTS_MEMORY},
+        rules::by_rule,
         search::{Chunks, Rewards, check_episode, search, too_short},
         stages::Stages,
         target::{ScoredRows, Target},
     },
     problem::Limits,
     records::study::{CellRecord, Seconds},
-    scorer::ridge::{probe::ProbeSettings, regression::train_and_score},
     search::{Method, RewardModelKind},
     settings::{
         StudySettings,
@@ -212,8 +212,10 @@ fn choose(study: &StudySettings, context: &SeedContext<'_>, job: &Job, monitor: 
             Ok(free((0..draws).map(rows).collect(), 0.0))
         }
         Source::Method(StudyMethod::Rule(rule)) => {
-            let chosen = by_rule(*rule, context, budget.chunks.limit, monitor)?;
-            let rows = chosen.into_iter().map(|i| pool[i as usize]).collect();
+            let stages = Stages::new(monitor);
+            let (candidates, probe) = (&context.candidates, &*context.at_everything);
+            let stage = context.context(&context.settings, &stages);
+            let rows = by_rule(*rule, stage, candidates, probe, budget.chunks.limit)?;
             Ok(free(vec![rows], preparation_of(*rule, context)))
         }
         Source::Method(StudyMethod::ClusterGreedy) => {
@@ -265,45 +267,16 @@ fn preparation_of(rule: Baseline, context: &SeedContext<'_>) -> f64 {
     match rule {
         Baseline::Stratified | Baseline::Longest | Baseline::Shortest | Baseline::Frequency => 0.0,
         Baseline::WithoutLabelErrors => seconds.embed + seconds.finetuned_features + seconds.label_errors,
-        Baseline::KCenter | Baseline::FacilityLocation | Baseline::Similarity | Baseline::Relevance => seconds.embed,
+        Baseline::KCenter
+        | Baseline::FacilityLocation
+        | Baseline::Similarity
+        | Baseline::Relevance
+        | Baseline::Less
+        | Baseline::Ifd => seconds.embed,
         Baseline::Hardest | Baseline::Easiest | Baseline::Median => {
             seconds.embed + seconds.finetuned_features + seconds.probe
         }
     }
-}
-
-/// The rows that a rule chooses, as places in the pool.
-fn by_rule(rule: Baseline, context: &SeedContext<'_>, limit: Limit, monitor: &dyn Monitor) -> Result<Vec<u32>> {
-    let Dataset {
-        train,
-        validation,
-        pool,
-        task,
-        ..
-    } = context.dataset;
-    let candidates = &context.candidates;
-    let target = |&row: &RowId| {
-        if task.labels.is_empty() {
-            0
-        } else {
-            train.examples[row as usize].target
-        }
-    };
-    let losses = || {
-        let all = candidates.features.losses(context.dataset, &context.at_everything)?;
-        Ok(pool.iter().map(|&row| all[row as usize]).collect())
-    };
-    let view = View {
-        vectors: &candidates.clustered.pool,
-        texts: &|i| train.examples[pool[i] as usize].input.texts(),
-        tokens: &candidates.vectors.tokens,
-        targets: &pool.iter().map(target).collect::<Vec<u32>>(),
-        fold_vectors: &candidates.clustered.fold,
-        fold_texts: &|i| validation.examples[context.folds.reward[i] as usize].input.texts(),
-        doubted: &candidates.label_errors,
-        losses: &losses,
-    };
-    rule.choose(&view, limit, context.settings.seed, monitor)
 }
 
 /// Lets an agent or a search spend its evaluations; the best of its states on the confirm fold is the choice, as in `select`.
@@ -318,12 +291,12 @@ fn searched(
     let began = Instant::now();
     let candidates = &seed_context.candidates;
     let longest = check_episode(settings, &chunks.pool, &candidates.vectors.tokens)?;
-    let tuning = &seed_context.budgets[job.budget_index].tuning;
-    let memory = ProbeSettings::GRAM_MEMORY / seed_context.workers as usize;
-    let probe = candidates.features.probe(tuning, settings.reward_metric(), memory)?;
+    let probe = &*seed_context.budgets[job.budget_index].probe;
+    let memory = MOMENTS_MEMORY / seed_context.workers as usize;
+    let scorer = probe.scorer(settings.reward_metric(), memory)?;
     let stages = Stages::new(monitor);
-    let context = Context::new(settings, seed_context.dataset, &seed_context.folds, &stages);
-    let rewards = Rewards::new(context, &probe, seed_context.target.as_ref());
+    let context = seed_context.context(settings, &stages);
+    let rewards = Rewards::new(context, &*scorer, seed_context.target.as_ref());
     let path = job.ledger(study);
     make_folder_of(&path)?;
     let mut store = SqliteStore::open(&path)?;
@@ -337,7 +310,7 @@ fn searched(
     if rows.is_empty() {
         return Err(too_short(settings, longest, found.evaluations));
     }
-    let judge = Judge::new(settings, &candidates.features, tuning, &seed_context.at_everything);
+    let judge = Judge::new(settings, probe, &*seed_context.at_everything);
     let mut chosen = rows.swap_remove(judge.choose(&rows)?);
     chosen.sort_unstable();
     Ok(Choice {
@@ -361,18 +334,18 @@ fn judge(
         return by_finetuning(study, context, target, draws, monitor);
     }
     let whole = job.source == Source::Method(StudyMethod::Everything);
-    let tuning = if whole {
+    let probe = if whole {
         &context.at_everything
     } else {
-        &context.budgets[job.budget_index].tuning
+        &context.budgets[job.budget_index].probe
     };
-    let strength = tuning.strength_for(settings.reward_metric());
-    let folds: Vec<_> = context.judged.iter().collect();
+    let tests = context.tests.iter().map(|rows| Fold::TestRows(rows));
+    let folds: Vec<Fold<'_>> = std::iter::once(Fold::Confirm).chain(tests).collect();
+    let (reward, report) = (settings.reward_metric(), settings.report_metric());
     draws
         .iter()
         .map(|rows| {
-            let train = &context.candidates.features.train;
-            let scores = train_and_score(train, rows, strength, &folds, &[settings.report_metric()])?;
+            let scores = probe.scores(rows, reward, &folds, &[report])?;
             Ok(scores.into_iter().map(|scores| scores[0]).collect())
         })
         .collect()
@@ -388,7 +361,7 @@ fn by_finetuning(
 ) -> Result<Vec<Vec<f64>>> {
     let (settings, confirm) = (&seed_context.settings, &seed_context.folds.confirm);
     let stages = Stages::new(monitor);
-    let context = Context::new(settings, seed_context.dataset, &seed_context.folds, &stages);
+    let context = seed_context.context(settings, &stages);
     let report = settings.report_metric();
     let scorer = target.scorer(context, confirm, confirm.len(), report);
     let columns = target.columns(context, seed_context.tests, study.eval_rows);

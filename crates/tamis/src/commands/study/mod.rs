@@ -22,7 +22,12 @@ use crate::{
         seed_context::{Columns, SeedContext},
     },
     data::{self, Dataset},
-    pipeline::{embed, session::read, stages::Stages},
+    pipeline::{
+        embed,
+        responses::Responses,
+        session::{Read, read},
+        stages::Stages,
+    },
     records::{
         selection::ReadRecord,
         study::{self, CellRecord, StudyRecord, WHOLE},
@@ -58,7 +63,20 @@ pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRec
         budget: *settings.budgets.first().unwrap_or(&settings.select.budget),
         ..settings.select.clone()
     };
-    let (dataset, _) = read(&first, &stages)?;
+    let Read {
+        settings: select,
+        dataset,
+        responses,
+        ..
+    } = read(&first, &stages)?;
+    let responses = responses.as_ref();
+    let settings = &StudySettings {
+        select: SelectSettings {
+            budget: settings.select.budget,
+            ..select
+        },
+        ..settings.clone()
+    };
     for budget in &settings.budgets {
         let limit = budget.resolve(dataset.pool.len() as u64, u64::MAX);
         limit.map_err(|error| error.of_setting("budgets"))?;
@@ -73,14 +91,14 @@ pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRec
         return Err(Error::setting("selection", "a file that names rows", found));
     }
     let now = json::without(settings, &[&folder::NEUTRAL[..], &EXTENT].concat())?;
-    let sources = embed::sources(&settings.select, &dataset)?;
+    let sources = embed::sources(&settings.select, &dataset, responses)?;
     let ledger = folder::claim_with_ledger(&settings.select.out, SETTINGS, &now, &sources)?;
     data::write_rejects(&dataset.rejects, &settings.select.out)?;
     let columns = Columns::of(&dataset, settings)?;
     let mut store = StudyStore::open(settings, &dataset, &columns, ledger, began)?;
     store.prepared += stages.seconds().values().sum::<f64>();
     store.write(settings)?;
-    let outcome = run_seeds(settings, &dataset, &columns.tests, &mut store, &stages);
+    let outcome = run_seeds(settings, (&dataset, responses), &columns.tests, &mut store, &stages);
     // A study that was stopped has its tables and its page too; they say what is missing.
     let written = store.write(settings).and_then(|record| {
         tables::write_tables(&record, &settings.select.out)?;
@@ -92,7 +110,7 @@ pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRec
 
 fn run_seeds(
     settings: &StudySettings,
-    dataset: &Dataset,
+    data: (&Dataset, Option<&Responses>),
     tests: &[Vec<u32>],
     store: &mut StudyStore<'_>,
     stages: &Stages<'_>,
@@ -103,7 +121,7 @@ fn run_seeds(
         if jobs.is_empty() {
             continue;
         }
-        let context = SeedContext::new(settings, index, dataset, tests, vectors.take(), stages)?;
+        let context = SeedContext::new(settings, index, data, tests, vectors.take(), stages)?;
         store.prepared += context.seconds.spent;
         run(settings, &context, jobs, store, stages.monitor())?;
         vectors = context.into_vectors();

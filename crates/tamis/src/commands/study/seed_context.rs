@@ -1,6 +1,6 @@
 //! What the cells of one seed share.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     Result,
@@ -9,14 +9,9 @@ use crate::{
     embed::EmbedderSpec,
     env::pool::ChunkSize,
     pipeline::{
-        candidates::Candidates,
-        context::Context,
-        embed::{Vectors, embed},
-        search::Chunks,
-        stages::Stages,
-        target::Target,
+        candidates::Candidates, context::Context, embed::Vectors, gradients::vectors, probe::TunedProbe,
+        responses::Responses, search::Chunks, stages::Stages, target::Target,
     },
-    scorer::ridge::{probe_data::ProbeData, tune::Tuning},
     settings::{
         StudySettings,
         select::{ProxyKind, SelectSettings},
@@ -100,7 +95,7 @@ pub(crate) struct BudgetContext {
     pub(crate) chunks: Chunks,
     /// The same with whole clusters as chunks.
     pub(crate) whole: Chunks,
-    pub(crate) tuning: Tuning,
+    pub(crate) probe: Arc<dyn TunedProbe>,
 }
 
 impl BudgetContext {
@@ -111,7 +106,7 @@ impl BudgetContext {
         Ok(Self {
             chunks: Chunks::cut(context, candidates, context.settings.chunk, limit)?,
             whole: Chunks::cut(context, candidates, ChunkSize::Cluster, limit)?,
-            tuning: candidates.features.tuning(context, rows)?,
+            probe: candidates.probe.tuned(context, rows)?,
         })
     }
 }
@@ -119,17 +114,17 @@ impl BudgetContext {
 /// Vectors, candidates, folds and features of a seed, and its budgets.
 pub(crate) struct SeedContext<'a> {
     pub(crate) dataset: &'a Dataset,
+    pub(crate) responses: Option<&'a Responses>,
     /// With the seed.
     pub(crate) settings: SelectSettings,
     pub(crate) folds: Folds,
     pub(crate) candidates: Candidates,
     pub(crate) target: Option<Target>,
-    /// What selections are scored on, in the order of the columns.
-    pub(crate) judged: Vec<ProbeData>,
     /// The examples of each test file.
     pub(crate) tests: &'a [Vec<u32>],
     pub(crate) budgets: Vec<BudgetContext>,
-    pub(crate) at_everything: Tuning,
+    /// The probe for the whole pool.
+    pub(crate) at_everything: Arc<dyn TunedProbe>,
     /// How many cells share the memory.
     pub(crate) workers: u64,
     pub(crate) seconds: PreparationSeconds,
@@ -150,10 +145,15 @@ impl<'a> SeedContext<'a> {
         })
     }
 
+    /// What stages of a cell with these settings are given.
+    pub(crate) fn context<'s>(&'s self, settings: &'s SelectSettings, stages: &'s Stages<'s>) -> Context<'s> {
+        Context::new(settings, self.dataset, &self.folds, self.responses, stages)
+    }
+
     pub(crate) fn new(
         study: &StudySettings,
         index: u64,
-        dataset: &'a Dataset,
+        (dataset, responses): (&'a Dataset, Option<&'a Responses>),
         tests: &'a [Vec<u32>],
         known: Option<KnownVectors>,
         stages: &Stages<'_>,
@@ -161,24 +161,20 @@ impl<'a> SeedContext<'a> {
         let given = study.of_seed(index);
         let folds = Folds::split(&dataset.validation, given.seed.derive("folds"))?;
         let before = stages.seconds();
-        let context = Context::new(&given, dataset, &folds, stages);
-        let target = Target::of(&given, dataset, stages)?;
+        let context = Context::new(&given, dataset, &folds, responses, stages);
+        let target = Target::of(&given, dataset, responses, stages)?;
         let (known, embed_seconds) = known.map(|known| (known.vectors, known.seconds)).unzip();
-        let vectors = known.map_or_else(|| embed(context), Ok)?;
+        let vectors = known.map_or_else(|| vectors(context), Ok)?;
         let candidates = Candidates::find(context, target.as_ref(), vectors)?;
         let context = context.with(&candidates.settings);
         let (budgets, at_everything) = stages.run("tune", None, || {
             let budget = |budget: &Budget| BudgetContext::new(context, &candidates, *budget);
             let budgets = study.budgets.iter().map(budget).collect::<Result<_>>()?;
-            Ok((budgets, candidates.features.tuning(context, dataset.pool.len())?))
+            Ok((budgets, candidates.probe.tuned(context, dataset.pool.len())?))
         })?;
-        let features = &candidates.features;
-        let test = |rows: &Vec<u32>| Some(features.test.as_ref()?.select(rows));
         Ok(Self {
-            judged: std::iter::once(features.confirm.clone())
-                .chain(tests.iter().filter_map(test))
-                .collect(),
             dataset,
+            responses,
             settings: candidates.settings.clone(),
             target,
             tests,

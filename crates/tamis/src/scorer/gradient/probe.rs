@@ -1,14 +1,15 @@
 //! The proxy for rows of responses: what a fine-tune on them promises, from gradients that were worked out once.
 //!
 //! Around the weights that gradients are of, the loss of a row with gradient g changes along a step z by about g·z + ½ (g·z)². A fine-tune
-//! on the rows S is one step of a natural gradient, held back by λ, and its score is what that step takes off the loss of the fold V:
+//! on the rows S is one step of a natural gradient, held back by λ, and its score is the loss of the fold V behind that step, negated:
 //!
 //! ```text
-//! z = −(F_S + λI)⁻¹ ḡ_S        score = −(ḡ_V·z + ½ zᵀ F_V z)        ḡ the mean of gradients, F that of their outer products
+//! z = −(F_S + λI)⁻¹ ḡ_S        score = −(L_V + ḡ_V·z + ½ zᵀ F_V z)        ḡ the mean of gradients, F that of their outer products
 //! ```
 //!
 //! Sums of g and g gᵀ add up chunk by chunk, as the ridge probe's do, so an evaluation costs one Cholesky factorisation and one product
-//! with F_V. Losses are over the root of a row's tokens ([`GradientData`]). No rows take no step and score 0.
+//! with F_V. In S a row's gradient counts over the root of its tokens ([`GradientData`]); L_V is the mean over rows of the loss a token,
+//! in nats. No rows take no step and score −L_V.
 //!
 //! [`Insight`]: a row g that is added with weight ε moves the score along `(w·g)(1 + g·z) + λ w·z`, with `w = (Σggᵀ + nλI)⁻¹ (ḡ_V + F_V z)`.
 //!
@@ -52,6 +53,8 @@ pub struct GradientProbeSettings {
 pub struct GradientProbe {
     train: Arc<GradientData>,
     fold: Arc<GradientData>,
+    /// L_V.
+    fold_loss: f64,
     /// ḡ_V, shape `(directions,)`.
     fold_mean: Vec<f32>,
     /// F_V, shape `(directions, directions)`.
@@ -88,36 +91,31 @@ impl GradientProbe {
                 damping.to_string(),
             ));
         }
-        let width = train.width();
-        let squares = |&row: &RowId| f64::from(dot(train.gradient(row as usize), train.gradient(row as usize)));
-        let mean_eigenvalue = pool.iter().map(squares).sum::<f64>() / (pool.len().max(1) * width.max(1)) as f64;
-        let ridge = damping * mean_eigenvalue;
-        if !(ridge.is_finite() && ridge > 0.0) {
-            return Err(Error::NotFinite {
-                place: "gradients of the pool".into(),
-                found: format!("a mean square of {mean_eigenvalue}"),
-            });
+        let ridge = damping * train.mean_eigenvalue(pool)?;
+        let (rows, width) = (fold.losses.len(), train.width());
+        // A row's gradient over its tokens is the one that is kept over their root.
+        let share = |row: usize| 1.0 / (rows as f32 * root_of_tokens(&fold.losses[row]));
+        let mut weighted = fold.design.rows.clone();
+        for row in 0..rows {
+            let share = share(row);
+            weighted.row_mut(row).iter_mut().for_each(|x| *x *= share);
         }
-        let rows = fold.design.rows.as_slice();
-        let (count, share) = (fold.losses.len(), 1.0 / fold.losses.len().max(1) as f32);
+        let mut fold_mean = vec![0.0; width];
+        for row in weighted.iter_rows() {
+            fold_mean.iter_mut().zip(row).for_each(|(mean, g)| *mean += g);
+        }
         let mut fold_fisher = Matrix::zeros(width, width);
-        let shape = (width, count, width);
         product(
             fold_fisher.as_mut_slice(),
-            shape,
-            rows,
+            (width, rows, width),
+            weighted.as_slice(),
             Layout::Transposed,
-            rows,
+            fold.design.rows.as_slice(),
             Layout::Plain,
             0.0,
         );
-        fold_fisher.as_mut_slice().iter_mut().for_each(|x| *x *= share);
-        let mut fold_mean = vec![0.0; width];
-        for row in fold.design.rows.iter_rows() {
-            fold_mean.iter_mut().zip(row).for_each(|(mean, g)| *mean += share * g);
-        }
         let fingerprint = Fingerprint::of([
-            "gradient probe 1".as_bytes(),
+            "gradient probe 2".as_bytes(),
             &ridge.to_le_bytes(),
             train.fingerprint().as_ref(),
             fold.fingerprint().as_ref(),
@@ -125,6 +123,7 @@ impl GradientProbe {
         Ok(Self {
             chunks: ChunkMoments::new(Arc::clone(&train.design), gram_memory),
             train,
+            fold_loss: fold.loss_after(&vec![0.0; width]),
             fold,
             fold_mean,
             fold_fisher,
@@ -147,16 +146,6 @@ impl GradientProbe {
     fn curvature(&self, step: &[f32]) -> Vec<f32> {
         self.fold_fisher.iter_rows().map(|row| dot(row, step)).collect()
     }
-
-    /// The mean loss a token of some rows after a step.
-    fn loss_after(data: &GradientData, rows: impl ExactSizeIterator<Item = usize>, step: &[f32]) -> f32 {
-        let count = rows.len().max(1) as f32;
-        let loss = |row: usize| {
-            let (loss, along) = (&data.losses[row], dot(data.gradient(row), step));
-            (loss.sum as f32) / loss.tokens.max(1) as f32 + along * (1.0 + 0.5 * along) / root_of_tokens(loss)
-        };
-        rows.map(loss).sum::<f32>() / count
-    }
 }
 
 impl Scorer for GradientProbe {
@@ -173,6 +162,19 @@ impl Scorer for GradientProbe {
     }
 }
 
+/// The step z on rows with these moments. Leaves the factor of `Σggᵀ + nλI` in `scratch`.
+///
+/// # Errors
+///
+/// If a gradient is not finite.
+pub(crate) fn step_of(moments: &SufficientStatistics, ridge: f64, scratch: &mut Scratch) -> Result<Vec<f32>> {
+    moments.factor_around_zero(ridge * f64::from(moments.divisor()), scratch)?;
+    let mut step: Vec<f32> = moments.sum().iter().map(|sum| -sum).collect();
+    let width = step.len();
+    scratch.solve(&mut step, width);
+    Ok(step)
+}
+
 /// The rows taken so far, as moments. The step is unique, so the seed plays no part.
 struct Run<'a> {
     probe: &'a GradientProbe,
@@ -185,14 +187,13 @@ impl Run<'_> {
     fn step(&mut self) -> Result<(&Scratch, &[f32])> {
         if self.step.is_none() {
             let mut scratch = self.probe.lease();
-            let ridge = self.probe.ridge * f64::from(self.moments.divisor());
-            if let Err(error) = self.moments.factor_around_zero(ridge, &mut scratch) {
-                self.probe.give_back(scratch);
-                return Err(error);
+            match step_of(&self.moments, self.probe.ridge, &mut scratch) {
+                Ok(step) => self.step = Some((scratch, step)),
+                Err(error) => {
+                    self.probe.give_back(scratch);
+                    return Err(error);
+                }
             }
-            let mut step: Vec<f32> = self.moments.sum().iter().map(|sum| -sum).collect();
-            scratch.solve(&mut step, self.probe.train.width());
-            self.step = Some((scratch, step));
         }
         let (scratch, step) = self.step.as_ref().expect("set above");
         Ok((scratch, step))
@@ -217,7 +218,8 @@ impl ScorerRun for Run<'_> {
     fn score(&mut self) -> Result<f64> {
         let probe = self.probe;
         let (_, step) = self.step()?;
-        let score = -f64::from(dot(&probe.fold_mean, step) + 0.5 * dot(&probe.curvature(step), step));
+        let change = dot(&probe.fold_mean, step) + 0.5 * dot(&probe.curvature(step), step);
+        let score = -(probe.fold_loss + f64::from(change));
         if score.is_finite() {
             Ok(score)
         } else {
@@ -254,7 +256,7 @@ impl ScorerRun for Run<'_> {
                     dot(&along, g) * (1.0 + dot(g, step)) + back
                 })
                 .sum();
-            let loss = GradientProbe::loss_after(&probe.train, rows_used, step);
+            let loss = rows_used.map(|row| probe.train.row_loss_after(row, step)).sum::<f32>() / used.max(1) as f32;
             (influence * rows.len() as f32 / used.max(1) as f32, loss)
         };
         let (influence, chunk_loss) = chunks.iter().map(of_chunk).unzip();
@@ -262,9 +264,7 @@ impl ScorerRun for Run<'_> {
         Ok(Some(Insight {
             influence,
             chunk_loss,
-            fold_loss: fold
-                .map(|row| GradientProbe::loss_after(&probe.fold, std::iter::once(row), step))
-                .collect(),
+            fold_loss: fold.map(|row| probe.fold.row_loss_after(row, step)).collect(),
         }))
     }
 }
@@ -310,14 +310,14 @@ mod tests {
     fn a_step_and_its_promise_worked_by_hand() {
         // Mean square of the pool: (4 + 4) / (2 rows · 2 directions) = 2; damping 1/2: λ = 1.
         // S = {(2, 0)}: F = diag(4, 0), z = -(2 / 5, 0). V = {(1, 1), (1, -1)}: ḡ = (1, 0), F = I.
-        // Score: -(1 · -.4 + ½ · .16) = .32. S = {(0, 2)}: z = -(0, .4): -(0 + .08).
+        // Of the loss, which is 6, it takes -(1 · -.4 + ½ · .16) = .32. S = {(0, 2)}: z = -(0, .4): -(0 + .08).
         let probe = probe_of(&[[2.0, 0.0], [0.0, 2.0]], &[[1.0, 1.0], [1.0, -1.0]], 0.5);
-        assert!((score_of(&probe, &[&[0]]) - 0.32).abs() < 1e-6);
-        assert!((score_of(&probe, &[&[1]]) + 0.08).abs() < 1e-6);
-        assert_eq!(score_of(&probe, &[]), 0.0);
+        assert!((score_of(&probe, &[&[0]]) + 6.0 - 0.32).abs() < 1e-6);
+        assert!((score_of(&probe, &[&[1]]) + 6.0 + 0.08).abs() < 1e-6);
+        assert_eq!(score_of(&probe, &[]), -6.0);
         // Both: F = diag(2, 2), ḡ = (1, 1), z = -(1/3, 1/3): -(-1/3 + ½ · 2/9) = 2/9; in either order, in one chunk or two.
         for chunks in [&[&[0][..], &[1]][..], &[&[1], &[0]], &[&[0, 1]]] {
-            assert!((score_of(&probe, chunks) - 2.0 / 9.0).abs() < 1e-6);
+            assert!((score_of(&probe, chunks) + 6.0 - 2.0 / 9.0).abs() < 1e-6);
         }
     }
 
@@ -325,6 +325,17 @@ mod tests {
     fn long_responses_count_by_the_root_of_their_tokens() {
         let long = data(&[[2.0, 4.0]], 4);
         assert_eq!(long.gradient(0), [1.0, 2.0]);
+        // What is scored is the loss a token: 6/4 + (2, 4)·z / 4 + ½ ((1, 2)·z)² / 2, the same whichever way it is worked out.
+        let settings = GradientProbeSettings {
+            damping: 0.5,
+            gram_memory: 1 << 20,
+        };
+        let train = data(&[[2.0, 0.0], [0.0, 2.0]], 1);
+        let probe = GradientProbe::new(train, &[0, 1], Arc::clone(&long), settings).expect("settings are fine");
+        let z = [-0.4, 0.0];
+        let want = 1.5 + 2.0 * z[0] / 4.0 + 0.5 * (1.0 * z[0] * z[0]) / 2.0;
+        assert!((f64::from(want) + score_of(&probe, &[&[0]])).abs() < 1e-6);
+        assert!((long.row_loss_after(0, &z) - want).abs() < 1e-6);
     }
 
     fn random(rows: usize, seed: u64) -> Vec<[f32; 2]> {
@@ -363,10 +374,10 @@ mod tests {
                 "{row}: {influence} {slope}"
             );
         }
-        // Losses after the step: the fold's mean change is the score, whose sign is turned (one token each).
+        // The score is the mean of the fold's losses after the step, whose sign is turned.
         let mean: f32 = insight.fold_loss.iter().sum::<f32>() / 20.0;
         let score = run.score().expect("scores");
-        assert!((f64::from(6.0 - mean) - score).abs() < 1e-5, "{mean} {score}");
+        assert!((f64::from(mean) + score).abs() < 1e-5, "{mean} {score}");
     }
 
     #[test]

@@ -43,20 +43,13 @@ const SAMPLE: usize = 4096;
 /// Items that are projected in one product.
 const BLOCK: usize = 512;
 
-/// Whether the probe can reward this task.
+/// Whether there are labels to be told apart.
 ///
 /// # Errors
 ///
-/// If it cannot: prompt/response rows have nothing that a probe could predict, and one label alone is always right.
-pub fn check_task(kind: TaskKind, labels: usize) -> Result<()> {
+/// If not: one label alone is always right.
+pub fn check_labels(kind: TaskKind, labels: usize) -> Result<()> {
     match kind {
-        TaskKind::Response => Err(Error::Unsupported {
-            what: "the probe's reward for prompt/response rows".into(),
-            why: "the probe predicts labels; a reward for prompt/response rows comes with a later proxy".into(),
-            hint: Some(
-                "give rows with a label, a sentence pair or choices, or name the fields with `field role=name`".into(),
-            ),
-        }),
         TaskKind::Classification | TaskKind::Pair if labels < 2 => Err(Error::setting(
             "train",
             "rows of at least two labels",
@@ -90,7 +83,7 @@ impl Projection {
     /// If the task has no reward under the probe, there are no rows, or fewer than two classes, or the embeddings hold a
     /// number that is not finite.
     pub fn fit(train: &Embedded, kind: TaskKind, labels: usize, width: usize, seed: Seed) -> Result<Self> {
-        check_task(kind, labels)?;
+        check_labels(kind, labels)?;
         if width == 0 {
             return Err(Error::setting("probe width", "at least 1", "0"));
         }
@@ -131,7 +124,7 @@ impl Projection {
     ///
     /// As [`Projection::fit`].
     pub fn fit_adapted(train: &Embedded, kind: TaskKind, labels: usize) -> Result<Self> {
-        check_task(kind, labels)?;
+        check_labels(kind, labels)?;
         if train.examples() == 0 {
             return Err(Error::setting("train", "at least one row", "none"));
         }
@@ -466,11 +459,6 @@ mod tests {
     #[test]
     fn what_cannot_be_rewarded_says_so() {
         let train = random(5, 2, 2);
-        let error = Projection::fit(&train, TaskKind::Response, 0, 3, Seed(1)).expect_err("no reward");
-        assert!(
-            error.to_string().contains("later proxy") && error.hint().is_some(),
-            "{error}"
-        );
         assert!(Projection::fit(&train, TaskKind::Pair, 1, 3, Seed(1)).is_err());
         let mut vectors = train.vectors.gather(&(0..10).collect::<Vec<u32>>()).expect("reads");
         vectors.row_mut(3)[1] = f32::NAN;

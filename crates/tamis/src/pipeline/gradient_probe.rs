@@ -1,0 +1,172 @@
+//! The gradient probe of a run: every fold's gradients in the pool's own directions.
+
+use std::sync::Arc;
+
+use tamis_nn::{Monitor, Seed};
+
+use crate::{
+    Result,
+    budget::{limit_of, random_rows},
+    data::RowId,
+    metrics::Metric,
+    pipeline::{
+        context::Context,
+        embed::{Gradients, SplitGradients},
+        probe::{Fold, Probe, TunedProbe},
+    },
+    scorer::{
+        Scorer,
+        gradient::{
+            basis::Basis,
+            gradient_data::GradientData,
+            probe::{GradientProbe as GradientScorer, GradientProbeSettings, step_of},
+        },
+        ridge::regression::{Scratch, SufficientStatistics},
+    },
+};
+
+/// Every fold's gradients. Copies share them.
+#[derive(Clone)]
+pub(crate) struct GradientProbe {
+    train: Arc<GradientData>,
+    reward: Arc<GradientData>,
+    confirm: Arc<GradientData>,
+    test: Option<Arc<GradientData>>,
+    /// λ for a choice, in mean eigenvalues of the pool.
+    damping: f64,
+    /// How many rows the budget of the settings pays for.
+    budget_rows: usize,
+    /// The rows of the pool.
+    pool: Arc<[RowId]>,
+}
+
+impl GradientProbe {
+    /// `tokens[i]` are those of row `i` of the pool.
+    pub(crate) fn new(context: Context<'_>, gradients: &Gradients, tokens: &[u32]) -> Result<Self> {
+        let (settings, pool, folds) = (context.settings, &context.dataset.pool, context.folds);
+        context.stages.run("design", None, || {
+            let SplitGradients { sketches, losses } = &gradients.train;
+            let seed = settings.seed.derive("directions");
+            let basis = Basis::fit(sketches, losses, pool, settings.gradients.directions, seed)?;
+            let of = |split: &SplitGradients| basis.project(&split.sketches, split.losses.clone());
+            let validation = of(&gradients.validation);
+            let limit = limit_of(settings.budget, tokens)?;
+            Ok(Self {
+                train: Arc::new(of(&gradients.train)),
+                reward: Arc::new(validation.select(&folds.reward)),
+                confirm: Arc::new(validation.select(&folds.confirm)),
+                test: gradients.test.as_ref().map(|split| Arc::new(of(split))),
+                damping: settings.gradients.damping,
+                budget_rows: random_rows(pool, tokens, limit, settings.seed.derive("size")).len(),
+                pool: pool.as_slice().into(),
+            })
+        })
+    }
+
+    /// # Panics
+    ///
+    /// If test rows are asked for where there are none.
+    fn data(&self, fold: Fold<'_>) -> Arc<GradientData> {
+        let test = || self.test.as_ref().expect("test rows");
+        match fold {
+            Fold::Reward => Arc::clone(&self.reward),
+            Fold::Confirm => Arc::clone(&self.confirm),
+            Fold::Test => Arc::clone(test()),
+            Fold::TestRows(rows) => Arc::new(test().select(rows)),
+        }
+    }
+}
+
+impl Probe for GradientProbe {
+    /// Training on everything takes as many more steps than training on a budget's rows as there are more rows, and so many fewer times is
+    /// it held back.
+    fn tuned(&self, _context: Context<'_>, size: usize) -> Result<Arc<dyn TunedProbe>> {
+        let all = self.pool.len();
+        let fewer_steps = if size < all {
+            1.0
+        } else {
+            self.budget_rows as f64 / all.max(1) as f64
+        };
+        Ok(Arc::new(TunedGradientProbe {
+            damping: self.damping * fewer_steps,
+            folds: self.clone(),
+        }))
+    }
+
+    fn alignment(&self, pool: &[RowId]) -> Option<Vec<f32>> {
+        Some(self.train.alignment(pool, &self.reward))
+    }
+}
+
+struct TunedGradientProbe {
+    folds: GradientProbe,
+    damping: f64,
+}
+
+impl TunedGradientProbe {
+    /// The scores of a step on these rows of a split. Whatever the metric, it is the loss a token.
+    fn scores_of_step(
+        &self,
+        data: &GradientData,
+        rows: &[RowId],
+        folds: &[Arc<GradientData>],
+        metrics: usize,
+    ) -> Result<Vec<Vec<f64>>> {
+        let ridge = self.damping * self.folds.train.mean_eigenvalue(&self.folds.pool)?;
+        let mut scratch = Scratch::new(data.width());
+        let moments = SufficientStatistics::of(&data.design, rows, &mut scratch);
+        let step = step_of(&moments, ridge, &mut scratch)?;
+        Ok(folds
+            .iter()
+            .map(|fold| vec![-fold.loss_after(&step); metrics])
+            .collect())
+    }
+}
+
+impl TunedProbe for TunedGradientProbe {
+    fn scorer(&self, _metric: Metric, memory: usize) -> Result<Box<dyn Scorer>> {
+        let GradientProbe {
+            train, reward, pool, ..
+        } = &self.folds;
+        let settings = GradientProbeSettings {
+            damping: self.damping,
+            gram_memory: memory,
+        };
+        Ok(Box::new(GradientScorer::new(
+            Arc::clone(train),
+            pool,
+            Arc::clone(reward),
+            settings,
+        )?))
+    }
+
+    fn scores(&self, rows: &[RowId], _reward: Metric, folds: &[Fold<'_>], metrics: &[Metric]) -> Result<Vec<Vec<f64>>> {
+        let folds: Vec<_> = folds.iter().map(|&fold| self.folds.data(fold)).collect();
+        self.scores_of_step(&self.folds.train, rows, &folds, metrics.len())
+    }
+
+    fn scores_of_validation_rows(
+        &self,
+        _reward: Metric,
+        test: bool,
+        metrics: &[Metric],
+        _seed: Seed,
+        _monitor: &dyn Monitor,
+    ) -> Result<Vec<Vec<f64>>> {
+        let GradientProbe { reward, confirm, .. } = &self.folds;
+        let both = reward.joined(confirm);
+        let test = test.then(|| (&both, self.folds.data(Fold::Test)));
+        let pairs = [(&**confirm, Arc::clone(reward)), (&**reward, Arc::clone(confirm))];
+        let mut scores = Vec::new();
+        for (taught, fold) in pairs.into_iter().chain(test) {
+            scores.extend(self.scores_of_step(taught, &taught.design.all(), &[fold], metrics.len())?);
+        }
+        Ok(scores)
+    }
+
+    /// By the model that the gradients are of, which was not trained on the pool.
+    fn losses(&self, _pool: &[RowId]) -> Result<Vec<f32>> {
+        let losses = self.folds.train.losses.iter();
+        Ok(losses.map(|loss| loss.a_token() as f32).collect())
+    }
+}

@@ -1,0 +1,175 @@
+//! Rows of responses in a run: the language model that is to be fine-tuned on them, loaded once, and every split as its tokens.
+
+use std::sync::Arc;
+
+use tamis_nn::{
+    Fingerprint, Monitor,
+    hub::{
+        classifier,
+        decoder_config::is_decoder,
+        language_model::{load, loading_bytes, refuse_adapters},
+    },
+    train::{Examples, LanguageModel, ResponseLoss, TokenizedSplit},
+};
+
+use crate::{
+    Error, Place, Result,
+    data::{self, Dataset, RowId, Split},
+    pipeline::memory::{check_loading, check_memory_of},
+    settings::select::SelectSettings,
+    target::responses::{Answers, EncodedResponses, ResponseEncoder},
+};
+
+/// A language model, and every split as its tokens.
+pub(crate) struct Responses {
+    /// As it was loaded, without adapters.
+    pub(crate) model: LanguageModel,
+    /// Of the model and its tokenizer.
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) train: Arc<TokenizedSplit>,
+    pub(crate) validation: Arc<TokenizedSplit>,
+    pub(crate) test: Option<Arc<TokenizedSplit>>,
+}
+
+impl Responses {
+    /// Loads the model that the settings name. Rows that it cannot read or learn from become rejects: they leave the pool and the splits.
+    ///
+    /// # Errors
+    ///
+    /// If the model is none that writes text, or does not fit in memory, or too many rows cannot be read.
+    pub(crate) fn load(settings: &SelectSettings, dataset: &mut Dataset) -> Result<Self> {
+        let name = settings.model.as_deref().unwrap_or_default();
+        let files = classifier::files(name, "model")?;
+        refuse_adapters(&files)?;
+        let way_out =
+            "name a Llama-family language model, a folder or hub id: `model HuggingFaceTB/SmolLM2-135M-Instruct`";
+        if !is_decoder(&files)? {
+            let expected = "a language model (Llama, Mistral, Qwen2 or Qwen3), which alone writes responses";
+            return Err(Error::setting("model", expected, format!("the encoder `{name}`")).with_hint(way_out));
+        }
+        check_loading(loading_bytes(&files, way_out)?)?;
+        let (own, train) = (&settings.language_model, &settings.finetune.train);
+        let loaded = load(&files, own.dtype, train.max_length(), way_out)?;
+        let encoder = ResponseEncoder {
+            template: &loaded.template,
+            tokenizer: &loaded.tokenizer,
+            prompt: None,
+            task: &dataset.task,
+            answers: &[],
+        };
+        let encode = |split: &Split| {
+            let all: Vec<u32> = (0..split.examples.len() as u32).collect();
+            encoder.encode(split, &all, Answers::Right)
+        };
+        let encoded = [
+            Some(encode(&dataset.train)?),
+            Some(encode(&dataset.validation)?),
+            dataset.test.as_ref().map(encode).transpose()?,
+        ];
+        let [train, validation, test] = keep_readable(encoded, dataset, settings.data.max_bad)?;
+        let responses = Self {
+            model: loaded.model,
+            fingerprint: loaded.fingerprint,
+            train: Arc::new(train.unwrap_or_else(|| unreachable!("there are training rows"))),
+            validation: Arc::new(validation.unwrap_or_else(|| unreachable!("there are validation rows"))),
+            test: test.map(Arc::new),
+        };
+        if settings.finetunes() {
+            let model = responses.adapted(settings);
+            let bytes = |tokens| model.training_bytes(tokens);
+            check_memory_of(&bytes, &responses.train, &settings.finetune.train)?;
+        }
+        Ok(responses)
+    }
+
+    /// A copy that is ready to be trained: with new adapters, unless the settings train all weights.
+    pub(crate) fn adapted(&self, settings: &SelectSettings) -> LanguageModel {
+        let (own, mut model) = (&settings.language_model, self.model.clone());
+        if !own.full {
+            model.adapt(&own.lora, settings.seed.derive("adapters"));
+        }
+        model
+    }
+}
+
+impl Responses {
+    /// The loss of each response of the pool over its loss without its prompt, behind the one token before it; both a token. Advances
+    /// `monitor` by two a row.
+    ///
+    /// # Errors
+    ///
+    /// If a loss is not finite, or the user stopped.
+    pub(crate) fn instruction_difficulty(&self, pool: &[RowId], monitor: &dyn Monitor) -> Result<Vec<f32>> {
+        let mut alone = TokenizedSplit::new(1);
+        for &row in pool {
+            let sequences = self.train.sequences_of(row).map(|(tokens, learned)| {
+                let first = learned.iter().position(|&said| said == 1).unwrap_or(0);
+                let from = first.saturating_sub(1);
+                (tokens[from..].to_vec(), learned[from..].to_vec())
+            });
+            alone.push(sequences.collect::<Vec<_>>(), self.train.objective(row));
+        }
+        let with = self.model.losses(Examples::new(&self.train, pool), monitor)?;
+        let without = self.model.losses(Examples::new(&alone, &alone.all()), monitor)?;
+        let ratio = |(with, without): (&ResponseLoss, &ResponseLoss)| {
+            (with.a_token() / without.a_token().max(f64::MIN_POSITIVE)) as f32
+        };
+        Ok(with.iter().zip(&without).map(ratio).collect())
+    }
+}
+
+/// Takes rows that cannot be read out of the data and the encoded splits; the training split keeps its numbers, and the pool loses them.
+fn keep_readable(
+    encoded: [Option<EncodedResponses>; 3],
+    dataset: &mut Dataset,
+    max_bad: f64,
+) -> Result<[Option<TokenizedSplit>; 3]> {
+    let mut rejects = dataset.rejects.clone();
+    let bad = encoded.each_ref().map(|split| {
+        let bad = split.iter().flat_map(|split| &split.bad);
+        bad.map(|(row, reject)| {
+            rejects.push(reject.clone());
+            *row
+        })
+        .collect::<Vec<u32>>()
+    });
+    data::check_rejects(&rejects, dataset, max_bad)?;
+    dataset.rejects = rejects;
+    let [train, validation, test] = bad;
+    dataset.leave_out(&train, &validation, &test);
+    let place = |split: &Split| Place::file(&split.files[0].path);
+    let empty = [
+        ("training", dataset.pool.is_empty(), &dataset.train),
+        (
+            "validation",
+            dataset.validation.examples.is_empty(),
+            &dataset.validation,
+        ),
+    ];
+    if let Some((name, _, split)) = empty.into_iter().find(|(_, empty, _)| *empty) {
+        let expected = format!("a {name} row that the model can read");
+        return Err(Error::data(place(split), expected, "none").with_hint("rejects.jsonl says of each what is wrong"));
+    }
+    let mut left_out = [Vec::new(), validation, test].into_iter();
+    Ok(encoded.map(|split| {
+        let out = left_out.next().unwrap_or_default();
+        split.map(|encoded| without(encoded.split, &out))
+    }))
+}
+
+/// A split without some examples; the list ascends.
+fn without(split: TokenizedSplit, examples: &[u32]) -> TokenizedSplit {
+    if examples.is_empty() {
+        return split;
+    }
+    let mut kept = TokenizedSplit::new(split.outputs());
+    kept.truncated = split.truncated;
+    for example in split.all() {
+        if examples.binary_search(&example).is_err() {
+            let sequences = split.sequences_of(example);
+            let sequences = sequences.map(|(tokens, types)| (tokens.to_vec(), types.to_vec()));
+            kept.push(sequences.collect::<Vec<_>>(), split.objective(example));
+        }
+    }
+    kept
+}
