@@ -119,8 +119,8 @@ pub(crate) struct SelectArgs {
     /// The order in which the rows of a cluster are taken
     #[arg(long, value_name = "ORDER", value_parser = named::<RowOrder>(), help_heading = "Search", hide_short_help = true)]
     row_order: Option<RowOrder>,
-    /// The share of rows with suspected label errors, which are used last; 0 suspects none [default: as many as a probe gets wrong, at
-    /// most 0.2]
+    /// The share of rows with suspected label errors, or with responses to other prompts, which are used last; 0 suspects none [default:
+    /// as many as a probe gets wrong, or as have no more of their prompts than of others, at most 0.2]
     #[arg(long, value_name = "SHARE", value_parser = share, allow_negative_numbers = true, help_heading = "Search", hide_short_help = true)]
     label_error_share: Option<f64>,
     /// The rows to choose among: all, in-domain (as like validation rows as half of these are), the most relevant that some budgets pay

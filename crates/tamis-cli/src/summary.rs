@@ -142,9 +142,14 @@ fn write_candidates(text: &mut String, record: &SelectionRecord) -> std::fmt::Re
         )?;
     }
     if data.label_errors > 0 {
+        let suspicion = if data.read.task == Some(TaskKind::Response) {
+            "their prompts make their responses hardly more likely, so they may belong to others"
+        } else {
+            "suspected label errors, by a probe that was not trained on them"
+        };
         writeln!(
             text,
-            "\n{} of the pool's {} rows are used last: suspected label errors, by a probe that was not trained on them",
+            "\n{} of the pool's {} rows are used last: {suspicion}",
             data.label_errors, data.read.pool
         )?;
     }

@@ -160,7 +160,6 @@ fn what_responses_need_is_told_at_once() {
     let mut said = vec![complains(&fixture, fixture.on_files(&["select", "--out", "a"]), 2)];
     let refused = |more: &[&str]| complains(&fixture, select(&fixture, "b", more), 2);
     said.push(refused(&["--metric", "macro-f1"]));
-    said.push(refused(&["--label-error-share", "0.1"]));
     said.push(refused(&["--max-length", "1"]));
     fixture.write("brief.toml", "[finetune.train]\nfreeze_layers = 1\n");
     said.push(refused(&["--config", "brief.toml"]));

@@ -5,6 +5,7 @@ pub mod domain;
 pub mod facility_location;
 pub mod in_domain;
 pub mod label_errors;
+pub mod mismatched;
 pub(crate) mod row_order;
 
 pub use candidate_set::CandidateSet;

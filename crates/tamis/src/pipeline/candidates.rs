@@ -13,6 +13,7 @@ use crate::{
         domain::{self, Contrast},
         in_domain::{self, Quotas},
         label_errors::{judge_by, judge_unseen, most_doubted},
+        mismatched::share_of_mismatched,
         row_order,
     },
     cluster::{self, Clusters, KMeansSettings},
@@ -21,7 +22,7 @@ use crate::{
     metrics::MetricKind,
     pipeline::{
         context::Context,
-        embed::Vectors,
+        embed::{PromptGains, Vectors},
         finetuned_features::rows_for_features,
         gradient_probe::GradientProbe,
         probe::Probe,
@@ -31,7 +32,7 @@ use crate::{
     settings::select::SelectSettings,
 };
 
-/// The largest share of the pool that is suspected of label errors unless the settings say so: what a probe that gets many rows wrong
+/// The largest share of the pool that is suspected of label errors, or of responses to other prompts, unless the settings say so: what a probe that gets many rows wrong
 /// says of them counts for less.
 const MOST_SUSPECTED: f64 = 0.2;
 
@@ -194,9 +195,15 @@ fn probe_and_label_errors(
     vectors: &Vectors,
     shifted: bool,
 ) -> Result<(Arc<dyn Probe>, Vec<bool>)> {
-    if vectors.gradients.is_some() {
-        // A response is not one of a few answers, of which another would be right.
-        return Ok((probe_of(context, vectors)?, vec![false; context.dataset.pool.len()]));
+    if let Some(gradients) = &vectors.gradients {
+        let PromptGains {
+            gains, of_mismatched, ..
+        } = &gradients.prompts;
+        let found = share_of_mismatched(gains, of_mismatched).min(MOST_SUSPECTED);
+        let share = context.settings.label_error_share.unwrap_or(found);
+        let losses: Vec<f32> = gains.iter().map(|gain| -gain).collect();
+        let suspected = most_doubted(&losses, &vec![0; losses.len()], share);
+        return Ok((probe_of(context, vectors)?, suspected));
     }
     let probe = RidgeProbe::new(context, Features::Embedded(&vectors.splits))?;
     let label_errors = suspected(context, &probe, shifted)?;

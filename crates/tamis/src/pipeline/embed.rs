@@ -87,6 +87,17 @@ pub(crate) struct Gradients {
     pub(crate) train: SplitGradients,
     pub(crate) validation: SplitGradients,
     pub(crate) test: Option<SplitGradients>,
+    pub(crate) prompts: PromptGains,
+}
+
+/// What prompts tell of their responses, by the model that gradients are of.
+pub(crate) struct PromptGains {
+    /// The loss of each response of the pool over its loss without its prompt, both a token, shape `(pool,)`.
+    pub(crate) difficulty: Vec<f32>,
+    /// The loss of each response of the pool without its prompt less that with it, in nats, shape `(pool,)`.
+    pub(crate) gains: Vec<f32>,
+    /// The same of some responses put to prompts of other rows.
+    pub(crate) of_mismatched: Vec<f32>,
 }
 
 /// Vectors of every split, and what each row of the pool costs in tokens.

@@ -1,25 +1,30 @@
 //! The pass of the language model over rows of responses: their gradients, and vectors of its hidden states.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use tamis_nn::{
     Fingerprint, Matrix, Seed,
-    train::{Examples, LanguageModel, RowGradients, TokenizedSplit},
+    train::{Examples, LanguageModel, ResponseLoss, RowGradients, TokenizedSplit},
 };
 
 use crate::{
     Result,
     budget::Budget,
+    candidates::mismatched::mismatched_pairs,
     data::RowId,
     embed::{Embedded, EmbedderSpec},
     pipeline::{
         context::Context,
-        embed::{Gradients, SplitGradients, SplitVectors, Vectors, cache_folder, embed},
+        embed::{Gradients, PromptGains, SplitGradients, SplitVectors, Vectors, cache_folder, embed},
         finetuned_features::rows_for_features,
         memory::unfrozen,
         responses::Responses,
     },
-    target::{TargetModel, row_gradients::GradientPass},
+    target::{
+        TargetModel,
+        row_gradients::{GradientPass, key_of_row},
+        row_losses,
+    },
 };
 
 /// Vectors of every split: by the embedder of the settings, or the hidden states of the language model whose gradients are worked out.
@@ -28,8 +33,7 @@ pub(crate) fn vectors(context: Context<'_>) -> Result<Vectors> {
         return embed(context);
     };
     let tokens = tokens(responses, &context.dataset.pool);
-    let passes = pass(context, responses, &tokens, context.settings.finetune_features)?;
-    let (hidden, gradients) = parted(passes);
+    let (hidden, gradients) = pass(context, responses, &tokens, context.settings.finetune_features)?;
     let splits = if context.settings.embedder == EmbedderSpec::HiddenStates {
         standardised(hidden, &context.dataset.pool)
     } else {
@@ -57,15 +61,16 @@ fn tokens(responses: &Responses, pool: &[RowId]) -> Vec<u32> {
 /// The gradients of every split, by the model as it is or, with a share of the pool, once it is fine-tuned on that.
 pub(crate) fn finetuned_gradients(context: Context<'_>, responses: &Responses, share: Budget) -> Result<Gradients> {
     let tokens = tokens(responses, &context.dataset.pool);
-    Ok(parted(pass(context, responses, &tokens, Some(share))?).1)
+    Ok(pass(context, responses, &tokens, Some(share))?.1)
 }
 
+/// The hidden states of train, validation and, where there is one, test; and their gradients.
 fn pass(
     context: Context<'_>,
     responses: &Responses,
     tokens: &[u32],
     share: Option<Budget>,
-) -> Result<Vec<RowGradients>> {
+) -> Result<(Vec<Matrix>, Gradients)> {
     let settings = context.settings;
     let (model, identity) = match share {
         Some(share) => finetuned(context, responses, tokens, share)?,
@@ -78,13 +83,56 @@ fn pass(
     ];
     let splits: Vec<&TokenizedSplit> = splits.into_iter().flatten().map(|split| &**split).collect();
     let rows = splits.iter().map(|split| split.len() as u64).sum();
-    context.stages.run("gradients", Some(rows), || {
-        let folder = settings.cache.clone().or_else(cache_folder);
+    let folder = settings.cache.clone().or_else(cache_folder);
+    let passes: Vec<RowGradients> = context.stages.run("gradients", Some(rows), || {
         // The same for every run, so that gradients that were kept serve all its seeds.
         let seed = Seed(0).derive("sketch");
         let sketch = &settings.gradients.sketch;
         let pass = GradientPass::new(&model, &identity, sketch, seed, folder.as_deref())?;
         splits.iter().map(|split| pass.of(split, context.monitor())).collect()
+    })?;
+    let prompts = prompt_gains(
+        context,
+        responses,
+        (&model, &identity),
+        &passes[0].losses,
+        folder.as_deref(),
+    )?;
+    Ok(parted(passes, prompts))
+}
+
+/// Pairs of a prompt and another row's response that gains by chance are measured on.
+const MISMATCHED: usize = 256;
+
+/// What prompts tell of the pool's responses, whose losses with them are `losses`.
+fn prompt_gains(
+    context: Context<'_>,
+    responses: &Responses,
+    (model, identity): (&LanguageModel, &Fingerprint),
+    losses: &[ResponseLoss],
+    folder: Option<&Path>,
+) -> Result<PromptGains> {
+    let pool = &context.dataset.pool;
+    let pairs = mismatched_pairs(pool.len(), MISMATCHED, context.settings.seed.derive("mismatched"));
+    let (alone, mismatched) = (responses.without_prompts(pool), responses.with_prompts_of(pool, &pairs));
+    let rows = alone.len() + mismatched.len();
+    context.stages.run("prompts", Some(rows as u64), || {
+        let of = |split: &TokenizedSplit| row_losses::losses(model, identity, folder, split, context.monitor());
+        let (without, with_others) = (of(&alone)?, of(&mismatched)?);
+        let gain = |without: &ResponseLoss, with: &ResponseLoss| (without.sum - with.sum) as f32;
+        let with: Vec<ResponseLoss> = pool.iter().map(|&row| losses[row as usize]).collect();
+        let both = || without.iter().zip(&with);
+        let ratio = |with: f64, without: f64| (with / without.max(f64::MIN_POSITIVE)) as f32;
+        let others = pairs.iter().zip(&with_others);
+        Ok(PromptGains {
+            difficulty: both()
+                .map(|(without, with)| ratio(with.a_token(), without.a_token()))
+                .collect(),
+            gains: both().map(|(without, with)| gain(without, with)).collect(),
+            of_mismatched: others
+                .map(|((_, response), with)| gain(&without[*response], with))
+                .collect(),
+        })
     })
 }
 
@@ -113,19 +161,15 @@ fn finetuned(
                 },
             )
         })?;
+    // The rows' own tokens and not the files: on the same rows, other tasks find these gradients again.
     let told = serde_json::to_string(&(&train, &settings.language_model, settings.seed)).unwrap_or_default();
-    let rows: Vec<u8> = rows.iter().flat_map(|row| row.to_le_bytes()).collect();
-    let identity = Fingerprint::of([
-        responses.fingerprint.as_ref(),
-        context.dataset.fingerprint.as_ref(),
-        told.as_bytes(),
-        &rows,
-    ]);
+    let rows: Vec<u8> = rows.iter().flat_map(|&row| key_of_row(&responses.train, row)).collect();
+    let identity = Fingerprint::of([responses.fingerprint.as_ref(), told.as_bytes(), &rows]);
     Ok((model, identity))
 }
 
 /// Hidden states and gradients, each of train, validation and, where there is one, test.
-fn parted(passes: Vec<RowGradients>) -> (Vec<Matrix>, Gradients) {
+fn parted(passes: Vec<RowGradients>, prompts: PromptGains) -> (Vec<Matrix>, Gradients) {
     let of = |pass: RowGradients| {
         let RowGradients {
             losses,
@@ -142,6 +186,7 @@ fn parted(passes: Vec<RowGradients>) -> (Vec<Matrix>, Gradients) {
         train,
         validation,
         test: gradients.next(),
+        prompts,
     };
     (hidden, gradients)
 }

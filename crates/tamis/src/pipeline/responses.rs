@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use tamis_nn::{
-    Fingerprint, Monitor,
+    Fingerprint,
     hub::{
         classifier,
         decoder_config::is_decoder,
         language_model::{load, loading_bytes, refuse_adapters},
     },
-    train::{Examples, LanguageModel, ResponseLoss, TokenizedSplit},
+    train::{LanguageModel, Objective, TokenizedSplit},
 };
 
 use crate::{
@@ -93,28 +93,42 @@ impl Responses {
 }
 
 impl Responses {
-    /// The loss of each response of the pool over its loss without its prompt, behind the one token before it; both a token. Advances
-    /// `monitor` by two a row.
-    ///
-    /// # Errors
-    ///
-    /// If a loss is not finite, or the user stopped.
-    pub(crate) fn instruction_difficulty(&self, pool: &[RowId], monitor: &dyn Monitor) -> Result<Vec<f32>> {
+    /// The responses of these training rows, each behind the one token before it.
+    pub(crate) fn without_prompts(&self, rows: &[RowId]) -> TokenizedSplit {
         let mut alone = TokenizedSplit::new(1);
-        for &row in pool {
-            let sequences = self.train.sequences_of(row).map(|(tokens, learned)| {
-                let first = learned.iter().position(|&said| said == 1).unwrap_or(0);
-                let from = first.saturating_sub(1);
-                (tokens[from..].to_vec(), learned[from..].to_vec())
-            });
-            alone.push(sequences.collect::<Vec<_>>(), self.train.objective(row));
+        for &row in rows {
+            let (_, response) = self.parts(row);
+            alone.push([response], Objective::Response);
         }
-        let with = self.model.losses(Examples::new(&self.train, pool), monitor)?;
-        let without = self.model.losses(Examples::new(&alone, &alone.all()), monitor)?;
-        let ratio = |(with, without): (&ResponseLoss, &ResponseLoss)| {
-            (with.a_token() / without.a_token().max(f64::MIN_POSITIVE)) as f32
+        alone
+    }
+
+    /// Responses of training rows behind prompts of others; a pair is the places in `rows` of a prompt and of a response. A prompt that
+    /// makes the row too long loses its front.
+    pub(crate) fn with_prompts_of(&self, rows: &[RowId], pairs: &[(usize, usize)]) -> TokenizedSplit {
+        let (mut joined, longest) = (TokenizedSplit::new(1), self.train.longest());
+        for &(prompt, response) in pairs {
+            let (asked, _) = self.parts(rows[prompt]);
+            let (said, learned) = self.parts(rows[response]).1;
+            // The token before the response is the same after every prompt, by the template, or the prompt's last.
+            let kept = asked.len().min(longest - said.len());
+            let tokens = [&asked[asked.len() - kept..], &said].concat();
+            joined.push([(tokens, [vec![0; kept], learned].concat())], Objective::Response);
+        }
+        joined
+    }
+
+    /// The tokens of a training row before those of its response, but for the last; and from that one on, with what is to be said of them.
+    fn parts(&self, row: RowId) -> (Vec<u32>, (Vec<u32>, Vec<u8>)) {
+        let Some((tokens, learned)) = self.train.sequences_of(row).next() else {
+            return (Vec::new(), (vec![0], vec![0]));
         };
-        Ok(with.iter().zip(&without).map(ratio).collect())
+        let first = learned.iter().position(|&said| said == 1).unwrap_or(0);
+        let from = first.saturating_sub(1);
+        (
+            tokens[..from].to_vec(),
+            (tokens[from..].to_vec(), learned[from..].to_vec()),
+        )
     }
 }
 

@@ -44,9 +44,10 @@ pub(crate) fn by_rule(
         doubted: &candidates.label_errors,
         losses: &losses,
         alignment: &|| candidates.probe.alignment(pool).ok_or_else(|| of_responses(rule)),
-        difficulty: &|| match context.responses {
-            Some(responses) => responses.instruction_difficulty(pool, context.monitor()),
-            None => Err(of_responses(rule)),
+        difficulty: &|| {
+            let gradients = candidates.vectors.gradients.as_ref();
+            let prompts = gradients.map(|gradients| gradients.prompts.difficulty.clone());
+            prompts.ok_or_else(|| of_responses(rule))
         },
     };
     let chosen = rule.choose(&view, limit, context.settings.seed, context.monitor())?;

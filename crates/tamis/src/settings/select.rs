@@ -32,8 +32,9 @@ pub struct SelectSettings {
     /// coverage.
     pub row_order: RowOrder,
     /// The share of the pool (with macro-F1, of each label) that is suspected of label errors and used last: the rows whose label is
-    /// least probable under a probe that was trained on other rows, or on validation rows where they differ from the pool. Default (none):
-    /// as many as that probe gets wrong, at most 0.2.
+    /// least probable under a probe that was trained on other rows, or on validation rows where they differ from the pool; the responses
+    /// that their prompts make least more likely. Default (none): as many as that probe gets wrong, or as have no more of their prompts
+    /// than of other rows' ones; at most 0.2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label_error_share: Option<f64>,
     /// The rows that the agent chooses among. Default: those in the domain of the validation rows where these differ from the pool, else
@@ -264,7 +265,6 @@ impl SelectSettings {
                 !matches!(self.reward, RewardKind::Auto | RewardKind::LogLoss),
                 self.reward.name(),
             ),
-            ("label_error_share", self.label_error_share.is_some(), "a share"),
         ];
         if let Some((name, _, found)) = of_labels.into_iter().find(|(_, given, _)| *given) {
             let expected = "no setting of labels: prompts with responses are scored by their loss";

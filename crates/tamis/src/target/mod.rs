@@ -3,6 +3,7 @@
 mod language_model;
 pub mod responses;
 pub mod row_gradients;
+pub mod row_losses;
 pub mod tokenize;
 
 use tamis_nn::{

@@ -109,7 +109,7 @@ fn joined(gradients: &RowGradients) -> Matrix {
 }
 
 /// What stands for the sequence of an example that is to be said: its tokens, and which of them.
-fn key_of_row(split: &TokenizedSplit, row: u32) -> Key {
+pub(crate) fn key_of_row(split: &TokenizedSplit, row: u32) -> Key {
     let mut bytes = Vec::new();
     let right = split.objective(row).class() as usize;
     if let Some((tokens, types)) = split.sequences_of(row).nth(right) {

@@ -1,0 +1,54 @@
+//! The losses of rows by a language model, kept on disk as their gradients are.
+
+use std::path::Path;
+
+use tamis_nn::{
+    Fingerprint, Matrix, Monitor,
+    train::{Examples, LanguageModel, ResponseLoss, TokenizedSplit},
+};
+
+use crate::{
+    Result,
+    embed::cache::{Key, VectorCache},
+    target::row_gradients::key_of_row,
+};
+
+/// Rows between two times of keeping.
+const BLOCK: usize = 256;
+
+/// Of all examples of a split, in their order, by a model which `identity` stands for, adapters with it; what is worked out is kept in
+/// `folder`, if one is named. One step of `monitor` an example.
+///
+/// # Errors
+///
+/// If a loss is not finite, or the user stopped.
+pub fn losses(
+    model: &LanguageModel,
+    identity: &Fingerprint,
+    folder: Option<&Path>,
+    split: &TokenizedSplit,
+    monitor: &dyn Monitor,
+) -> Result<Vec<ResponseLoss>> {
+    let all = split.all();
+    let Some(folder) = folder else {
+        return Ok(model.losses(Examples::new(split, &all), monitor)?);
+    };
+    let source = Fingerprint::of([
+        b"row losses 1",
+        identity.as_ref(),
+        format!("{:?}", model.dtype).as_bytes(),
+    ]);
+    let keys: Vec<Key> = all.iter().map(|&row| key_of_row(split, row)).collect();
+    let mut make = |places: &[usize]| {
+        let rows: Vec<u32> = places.iter().map(|&i| all[i]).collect();
+        let losses = model.losses(Examples::new(split, &rows), monitor)?;
+        let numbers = losses.iter().flat_map(|loss| [loss.sum as f32, loss.tokens as f32]);
+        Ok(Matrix::from_vec(numbers.collect(), losses.len(), 2))
+    };
+    let kept = VectorCache::new(folder, &source, 2, BLOCK).vectors(&keys, &mut make, monitor)?;
+    let loss = |row: &[f32]| ResponseLoss {
+        sum: f64::from(row[0]),
+        tokens: row[1] as u64,
+    };
+    Ok(kept.iter_rows().map(loss).collect())
+}

@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""Chooses among prompts with responses for several tasks: how well rewards rank, and what choices teach a language model.
+
+Measures  the rank correlation of every reward with LoRA fine-tunes; the test loss after LoRA fine-tunes on what tamis,
+          rules and chance choose; the share of rows with an ill among them.
+Needs     the set `instruct`, SmolLM2-135M-Instruct (experiments/smollm2.py), the release build.
+Prints    the tables of docs/results/responses.md.
+
+    cargo build --release
+    python3 experiments/responses.py --data DATA --language-model SMOLLM2 [--table agreement] [--task gsm8k sciq]
+
+The pool is --rows random rows of the set. Fine-tunes are LoRA with the defaults, --epochs epochs in batches of 8. The
+language model's pass over the pool is kept and serves all tasks, so that only the first command pays for it. A second
+start goes on from the first.
+"""
+
+import json
+import pathlib
+
+import lib
+
+TASKS = ["gsm8k", "sciq", "alpaca", "code", "samsum"]
+RULES = ["similarity", "less"]
+
+
+def files(options, task):
+    """Training, validation and test rows of a task as flags."""
+    def cut(name, source, most):
+        path = options.out / "data" / f"{options.rows}-{options.test_rows}" / name
+        if not path.exists():
+            lib.write_lines(path, lib.sampled()(lib.lines_of(options.data / "instruct" / source), most))
+        return path
+
+    return [
+        "--train", cut("train.jsonl", "train.jsonl", options.rows),
+        "--validation", cut(f"{task}/validation.jsonl", f"{task}/validation.jsonl", options.test_rows),
+        "--test", cut(f"{task}/test.jsonl", f"{task}/test.jsonl", options.test_rows),
+        "--model", options.language_model, "--cache", options.out / "gradients",
+    ]
+
+
+def config(options, runner):
+    return runner.config(f"[finetune.train]\nepochs = {options.epochs}\nbatch_size = 8\nmax_length = {options.max_length}\n")
+
+
+def agreement(options, runner):
+    """How every reward ranks selections, a column a task."""
+    columns, names = {}, []
+    for task in options.task:
+        record = runner.run(
+            "check", "proxy", *files(options, task), *config(options, runner), "--budget", options.check_rows,
+            "--selections", options.selections, "--repeats", 1, "--target-rows", options.test_rows, "--skip-finetunes",
+            "--max-evaluations", options.max_evaluations, record="check_proxy.json",
+        ).record
+        if record is None:
+            continue
+        found = {reward["model"]: reward for reward in record["rewards"]}
+        names = names or list(found)
+        columns[task] = {name: interval(reward) for name, reward in found.items()}
+        lib.note(f"{task}: {len(record['selections'])} selections, {record['target_seconds']:.0f} core-seconds a fine-tune; "
+                 + ", ".join(f"{name} {reward['seconds'] * 1000:.1f} ms" for name, reward in found.items()))
+    if options.print:
+        return ""
+    return lib.table(["ranked by", *columns], [[name, *(columns[task][name] for task in columns)] for name in names])
+
+
+def interval(reward):
+    """Spearman's rank correlation with its interval."""
+    spearman = reward["agreement"]["spearman"]
+    low, high = (f"{spearman[end]:.2f}" for end in ["low", "high"])
+    return f"{spearman['value']:.2f} ({low} to {high})"
+
+
+def choices(options, runner):
+    """The test loss after a fine-tune on each choice, and the ills among what tamis chose; a line a task."""
+    methods = ["random", *RULES, options.agent]
+    lines = []
+    for task in options.task:
+        study = runner.run(
+            "study", *files(options, task), *config(options, runner), "--methods", ",".join(methods),
+            "--budgets", options.budget, "--seeds", options.seeds, "--rerank", "finetune", "--eval-rows", options.test_rows,
+            "--max-evaluations", options.max_evaluations, record="study.json",
+        ).record
+        chosen = [runner.run(
+            "select", *files(options, task), *config(options, runner), "--agent", options.agent, "--budget", options.budget,
+            "--max-evaluations", options.max_evaluations, "--seed", seed, record="selection.json",
+        ) for seed in range(options.seeds)]
+        if study is None:
+            continue
+        scores = {method: [-cell["draws"][0][-1] for cell in study["cells"] if cell["method"] == method] for method in methods}
+        ills = [ill(lib.lines_of(run.folder / "selected.jsonl")) for run in chosen]
+        lines.append([task, *(lib.mean_sd(scores[method]) for method in methods), f"{sum(ills) / len(ills):.0%}"])
+    pool = options.out / "data" / f"{options.rows}-{options.test_rows}" / "train.jsonl"
+    if options.print:
+        return ""
+    return lib.table(["task", *methods, f"ills among them (pool {ill(lib.lines_of(pool)):.0%})"], lines)
+
+
+def ill(lines):
+    """The share of rows whose completion was swapped or cut."""
+    return sum(json.loads(line)["ill"] != "none" for line in lines) / len(lines)
+
+
+def main():
+    parser = lib.parser(__doc__, "responses", model=False)
+    parser.add_argument("--language-model", type=pathlib.Path, required=True, help="the folder of SmolLM2")
+    parser.add_argument("--table", nargs="+", choices=["agreement", "choices"], default=["agreement", "choices"])
+    parser.add_argument("--task", nargs="+", choices=TASKS, default=TASKS)
+    parser.add_argument("--rows", type=int, default=5_000, help="of the pool")
+    parser.add_argument("--test-rows", type=int, default=200, help="of validation and of test")
+    parser.add_argument("--budget", default="5%")
+    parser.add_argument("--check-rows", type=int, default=128, help="of each selection whose rank is compared")
+    parser.add_argument("--selections", type=int, default=5, help="of each kind that is drawn")
+    parser.add_argument("--agent", default="dqn")
+    parser.add_argument("--max-evaluations", type=int, default=2_000)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--max-length", type=int, default=384)
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
+    options = parser.parse_args()
+    runner = lib.Runner(options)
+    for table in options.table:
+        print({"agreement": agreement, "choices": choices}[table](options, runner), end="\n\n")
+
+
+if __name__ == "__main__":
+    main()
