@@ -45,7 +45,7 @@ def config(options, runner):
 
 def agreement(options, runner):
     """How every reward ranks selections, a column a task."""
-    columns, names = {}, []
+    columns, picks = {}, {}
     for task in options.task:
         record = runner.run(
             "check", "proxy", *files(options, task), *config(options, runner), "--budget", options.check_rows,
@@ -55,13 +55,28 @@ def agreement(options, runner):
         if record is None:
             continue
         found = {reward["model"]: reward for reward in record["rewards"]}
-        names = names or list(found)
         columns[task] = {name: interval(reward) for name, reward in found.items()}
+        picks[task] = losses_by_kind(record["selections"])
         lib.note(f"{task}: {len(record['selections'])} selections, {record['target_seconds']:.0f} core-seconds a fine-tune; "
                  + ", ".join(f"{name} {reward['seconds'] * 1000:.1f} ms" for name, reward in found.items()))
     if options.print:
         return ""
-    return lib.table(["ranked by", *columns], [[name, *(columns[task][name] for task in columns)] for name in names])
+    return "\n\n".join([side_by_side("ranked by", columns), side_by_side("test loss after", picks)])
+
+
+def side_by_side(corner, columns):
+    """A table of dictionaries, a column each; lines are their keys, in the order of the first."""
+    names = list(dict.fromkeys(name for column in columns.values() for name in column))
+    return lib.table([corner, *columns], [[name, *(column.get(name, "") for column in columns.values())] for name in names])
+
+
+def losses_by_kind(selections):
+    """The test loss of the fine-tuned model by how a selection was made; rows of drawn ones together."""
+    kinds = {}
+    for selection in selections:
+        kind = "noisy" if selection["kind"].endswith("noisy") else selection["kind"]
+        kinds.setdefault(kind, []).append(-selection["target"])
+    return {kind: lib.mean_sd(losses) for kind, losses in kinds.items()}
 
 
 def interval(reward):
@@ -106,11 +121,11 @@ def main():
     parser.add_argument("--language-model", type=pathlib.Path, required=True, help="the folder of SmolLM2")
     parser.add_argument("--table", nargs="+", choices=["agreement", "choices"], default=["agreement", "choices"])
     parser.add_argument("--task", nargs="+", choices=TASKS, default=TASKS)
-    parser.add_argument("--rows", type=int, default=5_000, help="of the pool")
-    parser.add_argument("--test-rows", type=int, default=200, help="of validation and of test")
+    parser.add_argument("--rows", type=int, default=3_000, help="of the pool")
+    parser.add_argument("--test-rows", type=int, default=160, help="of validation and of test")
     parser.add_argument("--budget", default="5%")
     parser.add_argument("--check-rows", type=int, default=128, help="of each selection whose rank is compared")
-    parser.add_argument("--selections", type=int, default=5, help="of each kind that is drawn")
+    parser.add_argument("--selections", type=int, default=4, help="of each kind that is drawn")
     parser.add_argument("--agent", default="dqn")
     parser.add_argument("--max-evaluations", type=int, default=2_000)
     parser.add_argument("--epochs", type=int, default=2)

@@ -212,6 +212,11 @@ impl LanguageModel {
         Arc::make_mut(&mut self.weights)
     }
 
+    /// Packs what is not trained, as its first use would: copies that are made after that share it.
+    pub fn pack(&self) {
+        self.packed();
+    }
+
     fn packed(&self) -> &PackedDecoder {
         self.packed.get_or_init(|| {
             Arc::new(PackedDecoder {

@@ -13,14 +13,16 @@ use tamis_nn::Seed;
 /// The least difference between the shares below a gain for which it tells mismatched rows at all.
 const LEAST_TOLD: f64 = 0.3;
 
-/// The share of the pool with gains as low as those of mismatched rows: 0 where gains do not tell them apart, as where there are no prompts.
+/// The share of the pool with gains as low as those of mismatched rows: 0 where gains do not tell them apart. The gain of a row of which no
+/// prompt is read is infinite: nothing can be said of it.
 pub fn share_of_mismatched(gains: &[f32], of_mismatched: &[f32]) -> f64 {
     let sorted = |values: &[f32]| {
         let mut values = values.to_vec();
         values.sort_by(f32::total_cmp);
         values
     };
-    let (pool, mismatched) = (sorted(gains), sorted(of_mismatched));
+    let measured: Vec<f32> = gains.iter().copied().filter(|gain| gain.is_finite()).collect();
+    let (pool, mismatched) = (sorted(&measured), sorted(of_mismatched));
     let up_to =
         |sorted: &[f32], gain: f32| sorted.partition_point(|&other| other <= gain) as f64 / sorted.len().max(1) as f64;
     let (mut told, mut share) = (LEAST_TOLD, 0.0);
@@ -31,12 +33,12 @@ pub fn share_of_mismatched(gains: &[f32], of_mismatched: &[f32]) -> f64 {
             (told, share) = (difference, of_pool);
         }
     }
-    share
+    share * measured.len() as f64 / gains.len().max(1) as f64
 }
 
-/// At most `most` pairs of different rows below `rows`: whose prompt, and whose response.
-pub fn mismatched_pairs(rows: usize, most: usize, seed: Seed) -> Vec<(usize, usize)> {
-    let mut order: Vec<usize> = (0..rows).collect();
+/// At most `most` pairs of different rows among these: whose prompt, and whose response.
+pub fn mismatched_pairs(rows: &[usize], most: usize, seed: Seed) -> Vec<(usize, usize)> {
+    let mut order = rows.to_vec();
     let (drawn, _) = order.partial_shuffle(&mut seed.rng(), most);
     let count = if drawn.len() < 2 { 0 } else { drawn.len() };
     (0..count).map(|i| (drawn[i], drawn[(i + 1) % count])).collect()
@@ -55,18 +57,22 @@ mod tests {
         assert_eq!(share_of_mismatched(&[0.0; 5], &[0.0; 5]), 0.0);
         assert_eq!(share_of_mismatched(&pool, &pool), 0.0);
         assert_eq!(share_of_mismatched(&pool, &[]), 0.0);
+        // Rows of which no prompt is read are no more, and no less, to be trusted.
+        let half_read = [&pool[..], &[f32::INFINITY; 10]].concat();
+        assert_eq!(share_of_mismatched(&half_read, &[-5.0, 0.0, 1.0, 2.0]), 0.1);
     }
 
     #[test]
     fn no_row_is_put_to_its_own_prompt() {
-        let pairs = mismatched_pairs(50, 20, Seed(1));
+        let rows: Vec<usize> = (100..150).collect();
+        let pairs = mismatched_pairs(&rows, 20, Seed(1));
         assert_eq!(pairs.len(), 20);
         assert!(
             pairs
                 .iter()
-                .all(|(prompt, response)| prompt != response && *prompt < 50)
+                .all(|(prompt, response)| prompt != response && rows.contains(prompt))
         );
-        assert_eq!(mismatched_pairs(3, 20, Seed(1)).len(), 3);
-        assert!(mismatched_pairs(1, 20, Seed(1)).is_empty());
+        assert_eq!(mismatched_pairs(&rows[..3], 20, Seed(1)).len(), 3);
+        assert!(mismatched_pairs(&rows[..1], 20, Seed(1)).is_empty());
     }
 }

@@ -182,7 +182,7 @@ impl Order {
 /// The probe on the embedder's vectors, or on the gradients of responses.
 pub(crate) fn probe_of(context: Context<'_>, vectors: &Vectors) -> Result<Arc<dyn Probe>> {
     Ok(match &vectors.gradients {
-        Some(gradients) => Arc::new(GradientProbe::new(context, gradients, &vectors.tokens)?),
+        Some(gradients) => Arc::new(GradientProbe::new(context, gradients)?),
         None => Arc::new(RidgeProbe::new(context, Features::Embedded(&vectors.splits))?),
     })
 }

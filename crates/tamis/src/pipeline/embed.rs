@@ -94,7 +94,8 @@ pub(crate) struct Gradients {
 pub(crate) struct PromptGains {
     /// The loss of each response of the pool over its loss without its prompt, both a token, shape `(pool,)`.
     pub(crate) difficulty: Vec<f32>,
-    /// The loss of each response of the pool without its prompt less that with it, in nats, shape `(pool,)`.
+    /// The loss of each response of the pool without its prompt less that with it, in nats, shape `(pool,)`; infinite where no prompt is
+    /// read.
     pub(crate) gains: Vec<f32>,
     /// The same of some responses put to prompts of other rows.
     pub(crate) of_mismatched: Vec<f32>,

@@ -6,7 +6,6 @@ use tamis_nn::{Monitor, Seed};
 
 use crate::{
     Result,
-    budget::{limit_of, random_rows},
     data::RowId,
     metrics::Metric,
     pipeline::{
@@ -32,17 +31,14 @@ pub(crate) struct GradientProbe {
     reward: Arc<GradientData>,
     confirm: Arc<GradientData>,
     test: Option<Arc<GradientData>>,
-    /// λ for a choice, in mean eigenvalues of the pool.
-    damping: f64,
-    /// How many rows the budget of the settings pays for.
-    budget_rows: usize,
-    /// The rows of the pool.
-    pool: Arc<[RowId]>,
+    /// λ for a choice.
+    ridge: f64,
+    /// How many rows the pool has.
+    pool: usize,
 }
 
 impl GradientProbe {
-    /// `tokens[i]` are those of row `i` of the pool.
-    pub(crate) fn new(context: Context<'_>, gradients: &Gradients, tokens: &[u32]) -> Result<Self> {
+    pub(crate) fn new(context: Context<'_>, gradients: &Gradients) -> Result<Self> {
         let (settings, pool, folds) = (context.settings, &context.dataset.pool, context.folds);
         context.stages.run("design", None, || {
             let SplitGradients { sketches, losses } = &gradients.train;
@@ -50,15 +46,14 @@ impl GradientProbe {
             let basis = Basis::fit(sketches, losses, pool, settings.gradients.directions, seed)?;
             let of = |split: &SplitGradients| basis.project(&split.sketches, split.losses.clone());
             let validation = of(&gradients.validation);
-            let limit = limit_of(settings.budget, tokens)?;
+            let train = of(&gradients.train);
             Ok(Self {
-                train: Arc::new(of(&gradients.train)),
+                ridge: settings.gradients.damping * train.mean_eigenvalue(pool)?,
+                train: Arc::new(train),
                 reward: Arc::new(validation.select(&folds.reward)),
                 confirm: Arc::new(validation.select(&folds.confirm)),
                 test: gradients.test.as_ref().map(|split| Arc::new(of(split))),
-                damping: settings.gradients.damping,
-                budget_rows: random_rows(pool, tokens, limit, settings.seed.derive("size")).len(),
-                pool: pool.as_slice().into(),
+                pool: pool.len(),
             })
         })
     }
@@ -78,18 +73,20 @@ impl GradientProbe {
 }
 
 impl Probe for GradientProbe {
-    /// Training on everything takes as many more steps than training on a budget's rows as there are more rows, and so many fewer times is
-    /// it held back.
-    fn tuned(&self, _context: Context<'_>, size: usize) -> Result<Arc<dyn TunedProbe>> {
-        let all = self.pool.len();
-        let fewer_steps = if size < all {
-            1.0
-        } else {
-            self.budget_rows as f64 / all.max(1) as f64
-        };
+    /// A step is held back alike whatever rows it is taken on.
+    fn tuned(&self, _context: Context<'_>, _size: usize) -> Result<Arc<dyn TunedProbe>> {
         Ok(Arc::new(TunedGradientProbe {
-            damping: self.damping * fewer_steps,
             folds: self.clone(),
+            ridge: self.ridge,
+        }))
+    }
+
+    /// Training on everything takes as many more steps as there are more rows, and is held back by so many times less.
+    fn tuned_to_everything(&self, _context: Context<'_>, beside: usize) -> Result<Arc<dyn TunedProbe>> {
+        let share = beside.clamp(1, self.pool.max(1)) as f64 / self.pool.max(1) as f64;
+        Ok(Arc::new(TunedGradientProbe {
+            folds: self.clone(),
+            ridge: self.ridge * share,
         }))
     }
 
@@ -100,7 +97,7 @@ impl Probe for GradientProbe {
 
 struct TunedGradientProbe {
     folds: GradientProbe,
-    damping: f64,
+    ridge: f64,
 }
 
 impl TunedGradientProbe {
@@ -112,10 +109,9 @@ impl TunedGradientProbe {
         folds: &[Arc<GradientData>],
         metrics: usize,
     ) -> Result<Vec<Vec<f64>>> {
-        let ridge = self.damping * self.folds.train.mean_eigenvalue(&self.folds.pool)?;
         let mut scratch = Scratch::new(data.width());
         let moments = SufficientStatistics::of(&data.design, rows, &mut scratch);
-        let step = step_of(&moments, ridge, &mut scratch)?;
+        let step = step_of(&moments, self.ridge, &mut scratch)?;
         Ok(folds
             .iter()
             .map(|fold| vec![-fold.loss_after(&step); metrics])
@@ -125,19 +121,16 @@ impl TunedGradientProbe {
 
 impl TunedProbe for TunedGradientProbe {
     fn scorer(&self, _metric: Metric, memory: usize) -> Result<Box<dyn Scorer>> {
-        let GradientProbe {
-            train, reward, pool, ..
-        } = &self.folds;
+        let GradientProbe { train, reward, .. } = &self.folds;
         let settings = GradientProbeSettings {
-            damping: self.damping,
+            ridge: self.ridge,
             gram_memory: memory,
         };
         Ok(Box::new(GradientScorer::new(
             Arc::clone(train),
-            pool,
             Arc::clone(reward),
             settings,
-        )?))
+        )))
     }
 
     fn scores(&self, rows: &[RowId], _reward: Metric, folds: &[Fold<'_>], metrics: &[Metric]) -> Result<Vec<Vec<f64>>> {

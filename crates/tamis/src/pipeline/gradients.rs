@@ -17,7 +17,7 @@ use crate::{
         context::Context,
         embed::{Gradients, PromptGains, SplitGradients, SplitVectors, Vectors, cache_folder, embed},
         finetuned_features::rows_for_features,
-        memory::unfrozen,
+        memory::{check_gradients, unfrozen},
         responses::Responses,
     },
     target::{
@@ -39,15 +39,10 @@ pub(crate) fn vectors(context: Context<'_>) -> Result<Vectors> {
     } else {
         embed(context)?.splits
     };
-    let texts = [
-        Some(&responses.train),
-        Some(&responses.validation),
-        responses.test.as_ref(),
-    ];
     Ok(Vectors {
         splits,
         tokens,
-        truncated: texts.into_iter().flatten().map(|split| split.truncated).sum(),
+        truncated: responses.splits().map(|split| split.truncated).sum(),
         gradients: Some(gradients),
     })
 }
@@ -76,13 +71,9 @@ fn pass(
         Some(share) => finetuned(context, responses, tokens, share)?,
         None => (responses.model.clone(), responses.fingerprint.clone()),
     };
-    let splits = [
-        Some(&responses.train),
-        Some(&responses.validation),
-        responses.test.as_ref(),
-    ];
-    let splits: Vec<&TokenizedSplit> = splits.into_iter().flatten().map(|split| &**split).collect();
+    let splits: Vec<&TokenizedSplit> = responses.splits().collect();
     let rows = splits.iter().map(|split| split.len() as u64).sum();
+    check_gradients(rows, model.weights(), &settings.gradients.sketch)?;
     let folder = settings.cache.clone().or_else(cache_folder);
     let passes: Vec<RowGradients> = context.stages.run("gradients", Some(rows), || {
         // The same for every run, so that gradients that were kept serve all its seeds.
@@ -113,22 +104,28 @@ fn prompt_gains(
     folder: Option<&Path>,
 ) -> Result<PromptGains> {
     let pool = &context.dataset.pool;
-    let pairs = mismatched_pairs(pool.len(), MISMATCHED, context.settings.seed.derive("mismatched"));
+    let prompted: Vec<usize> = (0..pool.len()).filter(|&i| responses.has_prompt(pool[i])).collect();
+    // As the sketch, the same for every run.
+    let pairs = mismatched_pairs(&prompted, MISMATCHED, Seed(0).derive("mismatched"));
     let (alone, mismatched) = (responses.without_prompts(pool), responses.with_prompts_of(pool, &pairs));
     let rows = alone.len() + mismatched.len();
     context.stages.run("prompts", Some(rows as u64), || {
         let of = |split: &TokenizedSplit| row_losses::losses(model, identity, folder, split, context.monitor());
         let (without, with_others) = (of(&alone)?, of(&mismatched)?);
         let gain = |without: &ResponseLoss, with: &ResponseLoss| (without.sum - with.sum) as f32;
-        let with: Vec<ResponseLoss> = pool.iter().map(|&row| losses[row as usize]).collect();
-        let both = || without.iter().zip(&with);
         let ratio = |with: f64, without: f64| (with / without.max(f64::MIN_POSITIVE)) as f32;
+        let with: Vec<ResponseLoss> = pool.iter().map(|&row| losses[row as usize]).collect();
+        let mut gains = vec![f32::INFINITY; pool.len()];
+        for &i in &prompted {
+            gains[i] = gain(&without[i], &with[i]);
+        }
+        let both = without.iter().zip(&with);
         let others = pairs.iter().zip(&with_others);
         Ok(PromptGains {
-            difficulty: both()
+            difficulty: both
                 .map(|(without, with)| ratio(with.a_token(), without.a_token()))
                 .collect(),
-            gains: both().map(|(without, with)| gain(without, with)).collect(),
+            gains,
             of_mismatched: others
                 .map(|((_, response), with)| gain(&without[*response], with))
                 .collect(),

@@ -1,6 +1,8 @@
 //! Whether a pass of training fits in memory, told before it starts.
 
 use tamis_nn::{
+    Seed,
+    decoder::{DecoderWeights, GradientSketch, SketchSettings},
     hub::classifier::HeadKind,
     train::{TokenizedSplit, TrainSettings},
 };
@@ -60,18 +62,27 @@ pub(crate) fn check_memory(
             "fewer models at once with `threads`, ",
         ),
     };
-    let more = ", or freeze layers with `freeze_layers`";
-    check_passes(&bytes, train, settings, &models, &format!("{fewer}{CUT}{more}"))
+    let freeze = if model.freezable_layers() > 0 {
+        ", or freeze layers with `freeze_layers`"
+    } else {
+        ""
+    };
+    check_passes(&bytes, train, settings, &models, &format!("{fewer}{CUT}{freeze}"))
 }
 
-/// The same for a language model, `bytes` being what training takes with passes of so many tokens.
+/// The same for a language model, `bytes` being what training takes with passes of so many tokens; `full` where all weights are trained.
 pub(crate) fn check_memory_of(
     bytes: &dyn Fn(usize) -> usize,
     train: &TokenizedSplit,
     settings: &TrainSettings,
+    full: bool,
 ) -> Result<()> {
-    let more = ", or train adapters, without `full`";
-    check_passes(bytes, train, settings, "", &format!("{CUT}{more}"))
+    let adapters = if full {
+        ", or train adapters, without `full`"
+    } else {
+        ""
+    };
+    check_passes(bytes, train, settings, "", &format!("{CUT}{adapters}"))
 }
 
 const CUT: &str = "cut long texts with `max_length`, take fewer tokens a pass (`pass_tokens` in the settings file)";
@@ -117,6 +128,28 @@ pub(crate) fn check_vectors(texts: u64, dim: usize) -> Result<()> {
     )
     .with_hint(
         "take shorter vectors (`lexical.dim` in the settings file, or a smaller encoder), give fewer rows, or use a machine with more memory",
+    ))
+}
+
+/// Says before it starts that a language model's gradients of so many rows will not fit in memory.
+pub(crate) fn check_gradients(rows: u64, weights: &DecoderWeights, settings: &SketchSettings) -> Result<()> {
+    settings.check()?;
+    let sketch = GradientSketch::new(&weights.shape, weights.layers.len(), settings, Seed(0));
+    let numbers = (weights.shape.hidden + sketch.width()) as u64;
+    // As they are read and as they are kept.
+    let needed = 2 * rows * numbers * 4;
+    let Some(free) = free_bytes() else { return Ok(()) };
+    if needed <= free {
+        return Ok(());
+    }
+    let taken = gigabytes(needed);
+    Err(Error::setting(
+        "gradients.sketch",
+        format!("gradients that fit in the {} of free memory", gigabytes(free)),
+        format!("{numbers} numbers of each of {rows} rows, which take about {taken}"),
+    )
+    .with_hint(
+        "set a smaller `gradients.sketch.side` or fewer `gradients.sketch.layers` in the settings file, or give fewer rows",
     ))
 }
 

@@ -22,6 +22,9 @@ pub(crate) trait Probe: Send + Sync {
     /// The same with what has to be settled for training sets of `size` rows of the pool.
     fn tuned(&self, context: Context<'_>, size: usize) -> Result<Arc<dyn TunedProbe>>;
 
+    /// The same for training on the whole pool, which is compared with training on `beside` rows.
+    fn tuned_to_everything(&self, context: Context<'_>, beside: usize) -> Result<Arc<dyn TunedProbe>>;
+
     /// The mean cosine of each row's gradient with those of the reward fold, shape `(pool,)`; none where rows have no responses.
     fn alignment(&self, pool: &[RowId]) -> Option<Vec<f32>>;
 }
@@ -83,7 +86,7 @@ impl TunedProbes {
         context.stages.run("tune", None, || {
             Ok(Self {
                 at_budget: probe.tuned(context, budget_rows)?,
-                at_everything: probe.tuned(context, pool.len())?,
+                at_everything: probe.tuned_to_everything(context, budget_rows)?,
             })
         })
     }

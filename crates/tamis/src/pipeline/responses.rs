@@ -50,6 +50,10 @@ impl Responses {
         check_loading(loading_bytes(&files, way_out)?)?;
         let (own, train) = (&settings.language_model, &settings.finetune.train);
         let loaded = load(&files, own.dtype, train.max_length(), way_out)?;
+        if !own.full {
+            // Once, for all copies.
+            loaded.model.pack();
+        }
         let encoder = ResponseEncoder {
             template: &loaded.template,
             tokenizer: &loaded.tokenizer,
@@ -77,7 +81,7 @@ impl Responses {
         if settings.finetunes() {
             let model = responses.adapted(settings);
             let bytes = |tokens| model.training_bytes(tokens);
-            check_memory_of(&bytes, &responses.train, &settings.finetune.train)?;
+            check_memory_of(&bytes, &responses.train, &settings.finetune.train, own.full)?;
         }
         Ok(responses)
     }
@@ -90,15 +94,24 @@ impl Responses {
         }
         model
     }
-}
 
-impl Responses {
+    /// Every split: train, validation and, where there is one, test.
+    pub(crate) fn splits(&self) -> impl Iterator<Item = &TokenizedSplit> {
+        let splits = [Some(&self.train), Some(&self.validation), self.test.as_ref()];
+        splits.into_iter().flatten().map(|split| &**split)
+    }
+
+    /// Whether a prompt is read of a training row: there is none where it was cut off, or not given.
+    pub(crate) fn has_prompt(&self, row: RowId) -> bool {
+        !self.parts(row).0.is_empty()
+    }
+
     /// The responses of these training rows, each behind the one token before it.
     pub(crate) fn without_prompts(&self, rows: &[RowId]) -> TokenizedSplit {
         let mut alone = TokenizedSplit::new(1);
         for &row in rows {
-            let (_, response) = self.parts(row);
-            alone.push([response], Objective::Response);
+            let (tokens, learned) = self.parts(row).1;
+            alone.push([(tokens.to_vec(), learned.to_vec())], Objective::Response);
         }
         alone
     }
@@ -108,27 +121,21 @@ impl Responses {
     pub(crate) fn with_prompts_of(&self, rows: &[RowId], pairs: &[(usize, usize)]) -> TokenizedSplit {
         let (mut joined, longest) = (TokenizedSplit::new(1), self.train.longest());
         for &(prompt, response) in pairs {
-            let (asked, _) = self.parts(rows[prompt]);
-            let (said, learned) = self.parts(rows[response]).1;
-            // The token before the response is the same after every prompt, by the template, or the prompt's last.
+            let (asked, (said, learned)) = (self.parts(rows[prompt]).0, self.parts(rows[response]).1);
             let kept = asked.len().min(longest - said.len());
-            let tokens = [&asked[asked.len() - kept..], &said].concat();
-            joined.push([(tokens, [vec![0; kept], learned].concat())], Objective::Response);
+            let tokens = [&asked[asked.len() - kept..], said].concat();
+            joined.push([(tokens, [&vec![0; kept], learned].concat())], Objective::Response);
         }
         joined
     }
 
-    /// The tokens of a training row before those of its response, but for the last; and from that one on, with what is to be said of them.
-    fn parts(&self, row: RowId) -> (Vec<u32>, (Vec<u32>, Vec<u8>)) {
-        let Some((tokens, learned)) = self.train.sequences_of(row).next() else {
-            return (Vec::new(), (vec![0], vec![0]));
-        };
-        let first = learned.iter().position(|&said| said == 1).unwrap_or(0);
-        let from = first.saturating_sub(1);
-        (
-            tokens[..from].to_vec(),
-            (tokens[from..].to_vec(), learned[from..].to_vec()),
-        )
+    /// The tokens of a training row before the first response with something before it, but for the last of them; and from that one on,
+    /// with what is to be said.
+    fn parts(&self, row: RowId) -> (&[u32], (&[u32], &[u8])) {
+        let (tokens, learned) = self.train.sequences_of(row).next().expect("every row is a sequence");
+        let begins = |pair: &[u8]| pair[0] == 0 && pair[1] == 1;
+        let before = learned.windows(2).position(begins).unwrap_or(0);
+        (&tokens[..before], (&tokens[before..], &learned[before..]))
     }
 }
 
@@ -151,18 +158,20 @@ fn keep_readable(
     dataset.rejects = rejects;
     let [train, validation, test] = bad;
     dataset.leave_out(&train, &validation, &test);
-    let place = |split: &Split| Place::file(&split.files[0].path);
-    let empty = [
-        ("training", dataset.pool.is_empty(), &dataset.train),
-        (
-            "validation",
-            dataset.validation.examples.is_empty(),
-            &dataset.validation,
-        ),
-    ];
-    if let Some((name, _, split)) = empty.into_iter().find(|(_, empty, _)| *empty) {
-        let expected = format!("a {name} row that the model can read");
-        return Err(Error::data(place(split), expected, "none").with_hint("rejects.jsonl says of each what is wrong"));
+    let files = dataset
+        .test
+        .iter()
+        .flat_map(|test| test.files.iter().zip(test.by_file()));
+    let mut empty = files.filter_map(|(file, (_, examples))| examples.is_empty().then_some(file));
+    let empty = match empty.next() {
+        _ if dataset.pool.is_empty() => Some(&dataset.train.files[0]),
+        _ if dataset.validation.examples.is_empty() => Some(&dataset.validation.files[0]),
+        test => test,
+    };
+    if let Some(file) = empty {
+        let expected = "a row that the model can read";
+        return Err(Error::data(Place::file(&file.path), expected, "none")
+            .with_hint("rejects.jsonl says of each what is wrong"));
     }
     let mut left_out = [Vec::new(), validation, test].into_iter();
     Ok(encoded.map(|split| {

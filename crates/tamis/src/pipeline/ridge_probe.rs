@@ -105,6 +105,10 @@ impl Probe for RidgeProbe {
         }))
     }
 
+    fn tuned_to_everything(&self, context: Context<'_>, _beside: usize) -> Result<Arc<dyn TunedProbe>> {
+        self.tuned(context, context.dataset.pool.len())
+    }
+
     fn alignment(&self, _pool: &[RowId]) -> Option<Vec<f32>> {
         None
     }

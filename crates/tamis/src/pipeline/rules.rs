@@ -54,10 +54,9 @@ pub(crate) fn by_rule(
     Ok(chosen.into_iter().map(|i| pool[i as usize]).collect())
 }
 
-fn of_responses(rule: Baseline) -> Error {
-    Error::setting(
-        "methods",
-        "rules for rows with labels or choices",
-        format!("`{rule}`, which is for prompts with responses"),
-    )
+/// A rule that reads responses where there are none.
+pub(crate) fn of_responses(rule: Baseline) -> Error {
+    let expected = "rules for rows with labels or choices";
+    let found = format!("`{rule}`, which is for prompts with responses");
+    Error::setting("methods", expected, found).with_hint("leave it out")
 }

@@ -162,11 +162,14 @@ impl FinetuneSettings {
         if own.full && own.merge {
             return Err(Error::setting("merge", "adapters, so no `full` beside it", "both"));
         }
-        refuse_encoders_settings(&self.train)?;
-        refuse([
-            ("new_head", self.new_head),
-            ("label_biases", self.label_biases.is_some()),
-        ])
+        refuse_encoders_settings(&self.train, "")?;
+        refuse(
+            "",
+            [
+                ("new_head", self.new_head),
+                ("label_biases", self.label_biases.is_some()),
+            ],
+        )
     }
 
     /// # Errors
@@ -187,23 +190,25 @@ impl FinetuneSettings {
 
 /// # Errors
 ///
-/// If a setting of a language model's training is one of encoders alone.
-pub(crate) fn refuse_encoders_settings(train: &TrainSettings) -> Result<()> {
-    refuse([
-        ("freeze_layers", train.freeze_layers.is_some()),
-        ("train.label_smoothing", train.label_smoothing != 0.0),
-        ("train.dropout", train.dropout.is_some()),
-    ])
+/// If a setting of a language model's training is one of encoders alone; `table` is where a settings file has them, with a dot behind it.
+pub(crate) fn refuse_encoders_settings(train: &TrainSettings, table: &str) -> Result<()> {
+    refuse(
+        table,
+        [
+            ("freeze_layers", train.freeze_layers.is_some()),
+            ("train.label_smoothing", train.label_smoothing != 0.0),
+            ("train.dropout", train.dropout.is_some()),
+        ],
+    )
 }
 
 /// Refuses the first of these settings that is given.
-fn refuse<const N: usize>(of_encoders: [(&str, bool); N]) -> Result<()> {
+fn refuse<const N: usize>(table: &str, of_encoders: [(&str, bool); N]) -> Result<()> {
     match of_encoders.into_iter().find(|(_, given)| *given) {
-        Some((name, _)) => Err(Error::setting(
-            name,
-            "an encoder, which alone has it",
-            "a language model",
-        )),
+        Some((name, _)) => {
+            let name = format!("{table}{name}");
+            Err(Error::setting(&name, "an encoder, which alone has it", "a language model").with_hint("leave it out"))
+        }
         None => Ok(()),
     }
 }

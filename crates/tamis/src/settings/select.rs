@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tamis_nn::{encoder::Dtype, named_enum, seed::Seed, train::TrainSettings};
+use tamis_nn::{encoder::Dtype, kernels::packed::ProductDtype, named_enum, seed::Seed, train::TrainSettings};
 
 use crate::{
     Error, Result,
@@ -41,7 +41,7 @@ pub struct SelectSettings {
     /// all.
     pub candidates: CandidateSet,
     /// `lexical`, the folder or hub id of a sentence encoder, or a .npy or .safetensors file. Default: `lexical`; of rows of responses
-    /// `hidden-states`, those of the model that is to be fine-tuned.
+    /// `hidden-states`, those of the model that is to be fine-tuned, which take the place of `lexical` there.
     pub embedder: EmbedderSpec,
     /// The numbers in which a sentence encoder multiplies. Default: `float32`.
     pub embed_dtype: Dtype,
@@ -60,7 +60,8 @@ pub struct SelectSettings {
     /// What is trained at every state. Default: the probe.
     pub proxy: ProxyKind,
     /// How much of the pool a model is fine-tuned on to give the probe its features, or its gradients: random rows without suspected label
-    /// errors, which are suspected anew by these features. Default (none): the embedder's features, or the model's gradients as it is.
+    /// errors, which are suspected anew by these features; of responses any random rows. Default (none): the embedder's features, or the
+    /// gradients of the model as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finetune_features: Option<Budget>,
     /// The model that is fine-tuned: as the proxy, to rerank, and for features. Of rows of responses the language model that is to be
@@ -114,7 +115,7 @@ pub struct SelectSettings {
 /// What is trained on a state's rows to score it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ProxyKind {
-    /// A ridge probe on fixed features, in about a millisecond.
+    /// A probe, in about a millisecond: a ridge regression on fixed features, or of responses a step on gradients.
     #[default]
     Probe,
     /// The target, or a model like it, fine-tuned in seconds.
@@ -122,7 +123,7 @@ pub enum ProxyKind {
 }
 
 named_enum!(ProxyKind, "proxy", Error, {
-    Probe => "probe": "a ridge probe on fixed features, in about a millisecond",
+    Probe => "probe": "in about a millisecond, a ridge regression on fixed features, or of responses a step on gradients",
     Finetune => "finetune": "the model, fine-tuned, in seconds",
 });
 
@@ -240,15 +241,23 @@ impl SelectSettings {
     /// If a setting is one of other tasks.
     pub(crate) fn for_task(&self, kind: TaskKind) -> Result<Self> {
         if kind != TaskKind::Response {
-            return if self.embedder == EmbedderSpec::HiddenStates {
-                let expected = "an embedder of labelled rows, such as `lexical`";
-                Err(Error::setting(
-                    "embedder",
-                    expected,
-                    "`hidden-states`, which rows of responses alone have",
-                ))
-            } else {
-                Ok(self.clone())
+            let of_responses = [
+                ("embedder", self.embedder == EmbedderSpec::HiddenStates),
+                ("dtype", self.language_model.dtype != ProductDtype::default()),
+                (
+                    "language_model",
+                    self.language_model != LanguageModelSettings::default(),
+                ),
+                ("gradients", self.gradients != GradientSettings::default()),
+            ];
+            return match of_responses.into_iter().find(|(_, given)| *given) {
+                Some((name, _)) => Err(Error::setting(
+                    name,
+                    "prompts with responses, which alone a language model chooses among",
+                    "rows with labels or choices",
+                )
+                .with_hint("leave it out")),
+                None => Ok(self.clone()),
             };
         }
         if self.model.is_none() {
@@ -268,9 +277,9 @@ impl SelectSettings {
         ];
         if let Some((name, _, found)) = of_labels.into_iter().find(|(_, given, _)| *given) {
             let expected = "no setting of labels: prompts with responses are scored by their loss";
-            return Err(Error::setting(name, expected, format!("`{found}`")));
+            return Err(Error::setting(name, expected, format!("`{found}`")).with_hint("leave it out"));
         }
-        refuse_encoders_settings(&self.finetune.train)?;
+        refuse_encoders_settings(&self.finetune.train, "finetune.train.")?;
         let train = TrainSettings {
             learning_rate: self
                 .finetune

@@ -31,7 +31,10 @@ pub fn losses(
 ) -> Result<Vec<ResponseLoss>> {
     let all = split.all();
     let Some(folder) = folder else {
-        return Ok(model.losses(Examples::new(split, &all), monitor)?);
+        let mut losses = model.losses(Examples::new(split, &all), monitor)?;
+        // As it would be kept.
+        losses.iter_mut().for_each(|loss| loss.sum = f64::from(loss.sum as f32));
+        return Ok(losses);
     };
     let source = Fingerprint::of([
         b"row losses 1",

@@ -32,6 +32,7 @@ use crate::{
         gradient_probe::GradientProbe,
         gradients::{finetuned_gradients, vectors},
         probe::{Probe, TunedProbe, TunedProbes},
+        responses::Responses,
         ridge_probe::{Features, RidgeProbe},
         search::Chunks,
         session::{Read, read},
@@ -144,13 +145,21 @@ impl CheckProxySettings {
         }
     }
 
-    /// What `select` would train with these settings to score a selection.
-    fn in_use(&self) -> Fidelity {
+    /// What `select` would train with these settings to score a selection, of these two probes or a fine-tune.
+    fn in_use(&self, [frozen, finetuned]: [Fidelity; 2]) -> Fidelity {
         match self.select.proxy {
             ProxyKind::Finetune => Fidelity::Target,
-            ProxyKind::Probe if self.select.finetune_features.is_some() => Fidelity::FinetunedProbe,
-            ProxyKind::Probe => Fidelity::FrozenProbe,
+            ProxyKind::Probe if self.select.finetune_features.is_some() => finetuned,
+            ProxyKind::Probe => frozen,
         }
+    }
+}
+
+/// The probes that are compared: on what the embedder or the model gives as it is, and once a model is fine-tuned on a part of the pool.
+fn probes_of(responses: Option<&Responses>) -> [Fidelity; 2] {
+    match responses {
+        Some(_) => [Fidelity::GradientProbe, Fidelity::FinetunedGradientProbe],
+        None => [Fidelity::FrozenProbe, Fidelity::FinetunedProbe],
     }
 }
 
@@ -181,9 +190,10 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
     let finetuned = finetuned_probe(context, &target, &candidates)?;
     let tune = |probe: &dyn Probe| TunedProbes::new(context, probe, &candidates.vectors, limit);
     let frozen = tune(&*candidates.probe)?;
+    let fidelities = probes_of(responses);
     let probes = [
-        (Fidelity::FrozenProbe, frozen.at_budget),
-        (Fidelity::FinetunedProbe, tune(&*finetuned)?.at_budget),
+        (fidelities[0], frozen.at_budget),
+        (fidelities[1], tune(&*finetuned)?.at_budget),
     ];
 
     let mut selections = drawn(
@@ -222,7 +232,7 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
         metric: select.report_metric().to_string(),
         rows: rows as u64,
         target_rows: truth.rows as u64,
-        verdict: verdict(&rewards, &selections, settings.in_use(), metric, &costs),
+        verdict: verdict(&rewards, &selections, settings.in_use(fidelities), metric, &costs),
         selections,
         rewards,
         target_seconds: truth.seconds,
@@ -250,11 +260,7 @@ fn finetuned_probe(context: Context<'_>, target: &Target, candidates: &Candidate
     let share = context.settings.finetune_features.unwrap_or(Budget::Percent(5.0));
     if let Some(responses) = context.responses {
         let gradients = finetuned_gradients(context, responses, share)?;
-        return Ok(Arc::new(GradientProbe::new(
-            context,
-            &gradients,
-            &candidates.vectors.tokens,
-        )?));
+        return Ok(Arc::new(GradientProbe::new(context, &gradients)?));
     }
     let rows = rows_for_features(context, share, &candidates.vectors.tokens, &candidates.label_errors)?;
     let features = target.finetuned_features(context, &rows)?;

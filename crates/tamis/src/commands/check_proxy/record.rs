@@ -34,6 +34,10 @@ pub enum Fidelity {
     FrozenProbe,
     /// The probe on features of a model that was fine-tuned on a part of the pool.
     FinetunedProbe,
+    /// The probe on gradients of the language model as it is.
+    GradientProbe,
+    /// The probe on gradients of the language model once it is fine-tuned on a part of the pool.
+    FinetunedGradientProbe,
     /// The target with all layers frozen but the top ones.
     TopLayers {
         /// Those that are trained.
@@ -50,7 +54,10 @@ pub enum Fidelity {
 impl Fidelity {
     /// Whether this is a probe, which costs a moment.
     pub fn is_probe(self) -> bool {
-        matches!(self, Self::FrozenProbe | Self::FinetunedProbe)
+        matches!(
+            self,
+            Self::FrozenProbe | Self::FinetunedProbe | Self::GradientProbe | Self::FinetunedGradientProbe
+        )
     }
 }
 
@@ -62,6 +69,8 @@ impl fmt::Display for Fidelity {
             Self::Rows(RowScore::Tokens) => f.write_str("mean number of tokens"),
             Self::FrozenProbe => f.write_str("probe, frozen features"),
             Self::FinetunedProbe => f.write_str("probe, fine-tuned features"),
+            Self::GradientProbe => f.write_str("probe, gradients"),
+            Self::FinetunedGradientProbe => f.write_str("probe, gradients once fine-tuned"),
             Self::TopLayers { top, layers } => write!(f, "fine-tune, top {top} of {layers} layers"),
             Self::OneEpoch => f.write_str("fine-tune, one epoch"),
             Self::Target => f.write_str("the target itself"),

@@ -52,7 +52,12 @@ pub(super) fn finetune(
     if !own.full {
         model.adapt(&own.lora, settings.seed.derive("adapters"));
     }
-    check_memory_of(&|tokens| model.training_bytes(tokens), &material.train, &settings.train)?;
+    check_memory_of(
+        &|tokens| model.training_bytes(tokens),
+        &material.train,
+        &settings.train,
+        own.full,
+    )?;
 
     let run = claim(settings, dataset, &loaded.fingerprint, &material.rows)?;
     if let Some(record) = finished_or_other(settings, &run)? {

@@ -25,6 +25,7 @@ use crate::{
     pipeline::{
         embed,
         responses::Responses,
+        rules::of_responses,
         session::{Read, read},
         stages::Stages,
     },
@@ -70,6 +71,13 @@ pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRec
         ..
     } = read(&first, &stages)?;
     let responses = responses.as_ref();
+    let for_responses = |method: &StudyMethod| match method {
+        StudyMethod::Rule(rule) if rule.needs_responses() => Some(*rule),
+        _ => None,
+    };
+    if let (Some(rule), None) = (settings.methods.iter().find_map(for_responses), responses) {
+        return Err(of_responses(rule));
+    }
     let settings = &StudySettings {
         select: SelectSettings {
             budget: settings.select.budget,

@@ -72,15 +72,16 @@ impl PreparationSeconds {
     fn between(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>, embed: Option<f64>) -> Self {
         let of = |name: &str| after.get(name).unwrap_or(&0.0) - before.get(name).unwrap_or(&0.0);
         let spent = after.values().sum::<f64>() - before.values().sum::<f64>();
+        let passes = of("embed") + of("gradients") + of("prompts");
         let cluster = of("cluster") + of("compare") + of("order");
         let label_errors = of("label errors");
         let finetuned_features = of("fine-tune features") + of("features");
         Self {
-            embed: embed.unwrap_or(of("embed")),
+            embed: embed.unwrap_or(passes),
             cluster,
             label_errors,
             finetuned_features,
-            probe: spent - of("embed") - cluster - label_errors - finetuned_features,
+            probe: spent - passes - cluster - label_errors - finetuned_features,
             spent,
         }
     }
@@ -96,6 +97,8 @@ pub(crate) struct BudgetContext {
     /// The same with whole clusters as chunks.
     pub(crate) whole: Chunks,
     pub(crate) probe: Arc<dyn TunedProbe>,
+    /// About how many rows it pays for.
+    rows: usize,
 }
 
 impl BudgetContext {
@@ -107,6 +110,7 @@ impl BudgetContext {
             chunks: Chunks::cut(context, candidates, context.settings.chunk, limit)?,
             whole: Chunks::cut(context, candidates, ChunkSize::Cluster, limit)?,
             probe: candidates.probe.tuned(context, rows)?,
+            rows,
         })
     }
 }
@@ -137,9 +141,12 @@ pub(crate) struct KnownVectors {
 }
 
 impl<'a> SeedContext<'a> {
-    /// What the next seed takes over, while all else is dropped; nothing where vectors are fitted to texts by the seed.
+    /// What the next seed takes over, while all else is dropped; nothing where the seed has a part in them: in vectors that are fitted to
+    /// texts, and in gradients of a model that is fine-tuned first.
     pub(crate) fn into_vectors(self) -> Option<KnownVectors> {
-        (self.settings.embedder != EmbedderSpec::Lexical).then_some(KnownVectors {
+        let fitted = self.settings.embedder == EmbedderSpec::Lexical;
+        let finetuned = self.candidates.vectors.gradients.is_some() && self.settings.finetune_features.is_some();
+        (!fitted && !finetuned).then_some(KnownVectors {
             vectors: self.candidates.vectors,
             seconds: self.seconds.embed,
         })
@@ -169,8 +176,9 @@ impl<'a> SeedContext<'a> {
         let context = context.with(&candidates.settings);
         let (budgets, at_everything) = stages.run("tune", None, || {
             let budget = |budget: &Budget| BudgetContext::new(context, &candidates, *budget);
-            let budgets = study.budgets.iter().map(budget).collect::<Result<_>>()?;
-            Ok((budgets, candidates.probe.tuned(context, dataset.pool.len())?))
+            let budgets: Vec<BudgetContext> = study.budgets.iter().map(budget).collect::<Result<_>>()?;
+            let least = budgets.iter().map(|budget| budget.rows).min().unwrap_or(0);
+            Ok((budgets, candidates.probe.tuned_to_everything(context, least)?))
         })?;
         Ok(Self {
             dataset,

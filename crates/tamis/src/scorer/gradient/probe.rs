@@ -43,8 +43,8 @@ const INSIGHT_ROWS: usize = 16;
 /// How far a step goes, and what may be kept.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GradientProbeSettings {
-    /// λ in mean eigenvalues of the pool's F; greater than 0. The higher, the shorter the step and the less rows differ by their curvature.
-    pub damping: f64,
+    /// λ; greater than 0. The higher, the shorter the step and the less rows differ by their curvature.
+    pub ridge: f64,
     /// How many bytes the chunks' moments may take.
     pub gram_memory: usize,
 }
@@ -67,31 +67,14 @@ pub struct GradientProbe {
 }
 
 impl GradientProbe {
-    /// A probe that takes steps on rows of `train`, of which `pool` says the scale, and scores them on all of `fold`.
-    ///
-    /// # Errors
-    ///
-    /// If the damping is not a positive number, or the pool's gradients are all zero.
+    /// A probe that takes steps on rows of `train`, and scores them on all of `fold`.
     ///
     /// # Panics
     ///
     /// If the two have different directions.
-    pub fn new(
-        train: Arc<GradientData>,
-        pool: &[RowId],
-        fold: Arc<GradientData>,
-        settings: GradientProbeSettings,
-    ) -> Result<Self> {
+    pub fn new(train: Arc<GradientData>, fold: Arc<GradientData>, settings: GradientProbeSettings) -> Self {
         assert_eq!(train.width(), fold.width(), "gradients in the same directions");
-        let GradientProbeSettings { damping, gram_memory } = settings;
-        if !(damping.is_finite() && damping > 0.0) {
-            return Err(Error::setting(
-                "gradient probe damping",
-                "a number greater than 0",
-                damping.to_string(),
-            ));
-        }
-        let ridge = damping * train.mean_eigenvalue(pool)?;
+        let GradientProbeSettings { ridge, gram_memory } = settings;
         let (rows, width) = (fold.losses.len(), train.width());
         // A row's gradient over its tokens is the one that is kept over their root.
         let share = |row: usize| 1.0 / (rows as f32 * root_of_tokens(&fold.losses[row]));
@@ -120,7 +103,7 @@ impl GradientProbe {
             train.fingerprint().as_ref(),
             fold.fingerprint().as_ref(),
         ]);
-        Ok(Self {
+        Self {
             chunks: ChunkMoments::new(Arc::clone(&train.design), gram_memory),
             train,
             fold_loss: fold.loss_after(&vec![0.0; width]),
@@ -130,7 +113,7 @@ impl GradientProbe {
             ridge,
             fingerprint,
             spare: Mutex::default(),
-        })
+        }
     }
 
     fn lease(&self) -> Scratch {
@@ -291,11 +274,12 @@ mod tests {
 
     fn probe_of(train: &[[f32; 2]], fold: &[[f32; 2]], damping: f64) -> GradientProbe {
         let pool: Vec<RowId> = (0..train.len() as RowId).collect();
+        let train = data(train, 1);
         let settings = GradientProbeSettings {
-            damping,
+            ridge: damping * train.mean_eigenvalue(&pool).expect("no zeros"),
             gram_memory: 1 << 20,
         };
-        GradientProbe::new(data(train, 1), &pool, data(fold, 1), settings).expect("settings are fine")
+        GradientProbe::new(train, data(fold, 1), settings)
     }
 
     fn score_of(probe: &GradientProbe, chunks: &[&[RowId]]) -> f64 {
@@ -327,11 +311,11 @@ mod tests {
         assert_eq!(long.gradient(0), [1.0, 2.0]);
         // What is scored is the loss a token: 6/4 + (2, 4)·z / 4 + ½ ((1, 2)·z)² / 2, the same whichever way it is worked out.
         let settings = GradientProbeSettings {
-            damping: 0.5,
+            ridge: 1.0,
             gram_memory: 1 << 20,
         };
         let train = data(&[[2.0, 0.0], [0.0, 2.0]], 1);
-        let probe = GradientProbe::new(train, &[0, 1], Arc::clone(&long), settings).expect("settings are fine");
+        let probe = GradientProbe::new(train, Arc::clone(&long), settings);
         let z = [-0.4, 0.0];
         let want = 1.5 + 2.0 * z[0] / 4.0 + 0.5 * (1.0 * z[0] * z[0]) / 2.0;
         assert!((f64::from(want) + score_of(&probe, &[&[0]])).abs() < 1e-6);
@@ -381,20 +365,8 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_probe_says_why() {
-        let settings = |damping| GradientProbeSettings {
-            damping,
-            gram_memory: 0,
-        };
-        let rows = || data(&[[1.0, 0.0]], 1);
-        let error = GradientProbe::new(rows(), &[0], rows(), settings(0.0))
-            .err()
-            .expect("an error");
-        assert!(error.to_string().contains("greater than 0"), "{error}");
-        let zero = data(&[[0.0, 0.0]], 1);
-        let error = GradientProbe::new(zero, &[0], rows(), settings(1.0))
-            .err()
-            .expect("an error");
+    fn gradients_that_are_all_zero_say_so() {
+        let error = data(&[[0.0, 0.0]], 1).mean_eigenvalue(&[0]).expect_err("no scale");
         assert!(error.to_string().contains("gradients of the pool"), "{error}");
     }
 }
