@@ -13,7 +13,7 @@ use tamis::{
     env::pool::ChunkSize,
     metrics::MetricKind,
     search::{Method, RewardModelKind},
-    settings::{Dtype, ProductDtype, ProxyKind, RewardKind, SelectSettings},
+    settings::{Dtype, JudgeKind, ProductDtype, ProxyKind, RewardKind, SelectSettings},
 };
 
 use crate::values::{Pair, named, pair, parsed, share};
@@ -165,12 +165,24 @@ pub(crate) struct SelectArgs {
     /// Give the probe the features, or gradients, of a model that is fine-tuned on this much of the pool first, drawn at random
     #[arg(long, value_name = "BUDGET", value_parser = parsed::<Budget>, help_heading = "Fine-tuning", hide_short_help = true)]
     finetune_features: Option<Budget>,
-    /// What chooses among the best states [default: as --proxy]
-    #[arg(long, value_name = "PROXY", value_parser = named::<ProxyKind>(), help_heading = "Fine-tuning")]
-    rerank: Option<ProxyKind>,
-    /// How many of the best states `--rerank finetune` compares, beside as many random selections
+    /// What chooses among the best states [default: --trainer where it is given, else as --proxy]
+    #[arg(long, value_name = "JUDGE", value_parser = named::<JudgeKind>(), help_heading = "Fine-tuning")]
+    rerank: Option<JudgeKind>,
+    /// How many of the best states a fine-tune or a trainer compares, beside as many random selections
     #[arg(long, value_name = "N", help_heading = "Fine-tuning", hide_short_help = true)]
     rerank_top: Option<usize>,
+    /// Your own trainer: a command that reads trials and answers scores as lines of JSON (docs/guide/trainers.md)
+    #[arg(long, value_name = "COMMAND", help_heading = "Fine-tuning")]
+    trainer: Option<String>,
+    /// How many processes of the trainer work at once; `{slot}` in its command is the number of each
+    #[arg(long, value_name = "N", help_heading = "Fine-tuning", hide_short_help = true)]
+    parallel: Option<usize>,
+    /// The most seconds that the trainer may take for a score [default: no limit]
+    #[arg(long, value_name = "SECONDS", help_heading = "Fine-tuning", hide_short_help = true)]
+    trial_timeout: Option<f64>,
+    /// How many more times the trainer is asked for a score that it failed to give
+    #[arg(long, value_name = "N", help_heading = "Fine-tuning", hide_short_help = true)]
+    retries: Option<u32>,
 
     /// How many threads to use; never changes the result [default: RAYON_NUM_THREADS, or all cores]
     #[arg(long, value_name = "N", help_heading = "Machine")]
@@ -232,6 +244,10 @@ impl SelectArgs {
         settings.finetune_features = self.finetune_features.or(settings.finetune_features);
         settings.rerank = self.rerank.or(settings.rerank);
         set(&mut settings.rerank_top, self.rerank_top);
+        settings.trainer = self.trainer.or(settings.trainer);
+        set(&mut settings.parallel, self.parallel);
+        settings.trial_timeout = self.trial_timeout.or(settings.trial_timeout);
+        set(&mut settings.retries, self.retries);
         Ok(settings)
     }
 }

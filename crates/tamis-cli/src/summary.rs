@@ -86,8 +86,8 @@ fn write_scores(text: &mut String, record: &SelectionRecord, messages: &Messages
         let random = finetuned.random.iter().sum::<f64>() / finetuned.random.len().max(1) as f64;
         writeln!(
             text,
-            "  Fine-tuned, {} on the confirm fold: {:.4}; {} random selections: {random:.4} on average.",
-            finetuned.metric,
+            "  {}: {:.4}; {} random selections: {random:.4} on average.",
+            finetuned.judge(str::to_owned),
             finetuned.finalists[finetuned.chosen],
             finetuned.random.len()
         )?;

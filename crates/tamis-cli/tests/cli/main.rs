@@ -16,4 +16,6 @@ mod responses;
 mod resume;
 mod small;
 mod study;
+#[cfg(unix)]
+mod trainers;
 mod user_files;

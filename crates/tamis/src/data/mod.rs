@@ -51,7 +51,7 @@ named_enum!(TaskKind, "task", Error, {
     Classification => "classification": "a text and its label",
     Pair => "pair": "a premise, a hypothesis and their label",
     Choice => "choice": "a question, its choices and the answer",
-    Response => "response": "a prompt and a response, or a conversation (fine-tuned on, not yet chosen from)",
+    Response => "response": "a prompt and a response, or a conversation, which a language model reads",
 });
 
 impl TaskKind {

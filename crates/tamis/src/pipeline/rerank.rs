@@ -1,19 +1,22 @@
 //! The final choice among the best states of a search, by the confirm fold.
 
+use std::path::Path;
+
 use tamis_nn::Fingerprint;
 
 use crate::{
     Result,
     budget::{Limit, random_rows},
-    data::RowId,
+    data::{self, RowId},
     metrics::Metric,
     pipeline::{context::Context, target::Target},
-    records::selection::Finetuned,
+    records::selection::{Finetuned, TRAINER},
     scorer::{
-        batch::{Selection, score_all},
+        batch::{BatchScorer, Selection, score_all},
         finetune_batch::FinetuneBatch,
+        trainer::{TrainerBatch, TrainerSettings},
     },
-    store::ScoreStore,
+    store::{Answer, ScoreStore},
     target::TargetModel,
 };
 
@@ -29,37 +32,72 @@ pub(crate) fn best_of(scores: &[f64]) -> usize {
 pub(crate) fn by_finetuning(
     context: Context<'_>,
     target: &Target,
-    finalists: &[Vec<RowId>],
-    tokens: &[u32],
-    limit: Limit,
+    compared: &Compared<'_>,
     store: &mut dyn ScoreStore,
 ) -> Result<Finetuned> {
     let (settings, confirm) = (context.settings, &context.folds.confirm);
     let metrics = [settings.reward_metric(), settings.report_metric()];
     let scorer = target.scorer(context, confirm, confirm.len(), metrics[0]);
-    let seed = settings.seed.derive("controls");
-    let random: Vec<Vec<RowId>> = (0..finalists.len() as u64)
-        .map(|i| random_rows(&context.dataset.pool, tokens, limit, seed.index(i)))
-        .collect();
-    let seed = settings.seed.derive("proxy");
-    let all = finalists.iter().chain(&random);
-    let selections: Vec<Selection<'_>> = all.map(|rows| Selection { rows, seed }).collect();
     let question = |model: &dyn TargetModel| scorer.scores(model, &metrics);
     let name = Fingerprint::of(metrics.map(|metric: Metric| metric.to_string()));
     let batch = FinetuneBatch::new(&scorer, &name, &question);
-    let answers = score_all(&batch, &selections, store, context.monitor())?;
-    let scores = |metric: usize| {
-        answers
-            .iter()
-            .map(|answer| answer.numbers[metric])
-            .collect::<Vec<f64>>()
+    compared.by(context, &batch, &metrics[1].to_string(), store)
+}
+
+/// Asks the user's command for a score of each finalist and of as many random selections. Advances the monitor by one a score.
+pub(crate) fn by_trainer(
+    context: Context<'_>,
+    compared: &Compared<'_>,
+    store: &mut dyn ScoreStore,
+) -> Result<Finetuned> {
+    let (settings, dataset) = (context.settings, context.dataset);
+    let trainer = TrainerSettings {
+        command: settings.trainer.clone().unwrap_or_default(),
+        parallel: settings.parallel,
+        timeout: settings.trial_timeout,
+        retries: settings.retries,
     };
-    let (rewards, mut reports) = (scores(0), scores(1));
-    let random = reports.split_off(finalists.len());
-    Ok(Finetuned {
-        metric: metrics[1].to_string(),
-        chosen: best_of(&rewards[..finalists.len()]),
-        finalists: reports,
-        random,
-    })
+    let folder = std::path::absolute(&settings.out).unwrap_or_else(|_| settings.out.clone());
+    let export = |rows: &[RowId], folder: &Path| data::export(&dataset.train, rows, folder);
+    let batch = TrainerBatch::new(&trainer, folder.join("trials"), &dataset.fingerprint, &export);
+    compared.by(context, &batch, TRAINER, store)
+}
+
+/// The best states of a search, to be compared by training on each, and the limit that random selections beside them spend.
+pub(crate) struct Compared<'a> {
+    pub(crate) finalists: &'a [Vec<RowId>],
+    /// What each row of the pool costs, shape `(pool,)`.
+    pub(crate) tokens: &'a [u32],
+    pub(crate) limit: Limit,
+}
+
+impl Compared<'_> {
+    /// The scorer's first number chooses, its last is reported as `metric`.
+    fn by(
+        &self,
+        context: Context<'_>,
+        scorer: &dyn BatchScorer,
+        metric: &str,
+        store: &mut dyn ScoreStore,
+    ) -> Result<Finetuned> {
+        let settings = context.settings;
+        let seed = settings.seed.derive("controls");
+        let random: Vec<Vec<RowId>> = (0..self.finalists.len() as u64)
+            .map(|i| random_rows(&context.dataset.pool, self.tokens, self.limit, seed.index(i)))
+            .collect();
+        let seed = settings.seed.derive("proxy");
+        let all = self.finalists.iter().chain(&random);
+        let selections: Vec<Selection<'_>> = all.map(|rows| Selection { rows, seed }).collect();
+        let answers = score_all(scorer, &selections, store, context.monitor())?;
+        let rewards: Vec<f64> = answers.iter().map(|answer| answer.numbers[0]).collect();
+        let last = |answer: &Answer| answer.numbers.last().copied().unwrap_or(f64::NAN);
+        let mut reports: Vec<f64> = answers.iter().map(last).collect();
+        let random = reports.split_off(self.finalists.len());
+        Ok(Finetuned {
+            metric: metric.to_owned(),
+            chosen: best_of(&rewards[..self.finalists.len()]),
+            finalists: reports,
+            random,
+        })
+    }
 }

@@ -12,7 +12,7 @@ use crate::{
         evidence::Judge,
         gradients::vectors,
         probe::{MOMENTS_MEMORY, TunedProbes},
-        rerank,
+        rerank::{self, Compared},
         responses::Responses,
         search::{Chunks, Found, Rewards, check_episode, search, too_short},
         stages::Stages,
@@ -21,7 +21,7 @@ use crate::{
     problem::{Limits, Trajectory},
     records::selection::{Finetuned, Scores},
     scorer::{Scorer, ridge::projection::check_labels},
-    settings::select::{ProxyKind, SelectSettings},
+    settings::select::{JudgeKind, SelectSettings},
     store::SqliteStore,
     workspace::folder,
 };
@@ -225,9 +225,7 @@ impl<'a> Session<'a> {
     pub(crate) fn rerank(&mut self, found: Found, prepared: &Prepared<'_>) -> Result<Chosen> {
         let settings = &prepared.candidates.settings;
         let mut rows = found.rows(&prepared.chunks.pool);
-        let target = self.target.as_ref();
-        let target = target.filter(|_| settings.rerank() == ProxyKind::Finetune);
-        let few = rows.len().min(settings.rerank_top);
+        let (judge, few) = (settings.rerank(), rows.len().min(settings.rerank_top));
         let context = Context::new(
             settings,
             &self.dataset,
@@ -235,15 +233,20 @@ impl<'a> Session<'a> {
             self.responses.as_ref(),
             &self.stages,
         );
-        let store = &mut self.store;
-        let trained = target.map(|_| 2 * few as u64);
-        let (best, finetuned) = self.stages.run("confirm", trained, || match target {
-            None => Ok((prepared.judge().choose(&rows)?, None)),
-            Some(target) => {
-                let (tokens, limit) = (&prepared.candidates.vectors.tokens, prepared.chunks.limit);
-                let finetuned = rerank::by_finetuning(context, target, &rows[..few], tokens, limit, store)?;
-                Ok((finetuned.chosen, Some(finetuned)))
-            }
+        let compared = Compared {
+            finalists: &rows[..few],
+            tokens: &prepared.candidates.vectors.tokens,
+            limit: prepared.chunks.limit,
+        };
+        let (target, store) = (self.target.as_ref(), &mut self.store);
+        let trained = (judge != JudgeKind::Probe).then_some(2 * few as u64);
+        let (best, finetuned) = self.stages.run("confirm", trained, || {
+            let finetuned = match (judge, target) {
+                (JudgeKind::Trainer, _) => rerank::by_trainer(context, &compared, store)?,
+                (JudgeKind::Finetune, Some(target)) => rerank::by_finetuning(context, target, &compared, store)?,
+                (JudgeKind::Probe | JudgeKind::Finetune, _) => return Ok((prepared.judge().choose(&rows)?, None)),
+            };
+            Ok((finetuned.chosen, Some(finetuned)))
         })?;
         let mut chosen = rows.swap_remove(best);
         chosen.sort_unstable();

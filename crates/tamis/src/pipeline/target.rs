@@ -21,7 +21,7 @@ use crate::{
         stages::Stages,
     },
     scorer::finetune::{FinetuneScorer, FinetuneScorerSettings},
-    settings::select::{ProxyKind, SelectSettings},
+    settings::select::{JudgeKind, ProxyKind, SelectSettings},
     target::{TargetModel, tokenize::encode},
 };
 
@@ -58,7 +58,7 @@ impl Target {
         let load = || stages.run("tokenize", None, || Self::load(settings, dataset, responses));
         let target = settings.finetunes().then(load).transpose()?;
         if let Some(target) = &target
-            && [settings.proxy, settings.rerank()].contains(&ProxyKind::Finetune)
+            && [settings.proxy.into(), settings.rerank()].contains(&JudgeKind::Finetune)
         {
             target.check_memory_of_all_threads(settings)?;
         }

@@ -11,6 +11,9 @@ use crate::data::{AnswerReading, Dataset, Leaks, TaskKind};
 /// The version of the file's shape; it changes when a program that reads it would have to.
 pub const VERSION: u32 = 1;
 
+/// What a score is called that the user's own trainer answered.
+pub const TRAINER: &str = "trainer";
+
 /// One selection run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SelectionRecord {
@@ -82,7 +85,8 @@ pub struct Scores {
     /// On the test rows, once, at the end.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub test: Option<Scored>,
-    /// Of the target, fine-tuned on the finalists and on random rows, on the confirm fold; only with `rerank finetune`.
+    /// Of the target, fine-tuned on the finalists and on random rows, on the confirm fold, or what the user's trainer answered of them; only
+    /// with `rerank finetune` or `trainer`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub finetuned: Option<Finetuned>,
 }
@@ -90,7 +94,7 @@ pub struct Scores {
 /// What fine-tuning says of the finalists and of as many random selections; higher is better.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finetuned {
-    /// What was measured; log loss is negated.
+    /// What was measured; log loss is negated. Of the user's own trainer [`TRAINER`].
     pub metric: String,
     /// Of each finalist, the probe's best first.
     pub finalists: Vec<f64>,
@@ -98,6 +102,16 @@ pub struct Finetuned {
     pub chosen: usize,
     /// Of each random selection.
     pub random: Vec<f64>,
+}
+
+impl Finetuned {
+    /// Who judged, as a sentence begins: a fine-tune on the confirm fold by a metric that is `shown` so, or the user's own trainer.
+    pub fn judge(&self, shown: impl Fn(&str) -> String) -> String {
+        match self.metric.as_str() {
+            TRAINER => "By your trainer".to_owned(),
+            metric => format!("Fine-tuned, {} on the confirm fold", shown(metric)),
+        }
+    }
 }
 
 /// A score beside its controls; higher is better.

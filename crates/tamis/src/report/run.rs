@@ -71,7 +71,7 @@ struct ScoreRow {
 }
 
 struct FinetunedRow {
-    metric: String,
+    judge: String,
     chosen: String,
     random: String,
     seeds: usize,
@@ -163,7 +163,7 @@ impl<'a> Page<'a> {
             clusters_taken: record.clusters.iter().filter(|cluster| cluster.chosen > 0).count(),
             scores,
             finetuned: scored.finetuned.as_ref().map(|tuned| FinetunedRow {
-                metric: readable(&tuned.metric),
+                judge: tuned.judge(readable),
                 chosen: tuned
                     .finalists
                     .get(tuned.chosen)

@@ -5,6 +5,7 @@ pub mod finetune;
 pub mod finetune_batch;
 pub mod gradient;
 pub mod ridge;
+pub mod trainer;
 pub(crate) mod worker_pool;
 
 use tamis_nn::{fingerprint::Fingerprint, seed::Seed};

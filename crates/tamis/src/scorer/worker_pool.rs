@@ -24,20 +24,36 @@ pub(crate) fn side_by_side<J: Send + Sync, T: Send>(
     work: &(dyn Fn(&J) -> T + Sync),
     file: &mut dyn FnMut(J, T) -> Result<()>,
 ) -> Result<()> {
-    let workers = (rayon::current_num_threads() / threads.max(1)).clamp(1, jobs.len().max(1));
+    let workers = rayon::current_num_threads() / threads.max(1);
+    let start = |_| rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    let alone = |pool: &mut std::result::Result<rayon::ThreadPool, _>, job: &J| match pool {
+        Ok(pool) => pool.install(|| work(job)),
+        Err(_) => work(job),
+    };
+    shared_out(jobs, workers, monitor, &start, &alone, file)
+}
+
+/// Works on these jobs in their order, so many at once, and files each with what it made on the calling thread. A worker begins with what
+/// `start` makes of its number. Errors as those of [`side_by_side`].
+pub(crate) fn shared_out<J: Send + Sync, W, T: Send>(
+    jobs: Vec<J>,
+    workers: usize,
+    monitor: &dyn Monitor,
+    start: &(dyn Fn(usize) -> W + Sync),
+    work: &(dyn Fn(&mut W, &J) -> T + Sync),
+    file: &mut dyn FnMut(J, T) -> Result<()>,
+) -> Result<()> {
+    let workers = workers.clamp(1, jobs.len().max(1));
     let queue = Mutex::new(VecDeque::from(jobs));
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     let (sender, receiver) = mpsc::channel();
     std::thread::scope(|scope| {
-        for _ in 0..workers {
+        for number in 0..workers {
             let (sender, next) = (sender.clone(), &next);
             scope.spawn(move || {
-                let alone = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+                let mut worker = start(number);
                 while let (Some(job), false) = (next(), monitor.cancelled()) {
-                    let made = match &alone {
-                        Ok(alone) => alone.install(|| work(&job)),
-                        Err(_) => work(&job),
-                    };
+                    let made = work(&mut worker, &job);
                     if sender.send((job, made)).is_err() {
                         return;
                     }

@@ -6,7 +6,7 @@ pub(crate) mod study;
 pub(crate) mod study_method;
 
 pub use finetune::{FinetuneSettings, LanguageModelSettings};
-pub use select::{ProxyKind, RewardKind, SelectSettings};
+pub use select::{JudgeKind, ProxyKind, RewardKind, SelectSettings};
 pub use study::StudySettings;
 pub use study_method::StudyMethod;
 pub use tamis_nn::{

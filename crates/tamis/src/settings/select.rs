@@ -68,11 +68,23 @@ pub struct SelectSettings {
     /// trained on them, whose gradients reward a choice. Default (none): the embedder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// What is trained on the best states to choose between them. Default (none): what is trained at every state.
+    /// What is trained on the best states to choose between them. Default (none): the command of `trainer`, if one is given, else what is
+    /// trained at every state.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rerank: Option<ProxyKind>,
+    pub rerank: Option<JudgeKind>,
     /// How many of the best states are compared by fine-tuning, beside as many random selections. Default: 4.
     pub rerank_top: usize,
+    /// A command that trains on rows and answers with a score, for the system's shell; `{slot}` in it stands for the number of the process.
+    /// Default (none): none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trainer: Option<String>,
+    /// How many processes of the trainer work at once. Default: 1.
+    pub parallel: usize,
+    /// The most seconds that the trainer may take for a score. Default (none): no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trial_timeout: Option<f64>,
+    /// How many more times the trainer is asked for a score that it failed to give. Default: 1.
+    pub retries: u32,
     /// The most evaluations that are spent. Default: 5000.
     pub max_evaluations: u64,
     /// The most seconds that the agent may take. Default (none): no limit.
@@ -126,6 +138,32 @@ named_enum!(ProxyKind, "proxy", Error, {
     Probe => "probe": "in about a millisecond, a ridge regression on fixed features, or of responses a step on gradients",
     Finetune => "finetune": "the model, fine-tuned, in seconds",
 });
+
+/// What is trained on the best states to choose between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JudgeKind {
+    /// The probe.
+    Probe,
+    /// The target, or a model like it, fine-tuned.
+    Finetune,
+    /// The user's own command.
+    Trainer,
+}
+
+named_enum!(JudgeKind, "rerank", Error, {
+    Probe => "probe": "the probe",
+    Finetune => "finetune": "the model, fine-tuned",
+    Trainer => "trainer": "the command of `trainer`",
+});
+
+impl From<ProxyKind> for JudgeKind {
+    fn from(kind: ProxyKind) -> Self {
+        match kind {
+            ProxyKind::Probe => Self::Probe,
+            ProxyKind::Finetune => Self::Finetune,
+        }
+    }
+}
 
 /// The form of the metric that agents are rewarded by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -191,6 +229,10 @@ impl Default for SelectSettings {
             model: None,
             rerank: None,
             rerank_top: 4,
+            trainer: None,
+            parallel: 1,
+            trial_timeout: None,
+            retries: 1,
             max_evaluations: 5000,
             max_time: None,
             seed: Seed(0),
@@ -356,13 +398,17 @@ impl SelectSettings {
     }
 
     /// What chooses between the best states.
-    pub fn rerank(&self) -> ProxyKind {
-        self.rerank.unwrap_or(self.proxy)
+    pub fn rerank(&self) -> JudgeKind {
+        match (&self.rerank, &self.trainer) {
+            (Some(given), _) => *given,
+            (None, Some(_)) => JudgeKind::Trainer,
+            (None, None) => self.proxy.into(),
+        }
     }
 
     /// Whether a model is fine-tuned anywhere in the run.
     pub(crate) fn finetunes(&self) -> bool {
-        self.finetune_features.is_some() || self.proxy == ProxyKind::Finetune || self.rerank() == ProxyKind::Finetune
+        self.finetune_features.is_some() || self.proxy == ProxyKind::Finetune || self.rerank() == JudgeKind::Finetune
     }
 
     /// Looks for values that mean nothing.
@@ -407,6 +453,7 @@ impl SelectSettings {
         if self.rerank_top == 0 {
             return Err(Error::setting("rerank_top", "a number above 0", "0"));
         }
+        self.check_trainer()?;
         self.finetune.check()?;
         self.language_model.check_for_selecting()?;
         self.gradients.check()?;
@@ -415,6 +462,29 @@ impl SelectSettings {
         self.dyna_dqn.check()?;
         self.ppo.check()?;
         self.climb_disc.check()
+    }
+}
+
+impl SelectSettings {
+    fn check_trainer(&self) -> Result<()> {
+        if self.rerank == Some(JudgeKind::Trainer) && self.trainer.is_none() {
+            return Err(Error::setting(
+                "trainer",
+                "a command, which `rerank trainer` asks",
+                "none",
+            ));
+        }
+        if self.parallel == 0 {
+            return Err(Error::setting("parallel", "a number above 0", "0"));
+        }
+        match self.trial_timeout {
+            Some(seconds) if !(seconds > 0.0 && seconds.is_finite()) => Err(Error::setting(
+                "trial_timeout",
+                "a number of seconds above 0",
+                seconds.to_string(),
+            )),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Settings of a selection that never change a result, so that a run may go on with others.
-pub(crate) const NEUTRAL: [&str; 3] = ["out", "cache", "frozen_memory"];
+pub(crate) const NEUTRAL: [&str; 6] = ["out", "cache", "frozen_memory", "parallel", "trial_timeout", "retries"];
 /// What the settings file is called.
 const SETTINGS: &str = "settings.json";
 /// The note in a study's ledger that is there as soon as a cell is filed: core-seconds.

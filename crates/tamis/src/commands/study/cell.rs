@@ -28,7 +28,7 @@ use crate::{
     search::{Method, RewardModelKind},
     settings::{
         StudySettings,
-        select::{ProxyKind, SelectSettings},
+        select::{JudgeKind, SelectSettings},
         study_method::StudyMethod,
     },
     store::SqliteStore,
@@ -203,8 +203,8 @@ fn choose(study: &StudySettings, context: &SeedContext<'_>, job: &Job, monitor: 
         Source::Method(StudyMethod::Everything) => Ok(free(vec![pool.clone()], 0.0)),
         Source::Method(StudyMethod::Random) => {
             let draws = match context.settings.rerank() {
-                ProxyKind::Probe => DRAWS,
-                ProxyKind::Finetune => 1,
+                JudgeKind::Finetune => 1,
+                JudgeKind::Probe | JudgeKind::Trainer => DRAWS,
             };
             // The same rows as stand beside a selection of this seed.
             let seed = context.settings.seed.derive("controls");
@@ -326,7 +326,7 @@ fn judge(
     monitor: &dyn Monitor,
 ) -> Result<Vec<Vec<f64>>> {
     let settings = &context.settings;
-    if let (ProxyKind::Finetune, Some(target)) = (settings.rerank(), &context.target) {
+    if let (JudgeKind::Finetune, Some(target)) = (settings.rerank(), &context.target) {
         return by_finetuning(study, context, target, draws, monitor);
     }
     let whole = job.source == Source::Method(StudyMethod::Everything);

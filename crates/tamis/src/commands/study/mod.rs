@@ -36,7 +36,7 @@ use crate::{
     report,
     scorer::worker_pool::side_by_side,
     settings::{
-        select::{ProxyKind, SelectSettings},
+        select::{JudgeKind, SelectSettings},
         study::StudySettings,
         study_method::StudyMethod,
     },
@@ -216,8 +216,8 @@ impl<'a> StudyStore<'a> {
             tamis: env!("CARGO_PKG_VERSION").to_owned(),
             metric: settings.select.report_metric().to_string(),
             judge: match settings.select.rerank() {
-                ProxyKind::Probe => "probe".into(),
-                ProxyKind::Finetune => "finetune".into(),
+                JudgeKind::Finetune => "finetune".into(),
+                JudgeKind::Probe | JudgeKind::Trainer => "probe".into(),
             },
             columns: self.columns.names.clone(),
             column_rows: self.columns.rows.clone(),

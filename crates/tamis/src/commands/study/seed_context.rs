@@ -14,7 +14,7 @@ use crate::{
     },
     settings::{
         StudySettings,
-        select::{ProxyKind, SelectSettings},
+        select::{JudgeKind, SelectSettings},
     },
 };
 
@@ -42,7 +42,7 @@ impl Columns {
                 columns.tests.push(examples);
             }
         }
-        if settings.select.rerank() == ProxyKind::Finetune {
+        if settings.select.rerank() == JudgeKind::Finetune {
             columns
                 .rows
                 .iter_mut()
