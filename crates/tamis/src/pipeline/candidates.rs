@@ -226,10 +226,10 @@ fn suspected(context: Context<'_>, probe: &RidgeProbe, shifted: bool) -> Result<
         return Ok(vec![false; pool.len()]);
     }
     context.stages.run("label errors", None, || {
-        let train = &probe.train;
+        let train = &probe.features.train;
         let unseen = if shifted {
-            let tuning = probe.tuning(context, probe.reward.targets.len())?;
-            judge_by(&probe.reward, train, pool, &tuning)?
+            let tuning = probe.tuning(context, probe.features.reward.targets.len())?;
+            judge_by(&probe.features.reward, train, pool, &tuning)?
         } else {
             let tuning = probe.tuning(context, pool.len())?;
             judge_unseen(train, pool, &tuning, settings.seed.derive("doubt"), context.monitor())?

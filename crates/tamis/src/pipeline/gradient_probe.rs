@@ -11,7 +11,7 @@ use crate::{
     pipeline::{
         context::Context,
         embed::{Gradients, SplitGradients},
-        probe::{Fold, Probe, TunedProbe},
+        probe::{Fold, FoldData, Probe, TunedProbe},
     },
     scorer::{
         Scorer,
@@ -24,13 +24,9 @@ use crate::{
     },
 };
 
-/// Every fold's gradients. Copies share them.
-#[derive(Clone)]
+/// The gradient probe.
 pub(crate) struct GradientProbe {
-    train: Arc<GradientData>,
-    reward: Arc<GradientData>,
-    confirm: Arc<GradientData>,
-    test: Option<Arc<GradientData>>,
+    gradients: FoldData<GradientData>,
     /// λ for a choice.
     ridge: f64,
     /// How many rows the pool has.
@@ -49,26 +45,10 @@ impl GradientProbe {
             let train = of(&gradients.train);
             Ok(Self {
                 ridge: settings.gradients.damping * train.mean_eigenvalue(pool)?,
-                train: Arc::new(train),
-                reward: Arc::new(validation.select(&folds.reward)),
-                confirm: Arc::new(validation.select(&folds.confirm)),
-                test: gradients.test.as_ref().map(|split| Arc::new(of(split))),
+                gradients: FoldData::new(train, &validation, gradients.test.as_ref().map(of), folds),
                 pool: pool.len(),
             })
         })
-    }
-
-    /// # Panics
-    ///
-    /// If test rows are asked for where there are none.
-    fn data(&self, fold: Fold<'_>) -> Arc<GradientData> {
-        let test = || self.test.as_ref().expect("test rows");
-        match fold {
-            Fold::Reward => Arc::clone(&self.reward),
-            Fold::Confirm => Arc::clone(&self.confirm),
-            Fold::Test => Arc::clone(test()),
-            Fold::TestRows(rows) => Arc::new(test().select(rows)),
-        }
     }
 }
 
@@ -76,7 +56,7 @@ impl Probe for GradientProbe {
     /// A step is held back alike whatever rows it is taken on.
     fn tuned(&self, _context: Context<'_>, _size: usize) -> Result<Arc<dyn TunedProbe>> {
         Ok(Arc::new(TunedGradientProbe {
-            folds: self.clone(),
+            gradients: self.gradients.clone(),
             ridge: self.ridge,
         }))
     }
@@ -85,18 +65,18 @@ impl Probe for GradientProbe {
     fn tuned_to_everything(&self, _context: Context<'_>, beside: usize) -> Result<Arc<dyn TunedProbe>> {
         let share = beside.clamp(1, self.pool.max(1)) as f64 / self.pool.max(1) as f64;
         Ok(Arc::new(TunedGradientProbe {
-            folds: self.clone(),
+            gradients: self.gradients.clone(),
             ridge: self.ridge * share,
         }))
     }
 
     fn alignment(&self, pool: &[RowId]) -> Option<Vec<f32>> {
-        Some(self.train.alignment(pool, &self.reward))
+        Some(self.gradients.train.alignment(pool, &self.gradients.reward))
     }
 }
 
 struct TunedGradientProbe {
-    folds: GradientProbe,
+    gradients: FoldData<GradientData>,
     ridge: f64,
 }
 
@@ -121,7 +101,7 @@ impl TunedGradientProbe {
 
 impl TunedProbe for TunedGradientProbe {
     fn scorer(&self, _metric: Metric, memory: usize) -> Result<Box<dyn Scorer>> {
-        let GradientProbe { train, reward, .. } = &self.folds;
+        let FoldData { train, reward, .. } = &self.gradients;
         let settings = GradientProbeSettings {
             ridge: self.ridge,
             gram_memory: memory,
@@ -134,8 +114,8 @@ impl TunedProbe for TunedGradientProbe {
     }
 
     fn scores(&self, rows: &[RowId], _reward: Metric, folds: &[Fold<'_>], metrics: &[Metric]) -> Result<Vec<Vec<f64>>> {
-        let folds: Vec<_> = folds.iter().map(|&fold| self.folds.data(fold)).collect();
-        self.scores_of_step(&self.folds.train, rows, &folds, metrics.len())
+        let folds: Vec<_> = folds.iter().map(|&fold| self.gradients.of(fold)).collect();
+        self.scores_of_step(&self.gradients.train, rows, &folds, metrics.len())
     }
 
     fn scores_of_validation_rows(
@@ -146,9 +126,9 @@ impl TunedProbe for TunedGradientProbe {
         _seed: Seed,
         _monitor: &dyn Monitor,
     ) -> Result<Vec<Vec<f64>>> {
-        let GradientProbe { reward, confirm, .. } = &self.folds;
+        let FoldData { reward, confirm, .. } = &self.gradients;
         let both = reward.joined(confirm);
-        let test = test.then(|| (&both, self.folds.data(Fold::Test)));
+        let test = test.then(|| (&both, self.gradients.of(Fold::Test)));
         let pairs = [(&**confirm, Arc::clone(reward)), (&**reward, Arc::clone(confirm))];
         let mut scores = Vec::new();
         for (taught, fold) in pairs.into_iter().chain(test) {
@@ -159,7 +139,7 @@ impl TunedProbe for TunedGradientProbe {
 
     /// By the model that the gradients are of, which was not trained on the pool.
     fn losses(&self, _pool: &[RowId]) -> Result<Vec<f32>> {
-        let losses = self.folds.train.losses.iter();
+        let losses = self.gradients.train.losses.iter();
         Ok(losses.map(|loss| loss.a_token() as f32).collect())
     }
 }

@@ -8,10 +8,14 @@ use tamis_nn::{Monitor, Seed};
 use crate::{
     Result,
     budget::{Limit, random_rows},
-    data::{Dataset, RowId},
+    data::{Dataset, RowId, folds::Folds},
     metrics::Metric,
     pipeline::{context::Context, embed::Vectors},
-    scorer::{Scorer, ridge::probe::ProbeSettings},
+    scorer::{
+        Scorer,
+        gradient::gradient_data::GradientData,
+        ridge::{probe::ProbeSettings, probe_data::ProbeData},
+    },
 };
 
 /// How many bytes a probe's moments of chunks may take.
@@ -89,5 +93,56 @@ impl TunedProbes {
                 at_everything: probe.tuned_to_everything(context, budget_rows)?,
             })
         })
+    }
+}
+
+/// The rows of a split as a probe sees them.
+pub(crate) trait Rows {
+    /// Those named, in the order named.
+    fn select(&self, rows: &[u32]) -> Self;
+}
+
+impl Rows for ProbeData {
+    fn select(&self, rows: &[u32]) -> Self {
+        self.select(rows)
+    }
+}
+
+impl Rows for GradientData {
+    fn select(&self, rows: &[u32]) -> Self {
+        self.select(rows)
+    }
+}
+
+/// The training rows and every fold's. Copies share them.
+#[derive(Clone)]
+pub(crate) struct FoldData<R> {
+    pub(crate) train: Arc<R>,
+    pub(crate) reward: Arc<R>,
+    pub(crate) confirm: Arc<R>,
+    test: Option<Arc<R>>,
+}
+
+impl<R: Rows> FoldData<R> {
+    pub(crate) fn new(train: R, validation: &R, test: Option<R>, folds: &Folds) -> Self {
+        Self {
+            train: Arc::new(train),
+            reward: Arc::new(validation.select(&folds.reward)),
+            confirm: Arc::new(validation.select(&folds.confirm)),
+            test: test.map(Arc::new),
+        }
+    }
+
+    /// # Panics
+    ///
+    /// If test rows are asked for where there are none.
+    pub(crate) fn of(&self, fold: Fold<'_>) -> Arc<R> {
+        let test = || self.test.as_ref().expect("test rows");
+        match fold {
+            Fold::Reward => Arc::clone(&self.reward),
+            Fold::Confirm => Arc::clone(&self.confirm),
+            Fold::Test => Arc::clone(test()),
+            Fold::TestRows(rows) => Arc::new(test().select(rows)),
+        }
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     pipeline::{
         context::Context,
         embed::SplitVectors,
-        probe::{Fold, Probe, TunedProbe},
+        probe::{Fold, FoldData, Probe, TunedProbe},
     },
     scorer::{
         Scorer,
@@ -35,13 +35,9 @@ pub(crate) enum Features<'a> {
     FineTuned(&'a SplitVectors),
 }
 
-/// The ridge probe's features of every fold. Copies share them.
-#[derive(Clone)]
+/// The ridge probe.
 pub(crate) struct RidgeProbe {
-    pub(crate) train: Arc<ProbeData>,
-    pub(crate) reward: Arc<ProbeData>,
-    confirm: Arc<ProbeData>,
-    test: Option<Arc<ProbeData>>,
+    pub(crate) features: FoldData<ProbeData>,
 }
 
 impl RidgeProbe {
@@ -59,13 +55,9 @@ impl RidgeProbe {
             let data = |vectors: &Embedded, split: &Split| projection.apply(vectors, &split.targets());
             let validation = data(&vectors.validation, &dataset.validation)?;
             let test = vectors.test.as_ref().zip(dataset.test.as_ref());
+            let test = test.map(|(vectors, split)| data(vectors, split)).transpose()?;
             Ok(Self {
-                train: Arc::new(data(&vectors.train, &dataset.train)?),
-                reward: Arc::new(validation.select(&folds.reward)),
-                confirm: Arc::new(validation.select(&folds.confirm)),
-                test: test
-                    .map(|(vectors, split)| Ok::<_, crate::Error>(Arc::new(data(vectors, split)?)))
-                    .transpose()?,
+                features: FoldData::new(data(&vectors.train, &dataset.train)?, &validation, test, folds),
             })
         })
     }
@@ -74,33 +66,20 @@ impl RidgeProbe {
     pub(crate) fn tuning(&self, context: Context<'_>, size: usize) -> Result<Tuning> {
         let (pool, seed) = (&context.dataset.pool, context.settings.seed);
         tune(
-            &self.train,
+            &self.features.train,
             pool,
             size,
-            &self.reward,
+            &self.features.reward,
             seed.derive("tune"),
             context.monitor(),
         )
-    }
-
-    /// # Panics
-    ///
-    /// If test rows are asked for where there are none.
-    fn data(&self, fold: Fold<'_>) -> Arc<ProbeData> {
-        let test = || self.test.as_ref().expect("test rows");
-        match fold {
-            Fold::Reward => Arc::clone(&self.reward),
-            Fold::Confirm => Arc::clone(&self.confirm),
-            Fold::Test => Arc::clone(test()),
-            Fold::TestRows(rows) => Arc::new(test().select(rows)),
-        }
     }
 }
 
 impl Probe for RidgeProbe {
     fn tuned(&self, context: Context<'_>, size: usize) -> Result<Arc<dyn TunedProbe>> {
         Ok(Arc::new(TunedRidgeProbe {
-            folds: self.clone(),
+            features: self.features.clone(),
             tuning: self.tuning(context, size)?,
         }))
     }
@@ -115,7 +94,7 @@ impl Probe for RidgeProbe {
 }
 
 struct TunedRidgeProbe {
-    folds: RidgeProbe,
+    features: FoldData<ProbeData>,
     tuning: Tuning,
 }
 
@@ -127,15 +106,15 @@ impl TunedProbe for TunedRidgeProbe {
             temperature: self.tuning.temperature_for(metric),
             gram_memory: memory,
         };
-        let (train, reward) = (Arc::clone(&self.folds.train), Arc::clone(&self.folds.reward));
+        let (train, reward) = (Arc::clone(&self.features.train), Arc::clone(&self.features.reward));
         Ok(Box::new(RidgeScorer::new(train, reward, settings)?))
     }
 
     fn scores(&self, rows: &[RowId], reward: Metric, folds: &[Fold<'_>], metrics: &[Metric]) -> Result<Vec<Vec<f64>>> {
-        let folds: Vec<Arc<ProbeData>> = folds.iter().map(|&fold| self.folds.data(fold)).collect();
+        let folds: Vec<Arc<ProbeData>> = folds.iter().map(|&fold| self.features.of(fold)).collect();
         let folds: Vec<&ProbeData> = folds.iter().map(|fold| &**fold).collect();
         train_and_score(
-            &self.folds.train,
+            &self.features.train,
             rows,
             self.tuning.strength_for(reward),
             &folds,
@@ -152,18 +131,18 @@ impl TunedProbe for TunedRidgeProbe {
         seed: Seed,
         monitor: &dyn Monitor,
     ) -> Result<Vec<Vec<f64>>> {
-        let RidgeProbe {
+        let FoldData {
             reward: fold, confirm, ..
-        } = &self.folds;
+        } = &self.features;
         let rows = confirm.all();
         let tuning = tune(confirm, &rows, rows.len(), fold, seed, monitor)?;
         let temperature = tuning.temperature_for(reward);
-        let mut scratch = Scratch::new(self.folds.train.width());
+        let mut scratch = Scratch::new(self.features.train.width());
         let of_reward = SufficientStatistics::of(fold, &fold.all(), &mut scratch);
         let of_confirm = SufficientStatistics::of(confirm, &rows, &mut scratch);
         let mut both = of_reward.clone();
         both.add(&of_confirm);
-        let test = test.then(|| (self.folds.data(Fold::Test), &both));
+        let test = test.then(|| (self.features.of(Fold::Test), &both));
         [(Arc::clone(fold), &of_confirm), (Arc::clone(confirm), &of_reward)]
             .into_iter()
             .chain(test)
@@ -175,7 +154,7 @@ impl TunedProbe for TunedRidgeProbe {
     }
 
     fn losses(&self, pool: &[RowId]) -> Result<Vec<f32>> {
-        let train = &self.folds.train;
+        let train = &self.features.train;
         let model = Model::fit(train, pool, self.tuning.ridge)?;
         let temperature = self.tuning.temperature_for(Metric::soft(MetricKind::LogLoss));
         let probabilities = model.probabilities(train, temperature);
