@@ -4,7 +4,7 @@
 Measures  the loss of a response token on five tasks before and after; accuracy and macro-F1 of texts as prompts.
 Needs     the data sets, SmolLM2-135M-Instruct (experiments/smollm2.py), all-MiniLM-L6-v2, the release build; torch,
           transformers and peft (experiments/peers/requirements.txt).
-Prints    the table of docs/lab/2026-11-language-models.md, and one of the labelled sets.
+Prints    the tables of language models in docs/results/fine-tuning.md.
 
     cargo build --release
     .venv/bin/python experiments/language_models.py --data DATA --model MINILM --language-model SMOLLM2

@@ -163,6 +163,11 @@ fn what_responses_need_is_told_at_once() {
     said.push(refused(&["--max-length", "1"]));
     fixture.write("brief.toml", "[finetune.train]\nfreeze_layers = 1\n");
     said.push(refused(&["--config", "brief.toml"]));
+    std::fs::create_dir(fixture.path("encoder")).expect("a folder");
+    fixture.write("encoder/config.json", "{\"model_type\": \"bert\"}");
+    let mut encoder = fixture.on_files(&["select", "--out", "b"]);
+    encoder.args(["--model", "encoder"]);
+    said.push(complains(&fixture, encoder, 2));
     let short = on_files(&fixture, &["select"], "b", &["--budget", "3 tokens"]);
     said.push(complains(&fixture, short, 2));
     let one = fixture.read("validation.jsonl").lines().take(1).collect::<String>();
