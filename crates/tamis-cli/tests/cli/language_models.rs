@@ -140,7 +140,10 @@ fn labelled_rows_become_prompts_and_are_scored_by_their_answers() {
 fn what_cannot_be_trained_says_why() {
     let fixture = chats();
     let complaint = |more: &[&str]| complains(&fixture, finetune(&fixture, "llama", "run", more), 2);
-    insta::assert_snapshot!(complaint(&["--freeze-layers", "1"]), @"error: --freeze-layers: expected an encoder, which alone has it, found a language model");
+    insta::assert_snapshot!(complaint(&["--freeze-layers", "1"]), @r"
+    error: --freeze-layers: expected an encoder, which alone has it, found a language model
+    hint: leave it out
+    ");
     insta::assert_snapshot!(complaint(&["--full", "--merge"]), @"error: --merge: expected adapters, so no `--full` beside it, found both");
     insta::assert_snapshot!(complaint(&["--lora-rank", "0"]), @"error: --lora-rank: expected a number above 0, found 0");
     let bert = crate::finetune::TINY;
