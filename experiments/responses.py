@@ -87,7 +87,7 @@ def interval(reward):
 
 
 def choices(options, runner):
-    """The test loss after a fine-tune on each choice, and the ills among what tamis chose; a line a task."""
+    """The test loss after a fine-tune on each choice; a line a task."""
     methods = ["random", *RULES, options.agent]
     lines = []
     for task in options.task:
@@ -96,30 +96,42 @@ def choices(options, runner):
             "--budgets", options.budget, "--seeds", options.seeds, "--rerank", "finetune", "--eval-rows", options.test_rows,
             "--max-evaluations", options.max_evaluations, record="study.json",
         ).record
+        if study is None:
+            continue
+        scores = {method: [-cell["draws"][0][-1] for cell in study["cells"] if cell["method"] == method] for method in methods}
+        lines.append([task, *(lib.mean_sd(scores[method]) for method in methods)])
+    return "" if options.print else lib.table(["task", *methods], lines)
+
+
+def ills(options, runner):
+    """The shares of rows whose completion was swapped or cut, of the pool and of what tamis chooses; a line a task."""
+    lines = []
+    for task in options.task:
         chosen = [runner.run(
             "select", *files(options, task), *config(options, runner), "--agent", options.agent, "--budget", options.budget,
             "--max-evaluations", options.max_evaluations, "--seed", seed, record="selection.json",
         ) for seed in range(options.seeds)]
-        if study is None:
-            continue
-        scores = {method: [-cell["draws"][0][-1] for cell in study["cells"] if cell["method"] == method] for method in methods}
-        ills = [ill(lib.lines_of(run.folder / "selected.jsonl")) for run in chosen]
-        lines.append([task, *(lib.mean_sd(scores[method]) for method in methods), f"{sum(ills) / len(ills):.0%}"])
-    pool = options.out / "data" / f"{options.rows}-{options.test_rows}" / "train.jsonl"
+        if not options.print:
+            lines.append([task, *shares([line for run in chosen for line in lib.lines_of(run.folder / "selected.jsonl")])])
     if options.print:
         return ""
-    return lib.table(["task", *methods, f"ills among them (pool {ill(lib.lines_of(pool)):.0%})"], lines)
+    pool = lib.lines_of(options.out / "data" / f"{options.rows}-{options.test_rows}" / "train.jsonl")
+    return lib.table(["", "swapped", "cut"], [["pool", *shares(pool)], *lines])
 
 
-def ill(lines):
-    """The share of rows whose completion was swapped or cut."""
-    return sum(json.loads(line)["ill"] != "none" for line in lines) / len(lines)
+def shares(lines):
+    """How many of these rows have each ill."""
+    kinds = [json.loads(line)["ill"] for line in lines]
+    return [f"{kinds.count(ill) / len(kinds):.1%}" for ill in ["mismatched", "truncated"]]
+
+
+TABLES = {"agreement": agreement, "ills": ills, "choices": choices}
 
 
 def main():
     parser = lib.parser(__doc__, "responses", model=False)
     parser.add_argument("--language-model", type=pathlib.Path, required=True, help="the folder of SmolLM2")
-    parser.add_argument("--table", nargs="+", choices=["agreement", "choices"], default=["agreement", "choices"])
+    parser.add_argument("--table", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--task", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--rows", type=int, default=3_000, help="of the pool")
     parser.add_argument("--test-rows", type=int, default=160, help="of validation and of test")
@@ -134,7 +146,7 @@ def main():
     options = parser.parse_args()
     runner = lib.Runner(options)
     for table in options.table:
-        print({"agreement": agreement, "choices": choices}[table](options, runner), end="\n\n")
+        print(TABLES[table](options, runner), end="\n\n")
 
 
 if __name__ == "__main__":
