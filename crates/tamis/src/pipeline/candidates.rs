@@ -32,8 +32,8 @@ use crate::{
     settings::select::SelectSettings,
 };
 
-/// The largest share of the pool that is suspected of label errors, or of responses to other prompts, unless the settings say so: what a probe that gets many rows wrong
-/// says of them counts for less.
+/// The largest share of the pool that is suspected of label errors, or of responses to other prompts, unless the settings say so: what a
+/// probe that gets many rows wrong says of them counts for less.
 const MOST_SUSPECTED: f64 = 0.2;
 
 /// The rows that may be chosen, in the order in which each cluster gives them.

@@ -463,9 +463,7 @@ impl SelectSettings {
         self.ppo.check()?;
         self.climb_disc.check()
     }
-}
 
-impl SelectSettings {
     fn check_trainer(&self) -> Result<()> {
         if self.rerank == Some(JudgeKind::Trainer) && self.trainer.is_none() {
             return Err(Error::setting(

@@ -48,7 +48,8 @@ impl StudyMethod {
 
     /// Every method with its name and, in a line, what it is: those of a table, then the others.
     pub fn named() -> Vec<(Self, &'static str, &'static str)> {
-        let others = [Baseline::Less, Baseline::Ifd].map(Self::Rule);
+        let rules = Baseline::NAMES.iter().map(|(rule, ..)| *rule);
+        let others = rules.filter(|rule| rule.needs_responses()).map(Self::Rule);
         let all = Self::all().into_iter().chain(others);
         let all = all.chain([Self::Search(Method::Exhaustive)]);
         all.map(|method| (method, method.name(), method.meaning())).collect()
