@@ -1,6 +1,6 @@
 //! What the user typed.
 
-use clap::{ArgAction, CommandFactory, Parser, Subcommand};
+use clap::{ArgAction, ArgMatches, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use serde_json::Value;
 use tamis::{
@@ -139,6 +139,16 @@ fn with_defaults(command: clap::Command, defaults: &Value) -> clap::Command {
         }
         None => argument,
     })
+}
+
+/// The subcommand that was typed, or the subcommand's own.
+pub(crate) fn typed<'a>(command: &'a clap::Command, matches: &ArgMatches) -> &'a clap::Command {
+    match matches.subcommand() {
+        Some((name, matches)) => command
+            .find_subcommand(name)
+            .map_or(command, |command| typed(command, matches)),
+        None => command,
+    }
 }
 
 /// The subcommand of this path, such as `check proxy`.

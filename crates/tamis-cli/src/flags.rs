@@ -180,6 +180,9 @@ pub(crate) struct SelectArgs {
     /// The most seconds that the trainer may take for a score [default: no limit]
     #[arg(long, value_name = "SECONDS", help_heading = "Fine-tuning", hide_short_help = true)]
     trial_timeout: Option<f64>,
+    /// The most that the trainer's scores may cost in a search, in the unit of its own `cost` [default: no limit]
+    #[arg(long, value_name = "COST", help_heading = "Fine-tuning", hide_short_help = true)]
+    max_cost: Option<f64>,
     /// How many more times the trainer is asked for a score that it failed to give
     #[arg(long, value_name = "N", help_heading = "Fine-tuning", hide_short_help = true)]
     retries: Option<u32>,
@@ -248,6 +251,7 @@ impl SelectArgs {
         set(&mut settings.parallel, self.parallel);
         settings.trial_timeout = self.trial_timeout.or(settings.trial_timeout);
         set(&mut settings.retries, self.retries);
+        settings.max_cost = self.max_cost.or(settings.max_cost);
         Ok(settings)
     }
 }

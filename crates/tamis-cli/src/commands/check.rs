@@ -4,7 +4,9 @@
 use std::path::Path;
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 use tamis::{
+    Monitor,
     commands::{
         self, CheckAgentRecord, CheckAgentSettings, CheckClustersRecord, CheckClustersSettings, CheckProxyRecord,
         CheckProxySettings, CheckedCluster, DetectableEffect,
@@ -16,9 +18,8 @@ use tamis::{
 use crate::{
     flags::{SelectArgs, set},
     messages::Messages,
-    output,
-    progress::Progress,
-    threads::use_threads,
+    outcome::Outcome,
+    threads::with_threads,
     values::named,
 };
 
@@ -80,72 +81,77 @@ pub(crate) struct CheckAgentArgs {
     seeds: Option<usize>,
 }
 
-pub(crate) fn run(command: CheckCommand, messages: &Messages, progress: &Progress) -> anyhow::Result<()> {
+pub(crate) fn run(command: CheckCommand, messages: &Messages, monitor: &dyn Monitor) -> anyhow::Result<Outcome> {
     match command {
-        CheckCommand::Clusters(args) => clusters(*args, messages, progress),
-        CheckCommand::Proxy(args) => proxy(*args, messages, progress),
-        CheckCommand::Agent(args) => agent(*args, messages, progress),
+        CheckCommand::Clusters(args) => clusters(*args, messages, monitor),
+        CheckCommand::Proxy(args) => proxy(*args, messages, monitor),
+        CheckCommand::Agent(args) => agent(*args, messages, monitor),
     }
 }
 
-fn clusters(args: CheckClustersArgs, messages: &Messages, progress: &Progress) -> anyhow::Result<()> {
-    use_threads(args.select.threads)?;
-    let mut settings = CheckClustersSettings {
-        select: args.select.into_settings_in("runs/check-clusters")?,
-        ..CheckClustersSettings::default()
-    };
-    set(&mut settings.sample, args.sample);
-    set(&mut settings.seeds, args.seeds);
-    settings.select.command = messages.command("check clusters", &settings);
-    let record = commands::check_clusters(&settings, progress)?;
-    let path = commands::check_clusters_path(&settings);
-    let table = partition(&record, messages);
-    tell(&table, &record.read, &path)
+fn clusters(args: CheckClustersArgs, messages: &Messages, monitor: &dyn Monitor) -> anyhow::Result<Outcome> {
+    with_threads(args.select.threads, || {
+        let mut settings = CheckClustersSettings {
+            select: args.select.into_settings_in("runs/check-clusters")?,
+            ..CheckClustersSettings::default()
+        };
+        set(&mut settings.sample, args.sample);
+        set(&mut settings.seeds, args.seeds);
+        settings.select.command = messages.command("check clusters", &settings);
+        let record = commands::check_clusters(&settings, monitor)?;
+        let path = commands::check_clusters_path(&settings);
+        let table = partition(&record, messages);
+        outcome(&table, &record, &record.read, &path)
+    })
 }
 
-fn proxy(args: CheckProxyArgs, messages: &Messages, progress: &Progress) -> anyhow::Result<()> {
-    use_threads(args.select.threads)?;
-    let mut settings = CheckProxySettings {
-        select: args.select.into_settings_in("runs/check-proxy")?,
-        finetune: !args.skip_finetunes,
-        ..CheckProxySettings::default()
-    };
-    set(&mut settings.selections, args.selections);
-    set(&mut settings.target_rows, args.target_rows);
-    set(&mut settings.repeats, args.repeats);
-    settings.select.command = messages.command("check proxy", &settings);
-    let record = commands::check_proxy(&settings, progress)?;
-    let path = commands::check_proxy_path(&settings);
-    tell(&summary(&record, messages), &record.read, &path)
+fn proxy(args: CheckProxyArgs, messages: &Messages, monitor: &dyn Monitor) -> anyhow::Result<Outcome> {
+    with_threads(args.select.threads, || {
+        let mut settings = CheckProxySettings {
+            select: args.select.into_settings_in("runs/check-proxy")?,
+            finetune: !args.skip_finetunes,
+            ..CheckProxySettings::default()
+        };
+        set(&mut settings.selections, args.selections);
+        set(&mut settings.target_rows, args.target_rows);
+        set(&mut settings.repeats, args.repeats);
+        settings.select.command = messages.command("check proxy", &settings);
+        let record = commands::check_proxy(&settings, monitor)?;
+        let path = commands::check_proxy_path(&settings);
+        outcome(&summary(&record, messages), &record, &record.read, &path)
+    })
 }
 
-fn agent(args: CheckAgentArgs, messages: &Messages, progress: &Progress) -> anyhow::Result<()> {
-    use_threads(args.select.threads)?;
-    let mut settings = CheckAgentSettings {
-        select: args
-            .select
-            .without_agent("agents")?
-            .into_settings_in("runs/check-agent")?,
-        ..CheckAgentSettings::default()
-    };
-    if !args.agents.is_empty() {
-        settings.agents = args.agents;
-    }
-    set(&mut settings.problems, args.problems);
-    set(&mut settings.seeds, args.seeds);
-    settings.select.command = messages.command("check agent", &settings);
-    let record = commands::check_agent(&settings, progress)?;
-    let path = commands::check_agent_path(&settings);
-    let table = agents(&record, messages);
-    tell(&table, &record.read, &path)
+fn agent(args: CheckAgentArgs, messages: &Messages, monitor: &dyn Monitor) -> anyhow::Result<Outcome> {
+    with_threads(args.select.threads, || {
+        let mut settings = CheckAgentSettings {
+            select: args
+                .select
+                .without_agent("agents")?
+                .into_settings_in("runs/check-agent")?,
+            ..CheckAgentSettings::default()
+        };
+        if !args.agents.is_empty() {
+            settings.agents = args.agents;
+        }
+        set(&mut settings.problems, args.problems);
+        set(&mut settings.seeds, args.seeds);
+        settings.select.command = messages.command("check agent", &settings);
+        let record = commands::check_agent(&settings, monitor)?;
+        let path = commands::check_agent_path(&settings);
+        let table = agents(&record, messages);
+        outcome(&table, &record, &record.read, &path)
+    })
 }
 
 /// What a check found, what it read, and where all of it is.
-fn tell(found: &str, read: &ReadRecord, path: &Path) -> anyhow::Result<()> {
-    Ok(output::print(&format!(
-        "{found}\n\nRead: {read}\nWritten: {}",
-        path.display()
-    ))?)
+fn outcome(found: &str, record: &impl Serialize, read: &ReadRecord, path: &Path) -> anyhow::Result<Outcome> {
+    Ok(Outcome {
+        summary: format!("{found}\n\nRead: {read}\nWritten: {}", path.display()),
+        record: serde_json::to_string(record)?,
+        out: path.parent().unwrap_or(path).to_path_buf(),
+        failure: None,
+    })
 }
 
 /// The measures of every number of clusters, the clusters at both ends, then the verdict.

@@ -10,12 +10,13 @@ use serde_json::Value;
 use tamis::{
     Seed,
     budget::Budget,
+    commands,
     data::{DataSettings, demo},
     metrics::MetricKind,
     settings::SelectSettings,
 };
 
-use crate::{commands::select, messages::Messages, output, progress::Progress, threads::use_threads};
+use crate::{messages::Messages, output, progress::Progress, summary, threads::with_threads};
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
@@ -31,7 +32,6 @@ pub(crate) struct DemoArgs {
 }
 
 pub(crate) fn run(args: &DemoArgs, messages: &Messages, progress: &Progress) -> anyhow::Result<()> {
-    use_threads(args.threads)?;
     let data = args.out.join("data");
     let files = demo::write(&data, Seed(args.seed))?;
     output::print(&format!(
@@ -53,7 +53,8 @@ pub(crate) fn run(args: &DemoArgs, messages: &Messages, progress: &Progress) -> 
     };
     settings.command = messages.command("select", &settings);
     let train = settings.data.train[0].clone();
-    let record = select::select(&settings, messages, progress)?;
+    let record = with_threads(args.threads, || Ok(commands::select(&settings, progress)?))?;
+    output::print(summary::of(&record, &settings.out, messages).trim_end())?;
     let chosen: HashSet<usize> = record.rows.iter().map(|row| row.row as usize).collect();
     let ills = ills(&std::fs::read_to_string(train)?, &chosen)?;
     output::print(&format!(

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use tamis::{
-    Error, Result, Seed,
+    Error, Monitor, Result, Seed,
     budget::Budget,
     commands,
     data::DataSettings,
@@ -15,9 +15,8 @@ use tamis::{
 
 use crate::{
     flags::{self, DataArgs, set},
-    output,
-    progress::Progress,
-    threads::use_threads,
+    outcome::Outcome,
+    threads::with_threads,
     values::{named, parsed},
 };
 
@@ -164,11 +163,17 @@ impl FinetuneArgs {
     }
 }
 
-pub(crate) fn run(args: FinetuneArgs, progress: &Progress) -> anyhow::Result<()> {
-    use_threads(args.threads)?;
-    let settings = args.into_settings()?;
-    let record = commands::finetune(&settings, progress)?;
-    Ok(output::print(summary(&record, &settings).trim_end())?)
+pub(crate) fn run(args: FinetuneArgs, monitor: &dyn Monitor) -> anyhow::Result<Outcome> {
+    with_threads(args.threads, || {
+        let settings = args.into_settings()?;
+        let record = commands::finetune(&settings, monitor)?;
+        Ok(Outcome {
+            summary: summary(&record, &settings),
+            record: serde_json::to_string(&record)?,
+            out: settings.out,
+            failure: None,
+        })
+    })
 }
 
 /// What a person reads after a fine-tune.

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use tamis::{
-    Result,
+    Monitor, Result,
     budget::Budget,
     commands,
     records::study::StudyRecord,
@@ -13,9 +13,8 @@ use tamis::{
 use crate::{
     flags::{SelectArgs, set},
     messages::Messages,
-    output,
-    progress::Progress,
-    threads::use_threads,
+    outcome::Outcome,
+    threads::with_threads,
     values::{Pair, methods, pair, parsed},
 };
 
@@ -41,19 +40,23 @@ pub(crate) struct StudyArgs {
     eval_rows: Option<usize>,
 }
 
-pub(crate) fn run(args: StudyArgs, messages: &Messages, progress: &Progress) -> anyhow::Result<()> {
-    use_threads(args.select.threads)?;
-    let mut settings = into_settings(args)?;
-    settings.select.command = messages.command("study", &settings);
-    let record = commands::study(&settings, progress)?;
-    output::print(&summary(&record, &settings, messages))?;
-    let failed = record.cells.iter().filter(|cell| cell.error.is_some()).count();
-    anyhow::ensure!(
-        failed == 0,
-        "{failed} of {} cells failed; the same command tries them again",
-        record.expected
-    );
-    Ok(())
+pub(crate) fn run(args: StudyArgs, messages: &Messages, monitor: &dyn Monitor) -> anyhow::Result<Outcome> {
+    with_threads(args.select.threads, || {
+        let mut settings = into_settings(args)?;
+        settings.select.command = messages.command("study", &settings);
+        let record = commands::study(&settings, monitor)?;
+        let failed = record.cells.iter().filter(|cell| cell.error.is_some()).count();
+        let failure = format!(
+            "{failed} of {} cells failed; the same command tries them again",
+            record.expected
+        );
+        Ok(Outcome {
+            summary: summary(&record, &settings, messages),
+            record: serde_json::to_string(&record)?,
+            out: settings.select.out,
+            failure: (failed > 0).then_some(failure),
+        })
+    })
 }
 
 fn into_settings(args: StudyArgs) -> Result<StudySettings> {

@@ -81,26 +81,49 @@ pub fn load(files: &ModelFiles, dtype: ProductDtype, longest: usize, way_out: &s
     let decoder = decoder(&Tensors::beside(&WeightFile::parse_all(&weights)?, TOKENS)?, &config)?;
     drop(weights);
     let path = files.need("tokenizer.json")?;
-    let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
-    identity.push(hash(&bytes));
-    let vocabulary = decoder.token_embeddings.rows();
-    let tokenizer = TextTokenizer::of_decoder(&path, &bytes, vocabulary, longest.min(config.shape.positions))?;
+    identity.push(hash(&std::fs::read(&path).map_err(Error::io(&path, "read"))?));
+    let (tokenizer, template) = reader(files, &config, decoder.token_embeddings.rows(), longest)?;
     for name in ["tokenizer_config.json", "chat_template.jinja"] {
         if let Some(path) = files.find(name)? {
             identity.push(hash(&std::fs::read(&path).map_err(Error::io(&path, "read"))?));
         }
     }
     Ok(LoadedLanguageModel {
-        template: match ChatTemplate::read(files, str::to_owned)? {
-            Some(template) => template,
-            None => ChatTemplate::plain(&end_of_sequence(&config, &tokenizer)),
-        },
+        template,
         tokenizer,
         tokenizer_files: files.tokenizer_files(str::to_owned)?,
         fingerprint: Fingerprint::of(identity),
         model: LanguageModel::new(decoder, dtype),
         config,
     })
+}
+
+/// What reads conversations for a language model, without its weights: the tokenizer, for sequences of at most `longest` tokens, and the chat
+/// template.
+///
+/// # Errors
+///
+/// As those of [`load`], but for the weights.
+pub fn load_reader(files: &ModelFiles, longest: usize, way_out: &str) -> Result<(TextTokenizer, ChatTemplate)> {
+    let config = DecoderConfig::read(&files.need("config.json")?, way_out)?;
+    let vocabulary = config.raw["vocab_size"].as_u64().unwrap_or(u64::MAX);
+    reader(files, &config, vocabulary as usize, longest)
+}
+
+fn reader(
+    files: &ModelFiles,
+    config: &DecoderConfig,
+    vocabulary: usize,
+    longest: usize,
+) -> Result<(TextTokenizer, ChatTemplate)> {
+    let path = files.need("tokenizer.json")?;
+    let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
+    let tokenizer = TextTokenizer::of_decoder(&path, &bytes, vocabulary, longest.min(config.shape.positions))?;
+    let template = match ChatTemplate::read(files, str::to_owned)? {
+        Some(template) => template,
+        None => ChatTemplate::plain(&end_of_sequence(config, &tokenizer)),
+    };
+    Ok((tokenizer, template))
 }
 
 /// How the token is written that ends what a model says.

@@ -159,10 +159,7 @@ struct EnumerableProblem {
 
 impl EnumerableProblem {
     fn pose<'a>(&'a self, bench: &'a mut Bench<'_>, evaluations: u64) -> Result<Problem<'a>> {
-        let limits = Limits {
-            evaluations,
-            seconds: None,
-        };
+        let limits = Limits::evaluations(evaluations);
         let (features, store) = (self.features.clone(), &mut *bench.store);
         Problem::new(
             &self.pool,

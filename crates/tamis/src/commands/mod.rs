@@ -6,6 +6,7 @@ pub(crate) mod check_proxy;
 pub(crate) mod finetune;
 pub(crate) mod select;
 pub(crate) mod study;
+mod tables;
 
 pub use check_agent::{
     AgentRecord, CheckAgentRecord, CheckAgentSettings, ProblemRecord, check_agent, check_agent_path,
@@ -19,5 +20,6 @@ pub use check_proxy::{
     SelectionKind, check_proxy, check_proxy_path,
 };
 pub use finetune::{finetune, selection_data};
-pub use select::select;
+pub use select::{select, select_with};
 pub use study::{study, study_path};
+pub use tables::{Conversation, conversations, keep_file, keep_table, records, table_path, texts};

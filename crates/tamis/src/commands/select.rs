@@ -15,6 +15,7 @@ use crate::{
     },
     records::selection::{BudgetRecord, ChosenRow, DataRecord, ReadRecord, Scores, SelectionRecord, VERSION},
     report,
+    scorer::ask_tell::TrialRunner,
     settings::select::SelectSettings,
     workspace::json,
 };
@@ -27,7 +28,20 @@ use crate::{
 ///
 /// If the data, the settings or the folder are not as they must be, a file cannot be written, or the user stopped the run.
 pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<SelectionRecord> {
-    let mut session = Session::open(settings, monitor)?;
+    select_with(settings, None, monitor)
+}
+
+/// The same with a trainer of the program's own, which goes by the name that `settings.trainer` has, in place of a command.
+///
+/// # Errors
+///
+/// As those of [`select`], and if the trainer gives no score for a selection that is to be compared.
+pub fn select_with(
+    settings: &SelectSettings,
+    trainer: Option<&dyn TrialRunner>,
+    monitor: &dyn Monitor,
+) -> Result<SelectionRecord> {
+    let mut session = Session::open(settings, trainer, monitor)?;
     let vectors = session.embed()?;
     let candidates = session.candidates(vectors)?;
     let prepared = session.prepare(&candidates)?;
@@ -103,6 +117,7 @@ fn chosen_rows(session: &Session<'_>, chosen: &Chosen, place: &HashMap<RowId, (u
         ChosenRow {
             file,
             row: line,
+            index: session.dataset.train.record_number(*row),
             cluster: place[row].0,
             step: place[row].1,
         }

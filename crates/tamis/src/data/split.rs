@@ -23,6 +23,13 @@ impl Split {
             .retain(|_| number.next().is_none_or(|i| examples.binary_search(&i).is_err()));
     }
 
+    /// The number of an example's record, counted from 0 over all files, bad rows with them.
+    pub fn record_number(&self, example: u32) -> u64 {
+        let origin = self.examples[example as usize].origin;
+        let before = &self.files[..origin.file as usize];
+        before.iter().map(|file| file.records).sum::<u64>() + origin.record
+    }
+
     /// The targets of all examples, shape `(examples,)`.
     pub fn targets(&self) -> Vec<u32> {
         self.examples.iter().map(|example| example.target).collect()

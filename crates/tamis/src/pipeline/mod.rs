@@ -20,3 +20,4 @@ pub(crate) mod search;
 pub(crate) mod session;
 pub(crate) mod stages;
 pub(crate) mod target;
+pub(crate) mod trainer;

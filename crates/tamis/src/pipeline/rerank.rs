@@ -1,22 +1,19 @@
 //! The final choice among the best states of a search, by the confirm fold.
 
-use std::path::Path;
-
 use tamis_nn::Fingerprint;
 
 use crate::{
     Result,
     budget::{Limit, random_rows},
-    data::{self, RowId},
+    data::RowId,
     metrics::Metric,
     pipeline::{context::Context, target::Target},
     records::selection::{Finetuned, TRAINER},
     scorer::{
         batch::{BatchScorer, Selection, score_all},
         finetune_batch::FinetuneBatch,
-        trainer::{TrainerBatch, TrainerSettings},
     },
-    store::{Answer, ScoreStore},
+    store::ScoreStore,
     target::TargetModel,
 };
 
@@ -41,26 +38,17 @@ pub(crate) fn by_finetuning(
     let question = |model: &dyn TargetModel| scorer.scores(model, &metrics);
     let name = Fingerprint::of(metrics.map(|metric: Metric| metric.to_string()));
     let batch = FinetuneBatch::new(&scorer, &name, &question);
-    compared.by(context, &batch, &metrics[1].to_string(), store)
+    compared.by(context, &batch, (1, &metrics[1].to_string()), store)
 }
 
-/// Asks the user's command for a score of each finalist and of as many random selections. Advances the monitor by one a score.
+/// Asks the user's trainer for a score of each finalist and of as many random selections. Advances the monitor by one a score.
 pub(crate) fn by_trainer(
     context: Context<'_>,
+    trainer: &dyn BatchScorer,
     compared: &Compared<'_>,
     store: &mut dyn ScoreStore,
 ) -> Result<Finetuned> {
-    let (settings, dataset) = (context.settings, context.dataset);
-    let trainer = TrainerSettings {
-        command: settings.trainer.clone().unwrap_or_default(),
-        parallel: settings.parallel,
-        timeout: settings.trial_timeout,
-        retries: settings.retries,
-    };
-    let folder = std::path::absolute(&settings.out).unwrap_or_else(|_| settings.out.clone());
-    let export = |rows: &[RowId], folder: &Path| data::export(&dataset.train, rows, folder);
-    let batch = TrainerBatch::new(&trainer, folder.join("trials"), &dataset.fingerprint, &export);
-    compared.by(context, &batch, TRAINER, store)
+    compared.by(context, trainer, (0, TRAINER), store)
 }
 
 /// The best states of a search, to be compared by training on each, and the limit that random selections beside them spend.
@@ -72,12 +60,12 @@ pub(crate) struct Compared<'a> {
 }
 
 impl Compared<'_> {
-    /// The scorer's first number chooses, its last is reported as `metric`.
+    /// The scorer's first number chooses; the one at `place` is reported as `metric`.
     fn by(
         &self,
         context: Context<'_>,
         scorer: &dyn BatchScorer,
-        metric: &str,
+        (place, metric): (usize, &str),
         store: &mut dyn ScoreStore,
     ) -> Result<Finetuned> {
         let settings = context.settings;
@@ -90,8 +78,7 @@ impl Compared<'_> {
         let selections: Vec<Selection<'_>> = all.map(|rows| Selection { rows, seed }).collect();
         let answers = score_all(scorer, &selections, store, context.monitor())?;
         let rewards: Vec<f64> = answers.iter().map(|answer| answer.numbers[0]).collect();
-        let last = |answer: &Answer| answer.numbers.last().copied().unwrap_or(f64::NAN);
-        let mut reports: Vec<f64> = answers.iter().map(last).collect();
+        let mut reports: Vec<f64> = answers.iter().map(|answer| answer.numbers[place]).collect();
         let random = reports.split_off(self.finalists.len());
         Ok(Finetuned {
             metric: metric.to_owned(),

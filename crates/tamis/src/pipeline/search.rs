@@ -9,8 +9,8 @@ use crate::{
     env::pool::{ChunkSize, Pool, State},
     pipeline::{candidates::Candidates, context::Context, describe, target::Target},
     problem::{Curve, FeatureContext, Limits, Problem, Trajectory},
-    scorer::{Scorer, finetune::FinetuneScorer},
-    settings::select::SelectSettings,
+    scorer::{Scorer, batch::BatchScorer, whole::WholeSelections},
+    settings::select::{ProxyKind, SelectSettings},
     store::ScoreStore,
 };
 
@@ -38,15 +38,22 @@ impl Chunks {
 pub(crate) struct Rewards<'a> {
     pub(crate) probe: &'a dyn Scorer,
     /// The slow scorer, where it rewards; models of its scores then read the probe's as well.
-    pub(crate) slow: Option<FinetuneScorer>,
+    pub(crate) slow: Option<Box<dyn Scorer + 'a>>,
 }
 
 impl<'a> Rewards<'a> {
-    pub(crate) fn new(context: Context<'_>, probe: &'a dyn Scorer, target: Option<&Target>) -> Self {
-        Self {
-            probe,
-            slow: target.and_then(|target| target.rewarding(context)),
-        }
+    pub(crate) fn new(
+        context: Context<'_>,
+        probe: &'a dyn Scorer,
+        target: Option<&Target>,
+        trainer: Option<&'a dyn BatchScorer>,
+    ) -> Self {
+        let slow: Option<Box<dyn Scorer + 'a>> = match (context.settings.proxy, target, trainer) {
+            (ProxyKind::Finetune, Some(target), _) => Some(Box::new(target.rewarding(context))),
+            (ProxyKind::Trainer, _, Some(trainer)) => Some(Box::new(WholeSelections(trainer))),
+            _ => None,
+        };
+        Self { probe, slow }
     }
 
     /// The problem of choosing from these chunks, with nothing spent; `seed` is that of the scorer's trainings.
@@ -59,7 +66,7 @@ impl<'a> Rewards<'a> {
         seed: Seed,
     ) -> Result<Problem<'p>> {
         let scorer: &dyn Scorer = match &self.slow {
-            Some(slow) => slow,
+            Some(slow) => &**slow,
             None => self.probe,
         };
         let features = chunks.features.clone();

@@ -17,10 +17,11 @@ use crate::{
         search::{Chunks, Found, Rewards, check_episode, search, too_short},
         stages::Stages,
         target::Target,
+        trainer::trainer_of,
     },
     problem::{Limits, Trajectory},
     records::selection::{Finetuned, Scores},
-    scorer::{Scorer, ridge::projection::check_labels},
+    scorer::{Scorer, ask_tell::TrialRunner, ridge::projection::check_labels},
     settings::select::{JudgeKind, SelectSettings},
     store::SqliteStore,
     workspace::folder,
@@ -36,12 +37,24 @@ pub(crate) struct Read {
     pub(crate) responses: Option<Responses>,
 }
 
-/// Reads and checks what the user gave, before anything is written.
+/// Reads and checks what the user gave to a command that asks no trainer, before anything is written.
 ///
 /// # Errors
 ///
 /// If the settings or the data are not as they must be.
 pub(crate) fn read(given: &SelectSettings, stages: &Stages<'_>) -> Result<Read> {
+    if given.trainer.is_some() {
+        return Err(
+            Error::setting("trainer", "none: only `tamis select` asks one", "one").with_hint(
+                "leave it out: here the probe scores, or fine-tunes do with `rerank finetune` or `proxy finetune`",
+            ),
+        );
+    }
+    read_with_trainer(given, stages)
+}
+
+/// Reads and checks what the user gave, before anything is written.
+fn read_with_trainer(given: &SelectSettings, stages: &Stages<'_>) -> Result<Read> {
     given.check()?;
     let mut dataset = stages.run("read", None, || data::read(&given.data, stages.monitor()))?;
     let settings = given.for_task(dataset.task.kind)?;
@@ -91,6 +104,8 @@ pub(crate) struct Session<'a> {
     store: SqliteStore,
     /// Where anything in the run is fine-tuned.
     target: Option<Target>,
+    /// Who trains on selections in place of the command of the settings.
+    trainer: Option<&'a dyn TrialRunner>,
 }
 
 /// The candidates cut into chunks, and the probe that rewards a choice of them.
@@ -129,14 +144,18 @@ impl<'a> Session<'a> {
     /// # Errors
     ///
     /// If the data, the settings or the folder are not as they must be.
-    pub(crate) fn open(given: &SelectSettings, monitor: &'a dyn Monitor) -> Result<Self> {
+    pub(crate) fn open(
+        given: &SelectSettings,
+        trainer: Option<&'a dyn TrialRunner>,
+        monitor: &'a dyn Monitor,
+    ) -> Result<Self> {
         let stages = Stages::new(monitor);
         let Read {
             settings,
             dataset,
             folds,
             responses,
-        } = read(given, &stages)?;
+        } = read_with_trainer(given, &stages)?;
         let store = folder::open(&settings, &embed::sources(&settings, &dataset, responses.as_ref())?)?;
         data::write_rejects(&dataset.rejects, &settings.out)?;
         // Before hours may go into vectors: what is wrong with the model is said now.
@@ -149,6 +168,7 @@ impl<'a> Session<'a> {
             responses,
             store,
             target,
+            trainer,
         })
     }
 
@@ -200,6 +220,7 @@ impl<'a> Session<'a> {
         let limits = Limits {
             evaluations: settings.max_evaluations,
             seconds: settings.max_time,
+            cost: settings.max_cost,
         };
         let context = Context::new(
             settings,
@@ -208,7 +229,8 @@ impl<'a> Session<'a> {
             self.responses.as_ref(),
             &self.stages,
         );
-        let rewards = Rewards::new(context, &*prepared.scorer, self.target.as_ref());
+        let trainer = trainer_of(settings, &self.dataset, self.trainer);
+        let rewards = Rewards::new(context, &*prepared.scorer, self.target.as_ref(), trainer.as_deref());
         let store = &mut self.store;
         let found = self.stages.run("select", Some(settings.max_evaluations), || {
             let seed = settings.seed.derive("proxy");
@@ -238,13 +260,14 @@ impl<'a> Session<'a> {
             tokens: &prepared.candidates.vectors.tokens,
             limit: prepared.chunks.limit,
         };
+        let trainer = trainer_of(settings, &self.dataset, self.trainer);
         let (target, store) = (self.target.as_ref(), &mut self.store);
         let trained = (judge != JudgeKind::Probe).then_some(2 * few as u64);
         let (best, finetuned) = self.stages.run("confirm", trained, || {
-            let finetuned = match (judge, target) {
-                (JudgeKind::Trainer, _) => rerank::by_trainer(context, &compared, store)?,
-                (JudgeKind::Finetune, Some(target)) => rerank::by_finetuning(context, target, &compared, store)?,
-                (JudgeKind::Probe | JudgeKind::Finetune, _) => return Ok((prepared.judge().choose(&rows)?, None)),
+            let finetuned = match (judge, target, &trainer) {
+                (JudgeKind::Trainer, _, Some(trainer)) => rerank::by_trainer(context, &**trainer, &compared, store)?,
+                (JudgeKind::Finetune, Some(target), _) => rerank::by_finetuning(context, target, &compared, store)?,
+                _ => return Ok((prepared.judge().choose(&rows)?, None)),
             };
             Ok((finetuned.chosen, Some(finetuned)))
         })?;

@@ -21,7 +21,7 @@ use crate::{
         stages::Stages,
     },
     scorer::finetune::{FinetuneScorer, FinetuneScorerSettings},
-    settings::select::{JudgeKind, ProxyKind, SelectSettings},
+    settings::select::{JudgeKind, SelectSettings},
     target::{TargetModel, tokenize::encode},
 };
 
@@ -163,14 +163,10 @@ impl Target {
         std::iter::once(confirm).chain(tests).collect()
     }
 
-    /// The slow scorer on the reward fold, where the settings reward by fine-tuning.
-    pub(crate) fn rewarding(&self, context: Context<'_>) -> Option<FinetuneScorer> {
-        let settings = context.settings;
-        let rewards = settings.proxy == ProxyKind::Finetune;
-        rewards.then(|| {
-            let (rows, metric) = (settings.finetune.fold_rows, settings.reward_metric());
-            self.scorer(context, &context.folds.reward, rows, metric)
-        })
+    /// The slow scorer on the reward fold.
+    pub(crate) fn rewarding(&self, context: Context<'_>) -> FinetuneScorer {
+        let (rows, metric) = (context.settings.finetune.fold_rows, context.settings.reward_metric());
+        self.scorer(context, &context.folds.reward, rows, metric)
     }
 
     /// The slow scorer on some rows of a fold of the validation rows.

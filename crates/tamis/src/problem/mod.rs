@@ -39,8 +39,11 @@ use crate::{
         pool::{Pool, State},
     },
     problem::{deadline::Deadline, features::Memory},
-    scorer::{Scorer, ScorerRun},
-    store::{Key, ScoreStore},
+    scorer::{
+        Scorer, ScorerRun,
+        batch::{self, BatchScorer, Selection},
+    },
+    store::{Answer, Key, ScoreStore},
 };
 
 /// When to stop.
@@ -51,6 +54,19 @@ pub struct Limits {
     /// The most seconds, over all starts of a run; `None`: no limit. Where the clock stopped a run is kept in the store,
     /// so that the finished run, started again, ends with the same selection.
     pub seconds: Option<f64>,
+    /// From what cost on nothing more is asked for, in the unit of whoever scores whole selections; `None`: no limit.
+    pub cost: Option<f64>,
+}
+
+impl Limits {
+    /// So many evaluations, however long they take.
+    pub fn evaluations(evaluations: u64) -> Self {
+        Self {
+            evaluations,
+            seconds: None,
+            cost: None,
+        }
+    }
 }
 
 /// From how many seconds on a score is slow.
@@ -85,6 +101,10 @@ pub struct Problem<'a> {
     deadline: Deadline,
     /// Whether the last score paid for was a slow one.
     slow: bool,
+    /// What the scores of whole selections have cost.
+    cost: f64,
+    /// The score of the state in which nothing is taken; 0 where whole selections are scored.
+    empty_score: f64,
 
     // The episode under way.
     run: Box<dyn ScorerRun + 'a>,
@@ -147,10 +167,20 @@ impl<'a> Problem<'a> {
             curve,
             deadline,
             slow: false,
+            cost: 0.0,
+            empty_score: 0.0,
             state,
         };
-        let key = problem.key(&problem.state, &[]);
-        problem.score = problem.scores(&[key], Start::Present, &|run, _| run.score())?[0];
+        if proxy.batch().is_none() {
+            let state = problem.state.clone();
+            let key = problem.key(&state, &[]);
+            let asked = Asked {
+                keys: &[key],
+                states: &[state],
+            };
+            problem.empty_score = problem.scores(&asked, Start::Present, &|run, _| run.score())?[0];
+            problem.score = problem.empty_score;
+        }
         Ok(problem)
     }
 
@@ -218,7 +248,7 @@ impl<'a> Problem<'a> {
 
     /// The score of the state in which nothing is taken.
     pub(crate) fn empty_score(&self) -> f64 {
-        self.known[&self.key(&self.pool.empty(), &[])]
+        self.empty_score
     }
 
     /// Who is told of progress, and says when to stop.
@@ -295,7 +325,11 @@ impl<'a> Problem<'a> {
             })
             .collect();
         let pool = self.pool;
-        let scores = self.scores(&keys, Start::Present, &|run, i| {
+        let asked = Asked {
+            keys: &keys,
+            states: &states,
+        };
+        let scores = self.scores(&asked, Start::Present, &|run, i| {
             run.add(pool.rows(clusters[i], &ranges[i]))?;
             run.score()
         })?;
@@ -322,7 +356,11 @@ impl<'a> Problem<'a> {
             .map(|(state, path)| self.key(state, path))
             .collect();
         let (proxy, seed) = (self.proxy, self.seed);
-        let scores = self.scores(&keys, Start::Nothing, &|_, i| {
+        let asked = Asked {
+            keys: &keys,
+            states: &states,
+        };
+        let scores = self.scores(&asked, Start::Nothing, &|_, i| {
             let mut run = proxy.start(seed)?;
             if proxy.path_matters() {
                 for (cluster, range) in &paths[i] {
@@ -358,23 +396,27 @@ impl<'a> Problem<'a> {
     /// What cannot be scored has the lowest score of the run.
     ///
     /// `pay(run, i)` scores state `i`, given a fork of the present run, with all its chunks added if it starts there.
-    fn scores(&mut self, keys: &[Key], start: Start, pay: &Pay<'_>) -> Result<Vec<f64>> {
+    fn scores(&mut self, asked: &Asked<'_>, start: Start, pay: &Pay<'_>) -> Result<Vec<f64>> {
         self.monitor.proceed()?;
-        let before = self.evaluations();
-        let Looked { mut unpaid, mut failed } = self.look_up(keys);
-        if !unpaid.is_empty() && start == Start::Present {
-            match self.catch_up() {
-                // What leads to these states cannot be trained, nor at a second attempt; so neither can they.
-                Err(error) if is_failure(&error) => {
-                    for i in unpaid.drain(..) {
-                        self.store.record_failure(keys[i], &error.to_string(), 0.0)?;
-                        failed.push(keys[i]);
+        let (before, keys, proxy) = (self.evaluations(), asked.keys, self.proxy);
+        let Looked { mut unpaid, mut failed } = self.look_up(keys)?;
+        let reported = if let Some(scorer) = proxy.batch() {
+            self.pay_for_selections(scorer, asked, &unpaid, &mut failed)?
+        } else {
+            if !unpaid.is_empty() && start == Start::Present {
+                match self.catch_up() {
+                    // What leads to these states cannot be trained, nor at a second attempt; so neither can they.
+                    Err(error) if is_failure(&error) => {
+                        for i in unpaid.drain(..) {
+                            self.store.record_failure(keys[i], &error.to_string(), 0.0)?;
+                            failed.push(keys[i]);
+                        }
                     }
+                    caught_up => caught_up?,
                 }
-                caught_up => caught_up?,
             }
-        }
-        let reported = self.pay_for(keys, &unpaid, &mut failed, pay)?;
+            self.pay_for(keys, &unpaid, &mut failed, pay)?
+        };
         // Only now, when all that could be scored is: a run that goes on, and has some of it from the store, does the same.
         self.known.extend(failed.iter().map(|key| (*key, self.worst)));
         self.failed.extend(&failed);
@@ -387,13 +429,17 @@ impl<'a> Problem<'a> {
     }
 
     /// Learns what the store knows of these keys; says what has to be paid for, and what is known to fail.
-    fn look_up(&mut self, keys: &[Key]) -> Looked {
+    fn look_up(&mut self, keys: &[Key]) -> Result<Looked> {
         let (mut unpaid, mut failed): (Vec<usize>, Vec<Key>) = (Vec::new(), Vec::new());
         for (i, key) in keys.iter().enumerate() {
             if self.known.contains_key(key) || failed.contains(key) || unpaid.iter().any(|&j| keys[j] == *key) {
                 continue;
             }
-            if let Some(score) = self.store.get(key) {
+            if self.proxy.batch().is_some()
+                && let Some(answer) = self.store.answer(key)?
+            {
+                self.learn_answer(*key, &answer);
+            } else if let Some(score) = self.store.get(key) {
                 self.learn(*key, score);
             } else if self.store.failure(key).is_some() {
                 failed.push(*key);
@@ -401,7 +447,52 @@ impl<'a> Problem<'a> {
                 unpaid.push(i);
             }
         }
-        Looked { unpaid, failed }
+        Ok(Looked { unpaid, failed })
+    }
+
+    /// Has these states scored as whole selections, each answer stored as it comes; what cannot be scored goes to `failed`. Returns how many
+    /// evaluations the monitor was told of.
+    fn pay_for_selections(
+        &mut self,
+        scorer: &dyn BatchScorer,
+        asked: &Asked<'_>,
+        unpaid: &[usize],
+        failed: &mut Vec<Key>,
+    ) -> Result<u64> {
+        let rows: Vec<Vec<_>> = unpaid.iter().map(|&i| self.pool.rows_of(&asked.states[i])).collect();
+        let seed = self.seed;
+        let selections: Vec<Selection<'_>> = rows.iter().map(|rows| Selection { rows, seed }).collect();
+        let (monitor, mut failures) = (self.monitor, Vec::new());
+        scorer.score_all(&selections, monitor, &mut |place, answer| {
+            let key = asked.keys[unpaid[place]];
+            match answer {
+                Ok(answer) => {
+                    self.store.record_answer(&key, &answer)?;
+                    self.learn_answer(key, &answer);
+                }
+                Err(error) if is_failure(&error) => failures.push((key, error)),
+                Err(error) => return Err(error),
+            }
+            monitor.advance(1);
+            Ok(())
+        })?;
+        if self.known.is_empty()
+            && let Some((_, error)) = failures.pop()
+        {
+            // Nothing could be scored: without any score nothing can be made of a failure.
+            return Err(error);
+        }
+        for (key, error) in failures {
+            self.store.record_failure(key, &error.to_string(), 0.0)?;
+            failed.push(key);
+        }
+        Ok(unpaid.len() as u64)
+    }
+
+    /// A whole selection has this answer: its score, and what it cost where that was said.
+    fn learn_answer(&mut self, key: Key, answer: &Answer) {
+        self.cost += answer.numbers.get(1).copied().unwrap_or(0.0);
+        self.learn(key, answer.numbers[0]);
     }
 
     /// Scores these states and stores what comes of it; what fails, also at a second attempt, goes to `failed`. Returns how many
@@ -496,6 +587,11 @@ impl<'a> Problem<'a> {
 
     /// What a state's score is filed under; `path` counts only where the proxy looks at it.
     fn key(&self, state: &State, path: &[(usize, Range<u32>)]) -> Key {
+        if let Some(scorer) = self.proxy.batch() {
+            // So that who compares whole selections later finds them paid for.
+            let (rows, seed) = (self.pool.rows_of(state), self.seed);
+            return batch::key(scorer, &Selection { rows: &rows, seed });
+        }
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.scope.as_ref());
         for taken in state.taken() {
@@ -542,6 +638,12 @@ impl<'a> Problem<'a> {
 
 /// Scores state `i` with a fork of the run that it is given.
 type Pay<'p> = dyn Fn(&mut dyn ScorerRun, usize) -> Result<f64> + Sync + 'p;
+
+/// States whose scores are asked for, and what these are filed under.
+struct Asked<'a> {
+    keys: &'a [Key],
+    states: &'a [State],
+}
 
 /// What the store says of some states.
 struct Looked {
@@ -629,6 +731,9 @@ impl Environment for Problem<'_> {
     }
 
     fn remaining(&self) -> u64 {
+        if self.limits.cost.is_some_and(|limit| self.cost >= limit) {
+            return 0;
+        }
         match self.limits.seconds {
             // What an earlier start has paid for is not charged again while this one repeats it.
             Some(limit) if self.deadline.is_up(self.curve.borrow_mut().now(), limit) => 0,

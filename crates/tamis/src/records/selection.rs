@@ -66,6 +66,8 @@ pub struct ChosenRow {
     pub file: PathBuf,
     /// Its line or row there, from 1.
     pub row: u64,
+    /// Its number among the records of all training files, from 0.
+    pub index: u64,
     /// Its cluster.
     pub cluster: u32,
     /// The step of the episode in which its chunk was taken, from 1.

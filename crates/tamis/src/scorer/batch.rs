@@ -22,9 +22,6 @@ pub trait BatchScorer: Sync {
     /// What an answer depends on besides rows and seed: the model, its settings, the data, the question.
     fn fingerprint(&self) -> &Fingerprint;
 
-    /// How many selections are trained on at the same time at most.
-    fn parallelism(&self) -> usize;
-
     /// Answers for every selection, handed to `done` with its place in `selections` as they come, in any order; an error of `done` ends
     /// it. An answer depends on its selection alone, never on those beside it.
     ///
@@ -67,7 +64,7 @@ pub fn score_all(
 }
 
 /// What the answer for a selection is filed under.
-fn key(scorer: &dyn BatchScorer, selection: &Selection<'_>) -> Key {
+pub(crate) fn key(scorer: &dyn BatchScorer, selection: &Selection<'_>) -> Key {
     let mut hasher = blake3::Hasher::new();
     hasher.update(scorer.fingerprint().as_ref());
     hasher.update(&selection.seed.0.to_le_bytes());
@@ -95,10 +92,6 @@ mod tests {
     impl BatchScorer for Sum {
         fn fingerprint(&self) -> &Fingerprint {
             &self.fingerprint
-        }
-
-        fn parallelism(&self) -> usize {
-            2
         }
 
         fn score_all(

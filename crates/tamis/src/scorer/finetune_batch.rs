@@ -42,10 +42,6 @@ impl BatchScorer for FinetuneBatch<'_> {
         &self.fingerprint
     }
 
-    fn parallelism(&self) -> usize {
-        rayon::current_num_threads()
-    }
-
     fn score_all(
         &self,
         selections: &[Selection<'_>],
@@ -53,7 +49,7 @@ impl BatchScorer for FinetuneBatch<'_> {
         done: &mut dyn FnMut(usize, Result<Answer>) -> Result<()>,
     ) -> Result<()> {
         // Where there are more cores than models to train, several train one.
-        let threads = (self.parallelism() / selections.len().max(1)).max(1);
+        let threads = (rayon::current_num_threads() / selections.len().max(1)).max(1);
         let train = |&i: &usize| {
             let (began, selection) = (Instant::now(), selections[i]);
             let model = self.scorer.cold(selection.rows, selection.seed, monitor)?;

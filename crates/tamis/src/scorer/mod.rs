@@ -1,16 +1,18 @@
 //! What a reward is made of: a cheap model, trained on the rows taken so far, and its score on a validation fold.
 
+pub mod ask_tell;
 pub mod batch;
 pub mod finetune;
 pub mod finetune_batch;
 pub mod gradient;
 pub mod ridge;
 pub mod trainer;
+pub mod whole;
 pub(crate) mod worker_pool;
 
 use tamis_nn::{fingerprint::Fingerprint, seed::Seed};
 
-use crate::{Result, data::RowId};
+use crate::{Result, data::RowId, scorer::batch::BatchScorer};
 
 /// A model cheap enough to be trained at every state, and the fold on which it is scored.
 ///
@@ -61,6 +63,12 @@ pub trait Scorer: Sync {
     /// Whether a score depends on the order in which chunks were added, and not only on which they are.
     fn path_matters(&self) -> bool {
         false
+    }
+
+    /// Who scores whole selections, several at once, where scores are made so: by a trainer elsewhere. States are then not followed chunk by
+    /// chunk, and the one in which nothing is taken is not scored.
+    fn batch(&self) -> Option<&dyn BatchScorer> {
+        None
     }
 
     /// A run on no rows.

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! {"trial": "3f9c…", "seed": 7, "rows_file": "…/selected.jsonl", "rows": 250, "out": "…/trials/3f9c…"}
-//! {"trial": "3f9c…", "score": 0.81}                                or, of a loss, with "higher_is_better": false
+//! {"trial": "3f9c…", "score": 0.81}                                or, of a loss, with "higher_is_better": false;
+//!                                                                  with "cost": 0.2 where costs are limited
 //! {"trial": "3f9c…", "error": "out of memory"}
 //! ```
 //!
@@ -17,7 +18,10 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
-    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{self, Receiver, RecvTimeoutError},
+    },
     time::{Duration, Instant},
 };
 
@@ -28,6 +32,7 @@ use crate::{
     Error, Result,
     data::RowId,
     scorer::{
+        ask_tell::trial_name,
         batch::{BatchScorer, Selection},
         worker_pool::shared_out,
     },
@@ -57,21 +62,24 @@ pub type Export<'a> = dyn Fn(&[RowId], &Path) -> Result<PathBuf> + Sync + 'a;
 
 /// Selections scored by a command.
 pub struct TrainerBatch<'a> {
-    settings: &'a TrainerSettings,
+    settings: TrainerSettings,
     /// Holds a folder for each trial, and the logs.
     folder: PathBuf,
-    export: &'a Export<'a>,
+    export: Box<Export<'a>>,
     fingerprint: Fingerprint,
+    /// Processes that wait for the next round, with theirs slots.
+    idle: Mutex<Vec<Worker>>,
 }
 
 impl<'a> TrainerBatch<'a> {
     /// Keeps trials and logs in `folder`; `data` stands for the rows that `export` writes.
-    pub fn new(settings: &'a TrainerSettings, folder: PathBuf, data: &Fingerprint, export: &'a Export<'a>) -> Self {
+    pub fn new(settings: TrainerSettings, folder: PathBuf, data: &Fingerprint, export: Box<Export<'a>>) -> Self {
         Self {
             fingerprint: Fingerprint::of([b"trainer 1", settings.command.as_bytes(), data.as_ref()]),
             settings,
             folder,
             export,
+            idle: Mutex::default(),
         }
     }
 
@@ -91,9 +99,9 @@ impl<'a> TrainerBatch<'a> {
         loop {
             let began = Instant::now();
             let failure = match worker.ask(self, &trial, monitor)? {
-                Ok(score) => {
+                Ok((score, cost)) => {
                     return Ok(Answer {
-                        numbers: vec![score],
+                        numbers: vec![score, cost],
                         seconds: began.elapsed().as_secs_f64(),
                     });
                 }
@@ -106,6 +114,16 @@ impl<'a> TrainerBatch<'a> {
                 return Err(self.complaint(&trial, worker.slot, &failure));
             }
             attempt += 1;
+        }
+    }
+
+    /// The worker of this slot, with the process that it had in the round before.
+    fn lease(&self, slot: usize) -> Leased<'_> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = idle.iter().position(|worker| worker.slot == slot);
+        Leased {
+            worker: place.map_or(Worker { slot, process: None }, |place| idle.swap_remove(place)),
+            idle: &self.idle,
         }
     }
 
@@ -137,28 +155,17 @@ impl BatchScorer for TrainerBatch<'_> {
         &self.fingerprint
     }
 
-    fn parallelism(&self) -> usize {
-        self.settings.parallel
-    }
-
     fn score_all(
         &self,
         selections: &[Selection<'_>],
         monitor: &dyn Monitor,
         done: &mut dyn FnMut(usize, Result<Answer>) -> Result<()>,
     ) -> Result<()> {
-        let start = |slot| Worker { slot, process: None };
-        let work = |worker: &mut Worker, &i: &usize| self.answer(worker, selections[i], monitor);
+        let start = |slot| self.lease(slot);
+        let work = |leased: &mut Leased<'_>, &i: &usize| self.answer(&mut leased.worker, selections[i], monitor);
         let jobs = (0..selections.len()).collect();
         shared_out(jobs, self.settings.parallel, monitor, &start, &work, done)
     }
-}
-
-/// What a trial is called: the same for the same rows and seed.
-fn trial_name(selection: Selection<'_>) -> String {
-    let rows: Vec<u8> = selection.rows.iter().flat_map(|row| row.to_le_bytes()).collect();
-    let whole = Fingerprint::of([&selection.seed.0.to_le_bytes()[..], &rows]);
-    whole.as_str()[..12].to_owned()
 }
 
 /// What a process is told of a trial.
@@ -178,8 +185,13 @@ struct Reply {
     score: Option<f64>,
     #[serde(default = "yes")]
     higher_is_better: bool,
+    #[serde(default)]
+    cost: f64,
     error: Option<String>,
 }
+
+/// A score, higher is better, and what it cost.
+type Scored = (f64, f64);
 
 fn yes() -> bool {
     true
@@ -222,6 +234,23 @@ struct Worker {
     process: Option<Process>,
 }
 
+/// A worker for a round; its process stays for the next.
+struct Leased<'a> {
+    worker: Worker,
+    idle: &'a Mutex<Vec<Worker>>,
+}
+
+impl Drop for Leased<'_> {
+    fn drop(&mut self) {
+        let Worker { slot, ref mut process } = self.worker;
+        if let Some(process) = process.take() {
+            let process = Some(process);
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.push(Worker { slot, process });
+        }
+    }
+}
+
 struct Process {
     child: Child,
     input: ChildStdin,
@@ -236,7 +265,7 @@ impl Worker {
         batch: &TrainerBatch<'_>,
         trial: &Trial<'_>,
         monitor: &dyn Monitor,
-    ) -> Result<std::result::Result<f64, Failure>> {
+    ) -> Result<std::result::Result<Scored, Failure>> {
         if self.process.is_none() {
             match Process::start(batch, self.slot)? {
                 Ok(process) => self.process = Some(process),
@@ -302,7 +331,7 @@ impl Drop for Worker {
 }
 
 /// What a line says of a trial; none where it is about another one, as an answer that came too late is.
-fn score_of(line: &str, trial: &str) -> Option<std::result::Result<f64, Failure>> {
+fn score_of(line: &str, trial: &str) -> Option<std::result::Result<Scored, Failure>> {
     let Ok(reply) = serde_json::from_str::<Reply>(line) else {
         return Some(Err(Failure::NoScore(line.to_owned())));
     };
@@ -316,8 +345,9 @@ fn score_of(line: &str, trial: &str) -> Option<std::result::Result<f64, Failure>
         Reply {
             score: Some(score),
             higher_is_better,
+            cost,
             ..
-        } => Ok(if higher_is_better { score } else { -score }),
+        } => Ok((if higher_is_better { score } else { -score }, cost)),
     })
 }
 

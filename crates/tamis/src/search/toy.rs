@@ -140,10 +140,7 @@ impl Toy {
             fold_mix: vec![1.0],
             place: Matrix::from_vec((0..self.clusters).map(|c| c as f32).collect(), self.clusters, 1),
         };
-        let limits = Limits {
-            evaluations,
-            seconds: None,
-        };
+        let limits = Limits::evaluations(evaluations);
         let features = FeatureContext::new(traits, pool);
         Problem::new(pool, self, store, features, limits, Seed(1), &Silent)
     }

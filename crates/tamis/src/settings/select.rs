@@ -57,7 +57,7 @@ pub struct SelectSettings {
     /// The form of the metric that is the reward, or log-loss instead of it. Default: log-loss where validation rows differ from the
     /// pool and the probe rewards, else soft.
     pub reward: RewardKind,
-    /// What is trained at every state. Default: the probe.
+    /// What is trained at every state, or, by the trainer, on whole selections alone. Default: the probe.
     pub proxy: ProxyKind,
     /// How much of the pool a model is fine-tuned on to give the probe its features, or its gradients: random rows without suspected label
     /// errors, which are suspected anew by these features; of responses any random rows. Default (none): the embedder's features, or the
@@ -90,6 +90,9 @@ pub struct SelectSettings {
     /// The most seconds that the agent may take. Default (none): no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_time: Option<f64>,
+    /// The most that the trainer's scores may cost in a search, in its own unit. Default (none): no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_cost: Option<f64>,
     /// The source of all randomness. Default: 0.
     pub seed: Seed,
     /// Where the run is kept. Default: `runs/select`.
@@ -132,11 +135,14 @@ pub enum ProxyKind {
     Probe,
     /// The target, or a model like it, fine-tuned in seconds.
     Finetune,
+    /// The user's own trainer, on whole selections.
+    Trainer,
 }
 
 named_enum!(ProxyKind, "proxy", Error, {
     Probe => "probe": "in about a millisecond, a ridge regression on fixed features, or of responses a step on gradients",
     Finetune => "finetune": "the model, fine-tuned, in seconds",
+    Trainer => "trainer": "what `trainer` names, on whole selections",
 });
 
 /// What is trained on the best states to choose between them.
@@ -161,6 +167,7 @@ impl From<ProxyKind> for JudgeKind {
         match kind {
             ProxyKind::Probe => Self::Probe,
             ProxyKind::Finetune => Self::Finetune,
+            ProxyKind::Trainer => Self::Trainer,
         }
     }
 }
@@ -235,6 +242,7 @@ impl Default for SelectSettings {
             retries: 1,
             max_evaluations: 5000,
             max_time: None,
+            max_cost: None,
             seed: Seed(0),
             out: PathBuf::from("runs/select"),
             cache: None,
@@ -354,7 +362,7 @@ impl SelectSettings {
             given => given,
         };
         let reward = match self.reward {
-            RewardKind::Auto if shifted && self.proxy == ProxyKind::Probe => RewardKind::LogLoss,
+            RewardKind::Auto if shifted && self.proxy != ProxyKind::Finetune => RewardKind::LogLoss,
             RewardKind::Auto => RewardKind::Soft,
             reward => reward,
         };
@@ -472,6 +480,15 @@ impl SelectSettings {
                 "none",
             ));
         }
+        if self.proxy == ProxyKind::Trainer {
+            self.check_trainer_as_proxy()?;
+        } else if self.max_cost.is_some() {
+            return Err(Error::setting(
+                "max_cost",
+                "`proxy trainer` beside it: only a trainer says what its scores cost",
+                format!("the proxy `{}`", self.proxy),
+            ));
+        }
         if self.parallel == 0 {
             return Err(Error::setting("parallel", "a number above 0", "0"));
         }
@@ -483,6 +500,38 @@ impl SelectSettings {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Whether a trainer can reward the search of these settings.
+    fn check_trainer_as_proxy(&self) -> Result<()> {
+        if self.trainer.is_none() {
+            let expected = "a command, which `proxy trainer` asks";
+            return Err(Error::setting("trainer", expected, "none"));
+        }
+        if self.agent.pays_for_steps(self.reward_model) {
+            return Err(Error::setting(
+                "agent",
+                "one that asks for scores of whole selections, as a trainer gives them",
+                format!("`{}`, which asks for one at every step", self.agent),
+            )
+            .with_hint("a model of the scores tells it about steps: `reward_model climb-disc`; or name `agent climb-disc` or `agent ppo`"));
+        }
+        match self.max_cost {
+            Some(cost) if !(cost > 0.0 && cost.is_finite()) => {
+                return Err(Error::setting("max_cost", "a number above 0", cost.to_string()));
+            }
+            _ => {}
+        }
+        let unlimited = self.max_time.is_none() && self.max_cost.is_none();
+        if unlimited && self.max_evaluations == Self::default().max_evaluations {
+            return Err(Error::setting(
+                "max_evaluations",
+                "how many trainings may be spent, since each evaluation is one",
+                format!("{}, the default", self.max_evaluations),
+            )
+            .with_hint("30 to 200 are enough: `max_evaluations 100`"));
+        }
+        Ok(())
     }
 }
 

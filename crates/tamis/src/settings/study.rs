@@ -55,10 +55,6 @@ impl StudySettings {
         if self.eval_rows == 0 {
             return Err(Error::setting("eval_rows", "a number above 0", "0"));
         }
-        if self.select.trainer.is_some() {
-            return Err(Error::setting("trainer", "no command in a study", "one")
-                .with_hint("`tamis select` takes one; here the probe judges, or fine-tunes with `rerank finetune`"));
-        }
         if self.select.max_time.is_some() {
             return Err(Error::setting("max_time", "no time limit in a study", "one")
                 .with_hint("`max_evaluations` limits all methods alike, and gives the same answer on every machine"));

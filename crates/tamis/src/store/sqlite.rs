@@ -186,6 +186,16 @@ impl ScoreStore for SqliteStore {
         self.scores.len()
     }
 
+    fn is_empty(&self) -> bool {
+        let asked = "SELECT 1 FROM answers LIMIT 1";
+        self.scores.is_empty()
+            && !self
+                .connection
+                .prepare(asked)
+                .and_then(|mut asked| asked.exists([]))
+                .unwrap_or(false)
+    }
+
     fn record(&mut self, key: Key, value: f64, seconds: f64) -> Result<()> {
         if self.scores.insert(key, value).is_none() {
             self.waiting.push((key, value, seconds));

@@ -1,6 +1,6 @@
 //! The run directory: taken only if it is empty or holds this same run.
 //!
-//! It holds `tamis.toml`'s values as `settings.json` (resolved), `ledger.sqlite`, and at the end `selected.*`,
+//! It may hold `tables/`, the rows that were given in memory. It holds `tamis.toml`'s values as `settings.json` (resolved), `ledger.sqlite`, and at the end `selected.*`,
 //! `selection.json`, `map.json`, `report.html`, `metrics.jsonl`, `tensorboard/` and `rejects.jsonl`.
 
 use std::{
@@ -13,6 +13,7 @@ use tamis_nn::{Fingerprint, atomic_write::remove_leftovers};
 
 use crate::{
     Error, Place, Result,
+    data::TABLES,
     settings::select::SelectSettings,
     store::{LedgerFile, ScoreStore, SqliteStore},
     workspace::json::{compare, without, write_json},
@@ -71,6 +72,19 @@ pub(crate) fn claim_with_ledger(out: &Path, name: &str, settings: &Value, data: 
     Ok(hold(out, (name, "study.sqlite"), settings, data, &begun)?.0)
 }
 
+/// Whether a run may be kept here: the directory is empty or not there, or holds a run, of whatever settings.
+///
+/// # Errors
+///
+/// If it holds something else, or cannot be made.
+pub(crate) fn check_free(out: &Path) -> Result<()> {
+    let is_ledger = |name| Ok::<_, Error>(matches!(LedgerFile::at(&out.join(name))?, LedgerFile::Ledger));
+    if is_ledger("ledger.sqlite")? || is_ledger("study.sqlite")? || out.join(FINETUNE).exists() {
+        return Ok(());
+    }
+    create(out, &[])
+}
+
 /// Makes the directory, takes it over where nothing has `begun`, or goes on with the run that has these settings and data. Returns the
 /// ledger, and whether it is a fresh start. The files are those of the settings and of the ledger.
 fn hold(
@@ -118,7 +132,7 @@ fn create(out: &Path, own: &[String]) -> Result<()> {
         return Err(Error::setting("out", "a folder", format!("{}, a file", out.display())));
     }
     let mut entries = fs::read_dir(out).into_iter().flatten().flatten();
-    let Some(other) = entries.find(|entry| !is_torn(entry, own)) else {
+    let Some(other) = entries.find(|entry| !is_torn(entry, own) && entry.file_name() != TABLES) else {
         return fs::create_dir_all(out).map_err(Error::io(out, "create"));
     };
     let found = match own.first() {

@@ -150,7 +150,7 @@ impl CheckProxySettings {
         match self.select.proxy {
             ProxyKind::Finetune => Fidelity::Target,
             ProxyKind::Probe if self.select.finetune_features.is_some() => finetuned,
-            ProxyKind::Probe => frozen,
+            ProxyKind::Probe | ProxyKind::Trainer => frozen,
         }
     }
 }

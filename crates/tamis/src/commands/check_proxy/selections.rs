@@ -104,10 +104,7 @@ pub(super) fn searched(
     // One seed for all searches, which is not that of a selection.
     let mut settings = context.settings.clone();
     settings.seed = context.settings.seed.derive("check");
-    let limits = Limits {
-        evaluations: settings.max_evaluations,
-        seconds: None,
-    };
+    let limits = Limits::evaluations(settings.max_evaluations);
     let total = settings.max_evaluations * (probes.len() * forms(context).len()) as u64;
     context.stages.run("search", Some(total), || {
         let mut found = Vec::new();

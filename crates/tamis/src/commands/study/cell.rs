@@ -292,14 +292,11 @@ fn searched(
     let scorer = probe.scorer(settings.reward_metric(), memory)?;
     let stages = Stages::new(monitor);
     let context = seed_context.context(settings, &stages);
-    let rewards = Rewards::new(context, &*scorer, seed_context.target.as_ref());
+    let rewards = Rewards::new(context, &*scorer, seed_context.target.as_ref(), None);
     let path = job.ledger(study);
     make_folder_of(&path)?;
     let mut store = SqliteStore::open(&path)?;
-    let limits = Limits {
-        evaluations: settings.max_evaluations,
-        seconds: None,
-    };
+    let limits = Limits::evaluations(settings.max_evaluations);
     let problem = rewards.pose(context, chunks, &mut store, limits, settings.seed.derive("proxy"))?;
     let found = search(problem, settings)?;
     let mut rows = found.rows(&chunks.pool);

@@ -1,0 +1,132 @@
+"""A command under way: its bar is shown, its warnings are given, its trials are trained on."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from tamis import _tamis
+
+#: How often the bar is looked after, in seconds.
+TICK = 0.1
+#: Stages shorter than this have no bar.
+SHORT = 0.5
+
+
+class Trial(NamedTuple):
+    """Rows to train on.
+
+    Attributes
+    ----------
+    name : str
+        The same for the same rows and seed.
+    indices : list of int
+        The numbers of the rows among all training rows, from 0, in the order in which they were chosen.
+    seed : int
+        The source of the training's randomness, below 2**64.
+    place : int
+        Its place in the round.
+    """
+
+    name: str
+    indices: list[int]
+    seed: int
+    place: int
+
+
+class Outcome(NamedTuple):
+    """What a command found: for a person, as JSON, where it is, and what of it failed."""
+
+    summary: str
+    record: str
+    out: str
+    failure: str | None
+
+
+class Command:
+    """A command under way in a thread of its own."""
+
+    def __init__(self, arguments: list[str], progress: bool | None, asks: bool) -> None:
+        self.job = _tamis.Job(arguments, asks)
+        self._bar = _Bar(_wants_bar() if progress is None else progress)
+        self.outcome: Outcome | None = None
+
+    def round(self) -> list[Trial]:
+        """Wait for the next round of trials; none when the command is done."""
+        while self.outcome is None:
+            event = self.job.next(TICK)
+            self._bar.show(self.job.progress())
+            if event is None:
+                continue
+            kind, content = event
+            if kind == "warning":
+                self._bar.close()
+                warnings.warn(content, stacklevel=4)
+            elif kind == "round":
+                return [Trial(*trial, place) for place, trial in enumerate(content)]
+            else:
+                self.outcome = Outcome(*content)
+        self._bar.close()
+        return []
+
+    def stop(self) -> None:
+        """Stop it; what is done is kept."""
+        self._bar.close()
+        self.job.stop()
+
+
+def run(
+    arguments: list[str],
+    progress: bool | None = None,
+    answer: Callable[[Command, list[Trial]], None] | None = None,
+) -> Outcome:
+    """Run a command to its end; `answer` tells the scores of each round."""
+    command = Command(arguments, progress, asks=answer is not None)
+    try:
+        while trials := command.round():
+            assert answer is not None
+            answer(command, trials)
+    except BaseException:
+        command.stop()
+        raise
+    assert command.outcome is not None
+    return command.outcome
+
+
+def _wants_bar() -> bool:
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+class _Bar:
+    """tqdm's bar of the present stage."""
+
+    def __init__(self, shown: bool) -> None:
+        self._shown = shown
+        self._bar: Any = None
+        self._stage: str | None = None
+
+    def show(self, progress: tuple[str, int, int | None, str, float] | None) -> None:
+        if not self._shown:
+            return
+        if progress is None or progress[0] != self._stage:
+            self.close()
+        if progress is None:
+            return
+        stage, done, total, note, seconds = progress
+        if self._bar is None:
+            if seconds < SHORT:
+                return
+            from tqdm.auto import tqdm
+
+            self._stage = stage
+            self._bar = tqdm(total=total, desc=stage, leave=False)
+        self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None
+        self._stage = None
