@@ -4,7 +4,7 @@ use clap::{
     FromArgMatches,
     error::{ContextKind, ContextValue, ErrorKind},
 };
-use tamis::{Error, Monitor, data::DataSettings, scorer::ask_tell::TrialRunner};
+use tamis::{Error, Monitor, commands::Outside, data::DataSettings};
 
 use crate::{
     cli::{self, Cli, Command},
@@ -57,13 +57,13 @@ impl Invocation {
         }
     }
 
-    /// Runs it; the trainer stands for the command that `--trainer` names.
+    /// Runs it; `outside` does parts of it, in place of the command that `--trainer` names for one.
     ///
     /// # Errors
     ///
     /// If it fails, or the user stopped it.
-    pub fn run(self, trainer: Option<&dyn TrialRunner>, monitor: &dyn Monitor) -> anyhow::Result<Outcome> {
-        run(self.command, &self.messages, trainer, monitor)
+    pub fn run(self, outside: &Outside<'_>, monitor: &dyn Monitor) -> anyhow::Result<Outcome> {
+        run(self.command, &self.messages, outside, monitor)
     }
 }
 
@@ -71,11 +71,11 @@ impl Invocation {
 pub(crate) fn run(
     command: Command,
     messages: &Messages,
-    trainer: Option<&dyn TrialRunner>,
+    outside: &Outside<'_>,
     monitor: &dyn Monitor,
 ) -> anyhow::Result<Outcome> {
     match command {
-        Command::Select(args) => select::run(*args, messages, trainer, monitor),
+        Command::Select(args) => select::run(*args, messages, outside, monitor),
         Command::Finetune(args) => finetune::run(*args, monitor),
         Command::Study(args) => study::run(*args, messages, monitor),
         Command::Check(command) => check::run(command, messages, monitor),

@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use clap::FromArgMatches;
 use cli::{Cli, Command};
 use commands::{demo, report};
+use tamis::commands::Outside;
 
 pub use invocation::{Invocation, flags, messages};
 pub use messages::Messages;
@@ -49,7 +50,9 @@ pub fn run(arguments: impl IntoIterator<Item = impl Into<std::ffi::OsString> + C
         Command::Report(args) => report::run(&args),
         Command::Demo(args) => demo::run(&args, &messages, &progress),
         Command::Completions { shell } => completions(command, shell),
-        command => invocation::run(command, &messages, None, &progress).and_then(|outcome| print(&outcome)),
+        command => {
+            invocation::run(command, &messages, &Outside::default(), &progress).and_then(|outcome| print(&outcome))
+        }
     };
     match ended {
         Ok(()) => 0,

@@ -15,11 +15,14 @@ use pyo3::{
     prelude::*,
 };
 use tamis::{
-    Error, Monitor, Result,
+    Error, Matrix, Monitor, Result,
+    commands::Outside,
     scorer::ask_tell::{Tell, Told, Trial, TrialRunner},
+    target::row_gradients::{GradientEngine, Sequence},
     unwind::unless_it_panics,
 };
 use tamis_cli::{Invocation, Outcome};
+use tamis_nn::decoder::{GradientSketch, Projection, Sides};
 
 use crate::errors::Failure;
 
@@ -34,6 +37,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 enum Event {
     Warning(String),
     Round(Vec<Trial>),
+    /// Rows whose features are asked for, and whether sketches belong to them.
+    Features(Vec<Sequence>, bool),
     Done(std::result::Result<Outcome, Failure>),
 }
 
@@ -50,6 +55,8 @@ struct Stage {
 #[derive(Default)]
 struct Shared {
     stage: Mutex<Option<Stage>>,
+    /// What features are made with.
+    sketch: Mutex<Option<GradientSketch>>,
     stop: AtomicBool,
 }
 
@@ -125,6 +132,38 @@ impl TrialRunner for Ours {
     }
 }
 
+/// Asks Python for the features of rows.
+struct Features {
+    name: String,
+    shared: Arc<Shared>,
+    events: Sender<Event>,
+    made: Mutex<Receiver<Matrix>>,
+}
+
+impl GradientEngine for Features {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn pass(&self, rows: &[Sequence], sketch: Option<&GradientSketch>, monitor: &dyn Monitor) -> Result<Matrix> {
+        if let Some(sketch) = sketch {
+            locked(&self.shared.sketch).get_or_insert_with(|| sketch.clone());
+        }
+        let asked = Event::Features(rows.to_vec(), sketch.is_some());
+        if self.events.send(asked).is_err() {
+            return Err(Error::Interrupted);
+        }
+        let made = locked(&self.made);
+        loop {
+            match made.recv_timeout(TICK) {
+                Ok(matrix) => return Ok(matrix),
+                Err(RecvTimeoutError::Timeout) => monitor.proceed()?,
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::Interrupted),
+            }
+        }
+    }
+}
+
 /// A monitor that hears of Python's signals, for short work on Python's own thread.
 #[derive(Default)]
 pub(crate) struct Signals(AtomicBool);
@@ -146,12 +185,16 @@ impl Monitor for Signals {
 /// How far a stage is: its name, steps done, steps in all where they are known, a word on how it does, seconds so far.
 type Progress = (String, u64, Option<u64>, String, f64);
 
+/// A linear layer's name, where its numbers begin, how many a side has, and its two matrices.
+type SketchedLayer = (String, usize, usize, Vec<u8>, Vec<u8>);
+
 /// A command under way.
 #[pyclass]
 pub(crate) struct Job {
     shared: Arc<Shared>,
     events: Mutex<Receiver<Event>>,
     tells: Sender<Message>,
+    made: Sender<Matrix>,
     /// Which trials of the round that was handed out have no score yet.
     waiting: Mutex<Vec<bool>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -159,15 +202,27 @@ pub(crate) struct Job {
 
 #[pymethods]
 impl Job {
-    /// Reads the arguments of a command and starts it; where it `asks`, trials are trained on by Python in place of a command.
+    /// Reads the arguments of a command and starts it; where it `asks`, trials are trained on by Python in place of a command, and where
+    /// `features` have a name, those of rows of responses are made by Python.
     #[new]
-    fn new(py: Python<'_>, arguments: Vec<String>, asks: bool) -> PyResult<Self> {
+    fn new(py: Python<'_>, arguments: Vec<String>, asks: bool, features: Option<String>) -> PyResult<Self> {
         let invocation = Invocation::read(&arguments)
             .map_err(|error| Failure::of_library(&error, &tamis_cli::messages("select")).into_exception(py))?;
         let messages = invocation.messages().clone();
         let (events, heard) = mpsc::channel();
         let (tells, told) = mpsc::channel();
         let shared = Arc::new(Shared::default());
+        let (made, numbers) = mpsc::channel();
+        let engine = features.map(|name| {
+            let (shared, events) = (Arc::clone(&shared), events.clone());
+            let made = Mutex::new(numbers);
+            Arc::new(Features {
+                name,
+                shared,
+                events,
+                made,
+            }) as Arc<dyn GradientEngine>
+        });
         let ours = Ours {
             shared: Arc::clone(&shared),
             events: events.clone(),
@@ -178,7 +233,11 @@ impl Job {
             told: Mutex::new(told),
         };
         let thread = std::thread::spawn(move || {
-            let done = match unless_it_panics(|| invocation.run(asks.then_some(&ours as &dyn TrialRunner), &ours)) {
+            let outside = Outside {
+                trainer: asks.then_some(&ours as &dyn TrialRunner),
+                engine,
+            };
+            let done = match unless_it_panics(|| invocation.run(&outside, &ours)) {
                 Ok(Ok(outcome)) => Ok(outcome),
                 Ok(Err(error)) => Err(Failure::of(&error, &messages)),
                 Err(said) => Err(Failure::other(format!("tamis gave up: {said}"))),
@@ -190,6 +249,7 @@ impl Job {
             shared,
             events: Mutex::new(heard),
             tells,
+            made,
             waiting: Mutex::default(),
             thread: Mutex::new(Some(thread)),
         })
@@ -212,6 +272,7 @@ impl Job {
                     .collect();
                 ("round", trials.into_pyobject(py)?.into_any())
             }
+            Ok(Event::Features(rows, sketched)) => ("features", (rows, sketched).into_pyobject(py)?.into_any()),
             Ok(Event::Done(done)) => {
                 let outcome = done.map_err(|failure| failure.into_exception(py))?;
                 let told = (outcome.summary, outcome.record, outcome.out, outcome.failure);
@@ -249,6 +310,47 @@ impl Job {
         let (filed, hears) = mpsc::channel();
         let told = (place, Told { score, cost, seconds }, filed);
         Ok(self.tells.send(told).is_ok() && py.detach(move || hears.recv()).is_ok())
+    }
+
+    /// The random matrices of the sketches: of each linear layer its name, where its numbers begin in a sketch, how many a side has, and two matrices of
+    /// float32 in rows, of shapes (side, outputs) and (side, inputs). Nothing before features are asked for.
+    fn sketch(&self) -> Vec<SketchedLayer> {
+        let sketch = locked(&self.shared.sketch);
+        let of = |(layer, projection, sides): (usize, Projection, &Sides)| {
+            let bytes = |matrix: &Matrix| {
+                matrix
+                    .as_slice()
+                    .iter()
+                    .flat_map(|number| number.to_le_bytes())
+                    .collect()
+            };
+            let name = format!("model.layers.{layer}.{}", projection.path());
+            (name, sides.at, sides.a.rows(), bytes(&sides.a), bytes(&sides.b))
+        };
+        sketch
+            .iter()
+            .flat_map(|sketch| sketch.all_sides().into_iter().map(of))
+            .collect()
+    }
+
+    /// The features that were asked for, as float32 in rows of `dim` numbers.
+    fn tell_features(&self, features: &[u8], dim: usize) -> PyResult<()> {
+        let numbers: Vec<f32> = features
+            .as_chunks()
+            .0
+            .iter()
+            .map(|bytes| f32::from_le_bytes(*bytes))
+            .collect();
+        if dim == 0 || numbers.len() % dim != 0 || features.len() % 4 != 0 {
+            return Err(PyValueError::new_err(format!(
+                "{} bytes are no float32 in rows of {dim}",
+                features.len()
+            )));
+        }
+        let rows = numbers.len() / dim;
+        self.made
+            .send(Matrix::from_vec(numbers, rows, dim))
+            .map_err(|_| PyRuntimeError::new_err("this command has ended"))
     }
 
     /// Asks the command to stop, and waits until it has: what is done is kept.

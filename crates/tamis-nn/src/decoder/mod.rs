@@ -10,5 +10,5 @@ pub mod training_pass;
 pub mod weights;
 
 pub use lora::{Adapter, Lora, LoraSettings};
-pub use sketch::{GradientSketch, SketchSettings};
+pub use sketch::{GradientSketch, Sides, SketchSettings};
 pub use weights::{DecoderLayer, DecoderShape, DecoderWeights, HeadNorms, Projection};

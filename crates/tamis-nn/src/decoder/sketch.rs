@@ -114,6 +114,11 @@ impl GradientSketch {
         }
     }
 
+    /// The numbers of a side of a linear layer's sketch.
+    pub fn side(&self) -> usize {
+        self.side
+    }
+
     /// The numbers of a row's sketch.
     pub fn width(&self) -> usize {
         self.width
@@ -127,6 +132,16 @@ impl GradientSketch {
     /// The matrices of a linear layer, if it is sketched.
     pub fn sides(&self, l: usize, projection: Projection) -> Option<&Sides> {
         self.layers.get(l.checked_sub(self.first)?)?[projection as usize].as_ref()
+    }
+
+    /// The matrices of every linear layer that is sketched, with the layer.
+    pub fn all_sides(&self) -> Vec<(usize, Projection, &Sides)> {
+        let mut all = Vec::new();
+        for (l, layer) in (self.first..).zip(&self.layers) {
+            let sides = Projection::ALL.into_iter().zip(layer);
+            all.extend(sides.filter_map(|(projection, sides)| Some((l, projection, sides.as_ref()?))));
+        }
+        all
     }
 
     /// Writes one linear layer's part of each segment's sketch, shape `(segments, width)`: `left` is A d and `right` B x of every token,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tamis import _tamis
+from tamis.errors import InputError
 
 #: How often the bar is looked after, in seconds.
 TICK = 0.1
@@ -36,6 +37,32 @@ class Trial(NamedTuple):
     place: int
 
 
+class SketchedLayer(NamedTuple):
+    """A linear layer whose gradient is sketched: A G Bᵀ, G being the gradient of its weight.
+
+    Attributes
+    ----------
+    name : str
+        The layer, as transformers names it: `model.layers.29.mlp.down_proj`.
+    at : int
+        Where its numbers begin in a row's sketch; they have shape (side, side).
+    a, b : numpy.ndarray
+        Of shape (side, outputs) and (side, inputs).
+    """
+
+    name: str
+    at: int
+    a: Any
+    b: Any
+
+    @classmethod
+    def read(cls, name: str, at: int, side: int, a: bytes, b: bytes) -> SketchedLayer:
+        """A layer whose matrices are float32 in rows."""
+        import numpy
+
+        return cls(name, at, *(numpy.frombuffer(matrix, "<f4").reshape(side, -1) for matrix in (a, b)))
+
+
 class Outcome(NamedTuple):
     """What a command found: for a person, as JSON, where it is, and what of it failed."""
 
@@ -48,8 +75,10 @@ class Outcome(NamedTuple):
 class Command:
     """A command under way in a thread of its own."""
 
-    def __init__(self, arguments: list[str], progress: bool | None, asks: bool) -> None:
-        self.job = _tamis.Job(arguments, asks)
+    def __init__(self, arguments: list[str], progress: bool | None, asks: bool, features: Any = None) -> None:
+        self.job = _tamis.Job(arguments, asks, None if features is None else str(features.name))
+        self._features = features
+        self._sketch: list[SketchedLayer] | None = None
         self._bar = _Bar(_wants_bar() if progress is None else progress)
         self.outcome: Outcome | None = None
 
@@ -64,12 +93,27 @@ class Command:
             if kind == "warning":
                 self._bar.close()
                 warnings.warn(content, stacklevel=4)
+            elif kind == "features":
+                self._make_features(*content)
             elif kind == "round":
                 return [Trial(*trial, place) for place, trial in enumerate(content)]
             else:
                 self.outcome = Outcome(*content)
         self._bar.close()
         return []
+
+    def _make_features(self, rows: list[tuple[list[int], bytes]], sketched: bool) -> None:
+        import numpy
+
+        if sketched and self._sketch is None:
+            self._sketch = [SketchedLayer.read(*layer) for layer in self.job.sketch()]
+        made = self._features.features(rows, self._sketch if sketched else None)
+        made = numpy.ascontiguousarray(made, dtype="<f4")
+        if made.ndim != 2 or len(made) != len(rows):
+            raise InputError(
+                f"features: expected an array of shape ({len(rows)}, dim), found one of shape {made.shape}", setting="features"
+            )
+        self.job.tell_features(made.tobytes(), made.shape[1])
 
     def stop(self) -> None:
         """Stop it; what is done is kept."""
@@ -81,9 +125,10 @@ def run(
     arguments: list[str],
     progress: bool | None = None,
     answer: Callable[[Command, list[Trial]], None] | None = None,
+    features: Any = None,
 ) -> Outcome:
-    """Run a command to its end; `answer` tells the scores of each round."""
-    command = Command(arguments, progress, asks=answer is not None)
+    """Run a command to its end; `answer` tells the scores of each round, and `features` makes those of rows of responses."""
+    command = Command(arguments, progress, asks=answer is not None, features=features)
     try:
         while trials := command.round():
             assert answer is not None

@@ -29,6 +29,7 @@ def select(
     agent: str | None = None,
     trainer: Any = None,
     parallel: int = 1,
+    features: Any = None,
     seed: int = 0,
     threads: int | None = None,
     progress: bool | None = None,
@@ -62,6 +63,9 @@ def select(
         list of dicts.
     parallel
         How many trials the trainer is given at once: processes of a command, or threads that call a function.
+    features
+        Who makes the pass of `model` over prompts with responses, in place of this machine's processor: `tamis.torch.LoraTrainer`,
+        on a GPU, or `tamis.ray.Trainer`. What they make is kept as what is made here.
     seed
         The source of all randomness: one seed, one result.
     threads
@@ -84,7 +88,7 @@ def select(
     """
     given = dict(budget=budget, out=out, field=field, model=model, agent=agent, seed=seed, threads=threads, **settings)
     line, answers = select_arguments(train, validation, test, embedder, trainer, parallel, given)
-    return Selection(_run(line, progress, answers))
+    return Selection(_run(line, progress, answers, features))
 
 
 def select_arguments(
@@ -201,9 +205,9 @@ def _on_rows(
     return _run(arguments(command, {**data, **given, "embedder": vectors}), progress, None)
 
 
-def _run(line: list[str], progress: bool | None, answers: Answers | None) -> Any:
+def _run(line: list[str], progress: bool | None, answers: Answers | None, features: Any = None) -> Any:
     try:
-        return run(line, progress, answers)
+        return run(line, progress, answers, features)
     except InputError as error:
         if answers is not None and answers.last_error is not None:
             raise error from answers.last_error

@@ -36,12 +36,13 @@ class Search:
         name: str = "ask and tell",
         out: str | os.PathLike[str] = "runs/select",
         embedder: Any = None,
+        features: Any = None,
         progress: bool | None = False,
         **settings: Any,
     ) -> None:
         """`name` tells what the scores depend on: those of another name are not taken for this one's."""
         line, _ = select_arguments(train, validation, test, embedder, name, 1, {"out": out, **settings})
-        self._command = Command(line, progress, asks=True)
+        self._command = Command(line, progress, asks=True, features=features)
         self._waiting: set[int] = set()
 
     def ask(self) -> list[Trial]:

@@ -12,20 +12,22 @@ import math
 import os
 import random
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy
 import peft
 import torch
 import transformers
 
 from tamis import _rows, _tamis
+from tamis._run import SketchedLayer
 from tamis.errors import InputError
 
 #: Targets that teach nothing, as transformers has them.
 IGNORED = -100
-#: Two tokens and more: the first of a row is never predicted.
-Conversation = tuple[list[int], list[int]]
+#: The tokens of a row, and 1 for each that the assistant says. The first one is never predicted.
+Conversation = tuple[list[int], bytes]
 
 
 class LoraTrainer:
@@ -88,6 +90,7 @@ class LoraTrainer:
         #: Scores of a trainer of another name are not taken for this one's.
         self.name = f"LoraTrainer of {self._model} ({hashlib.sha256(repr(told).encode()).hexdigest()[:12]})"
         self._base: Any = None
+        self._pass_tokens = 16_384 if self.device.type == "cuda" else 2048
 
     def conversations(self, rows: Any) -> list[Conversation]:
         """The tokens of each row, and which of them the assistant says. Rows that cannot be read are an error."""
@@ -125,6 +128,38 @@ class LoraTrainer:
             self._base.config.use_cache = False
         return self._base
 
+    def features(self, rows: Sequence[Conversation], sketch: Sequence[SketchedLayer] | None) -> numpy.ndarray:
+        """What the gradient probe needs of each row, by one pass of the model as it is.
+
+        Shape (rows, 2): the sum of the response's loss, and its tokens. With a sketch besides the mean over all tokens of what the
+        head reads, and the sketch of the gradient of that sum: shape (rows, 2 + hidden + width).
+        """
+        model = self.base().eval().requires_grad_(False)
+        order = sorted(range(len(rows)), key=lambda i: -len(rows[i][0]))
+        made: list[Any] = [None] * len(rows)
+        while order:
+            # Of one length, nearly: so many tokens at once.
+            count = max(1, self._pass_tokens // len(rows[order[0]][0]))
+            places, order = order[:count], order[count:]
+            for place, numbers in zip(places, self._pass(model, [rows[i] for i in places], sketch), strict=True):
+                made[place] = numbers
+        return numpy.stack(made)
+
+    def _pass(self, model: Any, batch: Sequence[Conversation], sketch: Sequence[SketchedLayer] | None) -> numpy.ndarray:
+        tokens, said, mask = self._tensors(batch)
+        with torch.set_grad_enabled(sketch is not None), _Sketched(model, sketch or []) as sketched:
+            hidden = model.model(input_ids=tokens, attention_mask=mask).last_hidden_state
+            each = torch.zeros(said.shape, device=self.device)
+            logits = model.get_output_embeddings()(hidden[:, :-1][said]).float()
+            losses = torch.nn.functional.cross_entropy(logits, tokens[:, 1:][said], reduction="none")
+            each = each.masked_scatter(said, losses)
+            parts = [each.sum(1, keepdim=True), said.sum(1, keepdim=True).float()]
+            if sketch is not None:
+                each.sum().backward()
+                mean = (hidden.float() * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+                parts += [mean, sketched.sketches()]
+        return torch.cat([part.detach().float().cpu() for part in parts], dim=1).numpy()
+
     def losses(self, model: Any, conversations: Sequence[Conversation]) -> list[float]:
         """The mean loss a token of each conversation."""
         model.eval()
@@ -156,15 +191,63 @@ class LoraTrainer:
 
     def _token_losses(self, model: Any, batch: Sequence[Conversation]) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss of each token that is to be said, 0 of others, and which ones these are; each of shape (rows, longest - 1)."""
-        tokens = self._padded([tokens for tokens, _ in batch], 0)
-        said = self._padded([said for _, said in batch], 0)[:, 1:].bool()
-        mask = self._padded([[1] * len(tokens) for tokens, _ in batch], 0)
+        tokens, said, mask = self._tensors(batch)
         logits = model(input_ids=tokens, attention_mask=mask).logits[:, :-1].float()
         targets = tokens[:, 1:].masked_fill(~said, IGNORED)
         each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
         return each, said
 
-    def _padded(self, lists: list[list[int]], fill: int) -> torch.Tensor:
+    def _tensors(self, batch: Sequence[Conversation]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The tokens, which of them but for the first are to be said, and which are no padding."""
+        tokens = self._padded([tokens for tokens, _ in batch], 0)
+        said = self._padded([said for _, said in batch], 0)[:, 1:].bool()
+        return tokens, said, self._padded([[1] * len(tokens) for tokens, _ in batch], 0)
+
+    def _padded(self, lists: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
         longest = max(map(len, lists))
-        padded = [numbers + [fill] * (longest - len(numbers)) for numbers in lists]
+        padded = [[*numbers, *[fill] * (longest - len(numbers))] for numbers in lists]
         return torch.tensor(padded, device=self.device)
+
+
+class _Sketched:
+    """Linear layers that keep their inputs and the derivatives by their outputs; nothing below the first of them is differentiated."""
+
+    def __init__(self, model: Any, sketch: Sequence[SketchedLayer]) -> None:
+        self._sketch = sketch
+        self._inputs: dict[str, torch.Tensor] = {}
+        self._derivatives: dict[str, torch.Tensor] = {}
+        modules = dict(model.named_modules())
+        self._hooks = [modules[layer.name].register_forward_hook(self._keep(layer.name)) for layer in sketch]
+        if sketch:
+            first = sketch[0].name.split(".self_attn")[0].split(".mlp")[0]
+            self._hooks.append(modules[first].register_forward_pre_hook(_begin, with_kwargs=True))
+
+    def _keep(self, name: str) -> Callable[[Any, Any, torch.Tensor], None]:
+        def keep(_: Any, inputs: tuple[torch.Tensor, ...], outputs: torch.Tensor) -> None:
+            self._inputs[name] = inputs[0].detach()
+            outputs.register_hook(lambda derivative: self._derivatives.__setitem__(name, derivative))
+
+        return keep
+
+    def sketches(self) -> torch.Tensor:
+        """The sketch of each row, shape (rows, width)."""
+        parts = []
+        for layer in self._sketch:
+            inputs, derivatives = self._inputs[layer.name].float(), self._derivatives[layer.name].float()
+            a, b = (torch.tensor(matrix, device=inputs.device) for matrix in (layer.a, layer.b))
+            parts.append(torch.einsum("rts,rtu->rsu", derivatives @ a.T, inputs @ b.T).flatten(1))
+        return torch.cat(parts, dim=1)
+
+    def __enter__(self) -> _Sketched:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _begin(_: Any, positional: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The states that a layer reads, as what is differentiated by."""
+    if positional:
+        return (positional[0].detach().requires_grad_(True), *positional[1:]), named
+    return positional, {**named, "hidden_states": named["hidden_states"].detach().requires_grad_(True)}

@@ -8,6 +8,7 @@ pub(crate) mod select;
 pub(crate) mod study;
 mod tables;
 
+pub use crate::pipeline::session::Outside;
 pub use check_agent::{
     AgentRecord, CheckAgentRecord, CheckAgentSettings, ProblemRecord, check_agent, check_agent_path,
 };

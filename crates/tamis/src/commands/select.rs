@@ -11,11 +11,10 @@ use crate::{
     pipeline::{
         curves, describe,
         map::map,
-        session::{Chosen, Prepared, Session},
+        session::{Chosen, Outside, Prepared, Session},
     },
     records::selection::{BudgetRecord, ChosenRow, DataRecord, ReadRecord, Scores, SelectionRecord, VERSION},
     report,
-    scorer::ask_tell::TrialRunner,
     settings::select::SelectSettings,
     workspace::json,
 };
@@ -28,20 +27,16 @@ use crate::{
 ///
 /// If the data, the settings or the folder are not as they must be, a file cannot be written, or the user stopped the run.
 pub fn select(settings: &SelectSettings, monitor: &dyn Monitor) -> Result<SelectionRecord> {
-    select_with(settings, None, monitor)
+    select_with(settings, &Outside::default(), monitor)
 }
 
-/// The same with a trainer of the program's own, which goes by the name that `settings.trainer` has, in place of a command.
+/// The same with parts that the program does itself.
 ///
 /// # Errors
 ///
 /// As those of [`select`], and if the trainer gives no score for a selection that is to be compared.
-pub fn select_with(
-    settings: &SelectSettings,
-    trainer: Option<&dyn TrialRunner>,
-    monitor: &dyn Monitor,
-) -> Result<SelectionRecord> {
-    let mut session = Session::open(settings, trainer, monitor)?;
+pub fn select_with(settings: &SelectSettings, outside: &Outside<'_>, monitor: &dyn Monitor) -> Result<SelectionRecord> {
+    let mut session = Session::open(settings, outside, monitor)?;
     let vectors = session.embed()?;
     let candidates = session.candidates(vectors)?;
     let prepared = session.prepare(&candidates)?;

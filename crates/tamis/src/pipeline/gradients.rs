@@ -8,7 +8,7 @@ use tamis_nn::{
 };
 
 use crate::{
-    Result,
+    Error, Result,
     budget::Budget,
     candidates::mismatched::mismatched_pairs,
     data::RowId,
@@ -79,7 +79,8 @@ fn pass(
         // The same for every run, so that gradients that were kept serve all its seeds.
         let seed = Seed(0).derive("sketch");
         let sketch = &settings.gradients.sketch;
-        let pass = GradientPass::new(&model, &identity, sketch, seed, folder.as_deref())?;
+        let engine = responses.engine.as_deref();
+        let pass = GradientPass::new(&model, &identity, sketch, seed, folder.as_deref(), engine)?;
         splits.iter().map(|split| pass.of(split, context.monitor())).collect()
     })?;
     let prompts = prompt_gains(
@@ -110,7 +111,8 @@ fn prompt_gains(
     let (alone, mismatched) = (responses.without_prompts(pool), responses.with_prompts_of(pool, &pairs));
     let rows = alone.len() + mismatched.len();
     context.stages.run("prompts", Some(rows as u64), || {
-        let of = |split: &TokenizedSplit| row_losses::losses(model, identity, folder, split, context.monitor());
+        let engine = responses.engine.as_deref();
+        let of = |split: &TokenizedSplit| row_losses::losses(model, identity, folder, engine, split, context.monitor());
         let (without, with_others) = (of(&alone)?, of(&mismatched)?);
         let gain = |without: &ResponseLoss, with: &ResponseLoss| (without.sum - with.sum) as f32;
         let ratio = |with: f64, without: f64| (with / without.max(f64::MIN_POSITIVE)) as f32;
@@ -141,6 +143,14 @@ fn finetuned(
     share: Budget,
 ) -> Result<(LanguageModel, Fingerprint)> {
     let (settings, monitor) = (context.settings, context.monitor());
+    if responses.engine.is_some() {
+        return Err(Error::setting(
+            "finetune_features",
+            "no fine-tune before the pass where another program makes it",
+            share.to_string(),
+        )
+        .with_hint("leave it out, or leave out `features`"));
+    }
     let rows = rows_for_features(context, share, tokens, &vec![false; tokens.len()])?;
     let (train, seed) = (unfrozen(&settings.finetune.train), settings.seed.derive("adapt"));
     let mut model = responses.adapted(settings);

@@ -17,7 +17,10 @@ use crate::{
     data::{self, Dataset, RowId, Split},
     pipeline::memory::{check_loading, check_memory_of},
     settings::select::SelectSettings,
-    target::responses::{Answers, EncodedResponses, ResponseEncoder},
+    target::{
+        responses::{Answers, EncodedResponses, ResponseEncoder},
+        row_gradients::GradientEngine,
+    },
 };
 
 /// A language model, and every split as its tokens.
@@ -29,6 +32,8 @@ pub(crate) struct Responses {
     pub(crate) train: Arc<TokenizedSplit>,
     pub(crate) validation: Arc<TokenizedSplit>,
     pub(crate) test: Option<Arc<TokenizedSplit>>,
+    /// Who makes the model's passes in its place.
+    pub(crate) engine: Option<Arc<dyn GradientEngine>>,
 }
 
 impl Responses {
@@ -77,6 +82,7 @@ impl Responses {
             train: Arc::new(train.unwrap_or_else(|| unreachable!("there are training rows"))),
             validation: Arc::new(validation.unwrap_or_else(|| unreachable!("there are validation rows"))),
             test: test.map(Arc::new),
+            engine: None,
         };
         if settings.finetunes() {
             let model = responses.adapted(settings);

@@ -1,5 +1,7 @@
 //! A run under way: the data, the folder, and the stages that lead from one to the other.
 
+use std::sync::Arc;
+
 use tamis_nn::Monitor;
 
 use crate::{
@@ -24,6 +26,7 @@ use crate::{
     scorer::{Scorer, ask_tell::TrialRunner, ridge::projection::check_labels},
     settings::select::{JudgeKind, SelectSettings},
     store::SqliteStore,
+    target::row_gradients::GradientEngine,
     workspace::folder,
 };
 
@@ -92,6 +95,15 @@ fn check_against_pool(settings: &SelectSettings, rows: usize) -> Result<()> {
     }
 }
 
+/// What the program that runs tamis does in its place.
+#[derive(Default)]
+pub struct Outside<'a> {
+    /// Trains on selections, under the name that the setting `trainer` has.
+    pub trainer: Option<&'a dyn TrialRunner>,
+    /// Makes the passes of the language model whose gradients reward a choice.
+    pub engine: Option<Arc<dyn GradientEngine>>,
+}
+
 /// A run of `select` from its files on.
 pub(crate) struct Session<'a> {
     /// With what the task decides.
@@ -144,18 +156,17 @@ impl<'a> Session<'a> {
     /// # Errors
     ///
     /// If the data, the settings or the folder are not as they must be.
-    pub(crate) fn open(
-        given: &SelectSettings,
-        trainer: Option<&'a dyn TrialRunner>,
-        monitor: &'a dyn Monitor,
-    ) -> Result<Self> {
+    pub(crate) fn open(given: &SelectSettings, outside: &Outside<'a>, monitor: &'a dyn Monitor) -> Result<Self> {
         let stages = Stages::new(monitor);
         let Read {
             settings,
             dataset,
             folds,
-            responses,
+            mut responses,
         } = read_with_trainer(given, &stages)?;
+        if let Some(responses) = &mut responses {
+            responses.engine.clone_from(&outside.engine);
+        }
         let store = folder::open(&settings, &embed::sources(&settings, &dataset, responses.as_ref())?)?;
         data::write_rejects(&dataset.rejects, &settings.out)?;
         // Before hours may go into vectors: what is wrong with the model is said now.
@@ -168,7 +179,7 @@ impl<'a> Session<'a> {
             responses,
             store,
             target,
-            trainer,
+            trainer: outside.trainer,
         })
     }
 

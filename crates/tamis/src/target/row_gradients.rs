@@ -10,22 +10,73 @@ use tamis_nn::{
 };
 
 use crate::{
-    Result,
+    Error, Result,
     embed::cache::{Key, VectorCache, key_of},
 };
 
-/// Rows between two times of keeping: some ten seconds' work.
+/// Rows between two times of keeping: some ten seconds' work of the model here.
 const BLOCK: usize = 64;
+/// The same where the pass is made elsewhere.
+const ENGINES_BLOCK: usize = 1024;
+
+/// Makes the pass of a language model elsewhere, for instance on a GPU.
+pub trait GradientEngine: Send + Sync {
+    /// What tells its numbers from another's: the model, its precision.
+    fn name(&self) -> String;
+
+    /// Of each row the sum of its response's loss, the number of its tokens and, with a sketch, the mean over all tokens of what the head
+    /// reads, and the sketch of the gradient of that sum; shape `(rows, 2)`, or `(rows, 2 + hidden + width)`.
+    ///
+    /// # Errors
+    ///
+    /// If the pass fails, or the user stopped.
+    fn pass(&self, rows: &[Sequence], sketch: Option<&GradientSketch>, monitor: &dyn Monitor) -> Result<Matrix>;
+}
+
+/// The tokens of a row, and 1 for each that is to be said.
+pub type Sequence = (Vec<u32>, Vec<u8>);
+
+/// What an engine makes of some rows of a split. One step of `monitor` a row.
+pub(crate) fn by_engine(
+    engine: &dyn GradientEngine,
+    split: &TokenizedSplit,
+    rows: &[u32],
+    (sketch, dim): (Option<&GradientSketch>, usize),
+    monitor: &dyn Monitor,
+) -> Result<Matrix> {
+    let sequence = |&row: &u32| {
+        let (tokens, said) = split.sequences_of(row).next().expect("every row is a sequence");
+        (tokens.to_vec(), said.to_vec())
+    };
+    let sequences: Vec<Sequence> = rows.iter().map(sequence).collect();
+    let made = engine.pass(&sequences, sketch, monitor)?;
+    if (made.rows(), made.cols()) != (rows.len(), dim) {
+        let expected = format!("numbers of shape ({}, {dim})", rows.len());
+        let found = format!("({}, {})", made.rows(), made.cols());
+        return Err(Error::setting("features", expected, found));
+    }
+    if let Some(odd) = made.as_slice().iter().find(|number| !number.is_finite()) {
+        let place = format!("the features of {}", engine.name());
+        return Err(Error::NotFinite {
+            place,
+            found: odd.to_string(),
+        });
+    }
+    monitor.advance(rows.len() as u64);
+    Ok(made)
+}
 
 /// A language model that works out the gradients of rows.
 pub struct GradientPass<'m> {
     model: &'m LanguageModel,
     sketch: GradientSketch,
     cache: Option<VectorCache>,
+    engine: Option<&'m dyn GradientEngine>,
 }
 
 impl<'m> GradientPass<'m> {
-    /// For a model which `identity` stands for, adapters with it; what is worked out is kept in `folder`, if one is named.
+    /// For a model which `identity` stands for, adapters with it; what is worked out, by an engine where there is one, is kept in `folder`, if
+    /// one is named.
     ///
     /// # Errors
     ///
@@ -36,6 +87,7 @@ impl<'m> GradientPass<'m> {
         settings: &SketchSettings,
         seed: Seed,
         folder: Option<&Path>,
+        engine: Option<&'m dyn GradientEngine>,
     ) -> Result<Self> {
         settings.check()?;
         let weights = model.weights();
@@ -44,12 +96,14 @@ impl<'m> GradientPass<'m> {
             b"row gradients 1",
             identity.as_ref(),
             format!("{settings:?} {} {:?}", seed.0, model.dtype).as_bytes(),
+            engine.map(GradientEngine::name).unwrap_or_default().as_bytes(),
         ]);
         let dim = 2 + weights.shape.hidden + sketch.width();
         Ok(Self {
-            cache: folder.map(|folder| VectorCache::new(folder, &source, dim, BLOCK)),
+            cache: folder.map(|folder| VectorCache::new(folder, &source, dim, engine.map_or(BLOCK, |_| ENGINES_BLOCK))),
             model,
             sketch,
+            engine,
         })
     }
 
@@ -62,6 +116,10 @@ impl<'m> GradientPass<'m> {
         let all = split.all();
         let mut make = |places: &[usize]| {
             let rows: Vec<u32> = places.iter().map(|&i| all[i]).collect();
+            if let Some(engine) = self.engine {
+                let dim = 2 + self.model.weights().shape.hidden + self.sketch.width();
+                return by_engine(engine, split, &rows, (Some(&self.sketch), dim), monitor);
+            }
             let found = self
                 .model
                 .gradients(Examples::new(split, &rows), &self.sketch, monitor)?;
@@ -171,7 +229,7 @@ mod tests {
         let kept = tempfile::tempdir().expect("a folder");
         let identity = Fingerprint::of(["a tiny llama"]);
         let pass =
-            |folder| GradientPass::new(&model, &identity, &settings, Seed(1), folder).expect("settings are fine");
+            |folder| GradientPass::new(&model, &identity, &settings, Seed(1), folder, None).expect("settings are fine");
         let plain = pass(None).of(&split, &Silent).expect("passes");
         let cached = pass(Some(kept.path()));
         let stopped = cached.of(&split, &Stop(AtomicU64::new(100)));
