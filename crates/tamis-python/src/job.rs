@@ -171,9 +171,11 @@ pub(crate) struct Signals(AtomicBool);
 impl Monitor for Signals {
     fn begin(&self, _stage: &str, _total: Option<u64>) {}
     fn advance(&self, _steps: u64) {
-        if Python::attach(|py| py.check_signals()).is_err() {
-            self.0.store(true, Ordering::Relaxed);
-        }
+        Python::attach(|py| {
+            if py.check_signals().is_err() {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        });
     }
     fn note(&self, _text: &str) {}
     fn end(&self) {}
@@ -341,7 +343,7 @@ impl Job {
             .iter()
             .map(|bytes| f32::from_le_bytes(*bytes))
             .collect();
-        if dim == 0 || numbers.len() % dim != 0 || features.len() % 4 != 0 {
+        if dim == 0 || !numbers.len().is_multiple_of(dim) || !features.len().is_multiple_of(4) {
             return Err(PyValueError::new_err(format!(
                 "{} bytes are no float32 in rows of {dim}",
                 features.len()

@@ -2,6 +2,11 @@
 //!
 //! Python's arguments are read as the command line's are, so that both give the same run; what a person reads is the command's summary.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "what Python hands over is made for the call"
+)]
+
 mod errors;
 mod job;
 mod tables;

@@ -115,8 +115,9 @@ pub fn conversations(
     let records: u64 = split.files.iter().map(|file| file.records).sum();
     let mut conversations: Vec<Conversation> = vec![None; records as usize];
     for row in all {
-        let (tokens, said) = encoded.split.sequences_of(row).next().expect("every row is a sequence");
-        conversations[split.record_number(row) as usize] = Some((tokens.to_vec(), said.to_vec()));
+        let sequence = encoded.split.sequences_of(row).next();
+        conversations[split.record_number(row) as usize] =
+            sequence.map(|(tokens, said)| (tokens.to_vec(), said.to_vec()));
     }
     for (row, _) in &encoded.bad {
         conversations[split.record_number(*row) as usize] = None;
