@@ -135,8 +135,11 @@ mod tests {
         let out = folder.path().join("run");
         let rows = [("one", "a"), ("", "a"), ("two", "b")];
         let train = kept(&rows, "train", &out).expect("is kept");
-        let name = train.file_name().expect("a name").to_string_lossy().into_owned();
-        assert!(name.starts_with("train-") && name.ends_with(".arrow"), "{name}");
+        let name = train.file_name().expect("a name").to_string_lossy();
+        assert!(
+            name.starts_with("train-") && train.extension().is_some_and(|end| end == "arrow"),
+            "{name}"
+        );
         assert_eq!(kept(&rows, "train", &out).expect("again"), train);
         assert_ne!(kept(&rows[..1], "train", &out).expect("others"), train);
         let validation = kept(&[("three", "b")], "validation", &out).expect("is kept");
