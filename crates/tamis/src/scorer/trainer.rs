@@ -67,7 +67,7 @@ pub struct TrainerBatch<'a> {
     folder: PathBuf,
     export: Box<Export<'a>>,
     fingerprint: Fingerprint,
-    /// Processes that wait for the next round, with theirs slots.
+    /// Processes that wait for the next round, each at its slot.
     idle: Mutex<Vec<Worker>>,
 }
 
