@@ -14,6 +14,7 @@ Rows are made up. Memory is the peak of a process of its own, read from its own 
 from __future__ import annotations
 
 import argparse
+import json
 import pathlib
 import random
 import resource
@@ -84,24 +85,33 @@ def memory(count: int) -> str:
         path = pathlib.Path(folder)
         datasets.Dataset.from_generator(lambda: iter(rows_of(count, 1)), cache_dir=str(path / "cache")).save_to_disk(path / "train")
         size = sum(file.stat().st_size for file in (path / "train").glob("*.arrow"))
-        peaks = [int(subprocess.run(
-            [sys.executable, __file__, "--memory-of", folder, *what], check=True, capture_output=True, text=True
-        ).stdout.splitlines()[-1]) for what in ([], ["--select"])]
-        rows = f"| the Dataset's file | {size / 2**20:,.0f} MiB |\n| a process that has it | {peaks[0] / 2**20:,.0f} MiB |"
-        return f"{rows}\n| a process that selects 1% of it | {peaks[1] / 2**20:,.0f} MiB |"
+        lines = [("the Dataset's file", size)]
+        for what, name in [("has", "Python with the Dataset"), ("selects", "1% of it by Python"), ("command", "1% of its file by the command")]:
+            command = [sys.executable, __file__, "--memory-of", folder, "--what", what]
+            said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            lines.append((name, int(said.splitlines()[-1])))
+        return "\n".join(f"| {name} | {size / 2**20:,.0f} MiB |" for name, size in lines)
 
 
-def memory_of(folder: pathlib.Path, select: bool) -> None:
-    """Print the peak of this process, in bytes."""
-    import datasets
+def memory_of(folder: pathlib.Path, what: str) -> None:
+    """Print the peak of this process, or of the command that it runs, in bytes."""
+    settings = {"budget": "1%", "max_evaluations": 500, "cache": folder / f"kept by {what}"}
+    who = resource.RUSAGE_SELF
+    if what == "command":
+        who = resource.RUSAGE_CHILDREN
+        files = {"train": folder / "train", "validation": folder / "validation.jsonl", "out": folder / "of command"}
+        (folder / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_of(1000, 2)))
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in {**files, **settings}.items()]
+        subprocess.run([sys.executable, "-m", "tamis", "select", *flags], check=True, capture_output=True)
+    else:
+        import datasets
 
-    train = datasets.load_from_disk(folder / "train")
-    if select:
-        import tamis
+        train = datasets.load_from_disk(folder / "train")
+        if what == "selects":
+            import tamis
 
-        chosen = tamis.select(train, rows_of(1000, 2), budget="1%", max_evaluations=500, out=folder / "run", cache=folder / "kept")
-        assert len(chosen) == len(train) // 100
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+            assert len(tamis.select(train, rows_of(1000, 2), out=folder / "run", **settings)) == len(train) // 100
+    print(resource.getrusage(who).ru_maxrss * 1024)
 
 
 def on_ray(seconds: float, count: int) -> str:
@@ -148,13 +158,13 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--memory-of", type=pathlib.Path, help=argparse.SUPPRESS)
-    parser.add_argument("--select", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--what", choices=["has", "selects", "command"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory_of:
-        memory_of(options.memory_of, options.select)
+        memory_of(options.memory_of, options.what)
         return
-    print(f"| | |\n|---|---|\n{imports()}\n{trials(options.trials)}\n")
-    print(f"| {options.rows:,} rows | peak |\n|---|---|\n{memory(options.rows)}\n")
+    print(f"| | |\n|---|---|\n{imports()}\n{trials(options.trials)}\n", flush=True)
+    print(f"| {options.rows:,} rows | peak |\n|---|---|\n{memory(options.rows)}\n", flush=True)
     print(f"| actors | trials a minute | at most |\n|---|---|---|\n{on_ray(0.2, 200)}")
 
 
