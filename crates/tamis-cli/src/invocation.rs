@@ -76,7 +76,7 @@ pub(crate) fn run(
 ) -> anyhow::Result<Outcome> {
     match command {
         Command::Select(args) => select::run(*args, messages, outside, monitor),
-        Command::Finetune(args) => finetune::run(*args, monitor),
+        Command::Finetune(args) => finetune::run(*args, messages, monitor),
         Command::Study(args) => study::run(*args, messages, monitor),
         Command::Check(command) => check::run(command, messages, monitor),
         Command::Report(_) | Command::Demo(_) | Command::Completions { .. } => {

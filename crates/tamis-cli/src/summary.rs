@@ -24,7 +24,7 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path, messages: &Mes
     write_chosen(text, record)?;
     write_scores(text, record, messages)?;
     write_labels(text, record)?;
-    write_candidates(text, record)?;
+    write_candidates(text, record, messages)?;
     write_files(text, record, out)
 }
 
@@ -125,7 +125,7 @@ fn write_labels(text: &mut String, record: &SelectionRecord) -> std::fmt::Result
 }
 
 /// Which rows were not taken, or taken last, and why.
-fn write_candidates(text: &mut String, record: &SelectionRecord) -> std::fmt::Result {
+fn write_candidates(text: &mut String, record: &SelectionRecord, messages: &Messages) -> std::fmt::Result {
     let data = &record.data;
     if record.settings["row_order"] == "relevance" {
         writeln!(
@@ -137,8 +137,10 @@ fn write_candidates(text: &mut String, record: &SelectionRecord) -> std::fmt::Re
     if (1..data.read.pool).contains(&data.candidates) {
         writeln!(
             text,
-            "\nChosen among the {} of the pool's {} rows that are most like validation rows; `--candidates all` takes all of them",
-            data.candidates, data.read.pool
+            "\nChosen among the {} of the pool's {} rows that are most like validation rows; {}",
+            data.candidates,
+            data.read.pool,
+            messages.text("`candidates all` takes all of them")
         )?;
     }
     if data.label_errors > 0 {
@@ -157,7 +159,8 @@ fn write_candidates(text: &mut String, record: &SelectionRecord) -> std::fmt::Re
         (0, _) => Ok(()),
         (rows, Some(TaskKind::Response)) => writeln!(
             text,
-            "\n{rows} rows of all files are longer than the model reads: they lost the fronts of their prompts; `--max-length` says how much is read"
+            "\n{rows} rows of all files are longer than the model reads: they lost the fronts of their prompts; {}",
+            messages.text("`max_length` says how much is read")
         ),
         (texts, _) => writeln!(
             text,

@@ -358,7 +358,9 @@ impl Job {
     /// Asks the command to stop, and waits until it has: what is done is kept.
     fn stop(&self, py: Python<'_>) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = locked(&self.thread).take() {
+        // Not under the lock: who waits for that holds on to Python.
+        let thread = locked(&self.thread).take();
+        if let Some(thread) = thread {
             py.detach(|| {
                 // It says by an event what ended it.
                 let _ = thread.join();

@@ -25,16 +25,16 @@ pub(crate) fn keep_table(py: Python<'_>, table: &Bound<'_, PyAny>, name: &str, o
     raised(py, kept)
 }
 
-/// Where a file of this name may be written for the run in `out`.
+/// Where a file may be written for the run in `out`.
 #[pyfunction]
-pub(crate) fn table_path(py: Python<'_>, name: &str, out: PathBuf) -> PyResult<PathBuf> {
-    raised(py, commands::table_path(name, &out))
+pub(crate) fn table_path(py: Python<'_>, out: PathBuf) -> PyResult<PathBuf> {
+    raised(py, commands::table_path(&out))
 }
 
-/// Gives such a file the name that its bytes ask for.
+/// Gives such a file its name, with a hash of its bytes before the ending.
 #[pyfunction]
-pub(crate) fn keep_file(py: Python<'_>, path: PathBuf) -> PyResult<PathBuf> {
-    raised(py, py.detach(|| commands::keep_file(&path)))
+pub(crate) fn keep_file(py: Python<'_>, path: PathBuf, name: &str) -> PyResult<PathBuf> {
+    raised(py, py.detach(|| commands::keep_file(&path, name)))
 }
 
 /// The texts of every record of each split, and how many there are of each record, by the arguments of a command on them.

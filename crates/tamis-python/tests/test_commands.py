@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 
+import numpy
 import pytest
 from conftest import FAST, Files
 
@@ -36,9 +37,9 @@ def test_every_keyword_of_select_is_a_flag_and_help_lists_all_flags() -> None:
 
 
 def test_keyword_arguments_are_written_as_flags() -> None:
-    given = {"max_time": None, "merge": True, "full": False, "field": {"text": "a b"}, "train": ["x", "y"], "budget": 0.025}
+    given = {"max_time": None, "merge": True, "full": False, "field": {"text": "a b"}, "train": ["x", "y"], "budget": numpy.float32(0.25)}
     assert arguments("check proxy", given) == [
-        "check", "proxy", "--merge", "--field=text=a b", "--train=x", "--train=y", "--budget=2.5%",
+        "check", "proxy", "--merge", "--field=text=a b", "--train=x", "--train=y", "--budget=25%",
     ]  # fmt: skip
 
 
@@ -59,6 +60,7 @@ def test_keyword_arguments_are_written_as_flags() -> None:
         ({"trainer": sum, "trial_timeout": 3}, "trial_timeout: expected a command or a cluster"),
         ({"max_cost": 3}, "max_cost: expected `proxy=\"trainer\"` beside it"),
         ({"threads": 0}, "threads: expected a number from 1 to 1024, found 0"),
+        ({"embedder": {"valid": []}}, "embedder: expected arrays of train, validation and test, found 'valid'"),
         ({"seed": object()}, "seed: expected a text or a number"),
     ],
 )  # fmt: skip

@@ -78,7 +78,7 @@ def test_a_run_goes_on_and_is_found_done(files: Files) -> None:
     assert sorted((files.folder / "run/tables").iterdir()) == tables
     # What the run's folder has is enough for the command.
     shown = subprocess.run([sys.executable, "-m", "tamis", "report", "run"], check=True, capture_output=True, text=True)
-    assert shown.stdout.strip() == str(first.report())
+    assert first.report() == files.folder / shown.stdout.strip()
     with pytest.raises(tamis.InputError, match="differs in data.train"):
         tamis.select(files.train[1:], files.validation, out="run", **FAST)
 
@@ -130,6 +130,27 @@ def test_vectors_come_from_arrays_a_function_or_an_encoder(files: Files) -> None
         tamis.select(**splits, embedder=lambda texts: [len(text) for text in texts], out="flat", **FAST)
 
 
+def test_dicts_may_hold_what_pandas_and_numpy_put_into_them(files: Files) -> None:
+    plain = tamis.select(files.train, files.validation, out="plain", **FAST)
+    rows = [{**row, "note": float("nan"), "number": numpy.int64(3), "vector": numpy.zeros(2)} for row in files.train]
+    assert tamis.select(rows, files.validation, out="run", **FAST).indices == plain.indices
+
+
+def test_a_folder_with_tables_of_ones_own_is_left_alone(files: Files) -> None:
+    own = files.folder / "mine/tables/train.jsonl"
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    with pytest.raises(tamis.InputError, match="which holds other files"):
+        tamis.select(files.train, files.validation, out="mine", **FAST)
+    assert own.read_text() == "mine" and len(list(own.parent.iterdir())) == 1
+
+
+def test_bad_rows_are_borne_by_an_embedder_as_well(files: Files) -> None:
+    rows = [*files.train, *({"label": "refund"} for _ in range(60))]
+    chosen = tamis.select(rows, files.validation, embedder=Letters(), max_bad=0.5, out="run", **FAST)
+    assert len(chosen) == 40 and max(chosen.indices) < 480
+
+
 def test_rows_that_are_none_are_told_apart(files: Files) -> None:
     whole = datasets.DatasetDict(train=as_dataset(files.train))
     for rows, said in [
@@ -137,6 +158,9 @@ def test_rows_that_are_none_are_told_apart(files: Files) -> None:
         (whole, "found a datasets.*\nhint: name one of its splits: 'train'"),
         (as_dataset(files.train).to_iterable_dataset(), "hint: a stream has no end"),
         (17, "found a builtins.int"),
+        (polars.DataFrame(files.train).lazy(), "hint: give its rows: `.collect\\(\\)`"),
+        ({"text": ["a"], "label": ["x"]}, "hint: give a table"),
+        (pandas.DataFrame({"text": ["a", 1], "label": ["x", "y"]}), "train: expected a table that Arrow can hold"),
         ([{"text": {1, 2}}], "line 1: expected a dict of texts"),
         ([{"text": "a", "label": "x"}, "b"], "line 2: expected a dict of texts"),
         (pandas.DataFrame({"words": ["a"], "label": ["x"]}), "expected a field `text`, found label, words"),

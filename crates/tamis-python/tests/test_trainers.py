@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from typing import Any
 
 import datasets
@@ -151,7 +153,7 @@ def test_a_loop_asks_and_tells(files: Files) -> None:
             # Whoever answers first changes nothing.
             for trial in reversed(trials):
                 search.tell(trial, sound([files.train[index] for index in trial.indices]))
-            with pytest.raises(ValueError, match="waits for no score"):
+            with pytest.raises(tamis.InputError, match="expected a trial that waits"):
                 search.tell(trials[0], 0.5)
         assert search.result().indices == chosen.indices and rounds > 2
     # One that was left in the middle goes on.
@@ -166,6 +168,71 @@ def test_a_loop_asks_and_tells(files: Files) -> None:
             if most:
                 assert search.result().indices == chosen.indices
     assert len(asked) == len(set(asked)) == 34
+
+
+def test_scores_are_those_of_the_very_trainer_and_trial(files: Files) -> None:
+    def of(label: str) -> Any:
+        return lambda rows, seed: sum(row["label"] == label for row in rows)
+
+    def share(label: str, rows: Any, seed: int) -> float:
+        return sum(row["label"] == label for row in rows)
+
+    class Label:
+        def __init__(self, label: str) -> None:
+            self.label = label
+            self._asked = 0
+
+        def score(self, rows: Any, seed: int) -> float:
+            self._asked += 1
+            return share(self.label, rows, seed)
+
+    for number, made in enumerate([of, lambda label: functools.partial(share, label), Label]):
+        one = made("refund")
+        first = tamis.select(files.train, files.validation, trainer=one, out=f"run-{number}", **FAST)
+        assert tamis.select(files.train, files.validation, trainer=one, out=f"run-{number}", **FAST).indices == first.indices
+        with pytest.raises(tamis.InputError, match="differs in trainer"):
+            tamis.select(files.train, files.validation, trainer=made("login"), out=f"run-{number}", **FAST)
+    with tamis.Search(files.train, files.validation, out="search", **DEAR) as search:
+        first, second = (_told(search, files) for _ in range(2))
+        third = search.ask()
+        assert first and second and third
+        with pytest.raises(tamis.InputError, match="expected a trial that waits for its score"):
+            search.tell(first[0], 123.0)
+    for call in (search.ask, search.result, lambda: search.tell(third[0], 1.0)):
+        with pytest.raises(tamis.InputError, match="one that was closed"):
+            call()
+
+
+def _told(search: tamis.Search, files: Files) -> list[tamis.Trial]:
+    trials = search.ask()
+    for trial in trials:
+        search.tell(trial, sound([files.train[index] for index in trial.indices]))
+    return trials
+
+
+def test_ctrl_c_stops_all_threads_at_once(files: Files) -> None:
+    asked: list[int] = []
+
+    def slow(rows: Any, seed: int) -> float:
+        asked.append(seed)
+        if len(asked) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+        return sound(rows)
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        tamis.select(files.train, files.validation, trainer=slow, parallel=2, out="run", **DEAR)
+    assert len(asked) <= 6 and time.monotonic() - began < 10
+
+
+def test_a_trainer_may_go_to_another_folder(files: Files) -> None:
+    def goes(rows: Any, seed: int) -> float:
+        os.chdir("/")
+        return sound(rows)
+
+    chosen = tamis.select(files.train, files.validation, trainer=goes, out="run", **FAST)
+    assert chosen.report().is_absolute() and chosen.report().exists()
 
 
 def test_a_command_rewards_the_search(files: Files) -> None:

@@ -15,6 +15,7 @@ use tamis::{
 
 use crate::{
     flags::{self, DataArgs, set},
+    messages::Messages,
     outcome::Outcome,
     threads::with_threads,
     values::{named, parsed},
@@ -163,12 +164,12 @@ impl FinetuneArgs {
     }
 }
 
-pub(crate) fn run(args: FinetuneArgs, monitor: &dyn Monitor) -> anyhow::Result<Outcome> {
+pub(crate) fn run(args: FinetuneArgs, messages: &Messages, monitor: &dyn Monitor) -> anyhow::Result<Outcome> {
     with_threads(args.threads, || {
         let settings = args.into_settings()?;
         let record = commands::finetune(&settings, monitor)?;
         Ok(Outcome {
-            summary: summary(&record, &settings),
+            summary: summary(&record, &settings, messages),
             record: serde_json::to_string(&record)?,
             out: settings.out,
             failure: None,
@@ -177,7 +178,7 @@ pub(crate) fn run(args: FinetuneArgs, monitor: &dyn Monitor) -> anyhow::Result<O
 }
 
 /// What a person reads after a fine-tune.
-fn summary(record: &FinetuneRecord, settings: &FinetuneSettings) -> String {
+fn summary(record: &FinetuneRecord, settings: &FinetuneSettings, messages: &Messages) -> String {
     let width = record
         .tests
         .keys()
@@ -234,7 +235,7 @@ fn summary(record: &FinetuneRecord, settings: &FinetuneSettings) -> String {
         text += &format!("  {:width$} {accuracy:>10.4} {macro_f1:>10.4}\n", "test, tuned*");
         text += "\n* With the bias added to each label's logit that is best for either on the validation rows: `label_biases` of metrics.json.\n";
     }
-    text += &remarks(record, settings);
+    text += &remarks(record, settings, messages);
     let read = record.read.map_or_else(String::new, |read| format!("Read: {read}\n"));
     text += &format!(
         "\n{read}Written: {} ({})\n         {}\n",
@@ -270,7 +271,7 @@ fn line(name: &str, width: usize, scores: &Scores) -> String {
 }
 
 /// What has to be known besides the scores, a paragraph each.
-fn remarks(record: &FinetuneRecord, settings: &FinetuneSettings) -> String {
+fn remarks(record: &FinetuneRecord, settings: &FinetuneSettings, messages: &Messages) -> String {
     let mut text = String::new();
     if let (Some(epoch), Some(metric)) = (record.kept_epoch, settings.load_best) {
         text += &format!(
@@ -295,9 +296,9 @@ fn remarks(record: &FinetuneRecord, settings: &FinetuneSettings) -> String {
     }
     if record.truncated > 0 {
         let why = if settings.train.max_length.is_some_and(|most| record.max_length < most) {
-            "the model reads no more"
+            "the model reads no more".to_owned()
         } else {
-            "`--max-length` sets how many are kept"
+            messages.text("`max_length` sets how many are kept")
         };
         text += &format!(
             "\n{} texts were cut to {} tokens; {why}.\n",

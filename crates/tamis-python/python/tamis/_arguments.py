@@ -14,6 +14,9 @@ def arguments(command: str, settings: Mapping[str, Any]) -> list[str]:
     line = command.split()
     for name, value in settings.items():
         flag = f"--{name.replace('_', '-')}"
+        if getattr(value, "ndim", None) == 0:
+            # A number of NumPy's.
+            value = value.item()
         if value is None or value is False:
             continue
         if value is True:
@@ -30,7 +33,7 @@ def arguments(command: str, settings: Mapping[str, Any]) -> list[str]:
 def _text(name: str, value: Any) -> str:
     if isinstance(value, (str, os.PathLike)):
         return os.fspath(value)
-    if name in ("budget", "budgets", "sample") and isinstance(value, float) and 0 < value < 1:
+    if name in ("budget", "budgets", "sample") and isinstance(value, float) and 0 < value <= 1:
         # A share, as elsewhere in Python.
         return f"{100 * value:.10g}%"
     if isinstance(value, (int, float)) or hasattr(value, "__index__") or hasattr(value, "__float__"):

@@ -10,10 +10,12 @@ from typing import Any
 
 from tamis import _tamis
 from tamis._arguments import arguments
-from tamis.errors import InputError
+from tamis.errors import Error, InputError
 
 #: How many rows of a Dataset are handed over together.
 BATCH = 8192
+#: Where rows are given.
+SPLITS = ("train", "validation", "test")
 
 
 def files(rows: Any, name: str, out: str | os.PathLike[str]) -> list[str]:
@@ -25,7 +27,12 @@ def files(rows: Any, name: str, out: str | os.PathLike[str]) -> list[str]:
     if is_dataset(rows):
         rows = _reader(rows)
     if hasattr(rows, "__arrow_c_stream__"):
-        return [os.fspath(_tamis.keep_table(rows, name, out))]
+        try:
+            return [os.fspath(_tamis.keep_table(rows, name, out))]
+        except Error:
+            raise
+        except Exception as error:
+            raise InputError(f"{name}: expected a table that Arrow can hold, found {error}", setting=name) from error
     raise InputError(
         f"{name}: expected a Dataset, a data frame, an Arrow table, a list of dicts, or paths of files, found {_kind(rows)}",
         hint=_way_out(rows),
@@ -56,7 +63,9 @@ def vectors(embedder: Any, data: Mapping[str, Any], out: str | os.PathLike[str])
     if callable(encode):
         arrays = [_encoded(encode, texts, each) for texts, each in _tamis.texts(arguments("select", data))]
     elif isinstance(embedder, Mapping):
-        arrays = [embedder[name] for name in ("train", "validation", "test") if embedder.get(name) is not None]
+        if unknown := [key for key in embedder if key not in SPLITS]:
+            raise InputError(f"embedder: expected arrays of train, validation and test, found {unknown[0]!r}", setting="embedder")
+        arrays = [embedder[name] for name in SPLITS if embedder.get(name) is not None]
     else:
         arrays = list(embedder) if isinstance(embedder, (list, tuple)) else [embedder]
     return _keep("vectors.npy", out, lambda path: _write_array(path, arrays))
@@ -80,6 +89,10 @@ def _kind(rows: Any) -> str:
 
 
 def _way_out(rows: Any) -> str | None:
+    if hasattr(rows, "collect"):
+        return "give its rows: `.collect()`"
+    if isinstance(rows, Mapping) and any(isinstance(column, (list, tuple)) for column in rows.values()):
+        return "give a table: `pandas.DataFrame(rows)`"
     if isinstance(rows, Mapping):
         return f"name one of its splits: {', '.join(map(repr, rows))}"
     if type(rows).__module__.startswith("datasets."):
@@ -99,14 +112,12 @@ def _reader(rows: Any) -> Any:
 
 def _keep(file: str, out: str | os.PathLike[str], write: Callable[[pathlib.Path], None]) -> str:
     """What `write` writes, under the name that its bytes ask for."""
-    path = pathlib.Path(_tamis.table_path(file, out))
-    partial = path.with_name(f"{path.name}.partial")
+    path = pathlib.Path(_tamis.table_path(out))
     try:
-        write(partial)
-        partial.replace(path)
+        write(path)
+        return os.fspath(_tamis.keep_file(path, file))
     finally:
-        partial.unlink(missing_ok=True)
-    return os.fspath(_tamis.keep_file(path))
+        path.unlink(missing_ok=True)
 
 
 def _write_lines(path: pathlib.Path, rows: Sequence[Any], name: str) -> None:
@@ -115,13 +126,24 @@ def _write_lines(path: pathlib.Path, rows: Sequence[Any], name: str) -> None:
             try:
                 if not isinstance(row, Mapping):
                     raise TypeError(_kind(row))
-                file.write(json.dumps(dict(row), ensure_ascii=False) + "\n")
+                file.write(json.dumps(_plain(row), ensure_ascii=False, allow_nan=False) + "\n")
             except (TypeError, ValueError) as error:
                 raise InputError(
                     f"{name} rows in memory, line {number}: expected a dict of texts, numbers and lists, found {error}",
                     setting=name,
                     line=number,
                 ) from error
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: NaN, which stands for what is missing, as null; numbers and arrays of NumPy as Python's."""
+    if isinstance(value, Mapping):
+        return {name: _plain(of) for name, of in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(of) for of in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and value != value else value
 
 
 def _encoded(encode: Callable[[list[str]], Any], texts: list[str], each: int) -> Any:

@@ -12,8 +12,8 @@ from tamis.errors import InputError
 from tamis.results import Check, Finetuned, Selection, Study
 from tamis.trainers import Answers, name_of
 
-#: Where the rows of a split are given.
-SPLITS = ("train", "validation", "test")
+#: What decides how rows are read.
+OF_DATA = ("field", "task", "leaks", "max_bad", "config")
 
 
 def select(
@@ -104,7 +104,7 @@ def select_arguments(
         )
     answers = Answers(trainer, train, parallel) if own else None
     data = _data(train, validation, test, given)
-    vectors = _rows.vectors(embedder, {**data, "field": given.get("field"), "task": given.get("task")}, given["out"])
+    vectors = _rows.vectors(embedder, {**data, **{name: given.get(name) for name in OF_DATA}}, given["out"])
     name = name_of(trainer) if own else trainer
     line = arguments("select", {**data, **given, "embedder": vectors, "trainer": name, "parallel": parallel})
     return line, answers
@@ -193,7 +193,7 @@ def check_agent(
 
 def _data(train: Any, validation: Any, test: Any, given: dict[str, Any]) -> dict[str, list[str]]:
     """The files of the splits that are given."""
-    splits = zip(SPLITS, (train, validation, test), strict=True)
+    splits = zip(_rows.SPLITS, (train, validation, test), strict=True)
     return {name: _rows.files(rows, name, given["out"]) for name, rows in splits if rows is not None}
 
 
@@ -201,7 +201,7 @@ def _on_rows(
     command: str, train: Any, validation: Any, test: Any, embedder: Any, progress: bool | None, given: dict[str, Any]
 ) -> Any:
     data = _data(train, validation, test, given)
-    vectors = _rows.vectors(embedder, {**data, "field": given.get("field"), "task": given.get("task")}, given["out"])
+    vectors = _rows.vectors(embedder, {**data, **{name: given.get(name) for name in OF_DATA}}, given["out"])
     return _run(arguments(command, {**data, **given, "embedder": vectors}), progress, None)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -49,6 +50,8 @@ class Pool:
         The cluster. By default the one that the program is connected to, that `RAY_ADDRESS` names, or one on this machine.
     lost
         How many more times a call is given out whose actor was lost.
+    start_timeout
+        The most seconds until the first actor is up: a cluster may have to start machines for it.
     name
         What the answers depend on: those of another name are not taken for these. By default that of what `make` makes.
     """
@@ -61,18 +64,22 @@ class Pool:
         *,
         address: str | None = None,
         lost: int = 3,
+        start_timeout: float = 600.0,
         name: str | None = None,
     ) -> None:
         if workers < 1:
             raise InputError(f"workers: expected a number above 0, found {workers}", setting="workers")
         _connect(address)
         self._make = make
+        self._wanted = {"CPU": 1, **(resources or {})}
         self._options = _options(dict(resources or {}))
         self._lost = lost
         self._timeout: float | None = None
         self._workers = [self._start() for _ in range(workers)]
+        #: Actors that are not up yet: the call that each answers once it is.
+        self._starting = {worker.name.remote(): place for place, worker in enumerate(self._workers)}
         try:
-            named = ray.get(self._workers[0].name.remote())
+            named = ray.get(self._wait_for_one(start_timeout))
         except ray.exceptions.RayError as error:
             raise InputError(f"make: expected what answers on each actor, found {error}", setting="make") from error
         #: Answers of another name are not taken for these.
@@ -84,13 +91,26 @@ class Pool:
             ray.kill(worker)
         self._workers = []
 
+    def _wait_for_one(self, seconds: float) -> Any:
+        """The call of the first actor that is up."""
+        began = time.monotonic()
+        while True:
+            up, _ = ray.wait(list(self._starting), timeout=PATIENCE)
+            if up:
+                return up[0]
+            wanted = f"each of them wants {self._wanted}, the cluster has {ray.cluster_resources()}"
+            if time.monotonic() - began > seconds:
+                self.close()
+                raise InputError(f"resources: expected actors that can be placed, found none in {seconds} s: {wanted}", setting="resources")
+            warnings.warn(f"no actor is up yet: {wanted}", stacklevel=4)
+
     def _start(self) -> Any:
         return _Worker.options(**self._options).remote(self._make)  # type: ignore[attr-defined]
 
     def _calls(self, calls: Sequence[tuple[str, tuple[Any, ...]]]) -> Iterator[_Answer]:
         """The answers of these calls, each a method's name and its arguments, as they come."""
         waiting = deque((place, 0) for place in range(len(calls)))
-        idle = deque(range(len(self._workers)))
+        idle = deque(place for place in range(len(self._workers)) if place not in self._starting.values())
         running: dict[Any, tuple[int, int, int, float]] = {}
         try:
             while waiting or running:
@@ -99,11 +119,12 @@ class Pool:
                     method, arguments = calls[place]
                     answer = getattr(self._workers[worker], method).remote(*arguments)
                     running[answer] = (worker, place, losses, time.monotonic())
-                done, _ = ray.wait(list(running), timeout=TICK)
+                done, _ = ray.wait([*running, *self._starting], timeout=TICK)
+                idle.extend(self._starting.pop(up) for up in done if up in self._starting)
+                done = [answer for answer in done if answer in running]
                 late = [answer for answer in running if answer not in done and self._is_late(running[answer][3])]
                 for answer in [*done, *late]:
                     worker, place, losses, began = running.pop(answer)
-                    idle.append(worker)
                     said, failure = None, None
                     try:
                         if answer in late:
@@ -111,7 +132,9 @@ class Pool:
                             failure = f"no answer in {self._timeout} s"
                         else:
                             said = ray.get(answer)
+                            idle.append(worker)
                     except ray.exceptions.RayTaskError as error:
+                        idle.append(worker)
                         failure = f"{type(error.cause).__name__}: {error.cause}"
                     except LOST as error:
                         self._replace(worker)
@@ -127,6 +150,7 @@ class Pool:
     def _replace(self, worker: int) -> None:
         ray.kill(self._workers[worker])
         self._workers[worker] = self._start()
+        self._starting[self._workers[worker].name.remote()] = worker
 
     def _is_late(self, began: float) -> bool:
         return self._timeout is not None and time.monotonic() - began > self._timeout
@@ -174,8 +198,8 @@ class Trainer(Pool):
         for place, said, failure, seconds in self._calls([("score", (*self._rows_for(rows, trial), trial.seed)) for trial in trials]):
             try:
                 told = {"error": failure} if failure is not None else read_score(*said)
-            except TypeError as error:
-                told = {"error": str(error)}
+            except Exception as error:  # noqa: BLE001 - whatever cannot be read as a score is none
+                told = {"error": f"{type(error).__name__}: {error}"}
             if not tell(trials[place], **told, seconds=seconds):
                 return
 

@@ -27,7 +27,7 @@ class Result:
 
     def __init__(self, outcome: Outcome) -> None:
         self.summary = outcome.summary.strip("\n")
-        self.out = pathlib.Path(outcome.out)
+        self.out = pathlib.Path(outcome.out).absolute()
         self._json = outcome.record
 
     @cached_property

@@ -43,10 +43,12 @@ class Search:
         """`name` tells what the scores depend on: those of another name are not taken for this one's."""
         line, _ = select_arguments(train, validation, test, embedder, name, 1, {"out": out, **settings})
         self._command = Command(line, progress, asks=True, features=features)
-        self._waiting: set[int] = set()
+        self._waiting: dict[str, Trial] = {}
+        self._closed = False
 
     def ask(self) -> list[Trial]:
         """The trials of the next round; none when the search is done."""
+        self._check_open()
         if self._waiting:
             raise InputError(f"ask: expected the scores of all trials of the round, found {len(self._waiting)} that are not told")
         try:
@@ -54,21 +56,22 @@ class Search:
         except BaseException:
             self._command.stop()
             raise
-        self._waiting = {trial.place for trial in trials}
+        self._waiting = {trial.name: trial for trial in trials}
         return trials
 
     def tell(self, trial: Trial, score: Any = None, *, error: str | None = None, cost: float = 0.0) -> None:
         """The score of a trial, higher is better; or why there is none: then it is given out again, `retries` times."""
-        if error is None:
-            told = read_score(score)
-            cost = told["cost"] or cost
-            self._command.job.tell(trial.place, told["score"], None, cost)
-        else:
-            self._command.job.tell(trial.place, None, str(error), cost)
-        self._waiting.discard(trial.place)
+        self._check_open()
+        if self._waiting.get(trial.name) != trial:
+            raise InputError(f"tell: expected a trial that waits for its score, found {trial.name}, which does not")
+        told = {"score": None, "cost": 0.0} if error is not None else read_score(score)
+        self._command.job.tell(trial.place, told["score"], None if error is None else str(error), told["cost"] or cost)
+        del self._waiting[trial.name]
 
     def result(self) -> Selection:
         """What was chosen, once there are no more trials."""
+        if self._command.outcome is None:
+            self._check_open()
         if self._command.outcome is None and self.ask():
             raise InputError("result: expected a search that is done, found trials that wait for their scores")
         assert self._command.outcome is not None
@@ -77,7 +80,12 @@ class Search:
     def close(self) -> None:
         """Stop; what is done is kept."""
         if self._command.outcome is None:
+            self._closed = True
             self._command.stop()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InputError("search: expected one that is open, found one that was closed", hint="the same Search goes on with it")
 
     def __enter__(self) -> Search:
         return self

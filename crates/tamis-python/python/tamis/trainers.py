@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import functools
 import inspect
+import os
+import pathlib
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, Protocol
 
-from tamis._rows import take
+from tamis import _rows
 from tamis._run import Command, Trial
 from tamis.errors import InputError
 
@@ -49,6 +52,10 @@ class Answers:
                 f"trainer: expected a command, a function of rows and seed, or an object with `score(rows, seed)`, found {trainer!r}",
                 setting="trainer",
             )
+        if not _rows.are_files(rows) and not hasattr(rows, "__len__"):
+            raise InputError(
+                f"train: expected rows of which a part can be taken for the trainer, found {type(rows).__qualname__}", setting="train"
+            )
         self._sign = 1.0 if getattr(trainer, "higher_is_better", True) else -1.0
         self.last_error: BaseException | None = None
 
@@ -66,22 +73,28 @@ class Answers:
                 if not tell(trial, **self._told(trial)):
                     break
         else:
-            with ThreadPoolExecutor(self._parallel) as pool:
+            pool = ThreadPoolExecutor(self._parallel)
+            try:
                 told = {pool.submit(self._told, trial): trial for trial in trials}
                 for done in as_completed(told):
                     if not tell(told[done], **done.result()):
-                        pool.shutdown(wait=False, cancel_futures=True)
                         break
+            finally:
+                # Also on Ctrl-C: nobody waits for the trials that are left.
+                pool.shutdown(wait=False, cancel_futures=True)
 
     def _told(self, trial: Trial) -> dict[str, Any]:
-        began = time.monotonic()
+        began, folder = time.monotonic(), os.getcwd()
         try:
-            said = self._score(take(self._rows, trial.indices), trial.seed)
+            said = self._score(_rows.take(self._rows, trial.indices), trial.seed)
             told = read_score(said, self._sign)
         except Exception as error:  # noqa: BLE001 - whatever the user's code raises is an answer
             traceback.print_exc()
             self.last_error = error
             told = {"error": f"{type(error).__name__}: {error}"}
+        finally:
+            # The run's own paths may be relative.
+            os.chdir(folder)
         return {**told, "seconds": time.monotonic() - began}
 
 
@@ -98,13 +111,44 @@ def read_score(said: Any, sign: float = 1.0) -> dict[str, Any]:
 
 
 def name_of(trainer: Any) -> str:
-    """What tells a trainer's scores from another's: its own name for it, or where it stands and a hash of its source."""
+    """What tells a trainer's scores from another's: its own `name`, or where it stands and a hash of what it is made of.
+
+    That is its source, what it closes over, its defaults and the arguments of a `partial`, and of an object its public attributes;
+    of these texts, numbers, paths, functions, and tuples, lists and dicts of them.
+    """
     if isinstance(name := getattr(trainer, "name", None), str):
         return name
-    code = trainer if inspect.isroutine(trainer) or inspect.isclass(trainer) else type(trainer)
+    inner = trainer
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    code = inner if inspect.isroutine(inner) or inspect.isclass(inner) else type(inner)
+    return f"{code.__module__}.{code.__qualname__} ({hashlib.sha256(_made_of(trainer).encode()).hexdigest()[:8]})"
+
+
+def _made_of(value: Any, depth: int = 4) -> str:
+    """A text that is the same for the same texts, numbers, functions and containers of them, in every process."""
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, pathlib.PurePath)):
+        return repr(value)
+    if depth == 0:
+        return type(value).__qualname__
+    deeper = functools.partial(_made_of, depth=depth - 1)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{deeper(name)}: {deeper(of)}" for name, of in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(deeper, value)) + "]"
+    if isinstance(value, functools.partial):
+        return f"partial {deeper(value.func)} {deeper(value.args)} {deeper(value.keywords)}"
+    if inspect.ismethod(value):
+        return f"{deeper(value.__func__)} of {deeper(value.__self__)}"
+    if inspect.isfunction(value):
+        closed = {name: cell.cell_contents for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)}
+        return f"{_source(value)} {deeper(closed)} {deeper(value.__defaults__)} {deeper(value.__kwdefaults__)}"
+    public = {name: of for name, of in getattr(value, "__dict__", {}).items() if not name.startswith("_")}
+    return f"{_source(type(value))} {deeper(public)}"
+
+
+def _source(code: Any) -> str:
     try:
-        source = inspect.getsource(code)
+        return inspect.getsource(code)
     except (OSError, TypeError):
-        source = ""
-    mark = hashlib.sha256(source.encode()).hexdigest()[:8] if source else "no source"
-    return f"{code.__module__}.{code.__qualname__} ({mark})"
+        return str(getattr(code, "__qualname__", ""))

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use arrow_array::RecordBatchReader;
@@ -26,30 +27,32 @@ use crate::{
 ///
 /// If the folder holds something else, a batch cannot be had, or the file cannot be written.
 pub fn keep_table(table: &mut dyn RecordBatchReader, name: &str, out: &Path) -> Result<PathBuf> {
-    let path = table_path(&format!("{name}.arrow"), out)?;
+    let path = table_path(out)?;
     data::write_table(table, name, &path)?;
-    data::named_by_hash(&path)
+    keep_file(&path, &format!("{name}.arrow"))
 }
 
-/// Where a program may write a file of this name for a run, to be handed to [`keep_file`].
+/// Where a program may write a file for a run, to be handed to [`keep_file`]; nobody else is given the same place.
 ///
 /// # Errors
 ///
 /// If the folder holds something else than a run, or cannot be made.
-pub fn table_path(name: &str, out: &Path) -> Result<PathBuf> {
+pub fn table_path(out: &Path) -> Result<PathBuf> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
     check_free(out)?;
     let folder = out.join(TABLES);
     fs::create_dir_all(&folder).map_err(Error::io(&folder, "create"))?;
-    Ok(folder.join(name))
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    Ok(folder.join(format!(".tamis-{}-{number}.partial", std::process::id())))
 }
 
-/// Gives such a file the name that its bytes ask for.
+/// Gives such a file its name, such as `train.jsonl`, with a hash of its bytes: `train-3f9c02d1a4b7.jsonl`.
 ///
 /// # Errors
 ///
 /// If it cannot be read or renamed.
-pub fn keep_file(path: &Path) -> Result<PathBuf> {
-    data::named_by_hash(path)
+pub fn keep_file(path: &Path, name: &str) -> Result<PathBuf> {
+    data::named_by_hash(path, name)
 }
 
 /// The texts of every record of the training, validation and test files, for an embedder of the program's own, and how many there are of

@@ -23,6 +23,13 @@ pub(crate) const TABLES: &str = "tables";
 /// How much of its hash a table's name has.
 const HASH: usize = 12;
 
+/// Whether a file in `tables` is named as those are that [`named_by_hash`] names, or was being written when a run was killed.
+pub(crate) fn is_table(name: &str) -> bool {
+    let hash = name.split_once('.').and_then(|(stem, _)| stem.rsplit_once('-'));
+    let named = hash.is_some_and(|(_, hash)| hash.len() == HASH && hash.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    named || (name.starts_with(".tamis-") && name.ends_with(".partial"))
+}
+
 /// Writes a table to a file, batch by batch; the same rows make the same bytes.
 ///
 /// # Errors
@@ -44,15 +51,14 @@ pub(crate) fn write_table(table: &mut dyn RecordBatchReader, name: &str, path: &
     })
 }
 
-/// Gives a file of a run's tables the name that its bytes ask for; where it is there already this one is removed.
+/// Gives a file its name, with a hash of its bytes before the ending; where it is there already this one takes its place.
 ///
 /// # Errors
 ///
 /// If it cannot be read or renamed.
-pub(crate) fn named_by_hash(path: &Path) -> Result<PathBuf> {
+pub(crate) fn named_by_hash(path: &Path, name: &str) -> Result<PathBuf> {
     let hash = Fingerprint::of_file(path)?;
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
     let named = path.with_file_name(format!("{stem}-{}.{extension}", &hash.as_str()[..HASH]));
     // Over a file of the same bytes, where there is one.
     fs::rename(path, &named).map_err(Error::io(&named, "write"))?;
@@ -144,6 +150,12 @@ mod tests {
         assert_ne!(kept(&rows[..1], "train", &out).expect("others"), train);
         let validation = kept(&[("three", "b")], "validation", &out).expect("is kept");
         assert_eq!(fs::read_dir(out.join(TABLES)).expect("a folder").count(), 3);
+        // Nobody else's files are taken for tables.
+        let other = folder.path().join("other");
+        fs::create_dir_all(other.join(TABLES)).expect("a folder");
+        fs::write(other.join(TABLES).join("train.arrow"), "mine").expect("writes");
+        let error = kept(&rows, "train", &other).expect_err("another's folder").to_string();
+        assert!(error.contains("which holds other files"), "{error}");
 
         let settings = DataSettings {
             train: vec![train.clone(), train],

@@ -133,6 +133,17 @@ impl Toy {
         pool: &'a Pool,
         evaluations: u64,
     ) -> Result<Problem<'a>> {
+        self.problem_by(self, store, pool, Limits::evaluations(evaluations))
+    }
+
+    /// A problem over `pool` that somebody else rewards.
+    pub(crate) fn problem_by<'a>(
+        &self,
+        scorer: &'a dyn Scorer,
+        store: &'a mut dyn ScoreStore,
+        pool: &'a Pool,
+        limits: Limits,
+    ) -> Result<Problem<'a>> {
         let traits = ClusterTraits {
             label_mix: Matrix::from_vec(vec![1.0; self.clusters], self.clusters, 1),
             closeness: vec![0.5; self.clusters],
@@ -140,9 +151,8 @@ impl Toy {
             fold_mix: vec![1.0],
             place: Matrix::from_vec((0..self.clusters).map(|c| c as f32).collect(), self.clusters, 1),
         };
-        let limits = Limits::evaluations(evaluations);
         let features = FeatureContext::new(traits, pool);
-        Problem::new(pool, self, store, features, limits, Seed(1), &Silent)
+        Problem::new(pool, scorer, store, features, limits, Seed(1), &Silent)
     }
 
     fn worth(&self, rows: &[RowId]) -> f64 {

@@ -13,7 +13,7 @@ use tamis_nn::{Fingerprint, atomic_write::remove_leftovers};
 
 use crate::{
     Error, Place, Result,
-    data::TABLES,
+    data::{TABLES, is_table},
     settings::select::SelectSettings,
     store::{LedgerFile, ScoreStore, SqliteStore},
     workspace::json::{compare, without, write_json},
@@ -132,7 +132,7 @@ fn create(out: &Path, own: &[String]) -> Result<()> {
         return Err(Error::setting("out", "a folder", format!("{}, a file", out.display())));
     }
     let mut entries = fs::read_dir(out).into_iter().flatten().flatten();
-    let Some(other) = entries.find(|entry| !is_torn(entry, own) && entry.file_name() != TABLES) else {
+    let Some(other) = entries.find(|entry| !is_torn(entry, own) && !holds_tables(entry)) else {
         return fs::create_dir_all(out).map_err(Error::io(out, "create"));
     };
     let found = match own.first() {
@@ -145,6 +145,13 @@ fn create(out: &Path, own: &[String]) -> Result<()> {
         format!("{}, which holds {found}", out.display()),
     )
     .with_hint("name a folder of its own for the run, such as `out runs/first`"))
+}
+
+/// Whether this is the folder of the rows that were given in memory, and holds nothing else.
+fn holds_tables(entry: &DirEntry) -> bool {
+    let is_table = |file: DirEntry| file.file_name().to_str().is_some_and(is_table);
+    let mut files = fs::read_dir(entry.path()).into_iter().flatten().flatten();
+    entry.file_name() == TABLES && files.all(is_table)
 }
 
 /// Whether a kill may have left this in a folder while the run's first files were written.
