@@ -189,7 +189,7 @@ def test_what_goes_wrong_on_a_cluster_is_told(files: Files) -> None:
         with pytest.raises(tamis.InputError, match=said):
             tamis.select(files.train, files.validation, trainer=trainer, retries=0, rerank_top=1, out=said[:5], **{**DEAR, "proxy": "probe", "max_evaluations": 300})
         trainer.close()
-    with pytest.warns(UserWarning, match="no actor is up yet"), pytest.raises(tamis.InputError, match="found none in 1 s"):
+    with pytest.raises(tamis.InputError, match="found none in 1 s: each of them wants {'CPU': 1, 'GPU': 3}"):
         tamis.ray.Trainer(make, resources={"GPU": 3}, start_timeout=1)
     with pytest.raises(tamis.InputError, match="workers: expected a number above 0"):
         tamis.ray.Trainer(make, workers=0)

@@ -95,11 +95,11 @@ class Pool:
         """The call of the first actor that is up."""
         began = time.monotonic()
         while True:
-            up, _ = ray.wait(list(self._starting), timeout=PATIENCE)
+            up, _ = ray.wait(list(self._starting), timeout=min(PATIENCE, seconds))
             if up:
                 return up[0]
             wanted = f"each of them wants {self._wanted}, the cluster has {ray.cluster_resources()}"
-            if time.monotonic() - began > seconds:
+            if time.monotonic() - began >= seconds:
                 self.close()
                 raise InputError(f"resources: expected actors that can be placed, found none in {seconds} s: {wanted}", setting="resources")
             warnings.warn(f"no actor is up yet: {wanted}", stacklevel=4)
