@@ -27,7 +27,7 @@ from typing import Any
 
 WORDS = ("refund", "card", "login", "mail", "parcel", "late", "courier", "reset", "invoice", "street", "box", "code")
 #: Settings under which a search asks a trainer for random selections alone.
-DEAR: dict[str, Any] = {"budget": 100, "proxy": "trainer", "agent": "random", "clusters": 50}
+BY_TRAINER: dict[str, Any] = {"budget": 100, "proxy": "trainer", "agent": "random", "clusters": 50}
 
 
 def rows_of(count: int, seed: int) -> list[dict[str, str]]:
@@ -70,7 +70,7 @@ def trials(count: int) -> str:
                 spent.append(time.perf_counter() - start)
                 return value
 
-            tamis.select(train, validation, trainer=score, out=folder, max_evaluations=evaluations, **DEAR)
+            tamis.select(train, validation, trainer=score, out=folder, max_evaluations=evaluations, **BY_TRAINER)
             return time.perf_counter() - began - sum(spent)
 
     few, many = seconds(count // 10), seconds(count)
@@ -146,7 +146,7 @@ def on_ray(seconds: float, count: int) -> str:
                 answer(rows, trials, tells)
 
             trainer.answer = timed  # type: ignore[method-assign]
-            tamis.select(train, validation, trainer=trainer, out=folder, max_evaluations=count, **DEAR)
+            tamis.select(train, validation, trainer=trainer, out=folder, max_evaluations=count, **BY_TRAINER)
         lines.append(f"| {workers} | {60 * (len(told) - 1) / (told[-1] - told[0]):.0f} | {60 * workers / seconds:.0f} |")
         trainer.close()
     ray.shutdown()

@@ -202,6 +202,13 @@ pub(crate) struct Job {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+impl Drop for Job {
+    /// Nobody hears of it any more: a search that was left in the middle stops by itself.
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+    }
+}
+
 #[pymethods]
 impl Job {
     /// Reads the arguments of a command and starts it; where it `asks`, trials are trained on by Python in place of a command, and where

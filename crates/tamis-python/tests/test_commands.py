@@ -33,7 +33,8 @@ def test_every_keyword_of_select_is_a_flag_and_help_lists_all_flags() -> None:
     keywords = set(tamis.select.__annotations__) - {"return", "progress", "features", "settings"}
     assert keywords <= flags
     document = tamis.select.__doc__ or ""
-    assert all(f"\n    {name}\n" in document for name in flags - {"help", "help_all"})
+    assert all(f"\n{name}\n" in document for name in flags - keywords - {"help", "help_all"})
+    assert "--" not in document.replace("---", "") and "greedy" in document
 
 
 def test_keyword_arguments_are_written_as_flags() -> None:

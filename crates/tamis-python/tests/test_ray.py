@@ -13,7 +13,7 @@ from typing import Any
 import datasets
 import pytest
 from conftest import FAST, Files
-from test_trainers import DEAR, sound
+from test_trainers import BY_TRAINER, sound
 
 import tamis
 
@@ -56,13 +56,13 @@ def make() -> Any:
 @pytest.fixture
 def alone(files: Files) -> tamis.Selection:
     """What a function of this process chooses."""
-    return tamis.select(files.train, files.validation, trainer=lambda rows, seed: sound(rows), out="alone", **DEAR)
+    return tamis.select(files.train, files.validation, trainer=lambda rows, seed: sound(rows), out="alone", **BY_TRAINER)
 
 
 def test_actors_answer_as_a_function_does_whatever_rows_are(files: Files, alone: tamis.Selection) -> None:
     for number, train in enumerate([files.train, datasets.Dataset.from_list(files.train), files.path("train")]):
         trainer = tamis.ray.Trainer(make, workers=2, resources={"first": 1}, name="sound")
-        chosen = tamis.select(train, files.validation, trainer=trainer, out=f"run-{number}", **DEAR)
+        chosen = tamis.select(train, files.validation, trainer=trainer, out=f"run-{number}", **BY_TRAINER)
         assert chosen.indices == alone.indices
         trainer.close()
 
@@ -99,7 +99,7 @@ def test_an_actor_that_is_killed_and_a_node_that_is_lost_cost_their_trials_alone
 
     folder = files.folder
     trainer = tamis.ray.Trainer(lambda: Dies(folder), workers=2, resources={"first": 1}, name="sound")
-    chosen = tamis.select(files.train, files.validation, trainer=trainer, out="killed", **DEAR)
+    chosen = tamis.select(files.train, files.validation, trainer=trainer, out="killed", **BY_TRAINER)
     assert (folder / "died").exists() and chosen.indices == alone.indices and chosen.record["failures"] == 0
     trainer.close()
 
@@ -120,7 +120,7 @@ def test_an_actor_that_is_killed_and_a_node_that_is_lost_cost_their_trials_alone
             super().answer(rows, trials, told)
 
     trainer = Leaves(make, workers=1, resources={"third": 1}, name="sound")
-    chosen = tamis.select(files.train, files.validation, trainer=trainer, out="lost", **DEAR)
+    chosen = tamis.select(files.train, files.validation, trainer=trainer, out="lost", **BY_TRAINER)
     assert chosen.indices == alone.indices and chosen.record["failures"] == 0
     trainer.close()
 
@@ -190,7 +190,7 @@ def test_what_goes_wrong_on_a_cluster_is_told(files: Files) -> None:
     ]:
         trainer = tamis.ray.Trainer(lambda score=score: score, resources={"first": 1}, name=said, **more)
         with pytest.raises(tamis.InputError, match=said):
-            tamis.select(files.train, files.validation, trainer=trainer, retries=0, rerank_top=1, out=said[:5], **{**DEAR, "proxy": "probe", "max_evaluations": 300})
+            tamis.select(files.train, files.validation, trainer=trainer, retries=0, rerank_top=1, out=said[:5], **{**BY_TRAINER, "proxy": "probe", "max_evaluations": 300})
         trainer.close()
     with pytest.raises(tamis.InputError, match="found none in 1 s: each of them wants {'CPU': 1, 'GPU': 3}"):
         tamis.ray.Trainer(make, resources={"GPU": 3}, start_timeout=1)

@@ -21,7 +21,7 @@ from conftest import FAST, Files
 import tamis
 
 #: A search that the trainer rewards, of few trials.
-DEAR: dict[str, Any] = {"budget": 40, "clusters": 6, "proxy": "trainer", "agent": "climb-disc", "max_evaluations": 30}
+BY_TRAINER: dict[str, Any] = {"budget": 40, "clusters": 6, "proxy": "trainer", "agent": "climb-disc", "max_evaluations": 30}
 
 
 def sound(rows: Any) -> float:
@@ -63,16 +63,16 @@ def test_a_function_compares_the_best_selections_and_gets_rows_of_its_users_kind
 
 def test_a_trainer_rewards_the_search_and_is_asked_once_for_each_selection(files: Files) -> None:
     trainer = Counting()
-    chosen = tamis.select(files.train, files.validation, trainer=trainer, out="run", **DEAR)
+    chosen = tamis.select(files.train, files.validation, trainer=trainer, out="run", **BY_TRAINER)
     # The best states are known by then; the random selections beside them are not.
     assert len(trainer.asked) == 30 + 4
     scores = chosen.scores["finetuned"]
     assert max(scores["finalists"]) > max(scores["random"])
-    again = tamis.select(files.train, files.validation, trainer=trainer, out="run", **DEAR)
+    again = tamis.select(files.train, files.validation, trainer=trainer, out="run", **BY_TRAINER)
     assert again.indices == chosen.indices and len(trainer.asked) == 34
     for parallel, agent in [(4, {}), (2, {"agent": "ppo"}), (1, {"agent": "dqn", "reward_model": "climb-disc"})]:
         other = tamis.select(
-            files.train, files.validation, trainer=Counting(), parallel=parallel, out=f"{parallel}", **{**DEAR, **agent}
+            files.train, files.validation, trainer=Counting(), parallel=parallel, out=f"{parallel}", **{**BY_TRAINER, **agent}
         )
         assert other.record["evaluations"] == 30
         assert agent or other.indices == chosen.indices, "as many at once as one likes"
@@ -85,11 +85,11 @@ def test_a_loss_is_lower_for_better_rows(files: Files) -> None:
         def score(self, rows: Any, seed: int) -> dict[str, float]:
             return {"score": 1 - super().score(rows, seed), "cost": 0.5}
 
-    gain = tamis.select(files.train, files.validation, trainer=Counting(), out="gain", **DEAR)
-    loss = tamis.select(files.train, files.validation, trainer=Loss(), out="loss", **DEAR)
+    gain = tamis.select(files.train, files.validation, trainer=Counting(), out="gain", **BY_TRAINER)
+    loss = tamis.select(files.train, files.validation, trainer=Loss(), out="loss", **BY_TRAINER)
     assert loss.scores["finetuned"]["finalists"] == pytest.approx([score - 1 for score in gain.scores["finetuned"]["finalists"]])
     dear = Loss()
-    tamis.select(files.train, files.validation, trainer=dear, out="dear", **{**DEAR, "max_evaluations": 1000, "max_cost": 10})
+    tamis.select(files.train, files.validation, trainer=dear, out="dear", **{**BY_TRAINER, "max_evaluations": 1000, "max_cost": 10})
     # Whole rounds: at least 20 trials at .5 each, and four to compare with.
     assert 20 <= len(dear.asked) - 4 < 1000
 
@@ -103,11 +103,11 @@ def test_a_trainer_that_fails_is_asked_again_and_then_left(files: Files) -> None
             raise MemoryError("no memory is left")
         return sound(rows)
 
-    chosen = tamis.select(files.train, files.validation, trainer=fails_twice, out="mended", **DEAR)
+    chosen = tamis.select(files.train, files.validation, trainer=fails_twice, out="mended", **BY_TRAINER)
     assert chosen.record["failures"] == 0
     # One selection in a hundred that never trains is marked, and the search goes on.
     failing["left"] = 2
-    settings = {**DEAR, "retries": 0, "max_evaluations": 60}
+    settings = {**BY_TRAINER, "retries": 0, "max_evaluations": 60}
     chosen = tamis.select(files.train, files.validation, trainer=fails_twice, out="marked", **settings)
     assert chosen.record["failures"] == 2
 
@@ -143,8 +143,8 @@ def test_an_answer_that_is_no_score_is_told_with_its_cause(
 
 
 def test_a_loop_asks_and_tells(files: Files) -> None:
-    chosen = tamis.select(files.train, files.validation, trainer=Counting(), out="select", **DEAR)
-    with tamis.Search(files.train, files.validation, out="search", **DEAR) as search:
+    chosen = tamis.select(files.train, files.validation, trainer=Counting(), out="select", **BY_TRAINER)
+    with tamis.Search(files.train, files.validation, out="search", **BY_TRAINER) as search:
         rounds = 0
         while trials := search.ask():
             rounds += 1
@@ -159,7 +159,7 @@ def test_a_loop_asks_and_tells(files: Files) -> None:
     # One that was left in the middle goes on.
     asked = []
     for most in (1, 100):
-        with tamis.Search(files.train, files.validation, out="left", **DEAR) as search:
+        with tamis.Search(files.train, files.validation, out="left", **BY_TRAINER) as search:
             while most > 0 and (trials := search.ask()):
                 most -= 1
                 for trial in trials:
@@ -192,7 +192,7 @@ def test_scores_are_those_of_the_very_trainer_and_trial(files: Files) -> None:
         assert tamis.select(files.train, files.validation, trainer=one, out=f"run-{number}", **FAST).indices == first.indices
         with pytest.raises(tamis.InputError, match="differs in trainer"):
             tamis.select(files.train, files.validation, trainer=made("login"), out=f"run-{number}", **FAST)
-    with tamis.Search(files.train, files.validation, out="search", **DEAR) as search:
+    with tamis.Search(files.train, files.validation, out="search", **BY_TRAINER) as search:
         first, second = (_told(search, files) for _ in range(2))
         third = search.ask()
         assert first and second and third
@@ -222,7 +222,7 @@ def test_ctrl_c_stops_all_threads_at_once(files: Files) -> None:
 
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        tamis.select(files.train, files.validation, trainer=slow, parallel=2, out="run", **DEAR)
+        tamis.select(files.train, files.validation, trainer=slow, parallel=2, out="run", **BY_TRAINER)
     assert len(asked) <= 6 and time.monotonic() - began < 10
 
 
@@ -251,8 +251,8 @@ def test_a_command_rewards_the_search(files: Files) -> None:
         )
     )
     command = f"{sys.executable} train.py"
-    own = tamis.select(files.train, files.validation, trainer=Counting(), out="own", **DEAR)
-    chosen = tamis.select(files.path("train"), files.path("validation"), trainer=command, parallel=2, out="run", **DEAR)
+    own = tamis.select(files.train, files.validation, trainer=Counting(), out="own", **BY_TRAINER)
+    chosen = tamis.select(files.path("train"), files.path("validation"), trainer=command, parallel=2, out="run", **BY_TRAINER)
     assert chosen.indices == own.indices
     assert len((files.folder / "asked").read_text()) == 34
     # Processes stay from one round to the next: two for the search, two to compare.

@@ -1,10 +1,10 @@
 """tamis picks the small part of a fine-tuning set that is worth training on.
 
 >>> import tamis
->>> from datasets import load_dataset                                       # doctest: +SKIP
->>> train = load_dataset("json", data_files="train.jsonl", split="train")   # doctest: +SKIP
->>> chosen = tamis.select(train, validation="task.jsonl", budget="5%")      # doctest: +SKIP
->>> small = train.select(chosen.indices)                                    # doctest: +SKIP
+>>> from datasets import load_dataset
+>>> train = load_dataset("json", data_files="train.jsonl", split="train")
+>>> chosen = tamis.select(train, validation="task.jsonl", budget="5%")
+>>> small = train.select(chosen.indices)
 
 ==================  =========================================================
 `select`            choose rows within a budget

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 from typing import Any
 
 from tamis import _rows, _tamis
@@ -215,11 +217,21 @@ def _run(line: list[str], progress: bool | None, answers: Answers | None, featur
 
 
 def _document() -> None:
-    """Append the settings of each command to its documentation."""
+    """Append the settings of each command, but for those that are explained already, to its documentation."""
     for function in (select, study, finetune, check_clusters, check_proxy, check_agent):
-        command = function.__name__.replace("check_", "check ")
-        lines = [f"    {name}\n        {help.rstrip('.')}." for name, help in _tamis.settings(command) if name not in ("help", "help_all")]
-        function.__doc__ = f"{function.__doc__}\n    Settings\n    --------\n" + "\n".join(lines) + "\n    "
+        known = {*inspect.signature(function).parameters, "help", "help_all"}
+        lines = [
+            f"{name}\n    {_in_python(help).rstrip('.')}."
+            for name, help in _tamis.settings(function.__name__.replace("check_", "check "))
+            if name not in known
+        ]
+        function.__doc__ = "\n".join([inspect.cleandoc(function.__doc__ or ""), "", "Settings", "--------", *lines])
+
+
+def _in_python(help: str) -> str:
+    """What a flag is for, with keyword arguments in place of flags."""
+    help = re.sub(r"`--([a-z-]+) ([^`]+)`", lambda found: f'`{found[1].replace("-", "_")}="{found[2]}"`', help)
+    return re.sub(r"--([a-z][a-z-]+)", lambda found: found[1].replace("-", "_"), help)
 
 
 _document()

@@ -1,7 +1,7 @@
 """Trainers, features and embedders on a Ray cluster: `pip install tamis[ray]`.
 
->>> trainer = tamis.ray.Trainer(lambda: tamis.torch.LoraTrainer(MODEL, held_out), workers=8, resources={"GPU": 1})  # doctest: +SKIP
->>> chosen = tamis.select(train, validation=task, model=MODEL, trainer=trainer, features=trainer)                   # doctest: +SKIP
+>>> trainer = tamis.ray.Trainer(lambda: tamis.torch.LoraTrainer(MODEL, held_out), workers=8, resources={"GPU": 1})
+>>> chosen = tamis.select(train, validation=task, model=MODEL, trainer=trainer, features=trainer)
 """
 
 from __future__ import annotations

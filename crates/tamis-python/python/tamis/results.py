@@ -45,8 +45,8 @@ class Result:
 class Selection(Result):
     """The rows that `select` chose.
 
-    >>> chosen = tamis.select(train, validation=task, budget="5%")    # doctest: +SKIP
-    >>> small = train.select(chosen.indices)                          # doctest: +SKIP
+    >>> chosen = tamis.select(train, validation=task, budget="5%")
+    >>> small = train.select(chosen.indices)
     """
 
     @cached_property

@@ -19,7 +19,7 @@ class Search:
     ...     while trials := search.ask():
     ...         for trial in trials:
     ...             search.tell(trial, -loss_after(train.select(trial.indices), trial.seed))
-    ...     chosen = search.result()                                          # doctest: +SKIP
+    ...     chosen = search.result()
 
     Trials come in rounds; all of a round are told, in any order, before the next is asked for. What is asked depends on the scores
     alone, and every score is filed before it is used: a search that was stopped goes on where it was.

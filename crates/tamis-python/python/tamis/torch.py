@@ -1,8 +1,8 @@
 """A trainer for language models by transformers and peft: `pip install tamis[torch]`.
 
->>> trainer = tamis.torch.LoraTrainer("HuggingFaceTB/SmolLM2-135M-Instruct", held_out)          # doctest: +SKIP
+>>> trainer = tamis.torch.LoraTrainer("HuggingFaceTB/SmolLM2-135M-Instruct", held_out)
 >>> chosen = tamis.select(train, validation=task, model="HuggingFaceTB/SmolLM2-135M-Instruct",
-...                       trainer=trainer)                                                       # doctest: +SKIP
+...                       trainer=trainer)
 """
 
 from __future__ import annotations
