@@ -62,6 +62,7 @@ def test_keyword_arguments_are_written_as_flags() -> None:
         ({"max_cost": 3}, "max_cost: expected `proxy=\"trainer\"` beside it"),
         ({"threads": 0}, "threads: expected a number from 1 to 1024, found 0"),
         ({"embedder": {"valid": []}}, "embedder: expected arrays of train, validation and test, found 'valid'"),
+        ({"features": sum}, "features: expected an object with `name` and `features"),
         ({"seed": object()}, "seed: expected a text or a number"),
     ],
 )  # fmt: skip

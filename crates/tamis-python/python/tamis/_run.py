@@ -76,6 +76,10 @@ class Command:
     """A command under way in a thread of its own."""
 
     def __init__(self, arguments: list[str], progress: bool | None, asks: bool, features: Any = None) -> None:
+        if features is not None and not (hasattr(features, "name") and callable(getattr(features, "features", None))):
+            raise InputError(
+                f"features: expected an object with `name` and `features(rows, sketch)`, found {features!r}", setting="features"
+            )
         self.job = _tamis.Job(arguments, asks, None if features is None else str(features.name))
         self._features = features
         self._sketch: list[SketchedLayer] | None = None
@@ -137,6 +141,8 @@ def run(
         command.stop()
         raise
     assert command.outcome is not None
+    if command.outcome.failure is not None:
+        warnings.warn(command.outcome.failure, stacklevel=4)
     return command.outcome
 
 
