@@ -9,9 +9,8 @@ import warnings
 
 import numpy
 import pytest
-from conftest import FAST, Files
-
 import tamis
+from conftest import FAST, Files
 from tamis import _tamis
 from tamis._arguments import arguments
 

@@ -12,10 +12,9 @@ from typing import Any
 
 import datasets
 import pytest
+import tamis
 from conftest import FAST, Files
 from test_trainers import BY_TRAINER, sound
-
-import tamis
 
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
@@ -190,7 +189,7 @@ def test_what_goes_wrong_on_a_cluster_is_told(files: Files) -> None:
     ]:
         trainer = tamis.ray.Trainer(lambda score=score: score, resources={"first": 1}, name=said, **more)
         with pytest.raises(tamis.InputError, match=said):
-            tamis.select(files.train, files.validation, trainer=trainer, retries=0, rerank_top=1, out=said[:5], **{**BY_TRAINER, "proxy": "probe", "max_evaluations": 300})
+            tamis.select(files.train, files.validation, trainer=trainer, retries=0, rerank_top=1, out=said[:5], **FAST)
         trainer.close()
     with pytest.raises(tamis.InputError, match="found none in 1 s: each of them wants {'CPU': 1, 'GPU': 3}"):
         tamis.ray.Trainer(make, resources={"GPU": 3}, start_timeout=1)

@@ -13,9 +13,8 @@ import pandas
 import polars
 import pyarrow
 import pytest
-from conftest import FAST, LABELS, Files
-
 import tamis
+from conftest import FAST, LABELS, Files
 
 
 def as_dataset(rows: list[dict[str, Any]]) -> datasets.Dataset:

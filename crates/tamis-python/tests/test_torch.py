@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy
 import pytest
-from conftest import Files
-
 import tamis
+from conftest import Files
 
 pytest.importorskip("torch")
 pytest.importorskip("peft")

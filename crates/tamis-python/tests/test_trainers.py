@@ -16,9 +16,8 @@ from typing import Any
 import datasets
 import pandas
 import pytest
-from conftest import FAST, Files
-
 import tamis
+from conftest import FAST, Files
 
 #: A search that the trainer rewards, of few trials.
 BY_TRAINER: dict[str, Any] = {"budget": 40, "clusters": 6, "proxy": "trainer", "agent": "climb-disc", "max_evaluations": 30}

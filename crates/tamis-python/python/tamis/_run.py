@@ -100,7 +100,7 @@ class Command:
             elif kind == "features":
                 self._make_features(*content)
             elif kind == "round":
-                return [Trial(*trial, place) for place, trial in enumerate(content)]
+                return [Trial(name, rows, seed, place) for place, (name, rows, seed) in enumerate(content)]
             else:
                 self.outcome = Outcome(*content)
         self._bar.close()

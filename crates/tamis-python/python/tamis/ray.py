@@ -98,7 +98,7 @@ class Pool:
             up, _ = ray.wait(list(self._starting), timeout=min(PATIENCE, seconds))
             if up:
                 return up[0]
-            wanted = f"each of them wants {self._wanted}, the cluster has {ray.cluster_resources()}"
+            wanted = f"each of them wants {self._wanted}, the cluster has {ray.cluster_resources()}"  # type: ignore[no-untyped-call]
             if time.monotonic() - began >= seconds:
                 self.close()
                 raise InputError(f"resources: expected actors that can be placed, found none in {seconds} s: {wanted}", setting="resources")

@@ -33,7 +33,8 @@ class Result:
     @cached_property
     def record(self) -> dict[str, Any]:
         """All that was found."""
-        return json.loads(self._json)
+        record: dict[str, Any] = json.loads(self._json)
+        return record
 
     def __repr__(self) -> str:
         return self.summary
@@ -57,11 +58,13 @@ class Selection(Result):
     @property
     def scores(self) -> dict[str, Any]:
         """The scores of the choice beside those of random rows and everything: on the `reward` fold, the `confirm` fold, and `test`."""
-        return self.record["scores"]
+        scores: dict[str, Any] = self.record["scores"]
+        return scores
 
     def table(self) -> list[dict[str, Any]]:
         """A dict for each chosen row: its `index`, `file`, `row`, `cluster`, and the `step` at which it was taken."""
-        return self.record["rows"]
+        rows: list[dict[str, Any]] = self.record["rows"]
+        return rows
 
     def report(self) -> pathlib.Path:
         """The page of the run, for people."""

@@ -158,7 +158,8 @@ class LoraTrainer:
                 each.sum().backward()
                 mean = (hidden.float() * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
                 parts += [mean, sketched.sketches()]
-        return torch.cat([part.detach().float().cpu() for part in parts], dim=1).numpy()
+        made: numpy.ndarray = torch.cat([part.detach().float().cpu() for part in parts], dim=1).numpy()
+        return made
 
     def losses(self, model: Any, conversations: Sequence[Conversation]) -> list[float]:
         """The mean loss a token of each conversation."""

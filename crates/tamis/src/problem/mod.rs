@@ -8,6 +8,9 @@
 //! A state that cannot be scored, nor at a second attempt, is marked failed in the store. It counts as an evaluation, is never
 //! among the best, and agents are told the lowest score that the run had met by then, so that nothing draws them there. Beyond a
 //! few percent of such states the run stops.
+//!
+//! A scorer of whole selections ([`Scorer::batch`]) is asked in rounds, for all states of a round at once, and says what each cost. The
+//! empty state, on which nobody could train, counts as 0 there.
 
 mod curve;
 mod deadline;
