@@ -20,7 +20,7 @@ import pathlib
 import lib
 
 TASKS = ["gsm8k", "sciq", "alpaca", "code", "samsum"]
-RULES = ["similarity", "less"]
+RULES = ["similarity", "less", "gist"]
 
 
 def files(options, task):

@@ -91,7 +91,10 @@ pub fn flags(subcommand: &str) -> Vec<(String, String)> {
     let arguments = cli::find(&command, subcommand).map(|command| command.get_arguments().collect::<Vec<_>>());
     let flag = |argument: &&clap::Arg| {
         let mut help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-        let values = argument.get_possible_values().into_iter().map(|value| value.get_name().to_owned());
+        let values = argument
+            .get_possible_values()
+            .into_iter()
+            .map(|value| value.get_name().to_owned());
         let values: Vec<String> = values.filter(|_| argument.get_action().takes_values()).collect();
         if !values.is_empty() {
             help += &format!(" [possible values: {}]", values.join(", "));

@@ -65,6 +65,7 @@ fn main() -> Result<()> {
         // The rules of loss sort by it; what a probe costs is not their matter.
         losses: &|| Ok(tokens.iter().map(|&t| t as f32).collect()),
         alignment: &|| Ok(tokens.iter().map(|&t| t as f32).collect()),
+        alignment_in_subspace: &|| Ok(tokens.iter().map(|&t| t as f32).collect()),
         difficulty: &|| Ok(tokens.iter().map(|&t| t as f32).collect()),
     };
     for &(rule, name, _) in Baseline::NAMES {

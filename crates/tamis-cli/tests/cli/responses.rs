@@ -133,7 +133,7 @@ fn rules_and_rewards_are_compared_on_responses() {
         "--seeds",
         "1",
         "--methods",
-        "random,similarity,shortest,less,ifd,greedy,everything",
+        "random,similarity,shortest,less,gist,ifd,greedy,everything",
         "--rerank",
         "finetune",
     ];

@@ -34,6 +34,8 @@ pub struct View<'a> {
     pub losses: &'a dyn Fn() -> Result<Vec<f32>>,
     /// The mean cosine of the gradient of each row of the pool with those of the reward fold, shape `(rows,)`; of responses alone.
     pub alignment: &'a dyn Fn() -> Result<Vec<f32>>,
+    /// Its cosine with the mean gradient of the reward fold, in the subspace of the fold's gradients, shape `(rows,)`; of responses alone.
+    pub alignment_in_subspace: &'a dyn Fn() -> Result<Vec<f32>>,
     /// The loss of each response of the pool over its loss without its prompt, shape `(rows,)`; of responses alone.
     pub difficulty: &'a dyn Fn() -> Result<Vec<f32>>,
 }
@@ -67,6 +69,8 @@ pub enum Baseline {
     Median,
     /// The rows whose gradients point where those of the reward fold do: LESS.
     Less,
+    /// The same in the subspace that the reward fold's gradients span: GIST.
+    Gist,
     /// The rows whose prompts help least to say their responses, but do help: IFD.
     Ifd,
 }
@@ -85,13 +89,14 @@ named_enum!(Baseline, "methods", Error, {
     Easiest => "easiest": "the rows with the lowest loss of a probe",
     Median => "median": "the rows whose loss of a probe is closest to the median",
     Less => "less": "prompts with responses whose gradients point where those of the reward fold do (LESS)",
+    Gist => "gist": "the same in the subspace that the gradients of the reward fold span (GIST)",
     Ifd => "ifd": "responses that their prompts help least to say, but do help (IFD)",
 });
 
 impl Baseline {
     /// Whether it reads what a language model says of responses.
     pub(crate) fn needs_responses(self) -> bool {
-        matches!(self, Self::Less | Self::Ifd)
+        matches!(self, Self::Less | Self::Gist | Self::Ifd)
     }
 
     /// The chosen rows of the pool in ascending order; they spend the limit as a selection would.
@@ -115,6 +120,7 @@ impl Baseline {
             Self::Easiest => purse.spend(sorted::easiest(&(view.losses)()?)),
             Self::Median => purse.spend(sorted::median(&(view.losses)()?)),
             Self::Less => purse.spend(sorted::aligned(&(view.alignment)()?)),
+            Self::Gist => purse.spend(sorted::aligned(&(view.alignment_in_subspace)()?)),
             Self::Ifd => purse.spend(sorted::helped_least(&(view.difficulty)()?)),
         }
         Ok(purse.into_rows())
@@ -192,6 +198,7 @@ pub(crate) mod tests {
                 fold_texts: &|row| vec![self.fold_texts[row]],
                 losses: &|| Ok(self.tokens.iter().map(|&tokens| tokens as f32).collect()),
                 alignment: &|| Ok(self.tokens.iter().map(|&tokens| 1.0 / tokens as f32).collect()),
+                alignment_in_subspace: &|| Ok(self.tokens.iter().map(|&tokens| (tokens % 4) as f32).collect()),
                 difficulty: &|| Ok(self.tokens.iter().map(|&tokens| tokens as f32 / 5.0).collect()),
             })
         }

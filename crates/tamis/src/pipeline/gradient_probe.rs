@@ -19,6 +19,7 @@ use crate::{
             basis::Basis,
             gradient_data::GradientData,
             probe::{GradientProbe as GradientScorer, GradientProbeSettings, step_of},
+            subspace::alignment_in_subspace,
         },
         ridge::regression::{Scratch, SufficientStatistics},
     },
@@ -72,6 +73,10 @@ impl Probe for GradientProbe {
 
     fn alignment(&self, pool: &[RowId]) -> Option<Vec<f32>> {
         Some(self.gradients.train.alignment(pool, &self.gradients.reward))
+    }
+
+    fn alignment_in_subspace(&self, pool: &[RowId]) -> Result<Option<Vec<f32>>> {
+        alignment_in_subspace(&self.gradients.train, pool, &self.gradients.reward).map(Some)
     }
 }
 

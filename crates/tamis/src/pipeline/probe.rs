@@ -31,6 +31,14 @@ pub(crate) trait Probe: Send + Sync {
 
     /// The mean cosine of each row's gradient with those of the reward fold, shape `(pool,)`; none where rows have no responses.
     fn alignment(&self, pool: &[RowId]) -> Option<Vec<f32>>;
+
+    /// The cosine of each row's gradient with the mean one of the reward fold, in the subspace that the fold's gradients span, shape
+    /// `(pool,)`; none where rows have no responses.
+    ///
+    /// # Errors
+    ///
+    /// If a gradient is not finite.
+    fn alignment_in_subspace(&self, pool: &[RowId]) -> Result<Option<Vec<f32>>>;
 }
 
 /// A probe for training sets of one size.

@@ -91,6 +91,10 @@ impl Probe for RidgeProbe {
     fn alignment(&self, _pool: &[RowId]) -> Option<Vec<f32>> {
         None
     }
+
+    fn alignment_in_subspace(&self, _pool: &[RowId]) -> Result<Option<Vec<f32>>> {
+        Ok(None)
+    }
 }
 
 struct TunedRidgeProbe {

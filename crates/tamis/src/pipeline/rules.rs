@@ -44,6 +44,10 @@ pub(crate) fn by_rule(
         doubted: &candidates.label_errors,
         losses: &losses,
         alignment: &|| candidates.probe.alignment(pool).ok_or_else(|| of_responses(rule)),
+        alignment_in_subspace: &|| {
+            let alignment = candidates.probe.alignment_in_subspace(pool)?;
+            alignment.ok_or_else(|| of_responses(rule))
+        },
         difficulty: &|| {
             let gradients = candidates.vectors.gradients.as_ref();
             let prompts = gradients.map(|gradients| gradients.prompts.difficulty.clone());

@@ -66,9 +66,10 @@ pub(super) fn drawn(
 }
 
 /// The rules whose choices are compared beside drawn selections, where rows have responses.
-const RULES: [Baseline; 6] = [
+const RULES: [Baseline; 7] = [
     Baseline::Similarity,
     Baseline::Less,
+    Baseline::Gist,
     Baseline::Frequency,
     Baseline::Shortest,
     Baseline::Longest,

@@ -268,7 +268,7 @@ fn preparation_of(rule: Baseline, context: &SeedContext<'_>) -> f64 {
         Baseline::Stratified | Baseline::Longest | Baseline::Shortest | Baseline::Frequency => 0.0,
         Baseline::WithoutLabelErrors => seconds.embed + seconds.finetuned_features + seconds.label_errors,
         Baseline::KCenter | Baseline::FacilityLocation | Baseline::Similarity | Baseline::Relevance => seconds.embed,
-        Baseline::Less | Baseline::Ifd => seconds.embed + seconds.finetuned_features,
+        Baseline::Less | Baseline::Gist | Baseline::Ifd => seconds.embed + seconds.finetuned_features,
         Baseline::Hardest | Baseline::Easiest | Baseline::Median => {
             seconds.embed + seconds.finetuned_features + seconds.probe
         }

@@ -3,6 +3,7 @@
 pub mod basis;
 pub mod gradient_data;
 pub mod probe;
+pub mod subspace;
 
 use serde::{Deserialize, Serialize};
 use tamis_nn::decoder::SketchSettings;
