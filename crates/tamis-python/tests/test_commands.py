@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 import subprocess
 import sys
 import warnings
@@ -33,7 +34,7 @@ def test_every_keyword_of_select_is_a_flag_and_help_lists_all_flags() -> None:
     assert keywords <= flags
     document = tamis.select.__doc__ or ""
     assert all(f"\n{name}\n" in document for name in flags - keywords - {"help", "help_all"})
-    assert "--" not in document.replace("---", "") and "greedy" in document
+    assert not re.search("--[a-z]", document) and "greedy" in document
 
 
 def test_keyword_arguments_are_written_as_flags() -> None:
