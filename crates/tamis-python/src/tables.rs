@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use tamis::{
     Result,
     commands::{self, Conversation},
+    data,
 };
 use tamis_cli::Invocation;
 
@@ -34,7 +35,7 @@ pub(crate) fn table_path(py: Python<'_>, out: PathBuf) -> PyResult<PathBuf> {
 /// Gives such a file its name, with a hash of its bytes before the ending.
 #[pyfunction]
 pub(crate) fn keep_file(py: Python<'_>, path: PathBuf, name: &str) -> PyResult<PathBuf> {
-    raised(py, py.detach(|| commands::keep_file(&path, name)))
+    raised(py, py.detach(|| data::named_by_hash(&path, name)))
 }
 
 /// The texts of every record of each split, and how many there are of each record, by the arguments of a command on them.
@@ -50,7 +51,7 @@ pub(crate) fn texts(py: Python<'_>, arguments: Vec<String>) -> PyResult<Vec<(Vec
 /// Records of files by their numbers, counted from 0 over all files, each as JSON.
 #[pyfunction]
 pub(crate) fn records(py: Python<'_>, files: Vec<PathBuf>, numbers: Vec<u64>) -> PyResult<Vec<String>> {
-    let read = py.detach(|| commands::records(&files, &numbers));
+    let read = py.detach(|| data::records(&files, &numbers));
     let told = raised(py, read)?.into_iter();
     Ok(told
         .map(|fields| serde_json::Value::Object(fields).to_string())

@@ -105,11 +105,8 @@ def select_arguments(
             setting="trial_timeout",
         )
     answers = Answers(trainer, train, parallel) if own else None
-    data = _data(train, validation, test, given)
-    vectors = _rows.vectors(embedder, {**data, **{name: given.get(name) for name in OF_DATA}}, given["out"])
-    name = name_of(trainer) if own else trainer
-    line = arguments("select", {**data, **given, "embedder": vectors, "trainer": name, "parallel": parallel})
-    return line, answers
+    given = {**_with_rows(train, validation, test, embedder, given), "trainer": name_of(trainer) if own else trainer}
+    return arguments("select", {**given, "parallel": parallel}), answers
 
 
 def study(
@@ -193,18 +190,18 @@ def check_agent(
     return Check(_on_rows("check agent", train, validation, test, embedder, progress, {"out": out, **settings}))
 
 
-def _data(train: Any, validation: Any, test: Any, given: dict[str, Any]) -> dict[str, list[str]]:
-    """The files of the splits that are given."""
+def _with_rows(train: Any, validation: Any, test: Any, embedder: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """The settings, with the files of the splits that are given and the embedder, or the file of its vectors."""
     splits = zip(_rows.SPLITS, (train, validation, test), strict=True)
-    return {name: _rows.files(rows, name, given["out"]) for name, rows in splits if rows is not None}
+    data = {name: _rows.files(rows, name, given["out"]) for name, rows in splits if rows is not None}
+    vectors = _rows.vectors(embedder, {**data, **{name: given.get(name) for name in OF_DATA}}, given["out"])
+    return {**data, **given, "embedder": vectors}
 
 
 def _on_rows(
     command: str, train: Any, validation: Any, test: Any, embedder: Any, progress: bool | None, given: dict[str, Any]
 ) -> Any:
-    data = _data(train, validation, test, given)
-    vectors = _rows.vectors(embedder, {**data, **{name: given.get(name) for name in OF_DATA}}, given["out"])
-    return _run(arguments(command, {**data, **given, "embedder": vectors}), progress, None)
+    return _run(arguments(command, _with_rows(train, validation, test, embedder, given)), progress, None)
 
 
 def _run(line: list[str], progress: bool | None, answers: Answers | None, features: Any = None) -> Any:

@@ -23,4 +23,4 @@ pub use check_proxy::{
 pub use finetune::{finetune, selection_data};
 pub use select::{select, select_with};
 pub use study::{study, study_path};
-pub use tables::{Conversation, conversations, keep_file, keep_table, records, table_path, texts};
+pub use tables::{Conversation, conversations, keep_table, table_path, texts};

@@ -8,7 +8,6 @@ use std::{
 };
 
 use arrow_array::RecordBatchReader;
-use serde_json::{Map, Value};
 use tamis_nn::{
     Monitor,
     hub::{classifier, language_model::load_reader},
@@ -29,10 +28,10 @@ use crate::{
 pub fn keep_table(table: &mut dyn RecordBatchReader, name: &str, out: &Path) -> Result<PathBuf> {
     let path = table_path(out)?;
     data::write_table(table, name, &path)?;
-    keep_file(&path, &format!("{name}.arrow"))
+    data::named_by_hash(&path, &format!("{name}.arrow"))
 }
 
-/// Where a program may write a file for a run, to be handed to [`keep_file`]; nobody else is given the same place.
+/// Where a program may write a file for a run, to be given its name by [`data::named_by_hash`]; nobody else is given the same place.
 ///
 /// # Errors
 ///
@@ -46,15 +45,6 @@ pub fn table_path(out: &Path) -> Result<PathBuf> {
     Ok(folder.join(format!(".tamis-{}-{number}.partial", std::process::id())))
 }
 
-/// Gives such a file its name, such as `train.jsonl`, with a hash of its bytes: `train-3f9c02d1a4b7.jsonl`.
-///
-/// # Errors
-///
-/// If it cannot be read or renamed.
-pub fn keep_file(path: &Path, name: &str) -> Result<PathBuf> {
-    data::named_by_hash(path, name)
-}
-
 /// The texts of every record of the training, validation and test files, for an embedder of the program's own, and how many there are of
 /// each record.
 ///
@@ -65,16 +55,6 @@ pub fn texts(settings: &DataSettings, monitor: &dyn Monitor) -> Result<Vec<(Vec<
     let dataset = data::read(settings, monitor)?;
     let splits = [Some(&dataset.train), Some(&dataset.validation), dataset.test.as_ref()];
     Ok(splits.into_iter().flatten().map(texts_by_record).collect())
-}
-
-/// Records of files by their numbers, counted from 0 over all files, in the order in which they are asked for; each with its fields as they
-/// stand there.
-///
-/// # Errors
-///
-/// If a file cannot be read, or has no such record, or one that is broken.
-pub fn records(files: &[PathBuf], numbers: &[u64]) -> Result<Vec<Map<String, Value>>> {
-    data::records(files, numbers)
 }
 
 /// The tokens of conversations as a language model reads them, each with 1 where it is to be said; none of a row that cannot be read or
@@ -115,8 +95,7 @@ pub fn conversations(
     let split = &dataset.train;
     let all: Vec<u32> = (0..split.examples.len() as u32).collect();
     let encoded = encoder.encode(split, &all, Answers::Right)?;
-    let records: u64 = split.files.iter().map(|file| file.records).sum();
-    let mut conversations: Vec<Conversation> = vec![None; records as usize];
+    let mut conversations: Vec<Conversation> = vec![None; split.records()];
     for row in all {
         let sequence = encoded.split.sequences_of(row).next();
         conversations[split.record_number(row) as usize] =

@@ -31,7 +31,8 @@ pub use rejects::Reject;
 pub(crate) use rejects::check_rejects;
 pub use source::{Compression, Format, SourceFile};
 pub use split::Split;
-pub(crate) use tables::{TABLES, is_table, named_by_hash, records, texts_by_record, write_table};
+pub(crate) use tables::{TABLES, is_table, texts_by_record, write_table};
+pub use tables::{named_by_hash, records};
 
 /// The number of a training example: its place in `Dataset::train.examples`.
 pub type RowId = u32;

@@ -23,6 +23,11 @@ impl Split {
             .retain(|_| number.next().is_none_or(|i| examples.binary_search(&i).is_err()));
     }
 
+    /// How many records its files have, those that could not be used with them.
+    pub fn records(&self) -> usize {
+        self.files.iter().map(|file| file.records as usize).sum()
+    }
+
     /// The number of an example's record, counted from 0 over all files, bad rows with them.
     pub fn record_number(&self, example: u32) -> u64 {
         let origin = self.examples[example as usize].origin;

@@ -8,6 +8,7 @@ use std::{
 
 use arrow_array::RecordBatchReader;
 use arrow_ipc::writer::StreamWriter;
+use serde_json::{Map, Value};
 use tamis_nn::{Fingerprint, atomic_write::write_whole};
 
 use crate::{
@@ -56,7 +57,7 @@ pub(crate) fn write_table(table: &mut dyn RecordBatchReader, name: &str, path: &
 /// # Errors
 ///
 /// If it cannot be read or renamed.
-pub(crate) fn named_by_hash(path: &Path, name: &str) -> Result<PathBuf> {
+pub fn named_by_hash(path: &Path, name: &str) -> Result<PathBuf> {
     let hash = Fingerprint::of_file(path)?;
     let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
     let named = path.with_file_name(format!("{stem}-{}.{extension}", &hash.as_str()[..HASH]));
@@ -74,8 +75,7 @@ pub(crate) fn texts_by_record(split: &Split) -> (Vec<String>, usize) {
     };
     let rows = 0..split.examples.len();
     let each = rows.clone().map(|row| texts(row).len()).max().unwrap_or(1);
-    let records: u64 = split.files.iter().map(|file| file.records).sum();
-    let mut all = vec![String::new(); records as usize * each];
+    let mut all = vec![String::new(); split.records() * each];
     for row in rows {
         let first = split.record_number(row as u32) as usize * each;
         for (place, text) in texts(row).into_iter().enumerate() {
@@ -85,8 +85,13 @@ pub(crate) fn texts_by_record(split: &Split) -> (Vec<String>, usize) {
     (all, each)
 }
 
-/// Records of files by their numbers, counted from 0 over all files, in the order in which they are asked for.
-pub(crate) fn records(files: &[PathBuf], numbers: &[u64]) -> Result<Vec<Fields>> {
+/// Records of files by their numbers, counted from 0 over all files, in the order in which they are asked for; each with its fields as they
+/// stand there.
+///
+/// # Errors
+///
+/// If a file cannot be read, or has no such record, or one that is broken.
+pub fn records(files: &[PathBuf], numbers: &[u64]) -> Result<Vec<Map<String, Value>>> {
     let wanted: HashMap<u64, usize> = numbers.iter().copied().zip(0..).collect();
     let mut found: Vec<Option<Fields>> = vec![None; numbers.len()];
     let mut before = 0;

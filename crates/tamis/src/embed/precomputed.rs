@@ -28,10 +28,7 @@ struct Array {
 /// If the file cannot be read, is broken, holds something that is not finite, or does not fit the splits.
 pub fn load(path: &Path, splits: &[&Split]) -> Result<Vec<Embedded>> {
     let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
-    let records: Vec<usize> = splits
-        .iter()
-        .map(|split| split.files.iter().map(|file| file.records as usize).sum())
-        .collect();
+    let records: Vec<usize> = splits.iter().map(|split| split.records()).collect();
     let arrays = if path.extension().is_some_and(|extension| extension == "npy") {
         cut(path, &parse_npy(path, &bytes)?, &records)?
     } else {

@@ -18,7 +18,7 @@ use crate::{
     Error, Result,
     data::RowId,
     metrics::Metric,
-    scorer::{Insight, Scorer, ScorerRun},
+    scorer::{Scorer, ScorerRun},
     target::TargetModel,
 };
 
@@ -217,10 +217,6 @@ impl ScorerRun for FinetuneRun<'_> {
 
     fn fork(&self) -> Box<dyn ScorerRun + '_> {
         Box::new(self.clone())
-    }
-
-    fn insight(&mut self, _chunks: &[&[RowId]]) -> Result<Option<Insight>> {
-        Ok(None)
     }
 }
 

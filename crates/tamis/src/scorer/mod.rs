@@ -17,7 +17,7 @@ use crate::{Result, data::RowId, scorer::batch::BatchScorer};
 /// A model cheap enough to be trained at every state, and the fold on which it is scored.
 ///
 /// ```
-/// use tamis::{Fingerprint, Result, Seed, data::RowId, scorer::{Insight, Scorer, ScorerRun}};
+/// use tamis::{Fingerprint, Result, Seed, data::RowId, scorer::{Scorer, ScorerRun}};
 ///
 /// /// Scores rows by the distance of their sum to 10.
 /// struct NearTen(Fingerprint);
@@ -44,9 +44,6 @@ use crate::{Result, data::RowId, scorer::batch::BatchScorer};
 ///     }
 ///     fn fork(&self) -> Box<dyn ScorerRun + '_> {
 ///         Box::new(self.clone())
-///     }
-///     fn insight(&mut self, _chunks: &[&[RowId]]) -> Result<Option<Insight>> {
-///         Ok(None)
 ///     }
 /// }
 ///
@@ -98,12 +95,14 @@ pub trait ScorerRun: Send + Sync {
     /// A second run in the same state, to try an action on.
     fn fork(&self) -> Box<dyn ScorerRun + '_>;
 
-    /// What the present model can tell about rows it has not seen, where it can tell anything cheaply.
+    /// What the present model can tell about rows it has not seen, where it can tell anything cheaply; by default nothing.
     ///
     /// # Errors
     ///
     /// If training fails.
-    fn insight(&mut self, chunks: &[&[RowId]]) -> Result<Option<Insight>>;
+    fn insight(&mut self, _chunks: &[&[RowId]]) -> Result<Option<Insight>> {
+        Ok(None)
+    }
 }
 
 /// A proxy's hints to an agent about what to add next. No evaluation is spent on them.

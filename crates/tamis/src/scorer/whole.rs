@@ -6,7 +6,7 @@ use crate::{
     Result,
     data::RowId,
     scorer::{
-        Insight, Scorer, ScorerRun,
+        Scorer, ScorerRun,
         batch::{BatchScorer, Selection},
     },
 };
@@ -56,10 +56,6 @@ impl ScorerRun for WholeRun<'_> {
 
     fn fork(&self) -> Box<dyn ScorerRun + '_> {
         Box::new(self.clone())
-    }
-
-    fn insight(&mut self, _chunks: &[&[RowId]]) -> Result<Option<Insight>> {
-        Ok(None)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     data::RowId,
     env::pool::{ChunkSize, Pool},
     problem::{ClusterTraits, FeatureContext, Limits, Problem},
-    scorer::{Insight, Scorer, ScorerRun},
+    scorer::{Scorer, ScorerRun},
     search::{Exhaustive, Selector},
     store::{MemoryStore, ScoreStore},
 };
@@ -243,10 +243,6 @@ impl ScorerRun for Run<'_> {
 
     fn fork(&self) -> Box<dyn ScorerRun + '_> {
         Box::new(self.clone())
-    }
-
-    fn insight(&mut self, _chunks: &[&[RowId]]) -> Result<Option<Insight>> {
-        Ok(None)
     }
 }
 
