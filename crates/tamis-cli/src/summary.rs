@@ -4,7 +4,10 @@ use std::{fmt::Write, path::Path};
 
 use tamis::{
     data::TaskKind,
-    records::selection::{Scored, SelectionRecord},
+    records::{
+        portfolio::PortfolioRecord,
+        selection::{Scored, SelectionRecord},
+    },
 };
 
 use crate::{messages::Messages, output};
@@ -31,9 +34,18 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path, messages: &Mes
 fn write_chosen(text: &mut String, record: &SelectionRecord) -> std::fmt::Result {
     let clusters = record.clusters.iter().filter(|cluster| cluster.chosen > 0).count();
     let share = 100.0 * record.budget.rows as f64 / record.data.read.pool.max(1) as f64;
+    let nothing_beats_random = record
+        .portfolio
+        .as_ref()
+        .is_some_and(PortfolioRecord::nothing_beats_random);
     writeln!(
         text,
-        "\nChosen: {} of {} rows ({share:.1}%, {} tokens), from {clusters} of {} clusters, by {} after {} evaluations",
+        "\n{}: {} of {} rows ({share:.1}%, {} tokens), from {clusters} of {} clusters, by {} after {} evaluations",
+        if nothing_beats_random {
+            "Chosen at random, for nothing here beats random rows"
+        } else {
+            "Chosen"
+        },
         record.budget.rows,
         record.data.read.pool,
         record.budget.tokens,
@@ -41,6 +53,14 @@ fn write_chosen(text: &mut String, record: &SelectionRecord) -> std::fmt::Result
         record.agent,
         record.evaluations
     )?;
+    if let Some(portfolio) = &record.portfolio {
+        writeln!(
+            text,
+            "{} Validation rows are told from the pool with an AUC of {:.2}.",
+            portfolio.decision(),
+            record.data.domain_auc
+        )?;
+    }
     if record.failures > 0 {
         writeln!(
             text,
@@ -55,19 +75,21 @@ fn write_chosen(text: &mut String, record: &SelectionRecord) -> std::fmt::Result
 fn write_scores(text: &mut String, record: &SelectionRecord, messages: &Messages) -> std::fmt::Result {
     writeln!(
         text,
-        "\n  {:32} {:>8}   {:>17}   {:>10}   {:>15}",
-        "the probe's scores", "chosen", "random rows", "everything", "validation rows"
+        "\n  {:32} {:>8}   {:>17}   {:>10}   {:>15}   {:>8}",
+        "the probe's scores", "chosen", "random rows", "everything", "validation rows", "both"
     )?;
+    let score = |score: Option<f64>| score.map_or(String::new(), |score| format!("{score:.4}"));
     let mut line = |fold: &str, scored: &Scored| {
         writeln!(
             text,
-            "  {:32} {:>8.4}   {:.4} (sd {:.4})   {:>10.4}   {:>15}",
+            "  {:32} {:>8.4}   {:.4} (sd {:.4})   {:>10.4}   {:>15}   {:>8}",
             format!("{fold}, {}", scored.metric),
             scored.chosen,
             scored.random_mean,
             scored.random_sd,
             scored.everything,
-            scored.validation.map_or(String::new(), |score| format!("{score:.4}"))
+            score(scored.validation),
+            score(scored.with_validation)
         )
     };
     line("reward fold", &record.scores.reward)?;
@@ -127,14 +149,14 @@ fn write_labels(text: &mut String, record: &SelectionRecord) -> std::fmt::Result
 /// Which rows were not taken, or taken last, and why.
 fn write_candidates(text: &mut String, record: &SelectionRecord, messages: &Messages) -> std::fmt::Result {
     let data = &record.data;
-    if record.settings["row_order"] == "relevance" {
+    if record.settings["row_order"] == "relevance" && !record.by_rule() {
         writeln!(
             text,
             "\nValidation rows differ from the pool (a classifier tells them apart with an AUC of {:.2}): the rows of each cluster most like them were taken first",
             data.domain_auc
         )?;
     }
-    if (1..data.read.pool).contains(&data.candidates) {
+    if (1..data.read.pool).contains(&data.candidates) && !record.by_rule() {
         writeln!(
             text,
             "\nChosen among the {} of the pool's {} rows that are most like validation rows; {}",

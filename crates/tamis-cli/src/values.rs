@@ -6,7 +6,7 @@ use clap::{
     Arg, Command,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
-use tamis::{Error, named::Named, settings::StudyMethod};
+use tamis::{Error, named::Named, search::Method, settings::StudyMethod};
 
 /// Reads one of several names, which help and shells can then list.
 #[derive(Clone)]
@@ -23,6 +23,12 @@ pub(crate) fn named<T: Named>() -> Names<T> {
 /// The methods of a study.
 pub(crate) fn methods() -> Names<StudyMethod> {
     names(&StudyMethod::named())
+}
+
+/// The agents that search one problem.
+pub(crate) fn agents() -> Names<Method> {
+    let known = Method::NAMES.iter().copied();
+    names(&known.filter(|(agent, ..)| *agent != Method::Auto).collect::<Vec<_>>())
 }
 
 fn names<T: Copy>(known: &[(T, &'static str, &'static str)]) -> Names<T> {
@@ -94,7 +100,7 @@ pub(crate) fn pair(text: &str) -> Result<Pair, String> {
 
 #[cfg(test)]
 mod tests {
-    use tamis::{budget::Budget, metrics::MetricKind, search::Method};
+    use tamis::{budget::Budget, metrics::MetricKind};
 
     use super::*;
 

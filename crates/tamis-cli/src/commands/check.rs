@@ -20,7 +20,7 @@ use crate::{
     messages::Messages,
     outcome::Outcome,
     threads::with_threads,
-    values::named,
+    values,
 };
 
 /// How many clusters are shown of the most and of the least coherent; all are in `check_clusters.json`.
@@ -71,7 +71,7 @@ pub(crate) struct CheckAgentArgs {
     #[command(flatten)]
     select: SelectArgs,
     /// The agents to check, with commas between them [default: all but exhaustive]
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = named::<Method>(), help_heading = "Check")]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = values::agents(), help_heading = "Check")]
     agents: Vec<Method>,
     /// How many problems to pose
     #[arg(long, value_name = "N", help_heading = "Check")]

@@ -29,7 +29,7 @@ fn settings_that_mean_nothing_are_named() {
         &["--label-error-share", "a few"],
         &["--candidates", "0.5x"],
         &["--max-evaluations", "0"],
-        &["--max-evaluations", "5"],
+        &["--max-evaluations", "5", "--agent", "dqn"],
         &["--max-time", "-1"],
         &["--threads", "0"],
         &["--field", "text"],

@@ -19,7 +19,10 @@ fn study(fixture: &Fixture, out: &str, more: &[&str]) -> Command {
         ("--chunk", "8"),
         ("--clusters", "12"),
         ("--max-evaluations", "300"),
-        ("--methods", "everything,random,stratified,facility-location,greedy,dqn"),
+        (
+            "--methods",
+            "everything,random,stratified,facility-location,greedy,dqn,auto",
+        ),
         ("--seeds", "2"),
         ("--out", out),
     ] {
@@ -60,23 +63,27 @@ fn a_study_is_a_table_and_its_agents_choose_as_select_does() {
     );
     let csv = fixture.read("study/study.csv");
     assert!(csv.starts_with("method,budget,family,rows,"), "{csv}");
-    assert_eq!(csv.lines().count(), 7, "{csv}");
+    assert_eq!(csv.lines().count(), 8, "{csv}");
     assert!(fixture.read("study/study.md").contains("| facility-location |"));
     let whole = record(&fixture, "study");
     assert_eq!(
         (whole["cells"].as_array().map(Vec::len), whole["expected"].as_u64()),
-        (Some(12), Some(12))
+        (Some(14), Some(14))
     );
     assert!(
         !exists(&fixture, "study/cells/10%/dqn-0.sqlite"),
         "a finished cell leaves no ledger of its own"
     );
 
-    succeeds(fixture.select("run", &["--seed", "1"]));
-    let selection: Value = serde_json::from_str(&fixture.read("run/selection.json")).expect("JSON");
-    let rows = selection["rows"].as_array().expect("rows");
-    let lines: String = rows.iter().map(|row| format!("{}\n", row["row"])).collect();
-    assert_eq!(fixture.read("study/selections/10%/dqn-1.txt"), lines);
+    for agent in ["dqn", "auto"] {
+        succeeds(fixture.select(agent, &["--agent", agent, "--seed", "1"]));
+        let selection: Value = serde_json::from_str(&fixture.read(&format!("{agent}/selection.json"))).expect("JSON");
+        let rows = selection["rows"].as_array().expect("rows");
+        let lines: String = rows.iter().map(|row| format!("{}\n", row["row"])).collect();
+        assert_eq!(fixture.read(&format!("study/selections/10%/{agent}-1.txt")), lines);
+    }
+    assert!(told.contains("`auto` chose: "), "{told}");
+    let selection: Value = serde_json::from_str(&fixture.read("dqn/selection.json")).expect("JSON");
     let cell = |method: &str| {
         let cells = whole["cells"].as_array().expect("cells");
         cells

@@ -42,7 +42,7 @@ fn run() -> Fixture {
     let validation = fixture.read("validation.jsonl");
     let more = train.lines().rev().take(30).map(|row| row.replace("zebra", "zebras"));
     fixture.write("validation.jsonl", &(validation + &more.collect::<Vec<_>>().join("\n")));
-    succeeds(fixture.select("run", &[]));
+    succeeds(fixture.select("run", &["--agent", "dqn"]));
     fixture
 }
 

@@ -76,7 +76,9 @@ impl Default for CheckAgentSettings {
         let all = Method::NAMES.iter().map(|(method, ..)| *method);
         Self {
             select: SelectSettings::default(),
-            agents: all.filter(|&method| method != Method::Exhaustive).collect(),
+            agents: all
+                .filter(|method| !matches!(method, Method::Auto | Method::Exhaustive))
+                .collect(),
             problems: 20,
             seeds: 5,
         }

@@ -55,13 +55,13 @@ fn write(
     scores: Scores,
 ) -> Result<SelectionRecord> {
     let (dataset, stages, out) = (&session.dataset, &session.stages, &given.out);
-    let (candidates, pool) = (prepared.candidates, &prepared.chunks.pool);
+    let (candidates, pool) = (prepared.candidates, &prepared.modes[chosen.found.mode].chunks.pool);
     let clustered = &candidates.clustered;
     let statistics = stages.run("describe", None, || {
         Ok(describe::statistics(dataset, &clustered.clusters, &clustered.pool))
     })?;
     stages.run("curves", None, || {
-        curves::write(&chosen.found.curve, pool, &prepared.judge(), out)
+        curves::write(&chosen.found.curve, pool, &prepared.judge(Some(chosen.found.mode)), out)
     })?;
     stages.run("export", None, || data::export(&dataset.train, &chosen.rows, out))?;
     stages.run("map", None, || {
@@ -69,7 +69,7 @@ fn write(
         let picture = map(dataset, vectors, &clustered.clusters, &statistics, &chosen.rows, seed)?;
         json::write_compact(&out.join("map.json"), &picture)
     })?;
-    let place = places(chosen, prepared);
+    let place = places(chosen, prepared, &dataset.pool);
     let record = SelectionRecord {
         version: VERSION,
         tamis: env!("CARGO_PKG_VERSION").to_owned(),
@@ -82,25 +82,34 @@ fn write(
             tokens: tokens_of(&chosen.rows, &dataset.pool, &candidates.vectors.tokens),
         },
         rows: chosen_rows(session, chosen, &place),
+        portfolio: chosen.found.portfolio.as_ref().map(|decided| decided.record.clone()),
         scores,
         labels: describe::label_records(dataset, &chosen.rows),
         clusters: describe::cluster_records(dataset, statistics, &chosen.rows, &place),
-        data: data_record(session, prepared),
+        data: data_record(session, prepared, chosen),
         stages: stages.records(),
         command: given.command.clone().unwrap_or_default(),
-        settings: serde_json::to_value(&candidates.settings).unwrap_or_default(),
+        settings: serde_json::to_value(prepared.settings(chosen.mode())).unwrap_or_default(),
     };
     json::write_json(&out.join("selection.json"), &record)?;
     report::write_run(out)?;
     Ok(record)
 }
 
-/// Of each chosen row its cluster, and the step at which it was taken, from 1.
-fn places(chosen: &Chosen, prepared: &Prepared<'_>) -> HashMap<RowId, (u32, u32)> {
-    let steps = chosen.trajectory.iter().zip(1..);
+/// Of each chosen row its cluster, and the step at which it was taken, from 1; a rule takes all rows in one step.
+fn places(chosen: &Chosen, prepared: &Prepared<'_>, pool: &[RowId]) -> HashMap<RowId, (u32, u32)> {
+    let Some((mode, path)) = &chosen.path else {
+        let clusters = &prepared.candidates.clustered.clusters.assignment;
+        let of_chosen = pool
+            .iter()
+            .zip(clusters)
+            .filter(|(row, _)| chosen.rows.binary_search(row).is_ok());
+        return of_chosen.map(|(&row, &cluster)| (row, (cluster, 1))).collect();
+    };
+    let steps = path.iter().zip(1..);
     steps
         .flat_map(|((cluster, range), step)| {
-            let rows = prepared.chunks.pool.rows(*cluster, range);
+            let rows = prepared.modes[*mode].chunks.pool.rows(*cluster, range);
             rows.iter().map(move |&row| (row, (*cluster as u32, step)))
         })
         .collect()
@@ -120,7 +129,7 @@ fn chosen_rows(session: &Session<'_>, chosen: &Chosen, place: &HashMap<RowId, (u
     chosen.rows.iter().map(row).collect()
 }
 
-fn data_record(session: &Session<'_>, prepared: &Prepared<'_>) -> DataRecord {
+fn data_record(session: &Session<'_>, prepared: &Prepared<'_>, chosen: &Chosen) -> DataRecord {
     let (dataset, folds) = (&session.dataset, &session.folds);
     let files = dataset.train.files.iter();
     let label_errors = &prepared.candidates.label_errors;
@@ -131,7 +140,7 @@ fn data_record(session: &Session<'_>, prepared: &Prepared<'_>) -> DataRecord {
         confirm_fold: folds.confirm.len() as u64,
         test: dataset.test.as_ref().map_or(0, |test| test.examples.len() as u64),
         domain_auc: prepared.candidates.domain_auc,
-        candidates: prepared.chunks.pool.rows_in_all() as u64,
+        candidates: prepared.modes[chosen.mode().unwrap_or(0)].chunks.pool.rows_in_all() as u64,
         label_errors: label_errors.iter().filter(|&&suspected| suspected).count() as u64,
         truncated: prepared.candidates.vectors.truncated,
     }

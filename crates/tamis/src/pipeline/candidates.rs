@@ -38,8 +38,8 @@ const MOST_SUSPECTED: f64 = 0.2;
 
 /// The rows that may be chosen, in the order in which each cluster gives them.
 pub(crate) struct Candidates {
-    /// Those given, each `auto` decided.
-    pub(crate) settings: SelectSettings,
+    /// Those given, each `auto` decided, in every mode that the agent may search in: by the AUC first.
+    pub(crate) modes: Vec<SelectSettings>,
     pub(crate) vectors: Vectors,
     pub(crate) clustered: Clustered,
     /// The AUC with which rows of the reward fold are told from the pool.
@@ -63,34 +63,39 @@ impl Candidates {
             .stages
             .run("compare", None, || domain::contrast(pool, fold, seed))?;
         let shifted = context.settings.shifted(domain_auc, pool.rows(), fold.rows());
-        let settings = context.settings.resolved(shifted);
-        let context = context.with(&settings);
+        let modes = context.settings.modes(shifted);
+        let context = context.with(&modes[0]);
         let (probe, label_errors) = probe_and_label_errors(context, target, &vectors, shifted)?;
-        let order = Order::new(context, &clustered, &label_errors, seed)?;
+        let order = Order::new(context, &modes, &clustered, &label_errors, seed)?;
         Ok(Self {
             in_domain: (typical * pool.rows() as f64) as u64,
-            quotas: Quotas::new(settings.metric, &context.labels_of_reward_fold()),
+            quotas: Quotas::new(context.settings.metric, &context.labels_of_reward_fold()),
             vectors,
             clustered,
             domain_auc,
             label_errors,
             probe,
             order,
-            settings,
+            modes,
         })
     }
 
-    /// The clusters cut into chunks, less the rows that are no candidates.
-    pub(crate) fn pool(&self, dataset: &Dataset, chunk: ChunkSize, limit: Limit) -> Pool {
+    /// The settings in the mode that the AUC is for.
+    pub(crate) fn settings(&self) -> &SelectSettings {
+        &self.modes[0]
+    }
+
+    /// The clusters cut into chunks in the mode of the context's settings, less the rows that are no candidates.
+    pub(crate) fn pool(&self, context: Context<'_>, chunk: ChunkSize, limit: Limit) -> Pool {
+        let (dataset, settings) = (context.dataset, context.settings);
         let chunk = chunk.for_labels(dataset.task.labels.len());
         let tokens = &self.vectors.tokens;
-        let Some(candidates) = self.rows(dataset, limit) else {
-            return Pool::of_members(&dataset.pool, &self.order.members, tokens, chunk, limit);
+        let members = self.order.members(settings.row_order);
+        let Some(candidates) = self.rows(dataset, settings.candidates, limit) else {
+            return Pool::of_members(&dataset.pool, members, tokens, chunk, limit);
         };
         let is_candidate = |row: &u32| candidates.binary_search(row).is_ok();
-        let members: Vec<Vec<u32>> = self
-            .order
-            .members
+        let members: Vec<Vec<u32>> = members
             .iter()
             .map(|rows| rows.iter().copied().filter(is_candidate).collect())
             .collect();
@@ -98,9 +103,9 @@ impl Candidates {
     }
 
     /// The candidates as places in the pool, in ascending order; none where they are all of the pool.
-    fn rows(&self, dataset: &Dataset, limit: Limit) -> Option<Vec<u32>> {
+    fn rows(&self, dataset: &Dataset, candidates: CandidateSet, limit: Limit) -> Option<Vec<u32>> {
         let (ranked, tokens) = (&self.order.ranked, &self.vectors.tokens);
-        match self.settings.candidates {
+        match candidates {
             CandidateSet::Auto | CandidateSet::All => None,
             CandidateSet::Budgets(times) => Some(domain::most_relevant(ranked, tokens, limit.times(times))),
             CandidateSet::InDomain => {
@@ -142,32 +147,47 @@ impl Clustered {
 struct Order {
     /// The pool's rows, those most like the reward fold first and suspected label errors last; none where all rows are candidates.
     ranked: Vec<u32>,
-    /// Each cluster's rows, as places in the pool, in the order in which they are taken.
-    members: Vec<Vec<u32>>,
+    /// Each cluster's rows, as places in the pool, in each order in which a mode takes them.
+    members: Vec<(RowOrder, Vec<Vec<u32>>)>,
 }
 
 impl Order {
-    fn new(context: Context<'_>, clustered: &Clustered, label_errors: &[bool], seed: Seed) -> Result<Self> {
-        let settings = context.settings;
+    fn new(
+        context: Context<'_>,
+        modes: &[SelectSettings],
+        clustered: &Clustered,
+        label_errors: &[bool],
+        seed: Seed,
+    ) -> Result<Self> {
         context.stages.run("order", None, || {
-            let all = settings.candidates == CandidateSet::All;
-            let relevance = if settings.row_order == RowOrder::Relevance || !all {
+            let all = modes.iter().all(|mode| mode.candidates == CandidateSet::All);
+            let by_relevance = modes.iter().any(|mode| mode.row_order == RowOrder::Relevance);
+            let relevance = if by_relevance || !all {
                 domain::relevance(&clustered.pool, &clustered.fold, seed)?
             } else {
                 Vec::new()
             };
             let clusters = &clustered.clusters;
-            let members = crate::env::pool::members(&clusters.assignment, clusters.centroids.rows(), seed);
-            let (mut members, last) = row_order::errors_apart(members, label_errors);
-            match settings.row_order {
-                RowOrder::Random => {}
-                RowOrder::Relevance => row_order::by_relevance(&mut members, &relevance),
-                RowOrder::Auto | RowOrder::Coverage => {
-                    row_order::by_coverage(&mut members, &clustered.pool, seed, context.monitor())?;
+            let random = crate::env::pool::members(&clusters.assignment, clusters.centroids.rows(), seed);
+            let (random, last) = row_order::errors_apart(random, label_errors);
+            let mut members: Vec<(RowOrder, Vec<Vec<u32>>)> = Vec::new();
+            for mode in modes {
+                let order = mode.row_order;
+                if members.iter().any(|(known, _)| *known == order) {
+                    continue;
                 }
-            }
-            for (members, last) in members.iter_mut().zip(last) {
-                members.extend(last);
+                let mut ordered = random.clone();
+                match order {
+                    RowOrder::Random => {}
+                    RowOrder::Relevance => row_order::by_relevance(&mut ordered, &relevance),
+                    RowOrder::Auto | RowOrder::Coverage => {
+                        row_order::by_coverage(&mut ordered, &clustered.pool, seed, context.monitor())?;
+                    }
+                }
+                for (members, last) in ordered.iter_mut().zip(&last) {
+                    members.extend(last);
+                }
+                members.push((order, ordered));
             }
             let ranked = if all {
                 Vec::new()
@@ -176,6 +196,12 @@ impl Order {
             };
             Ok(Self { ranked, members })
         })
+    }
+
+    /// Each cluster's rows in this order, which is one of the modes'.
+    fn members(&self, order: RowOrder) -> &[Vec<u32>] {
+        let known = self.members.iter().find(|(known, _)| *known == order);
+        &known.expect("an order of a mode").1
     }
 }
 

@@ -59,8 +59,8 @@ impl<'a> Judge<'a> {
         selections.par_iter().map(|rows| Ok(score(rows)?[0][0])).collect()
     }
 
-    /// The choice, ten random selections, the whole pool, and the validation rows outside of the fold, on every fold. Advances `monitor`
-    /// by one a training.
+    /// The choice, ten random selections, the whole pool, and the validation rows outside of the fold, without the choice and with it, on
+    /// every fold. Advances `monitor` by one a training.
     pub(crate) fn scores(
         &self,
         chosen: &[RowId],
@@ -86,6 +86,9 @@ impl<'a> Judge<'a> {
         let validation = self
             .at_budget
             .scores_of_validation_rows(self.reward_metric, test, &metrics, seed, monitor)?;
+        let both = self
+            .at_budget
+            .scores_with_validation_rows(chosen, self.reward_metric, test, &metrics)?;
         let scored = |fold: usize, metric: usize| {
             let values: Vec<f64> = random.iter().map(|scores| scores[fold][metric]).collect();
             let (random_mean, random_sd) = mean_and_sd(&values);
@@ -96,6 +99,7 @@ impl<'a> Judge<'a> {
                 random_sd,
                 everything: everything[fold][metric],
                 validation: Some(validation[fold][metric]),
+                with_validation: Some(both[fold][metric]),
             }
         };
         Ok(Scores {

@@ -94,8 +94,22 @@ impl TunedGradientProbe {
         folds: &[Arc<GradientData>],
         metrics: usize,
     ) -> Result<Vec<Vec<f64>>> {
-        let mut scratch = Scratch::new(data.width());
-        let moments = SufficientStatistics::of(&data.design, rows, &mut scratch);
+        self.scores_of_step_on(&[(data, rows)], folds, metrics)
+    }
+
+    /// The same of a step on rows of several splits.
+    fn scores_of_step_on(
+        &self,
+        parts: &[(&GradientData, &[RowId])],
+        folds: &[Arc<GradientData>],
+        metrics: usize,
+    ) -> Result<Vec<Vec<f64>>> {
+        let design = &self.gradients.train.design;
+        let mut scratch = Scratch::new(self.gradients.train.width());
+        let mut moments = SufficientStatistics::empty(self.gradients.train.width(), design.outputs);
+        for (data, rows) in parts {
+            moments.add(&SufficientStatistics::of(&data.design, rows, &mut scratch));
+        }
         let step = step_of(&moments, self.ridge, &mut scratch)?;
         Ok(folds
             .iter()
@@ -123,6 +137,13 @@ impl TunedProbe for TunedGradientProbe {
         self.scores_of_step(&self.gradients.train, rows, &folds, metrics.len())
     }
 
+    fn scores_on_parts(&self, rows: &[RowId], parts: &[Vec<u32>], _metric: Metric) -> Result<Vec<f64>> {
+        let confirm = &self.gradients.confirm;
+        let folds: Vec<_> = parts.iter().map(|part| Arc::new(confirm.select(part))).collect();
+        let scores = self.scores_of_step(&self.gradients.train, rows, &folds, 1)?;
+        Ok(scores.concat())
+    }
+
     fn scores_of_validation_rows(
         &self,
         _reward: Metric,
@@ -138,6 +159,30 @@ impl TunedProbe for TunedGradientProbe {
         let mut scores = Vec::new();
         for (taught, fold) in pairs.into_iter().chain(test) {
             scores.extend(self.scores_of_step(taught, &taught.design.all(), &[fold], metrics.len())?);
+        }
+        Ok(scores)
+    }
+
+    fn scores_with_validation_rows(
+        &self,
+        rows: &[RowId],
+        _reward: Metric,
+        test: bool,
+        metrics: &[Metric],
+    ) -> Result<Vec<Vec<f64>>> {
+        let FoldData {
+            train, reward, confirm, ..
+        } = &self.gradients;
+        let (of_reward, of_confirm) = (reward.design.all(), confirm.design.all());
+        let chosen = (&**train, rows);
+        let [reward_rows, confirm_rows] = [(&**reward, &of_reward[..]), (&**confirm, &of_confirm[..])];
+        let mut scores = Vec::new();
+        for (scored, others) in [(reward, confirm_rows), (confirm, reward_rows)] {
+            scores.extend(self.scores_of_step_on(&[chosen, others], &[Arc::clone(scored)], metrics.len())?);
+        }
+        if test {
+            let folds = [self.gradients.of(Fold::Test)];
+            scores.extend(self.scores_of_step_on(&[chosen, reward_rows, confirm_rows], &folds, metrics.len())?);
         }
         Ok(scores)
     }

@@ -11,6 +11,7 @@ pub(crate) mod gradient_probe;
 pub(crate) mod gradients;
 pub(crate) mod map;
 pub(crate) mod memory;
+pub(crate) mod portfolio;
 pub(crate) mod probe;
 pub(crate) mod rerank;
 pub(crate) mod responses;

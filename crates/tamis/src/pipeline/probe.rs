@@ -49,6 +49,10 @@ pub(crate) trait TunedProbe: Send + Sync {
     /// Trained on these rows, its scores `[fold][metric]`; higher is better. It is as sure of itself as suits a reward by `reward`.
     fn scores(&self, rows: &[RowId], reward: Metric, folds: &[Fold<'_>], metrics: &[Metric]) -> Result<Vec<Vec<f64>>>;
 
+    /// Trained on these rows, its score on each of some parts of the confirm fold, by the number of a row in the fold. It is as sure of
+    /// itself as suits a reward by this metric.
+    fn scores_on_parts(&self, rows: &[RowId], parts: &[Vec<u32>], metric: Metric) -> Result<Vec<f64>>;
+
     /// What it learns from the validation rows themselves, `[fold][metric]`: each of the reward fold, the confirm fold and, where it is
     /// asked for, the test rows is scored by a probe that was trained on the validation rows outside of it.
     fn scores_of_validation_rows(
@@ -58,6 +62,15 @@ pub(crate) trait TunedProbe: Send + Sync {
         metrics: &[Metric],
         seed: Seed,
         monitor: &dyn Monitor,
+    ) -> Result<Vec<Vec<f64>>>;
+
+    /// The same of a probe that was trained on these rows of the pool as well, and is as sure of itself as with these alone.
+    fn scores_with_validation_rows(
+        &self,
+        rows: &[RowId],
+        reward: Metric,
+        test: bool,
+        metrics: &[Metric],
     ) -> Result<Vec<Vec<f64>>>;
 
     /// The loss of every training row by a probe that was trained on the whole pool, shape `(examples,)`.

@@ -20,7 +20,7 @@ use crate::{
             probe::{Probe as RidgeScorer, ProbeSettings},
             probe_data::ProbeData,
             projection::{Projection, WIDTH},
-            regression::{Model, Scratch, SufficientStatistics, score, train_and_score},
+            regression::{Model, Scratch, Strength, SufficientStatistics, score, train_and_score},
             tune::{Tuning, tune},
         },
     },
@@ -126,6 +126,17 @@ impl TunedProbe for TunedRidgeProbe {
         )
     }
 
+    fn scores_on_parts(&self, rows: &[RowId], parts: &[Vec<u32>], metric: Metric) -> Result<Vec<f64>> {
+        let confirm = &self.features.confirm;
+        let Strength { ridge, temperature } = self.tuning.strength_for(metric);
+        let probabilities = Model::fit(&self.features.train, rows, ridge)?.probabilities(confirm, temperature);
+        let score = |part: &Vec<u32>| {
+            let targets: Vec<u32> = part.iter().map(|&row| confirm.targets[row as usize]).collect();
+            metric.score(&probabilities.gather(part), &targets)
+        };
+        Ok(parts.iter().map(score).collect())
+    }
+
     /// Strength and temperature are what the reward fold likes best of a probe that was trained on the confirm fold.
     fn scores_of_validation_rows(
         &self,
@@ -155,6 +166,41 @@ impl TunedProbe for TunedRidgeProbe {
                 Ok(score(&model, temperature, &fold, metrics))
             })
             .collect()
+    }
+
+    fn scores_with_validation_rows(
+        &self,
+        rows: &[RowId],
+        reward: Metric,
+        test: bool,
+        metrics: &[Metric],
+    ) -> Result<Vec<Vec<f64>>> {
+        let FoldData {
+            train,
+            reward: fold,
+            confirm,
+            ..
+        } = &self.features;
+        let Strength { ridge, temperature } = self.tuning.strength_for(reward);
+        let mut scratch = Scratch::new(train.width());
+        let chosen = SufficientStatistics::of(train, rows, &mut scratch);
+        let beside = |folds: &[&ProbeData], scratch: &mut Scratch| {
+            let mut all = chosen.clone();
+            for fold in folds {
+                all.add(&SufficientStatistics::of(fold, &fold.all(), scratch));
+            }
+            Model::of(&all, ridge, scratch)
+        };
+        let mut scores = Vec::new();
+        for (scored, others) in [(fold, confirm), (confirm, fold)] {
+            let model = beside(&[others], &mut scratch)?;
+            scores.push(score(&model, temperature, scored, metrics));
+        }
+        if test {
+            let model = beside(&[fold, confirm], &mut scratch)?;
+            scores.push(score(&model, temperature, &self.features.of(Fold::Test), metrics));
+        }
+        Ok(scores)
     }
 
     fn losses(&self, pool: &[RowId]) -> Result<Vec<f32>> {

@@ -6,10 +6,12 @@ use crate::{
     Error, Result,
     budget::Limit,
     data::RowId,
-    env::pool::{ChunkSize, Pool, State},
+    env::pool::{ChunkSize, Pool},
     pipeline::{candidates::Candidates, context::Context, describe, target::Target},
     problem::{Curve, FeatureContext, Limits, Problem, Trajectory},
+    records::portfolio::PortfolioRecord,
     scorer::{Scorer, batch::BatchScorer, whole::WholeSelections},
+    search::Selector,
     settings::select::{ProxyKind, SelectSettings},
     store::ScoreStore,
 };
@@ -25,7 +27,7 @@ impl Chunks {
     pub(crate) fn cut(context: Context<'_>, candidates: &Candidates, chunk: ChunkSize, limit: Limit) -> Result<Self> {
         let clusters = &candidates.clustered.clusters;
         let traits = describe::traits(context, &candidates.vectors.splits.validation, clusters)?;
-        let pool = candidates.pool(context.dataset, chunk, limit);
+        let pool = candidates.pool(context, chunk, limit);
         Ok(Self {
             limit,
             features: FeatureContext::new(traits, &pool),
@@ -80,8 +82,10 @@ impl<'a> Rewards<'a> {
 
 /// What a search came to.
 pub(crate) struct Found {
-    /// The best full states with the trajectories to them, best first.
-    pub(crate) finalists: Vec<(State, Trajectory)>,
+    /// The best full states, best first.
+    pub(crate) finalists: Vec<Finalist>,
+    /// In which mode of the run the curve's states are.
+    pub(crate) mode: usize,
     /// Evaluations spent.
     pub(crate) evaluations: u64,
     /// Those of them that failed.
@@ -90,22 +94,48 @@ pub(crate) struct Found {
     pub(crate) curve: Curve,
     /// Seconds that earlier starts of a run that was killed searched.
     pub(crate) earlier_seconds: f64,
+    /// How a portfolio decided; the first finalist is then its choice.
+    pub(crate) portfolio: Option<Decided>,
 }
 
-impl Found {
-    /// The rows of each finalist, in the order in which they were taken.
-    pub(crate) fn rows(&self, pool: &Pool) -> Vec<Vec<RowId>> {
-        self.finalists.iter().map(|(state, _)| pool.rows_of(state)).collect()
+/// A selection that may be chosen.
+pub(crate) struct Finalist {
+    /// In the order in which they were taken.
+    pub(crate) rows: Vec<RowId>,
+    /// The way to it in a mode of the run; none where a rule chose it.
+    pub(crate) path: Option<(usize, Trajectory)>,
+}
+
+impl Finalist {
+    pub(crate) fn by_rule(rows: Vec<RowId>) -> Self {
+        Self { rows, path: None }
     }
 }
 
-/// Lets the agent of the settings spend a problem's evaluations. What was paid for is stored, also when the search was stopped.
-pub(crate) fn search(mut problem: Problem<'_>, settings: &SelectSettings) -> Result<Found> {
+/// How a portfolio decided.
+pub(crate) struct Decided {
+    pub(crate) record: PortfolioRecord,
+    /// The entrant of each finalist.
+    pub(crate) order: Vec<usize>,
+}
+
+/// Lets the agent of the settings spend a problem's evaluations; `chunks` are those that it was posed with, in the run's only mode.
+pub(crate) fn search(problem: Problem<'_>, chunks: &Chunks, settings: &SelectSettings) -> Result<Found> {
     let seed = settings.seed;
     let mut selector = settings
         .agent
         .selector(&problem, settings.methods(), seed.derive("agent"))?;
-    let outcome = selector.select(&mut problem, seed.derive("search"));
+    search_by(problem, &mut *selector, (0, chunks), seed.derive("search"))
+}
+
+/// Lets a selector spend a problem's evaluations in this mode of the run. What was paid for is stored, also when the search was stopped.
+pub(crate) fn search_by(
+    mut problem: Problem<'_>,
+    selector: &mut dyn Selector,
+    (mode, chunks): (usize, &Chunks),
+    seed: Seed,
+) -> Result<Found> {
+    let outcome = selector.select(&mut problem, seed);
     problem.finish()?;
     outcome?;
     let curve = problem.curve();
@@ -113,8 +143,13 @@ pub(crate) fn search(mut problem: Problem<'_>, settings: &SelectSettings) -> Res
     Ok(Found {
         earlier_seconds: curve.earlier_seconds(),
         finalists: best
-            .map(|(_, state, trajectory)| (state.clone(), trajectory.to_vec()))
+            .map(|(_, state, trajectory)| Finalist {
+                rows: chunks.pool.rows_of(state),
+                path: Some((mode, trajectory.to_vec())),
+            })
             .collect(),
+        mode,
+        portfolio: None,
         evaluations: problem.evaluations(),
         failures: problem.failures(),
         curve,

@@ -6,24 +6,27 @@ use tamis_nn::Monitor;
 
 use crate::{
     Error, Result,
-    data::{self, Dataset, TaskKind, folds::Folds},
+    budget::Limit,
+    data::{self, Dataset, RowId, TaskKind, folds::Folds},
     pipeline::{
         candidates::Candidates,
         context::Context,
         embed::{self, Vectors},
         evidence::Judge,
         gradients::vectors,
+        portfolio::{Mode, Portfolio},
         probe::{MOMENTS_MEMORY, TunedProbes},
         rerank::{self, Compared},
         responses::Responses,
-        search::{Chunks, Found, Rewards, check_episode, search, too_short},
+        search::{Decided, Found, Rewards, check_episode, search, too_short},
         stages::Stages,
         target::Target,
         trainer::trainer_of,
     },
     problem::{Limits, Trajectory},
     records::selection::{Finetuned, Scores},
-    scorer::{Scorer, ask_tell::TrialRunner, ridge::projection::check_labels},
+    scorer::{ask_tell::TrialRunner, ridge::projection::check_labels},
+    search::Method,
     settings::select::{JudgeKind, SelectSettings},
     store::SqliteStore,
     target::row_gradients::GradientEngine,
@@ -120,22 +123,31 @@ pub(crate) struct Session<'a> {
     trainer: Option<&'a dyn TrialRunner>,
 }
 
-/// The candidates cut into chunks, and the probe that rewards a choice of them.
+/// The candidates cut into chunks, in every mode that is searched in, and the probe that rewards a choice of them.
 pub(crate) struct Prepared<'c> {
     pub(crate) candidates: &'c Candidates,
-    pub(crate) chunks: Chunks,
+    /// One, or a portfolio's, that for the AUC first.
+    pub(crate) modes: Vec<Mode<'c>>,
     probes: TunedProbes,
-    scorer: Box<dyn Scorer>,
 }
 
 impl Prepared<'_> {
-    /// Who scores finished selections.
-    pub(crate) fn judge(&self) -> Judge<'_> {
+    fn limit(&self) -> Limit {
+        self.modes[0].chunks.limit
+    }
+
+    /// The settings of a mode; without one, those that the AUC is for.
+    pub(crate) fn settings(&self, mode: Option<usize>) -> &SelectSettings {
+        self.modes[mode.unwrap_or(0)].settings
+    }
+
+    /// Who scores finished selections, in the metrics of a mode.
+    pub(crate) fn judge(&self, mode: Option<usize>) -> Judge<'_> {
         let TunedProbes {
             at_budget,
             at_everything,
         } = &self.probes;
-        Judge::new(&self.candidates.settings, &**at_budget, &**at_everything)
+        Judge::new(self.settings(mode), &**at_budget, &**at_everything)
     }
 }
 
@@ -144,10 +156,17 @@ pub(crate) struct Chosen {
     pub(crate) found: Found,
     /// The rows chosen, in ascending order.
     pub(crate) rows: Vec<data::RowId>,
-    /// In which steps they were taken.
-    pub(crate) trajectory: Trajectory,
+    /// In which mode and steps they were taken; none where a rule chose them.
+    pub(crate) path: Option<(usize, Trajectory)>,
     /// What fine-tuning said, where it chose.
     finetuned: Option<Finetuned>,
+}
+
+impl Chosen {
+    /// The mode of the search that found it; none where a rule did.
+    pub(crate) fn mode(&self) -> Option<usize> {
+        self.path.as_ref().map(|(mode, _)| *mode)
+    }
 }
 
 impl<'a> Session<'a> {
@@ -211,23 +230,22 @@ impl<'a> Session<'a> {
 
     /// Cuts the candidates into chunks, and fits the probe that rewards a choice of them.
     pub(crate) fn prepare<'c>(&self, candidates: &'c Candidates) -> Result<Prepared<'c>> {
-        let settings = &candidates.settings;
+        let settings = candidates.settings();
         let context = self.context(settings);
         let limit = candidates.vectors.limit(settings.budget)?;
-        let chunks = Chunks::cut(context, candidates, settings.chunk, limit)?;
         let probes = TunedProbes::new(context, &*candidates.probe, &candidates.vectors, limit)?;
         Ok(Prepared {
             candidates,
-            chunks,
-            scorer: probes.at_budget.scorer(settings.reward_metric(), MOMENTS_MEMORY)?,
+            modes: Mode::all(context, candidates, &*probes.at_budget, limit, MOMENTS_MEMORY)?,
             probes,
         })
     }
 
     /// Lets the agent spend its evaluations.
     pub(crate) fn search(&mut self, prepared: &Prepared<'_>) -> Result<Found> {
-        let settings = &prepared.candidates.settings;
-        let longest = check_episode(settings, &prepared.chunks.pool, &prepared.candidates.vectors.tokens)?;
+        let (candidates, mode) = (prepared.candidates, &prepared.modes[0]);
+        let settings = mode.settings;
+        let longest = check_episode(settings, &mode.chunks.pool, &candidates.vectors.tokens)?;
         let limits = Limits {
             evaluations: settings.max_evaluations,
             seconds: settings.max_time,
@@ -241,11 +259,25 @@ impl<'a> Session<'a> {
             &self.stages,
         );
         let trainer = trainer_of(settings, &self.dataset, self.trainer);
-        let rewards = Rewards::new(context, &*prepared.scorer, self.target.as_ref(), trainer.as_deref());
+        let rewards = Rewards::new(context, &*mode.scorer, self.target.as_ref(), trainer.as_deref());
         let store = &mut self.store;
         let found = self.stages.run("select", Some(settings.max_evaluations), || {
+            if settings.agent == Method::Auto {
+                let portfolio = Portfolio {
+                    context,
+                    candidates,
+                    modes: &prepared.modes,
+                    probe: &*prepared.probes.at_budget,
+                    at_everything: &*prepared.probes.at_everything,
+                };
+                return portfolio.search(store, limits);
+            }
             let seed = settings.seed.derive("proxy");
-            search(rewards.pose(context, &prepared.chunks, store, limits, seed)?, settings)
+            search(
+                rewards.pose(context, &mode.chunks, store, limits, seed)?,
+                &mode.chunks,
+                settings,
+            )
         })?;
         self.stages.add_to_latest(found.earlier_seconds);
         if found.finalists.is_empty() {
@@ -256,8 +288,8 @@ impl<'a> Session<'a> {
 
     /// Chooses among the best states by the confirm fold, with the probe or by fine-tuning on each.
     pub(crate) fn rerank(&mut self, found: Found, prepared: &Prepared<'_>) -> Result<Chosen> {
-        let settings = &prepared.candidates.settings;
-        let mut rows = found.rows(&prepared.chunks.pool);
+        let settings = prepared.candidates.settings();
+        let mut rows: Vec<Vec<RowId>> = found.finalists.iter().map(|finalist| finalist.rows.clone()).collect();
         let (judge, few) = (settings.rerank(), rows.len().min(settings.rerank_top));
         let context = Context::new(
             settings,
@@ -269,7 +301,7 @@ impl<'a> Session<'a> {
         let compared = Compared {
             finalists: &rows[..few],
             tokens: &prepared.candidates.vectors.tokens,
-            limit: prepared.chunks.limit,
+            limit: prepared.limit(),
         };
         let trainer = trainer_of(settings, &self.dataset, self.trainer);
         let (target, store) = (self.target.as_ref(), &mut self.store);
@@ -278,14 +310,18 @@ impl<'a> Session<'a> {
             let finetuned = match (judge, target, &trainer) {
                 (JudgeKind::Trainer, _, Some(trainer)) => rerank::by_trainer(context, &**trainer, &compared, store)?,
                 (JudgeKind::Finetune, Some(target), _) => rerank::by_finetuning(context, target, &compared, store)?,
-                _ => return Ok((prepared.judge().choose(&rows)?, None)),
+                _ if found.portfolio.is_some() => return Ok((0, None)),
+                _ => return Ok((prepared.judge(None).choose(&rows)?, None)),
             };
             Ok((finetuned.chosen, Some(finetuned)))
         })?;
-        let mut chosen = rows.swap_remove(best);
+        let (mut found, mut chosen) = (found, rows.swap_remove(best));
         chosen.sort_unstable();
+        if let Some(Decided { record, order }) = &mut found.portfolio {
+            record.chosen = order[best] as u64;
+        }
         Ok(Chosen {
-            trajectory: found.finalists[best].1.clone(),
+            path: found.finalists[best].path.clone(),
             rows: chosen,
             found,
             finetuned,
@@ -295,12 +331,16 @@ impl<'a> Session<'a> {
     /// The scores of the choice beside its controls.
     pub(crate) fn evidence(&self, chosen: &Chosen, prepared: &Prepared<'_>) -> Result<Scores> {
         let seed = self.settings.seed.derive("controls");
-        let (tokens, limit) = (&prepared.candidates.vectors.tokens, prepared.chunks.limit);
+        let (tokens, limit) = (&prepared.candidates.vectors.tokens, prepared.limit());
         self.stages.run("score", Some(13), || {
-            let scores =
-                prepared
-                    .judge()
-                    .scores(&chosen.rows, &self.dataset, tokens, limit, seed, self.stages.monitor())?;
+            let scores = prepared.judge(chosen.mode()).scores(
+                &chosen.rows,
+                &self.dataset,
+                tokens,
+                limit,
+                seed,
+                self.stages.monitor(),
+            )?;
             Ok(Scores {
                 finetuned: chosen.finetuned.clone(),
                 ..scores

@@ -72,6 +72,21 @@ fn peak_bytes() -> Option<u64> {
     bytes_in("/proc/self/status", "VmHWM:")
 }
 
+/// Seconds of all cores that the process has spent; where the system does not tell, wall-clock seconds times threads since it was first
+/// asked.
+pub(crate) fn cpu_seconds() -> f64 {
+    #[cfg(unix)]
+    {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+    }
+    #[cfg(not(unix))]
+    {
+        static FIRST: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        FIRST.get_or_init(Instant::now).elapsed().as_secs_f64() * rayon::current_num_threads() as f64
+    }
+}
+
 /// What a file of Linux's process file system says behind this name, in kB there; none where there is no such file or name.
 pub(crate) fn bytes_in(file: &str, name: &str) -> Option<u64> {
     let text = std::fs::read_to_string(file).ok()?;

@@ -143,8 +143,8 @@ impl<'a> Problem<'a> {
         seed: Seed,
         monitor: &'a dyn Monitor,
     ) -> Result<Self> {
-        let deadline = Deadline::read(store)?;
         let scope = Fingerprint::of([proxy.fingerprint().as_str(), &seed.0.to_string()]);
+        let deadline = Deadline::read(store, scope.as_str())?;
         let curve = Rc::new(RefCell::new(Curve::read(store, scope.as_str())?));
         let state = pool.empty();
         let mut problem = Self {
@@ -631,9 +631,7 @@ impl<'a> Problem<'a> {
     ///
     /// If the store cannot be written.
     pub fn finish(&mut self) -> Result<()> {
-        if let Some(look) = self.deadline.stopped_at.get() {
-            self.store.set_meta("stopped_at", &look.to_string())?;
-        }
+        self.deadline.note(self.store, self.scope.as_str())?;
         self.curve.borrow_mut().finish(self.store);
         self.store.commit()
     }

@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tamis_nn::Fingerprint;
 
-use crate::data::{AnswerReading, Dataset, Leaks, TaskKind};
+use crate::{
+    data::{AnswerReading, Dataset, Leaks, TaskKind},
+    records::portfolio::PortfolioRecord,
+};
 
 /// The version of the file's shape; it changes when a program that reads it would have to.
 pub const VERSION: u32 = 1;
@@ -33,6 +36,9 @@ pub struct SelectionRecord {
     pub budget: BudgetRecord,
     /// The chosen rows in their original order.
     pub rows: Vec<ChosenRow>,
+    /// How the agent `auto` decided.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub portfolio: Option<PortfolioRecord>,
     /// Scores on each fold beside their controls.
     pub scores: Scores,
     /// The labels before and after; empty where the task has none.
@@ -132,6 +138,9 @@ pub struct Scored {
     /// Of training on the validation rows themselves, those outside of the fold that is scored; none in records of earlier versions.
     #[serde(default)]
     pub validation: Option<f64>,
+    /// Of training on these and on the selection; none in records of earlier versions.
+    #[serde(default)]
+    pub with_validation: Option<f64>,
 }
 
 /// A label's share.
@@ -397,18 +406,43 @@ impl SelectionRecord {
         }
     }
 
-    /// A hint where the validation rows alone teach the probe more than the choice does, by the fold that nobody searched on.
+    /// A hint where the validation rows teach the probe more than the choice does, alone or beside it, by the fold that nobody searched
+    /// on.
     pub fn validation_teaches_more(&self) -> Option<String> {
         let (_, scored) = self.unseen();
         let rows = match self.scores.test {
             Some(_) => format!("{} validation rows", self.data.reward_fold + self.data.confirm_fold),
             None => format!("{} validation rows of the reward fold", self.data.reward_fold),
         };
-        let own = scored.validation.filter(|&own| own > scored.chosen)?;
-        Some(format!(
-            "The {rows} alone make {own:.4} there, more than the choice: if they need not stay unseen, train on both: \
-             `tamis finetune` has the setting `with_validation`."
-        ))
+        let (own, both) = (scored.validation?, scored.with_validation.unwrap_or(f64::NEG_INFINITY));
+        if own.max(both) <= scored.chosen {
+            return None;
+        }
+        let unseen = "If the validation rows need not stay unseen,";
+        Some(if both >= own {
+            format!(
+                "The choice and the {rows} together make {both:.4} there, more than the choice. {unseen} train on both: `tamis finetune` \
+                 has the setting `with_validation`."
+            )
+        } else if both > scored.chosen {
+            format!(
+                "The {rows} alone make {own:.4} there, more than the choice ({:.4}) or both together ({both:.4}). {unseen} they are what \
+                 to train on.",
+                scored.chosen
+            )
+        } else {
+            format!(
+                "The {rows} alone make {own:.4} there, more than the choice ({:.4}). {unseen} they are what to train on.",
+                scored.chosen
+            )
+        })
+    }
+
+    /// Whether a rule chose the rows, and no search.
+    pub fn by_rule(&self) -> bool {
+        self.portfolio
+            .as_ref()
+            .is_some_and(|portfolio| portfolio.chosen().by_rule())
     }
 
     /// A word on labels of the pool that no validation row has: nothing tells what they are worth, and some may mark rows without a label.
@@ -477,6 +511,7 @@ mod tests {
                 random_sd,
                 everything: 0.5,
                 validation: None,
+                with_validation: None,
             };
             scored.spread()
         };

@@ -60,6 +60,7 @@ struct ScoreRow {
     sd: String,
     everything: String,
     validation: Option<String>,
+    with_validation: Option<String>,
     gain: String,
     spread: String,
     better: &'static str,
@@ -212,6 +213,7 @@ impl ScoreRow {
             sd: score(random_sd),
             everything: score(everything),
             validation: scored.validation.map(score),
+            with_validation: scored.with_validation.map(score),
             gain: difference(chosen - random_mean),
             spread: format!("{:+.1}", scored.spread()).replace('-', "\u{2212}"),
             better: match scored.spread() {
@@ -436,6 +438,7 @@ mod tests {
             random_sd: 0.01,
             everything: 0.6,
             validation: Some(0.58),
+            with_validation: Some(0.57),
         }
     }
 
@@ -450,6 +453,7 @@ mod tests {
             failures: 0,
             budget: BudgetRecord { rows: 50, tokens: 600 },
             rows: Vec::new(),
+            portfolio: None,
             scores: Scores {
                 reward: scored(0.7),
                 confirm: scored(0.55),

@@ -352,6 +352,7 @@ mod tests {
             draws: vec![vec![0.5, 0.6]],
             evaluations: 1200,
             seconds: Seconds::default(),
+            portfolio: None,
             error: None,
         };
         StudyRecord {

@@ -1,4 +1,4 @@
-//! Iterated local search: a greedy start, then chunks swapped around the best state.
+//! Iterated local search: a greedy start, or given ones, then chunks swapped around the best state.
 //!
 //! A neighbour of a state gives one chunk of a cluster back and takes one of another cluster instead. Neighbours are scored a few
 //! at a time and the best of them taken if it is better. Where a state has withstood as many neighbours as it has likely better
@@ -20,9 +20,11 @@ use crate::{
     },
 };
 
-/// Swaps of chunks, from a greedy start.
-#[derive(Debug, Clone, Copy)]
+/// Swaps of chunks, from the best of some starts.
+#[derive(Debug, Clone)]
 pub struct LocalSearch {
+    /// Full states to start from; with none the start is greedy.
+    pub starts: Vec<Trajectory>,
     /// Neighbours that are scored side by side.
     pub neighbours: usize,
     /// Rounds of neighbours without a better one after which the state is shaken.
@@ -34,6 +36,7 @@ pub struct LocalSearch {
 impl Default for LocalSearch {
     fn default() -> Self {
         Self {
+            starts: Vec::new(),
             neighbours: 16,
             rounds: 25,
             shaken: 4,
@@ -43,7 +46,12 @@ impl Default for LocalSearch {
 
 impl Selector for LocalSearch {
     fn select(&mut self, problem: &mut Problem<'_>, seed: Seed) -> Result<()> {
-        Greedy::default().episode(problem, seed.derive("start"))?;
+        if self.starts.is_empty() {
+            Greedy::default().episode(problem, seed.derive("start"))?;
+        } else {
+            let left = usize::try_from(problem.remaining()).unwrap_or(usize::MAX);
+            problem.score_paths(&self.starts[..self.starts.len().min(left)])?;
+        }
         let Some((mut best_score, mut best)) = problem
             .best()
             .iter()

@@ -33,6 +33,7 @@ pub use learned::LearnedSelector;
 pub use local_search::LocalSearch;
 pub use modelled::{Modelled, ModelledSelector};
 pub use random::Random;
+pub(crate) use random::completed;
 
 /// Spends a problem's evaluations on finding good states. What it finds is in [`Problem::best`].
 pub trait Selector {
@@ -47,8 +48,11 @@ pub trait Selector {
 /// The ways to spend a budget, as named on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Method {
-    /// A deep Q-network.
+    /// A portfolio: rules, and searches in several modes, decided by validation rows that none of them saw. On one problem, which has one
+    /// mode, the deep Q-network.
     #[default]
+    Auto,
+    /// A deep Q-network.
     Dqn,
     /// A deep Q-network that also learns from episodes imagined by a model of the score.
     DynaDqn,
@@ -69,6 +73,7 @@ pub enum Method {
 }
 
 named_enum!(Method, "agent", Error, {
+    Auto => "auto": "rules and searches in several modes; validation rows that none of them saw decide",
     Dqn => "dqn": "a deep Q-network",
     DynaDqn => "dyna-dqn": "a deep Q-network that also learns from episodes imagined by a model of the score",
     Ppo => "ppo": "proximal policy optimisation",
@@ -125,7 +130,7 @@ impl Method {
         self.check(settings.reward_model)?;
         let shape = problem.shape();
         Ok(match self {
-            Self::Dqn => learned(Dqn::new(shape, settings.dqn.clone(), seed)?, settings)?,
+            Self::Auto | Self::Dqn => learned(Dqn::new(shape, settings.dqn.clone(), seed)?, settings)?,
             Self::DynaDqn => {
                 let (dqn, dyna_dqn) = (settings.dqn.clone(), settings.dyna_dqn.clone());
                 Box::new(LearnedSelector(DynaDqn::new(shape, dqn, dyna_dqn, seed)?))
@@ -142,13 +147,16 @@ impl Method {
 
     /// Whether an episode is walked step by step, each step at the price of an evaluation at least.
     pub fn pays_for_steps(self, reward_model: RewardModelKind) -> bool {
-        let at_the_end = matches!(self, Self::Ppo | Self::ClimbDisc | Self::Random | Self::Exhaustive);
+        let at_the_end = matches!(
+            self,
+            Self::Auto | Self::Ppo | Self::ClimbDisc | Self::Random | Self::Exhaustive
+        );
         !at_the_end && reward_model == RewardModelKind::None
     }
 
     /// Whether a reward model can score the states that the method meets: it learns, and brings no model of its own.
     pub fn takes_reward_model(self) -> bool {
-        matches!(self, Self::Dqn | Self::Ppo)
+        matches!(self, Self::Auto | Self::Dqn | Self::Ppo)
     }
 
     /// Whether the method can be rewarded like this.

@@ -48,7 +48,8 @@ pub struct SelectSettings {
     /// How many clusters. Default (none): the square root of half the rows, within bounds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clusters: Option<usize>,
-    /// How the budget is spent. Default: `dqn`.
+    /// How the budget is spent. Default: `auto`, where a probe scores rules and searches in several modes; where anything slower
+    /// scores `climb-disc`, or with a reward model `dqn`.
     pub agent: Method,
     /// Who scores the states that a learning agent meets: the proxy (none), or trees that are fitted first. Default: none.
     pub reward_model: RewardModelKind,
@@ -375,8 +376,52 @@ impl SelectSettings {
             row_order,
             candidates,
             reward,
+            // A portfolio asks for many scores; of slow ones there are few.
+            agent: match (self.agent, self.reward_model) {
+                (Method::Auto, RewardModelKind::None) if self.proxy != ProxyKind::Probe => Method::ClimbDisc,
+                (Method::Auto, _) if self.proxy != ProxyKind::Probe => Method::Dqn,
+                (given, _) => given,
+            },
             ..self.clone()
         }
+    }
+
+    /// These settings in each mode that a portfolio may search in: every way to decide the `auto`s that are left, that of
+    /// [`SelectSettings::resolved`] first. Any other agent searches in that one alone.
+    pub(crate) fn modes(&self, shifted: bool) -> Vec<Self> {
+        let first = self.resolved(shifted);
+        if first.agent != Method::Auto {
+            return vec![first];
+        }
+        let candidates = match self.candidates {
+            CandidateSet::Auto => vec![CandidateSet::All, CandidateSet::InDomain],
+            given => vec![given],
+        };
+        let orders = match self.row_order {
+            RowOrder::Auto => vec![RowOrder::Coverage, RowOrder::Relevance],
+            given => vec![given],
+        };
+        let rewards = match self.reward {
+            RewardKind::Auto if self.metric != MetricKind::LogLoss => vec![RewardKind::Soft, RewardKind::LogLoss],
+            _ => vec![first.reward],
+        };
+        let mut modes = vec![first.clone()];
+        for &candidates in &candidates {
+            for &row_order in &orders {
+                for &reward in &rewards {
+                    let mode = Self {
+                        candidates,
+                        row_order,
+                        reward,
+                        ..first.clone()
+                    };
+                    if mode != first {
+                        modes.push(mode);
+                    }
+                }
+            }
+        }
+        modes
     }
 
     /// The metric by which states are rewarded.

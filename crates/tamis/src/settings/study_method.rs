@@ -91,7 +91,9 @@ impl StudyMethod {
         match self {
             Self::Everything | Self::Random => Family::Control,
             Self::Rule(_) => Family::Baseline,
-            Self::Search(Method::Dqn | Method::DynaDqn | Method::Ppo | Method::ClimbDisc) => Family::Agent,
+            Self::Search(Method::Auto | Method::Dqn | Method::DynaDqn | Method::Ppo | Method::ClimbDisc) => {
+                Family::Agent
+            }
             Self::ClusterGreedy | Self::Search(_) => Family::Search,
         }
     }

@@ -4,6 +4,7 @@
 pub mod agreement;
 pub mod gain;
 pub mod null_cloud;
+pub(crate) mod one_standard_error;
 pub mod partition;
 pub mod power;
 pub(crate) mod ranking;

@@ -9,7 +9,7 @@ mod selections;
 mod truth;
 mod verdict;
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use tamis_nn::Monitor;
@@ -36,10 +36,11 @@ use crate::{
         ridge_probe::{Features, RidgeProbe},
         search::Chunks,
         session::{Read, read},
-        stages::Stages,
+        stages::{Stages, cpu_seconds},
         target::Target,
     },
     records::selection::{ReadRecord, StageRecord, VERSION},
+    search::Method,
     settings::select::{ProxyKind, RewardKind, SelectSettings},
     store::ScoreStore,
     workspace::{folder, json},
@@ -186,7 +187,7 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
 
     let candidates = candidates(context)?;
     let limit = candidates.vectors.limit(select.budget)?;
-    let chunks = Chunks::cut(context, &candidates, candidates.settings.chunk, limit)?;
+    let chunks = Chunks::cut(context.with(candidates.settings()), &candidates, select.chunk, limit)?;
     let finetuned = finetuned_probe(context, &target, &candidates)?;
     let tune = |probe: &dyn Probe| TunedProbes::new(context, probe, &candidates.vectors, limit);
     let frozen = tune(&*candidates.probe)?;
@@ -204,9 +205,9 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
         &*frozen.at_everything,
     )?;
     selections.extend(by_rules(context, &candidates, &chunks, &*frozen.at_everything)?);
-    let began = Instant::now();
+    let began = cpu_seconds();
     selections.extend(searched(context, &chunks, &probes, &mut store)?);
-    let search_seconds = began.elapsed().as_secs_f64() * rayon::current_num_threads() as f64;
+    let search_seconds = cpu_seconds() - began;
 
     let mut rewards = of_rows(context, &candidates, &selections);
     rewards.extend(by_models(context, settings, &target, &probes, &selections, &mut store)?);
@@ -224,7 +225,7 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
     let seed = select.seed.derive("bootstrap");
     let compared = |reward: Reward| reward.compared(&truth.scores, seed);
     let rewards: Vec<CheckedReward> = rewards.into_iter().map(compared).collect();
-    let metric = candidates.settings.reward_metric();
+    let metric = candidates.settings().reward_metric();
     let record = CheckProxyRecord {
         version: VERSION,
         tamis: env!("CARGO_PKG_VERSION").to_owned(),
@@ -249,6 +250,8 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
 fn candidates(context: Context<'_>) -> Result<Candidates> {
     let embedder = SelectSettings {
         finetune_features: None,
+        // One mode, that for the AUC.
+        agent: Method::Dqn,
         ..context.settings.clone()
     };
     let context = context.with(&embedder);

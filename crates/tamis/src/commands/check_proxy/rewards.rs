@@ -18,6 +18,7 @@ use crate::{
         candidates::Candidates,
         context::Context,
         probe::{Fold, TunedProbe},
+        stages::cpu_seconds,
         target::Target,
     },
     scorer::{
@@ -116,15 +117,14 @@ pub(super) fn of_probe(
     probe: &dyn TunedProbe,
     selections: &[Selection],
 ) -> Result<Vec<Reward>> {
-    let (began, metrics) = (Instant::now(), metrics(context));
+    let (began, metrics) = (cpu_seconds(), metrics(context));
     // Each metric at the temperature that rewards have there.
     let score = |rows: &[u32], metric: Metric| Ok(probe.scores(rows, metric, &[Fold::Reward], &[metric])?[0][0]);
     let scores: Vec<Vec<f64>> = selections
         .par_iter()
         .map(|selection| metrics.iter().map(|&metric| score(&selection.rows, metric)).collect())
         .collect::<Result<_>>()?;
-    let all = began.elapsed().as_secs_f64() * rayon::current_num_threads() as f64;
-    let seconds = all / (selections.len() * metrics.len()) as f64;
+    let seconds = (cpu_seconds() - began) / (selections.len() * metrics.len()) as f64;
     Ok(each_metric(fidelity, &metrics, seconds, &scores))
 }
 

@@ -20,7 +20,7 @@ use crate::{
         context::Context,
         probe::{MOMENTS_MEMORY, TunedProbe},
         rules::by_rule,
-        search::{Chunks, Rewards, search},
+        search::{Chunks, Finalist, Rewards, search},
     },
     problem::Limits,
     store::ScoreStore,
@@ -118,8 +118,9 @@ pub(super) fn searched(
                     slow: None,
                 };
                 let problem = rewards.pose(context, chunks, &mut *store, limits, settings.seed)?;
-                if let Some((state, _)) = search(problem, &settings)?.finalists.first() {
-                    let mut rows = chunks.pool.rows_of(state);
+                if let Some(Finalist { mut rows, .. }) =
+                    search(problem, chunks, &settings)?.finalists.into_iter().next()
+                {
                     rows.sort_unstable();
                     let fidelity = *fidelity;
                     found.push(Selection {

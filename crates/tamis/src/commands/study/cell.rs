@@ -17,6 +17,7 @@ use crate::{
     data::RowId,
     pipeline::{
         evidence::Judge,
+        portfolio::{Mode, Portfolio},
         probe::{Fold, MOMENTS_MEMORY},
         rules::by_rule,
         search::{Chunks, Rewards, check_episode, search, too_short},
@@ -24,7 +25,10 @@ use crate::{
         target::{ScoredRows, Target},
     },
     problem::Limits,
-    records::study::{CellRecord, Seconds},
+    records::{
+        portfolio::PortfolioRecord,
+        study::{CellRecord, Seconds},
+    },
     search::{Method, RewardModelKind},
     settings::{
         StudySettings,
@@ -114,6 +118,7 @@ impl Job {
             draws: Vec::new(),
             evaluations: 0,
             seconds: Seconds::default(),
+            portfolio: None,
             error: None,
         }
     }
@@ -142,6 +147,8 @@ struct Choice {
     seconds: f64,
     /// What preparing it needed.
     prepare: f64,
+    /// How a portfolio decided.
+    portfolio: Option<PortfolioRecord>,
 }
 
 /// Chooses, judges, and writes down which rows were chosen.
@@ -183,6 +190,7 @@ pub(crate) fn run(
         draws,
         evaluations: choice.evaluations,
         seconds,
+        portfolio: choice.portfolio,
         ..job.blank()
     })
 }
@@ -197,6 +205,7 @@ fn choose(study: &StudySettings, context: &SeedContext<'_>, job: &Job, monitor: 
         evaluations: 0,
         seconds: began.elapsed().as_secs_f64(),
         prepare,
+        portfolio: None,
     };
     match &job.source {
         Source::File(path, _) => Ok(free(vec![given(path, context, budget.chunks.limit)?], 0.0)),
@@ -222,6 +231,9 @@ fn choose(study: &StudySettings, context: &SeedContext<'_>, job: &Job, monitor: 
             let settings = settings_of(study, context, job, Method::Greedy);
             searched(study, context, job, &settings, &budget.whole, monitor)
         }
+        Source::Method(StudyMethod::Search(Method::Auto)) if context.settings.agent == Method::Auto => {
+            by_portfolio(study, context, job, monitor)
+        }
         Source::Method(StudyMethod::Search(method)) => {
             let settings = settings_of(study, context, job, *method);
             searched(study, context, job, &settings, &budget.chunks, monitor)
@@ -231,6 +243,12 @@ fn choose(study: &StudySettings, context: &SeedContext<'_>, job: &Job, monitor: 
 
 /// The settings of a cell whose rows this agent chooses.
 fn settings_of(study: &StudySettings, context: &SeedContext<'_>, job: &Job, agent: Method) -> SelectSettings {
+    // Where a slow proxy rewards, `auto` has been decided.
+    let agent = if agent == Method::Auto {
+        context.settings.agent
+    } else {
+        agent
+    };
     SelectSettings {
         agent,
         budget: study.budgets[job.budget_index],
@@ -298,8 +316,8 @@ fn searched(
     let mut store = SqliteStore::open(&path)?;
     let limits = Limits::evaluations(settings.max_evaluations);
     let problem = rewards.pose(context, chunks, &mut store, limits, settings.seed.derive("proxy"))?;
-    let found = search(problem, settings)?;
-    let mut rows = found.rows(&chunks.pool);
+    let found = search(problem, chunks, settings)?;
+    let mut rows: Vec<Vec<RowId>> = found.finalists.into_iter().map(|finalist| finalist.rows).collect();
     if rows.is_empty() {
         return Err(too_short(settings, longest, found.evaluations));
     }
@@ -311,6 +329,42 @@ fn searched(
         evaluations: found.evaluations,
         seconds: found.earlier_seconds + began.elapsed().as_secs_f64(),
         prepare: seed_context.seconds.total(),
+        portfolio: None,
+    })
+}
+
+/// Lets a portfolio spend the evaluations and decide, as in `select`.
+fn by_portfolio(
+    study: &StudySettings,
+    seed_context: &SeedContext<'_>,
+    job: &Job,
+    monitor: &dyn Monitor,
+) -> Result<Choice> {
+    let began = Instant::now();
+    let budget = &seed_context.budgets[job.budget_index];
+    let stages = Stages::new(monitor);
+    let context = seed_context.context(&seed_context.settings, &stages);
+    let candidates = &seed_context.candidates;
+    let memory = MOMENTS_MEMORY / seed_context.workers as usize;
+    let portfolio = Portfolio {
+        context,
+        candidates,
+        modes: &Mode::all(context, candidates, &*budget.probe, budget.chunks.limit, memory)?,
+        probe: &*budget.probe,
+        at_everything: &*seed_context.at_everything,
+    };
+    let path = job.ledger(study);
+    make_folder_of(&path)?;
+    let mut store = SqliteStore::open(&path)?;
+    let mut found = portfolio.search(&mut store, Limits::evaluations(context.settings.max_evaluations))?;
+    let mut chosen = found.finalists.swap_remove(0).rows;
+    chosen.sort_unstable();
+    Ok(Choice {
+        draws: vec![chosen],
+        evaluations: found.evaluations,
+        seconds: found.earlier_seconds + began.elapsed().as_secs_f64(),
+        prepare: seed_context.seconds.total(),
+        portfolio: found.portfolio.map(|decided| decided.record),
     })
 }
 

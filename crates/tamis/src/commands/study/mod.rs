@@ -10,7 +10,7 @@ mod external_selections;
 mod seed_context;
 mod tables;
 
-use std::{path::PathBuf, time::Instant};
+use std::path::PathBuf;
 
 use tamis_nn::Monitor;
 
@@ -27,7 +27,7 @@ use crate::{
         responses::Responses,
         rules::of_responses,
         session::{Read, read},
-        stages::Stages,
+        stages::{Stages, cpu_seconds},
     },
     records::{
         selection::ReadRecord,
@@ -35,6 +35,7 @@ use crate::{
     },
     report,
     scorer::worker_pool::side_by_side,
+    search::Method,
     settings::{
         select::{JudgeKind, SelectSettings},
         study::StudySettings,
@@ -57,7 +58,7 @@ const EXTENT: [&str; 6] = ["methods", "budgets", "seeds", "selections", "agent",
 /// If the data, the settings or the folder are not as they must be, a file cannot be written, or the user stopped. A cell that
 /// fails is recorded with its reason, tried again by the next start, and ends nothing.
 pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRecord> {
-    let began = Instant::now();
+    let began = cpu_seconds();
     settings.check()?;
     let stages = Stages::new(monitor);
     let first = SelectSettings {
@@ -78,9 +79,12 @@ pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRec
     if let (Some(rule), None) = (settings.methods.iter().find_map(for_responses), responses) {
         return Err(of_responses(rule));
     }
+    // Only a portfolio needs more modes than one.
+    let portfolio = settings.methods.contains(&StudyMethod::Search(Method::Auto));
     let settings = &StudySettings {
         select: SelectSettings {
             budget: settings.select.budget,
+            agent: if portfolio { Method::Auto } else { Method::Dqn },
             ..select
         },
         ..settings.clone()
@@ -104,7 +108,7 @@ pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRec
     data::write_rejects(&dataset.rejects, &settings.select.out)?;
     let columns = Columns::of(&dataset, settings)?;
     let mut store = StudyStore::open(settings, &dataset, &columns, ledger, began)?;
-    store.prepared += stages.seconds().values().sum::<f64>();
+    store.prepared += cpu_seconds() - began;
     store.write(settings)?;
     let outcome = run_seeds(settings, (&dataset, responses), &columns.tests, &mut store, &stages);
     // A study that was stopped has its tables and its page too; they say what is missing.
@@ -129,8 +133,9 @@ fn run_seeds(
         if jobs.is_empty() {
             continue;
         }
+        let began = cpu_seconds();
         let context = SeedContext::new(settings, index, data, tests, vectors.take(), stages)?;
-        store.prepared += context.seconds.spent;
+        store.prepared += cpu_seconds() - began;
         run(settings, &context, jobs, store, stages.monitor())?;
         vectors = context.into_vectors();
     }
@@ -145,8 +150,9 @@ struct StudyStore<'a> {
     cells: Vec<CellRecord>,
     columns: &'a Columns,
     read: ReadRecord,
-    began: Instant,
-    /// Core-seconds of earlier starts, of all cells that were ever filed, and, in wall-clock seconds, of preparing them.
+    /// The process's core-seconds when this start began.
+    began: f64,
+    /// Core-seconds of earlier starts, of all cells that were ever filed, and of preparing them.
     before: f64,
     inside: f64,
     prepared: f64,
@@ -159,7 +165,7 @@ impl<'a> StudyStore<'a> {
         dataset: &Dataset,
         columns: &'a Columns,
         ledger: SqliteStore,
-        began: Instant,
+        began: f64,
     ) -> Result<Self> {
         let number = |name| -> Result<f64> { Ok(ledger.meta(name)?.and_then(|text| text.parse().ok()).unwrap_or(0.0)) };
         let (before, inside, prepared) = (number(folder::FILED)?, number("inside")?, number("prepared")?);
@@ -200,7 +206,7 @@ impl<'a> StudyStore<'a> {
 
     /// Core-seconds of all starts.
     fn core_seconds(&self) -> f64 {
-        self.before + self.began.elapsed().as_secs_f64() * rayon::current_num_threads() as f64
+        self.before + cpu_seconds() - self.began
     }
 
     /// Writes study.json, whole or with the cells that there are.
@@ -208,7 +214,6 @@ impl<'a> StudyStore<'a> {
         let order = &self.all;
         self.cells
             .sort_by_key(|cell| order.iter().position(|job| job.makes(cell)));
-        let threads = rayon::current_num_threads() as f64;
         let core_seconds = self.core_seconds();
         let budgets: Vec<String> = settings.budgets.iter().map(Budget::to_string).collect();
         let mut record = StudyRecord {
@@ -233,7 +238,7 @@ impl<'a> StudyStore<'a> {
             verdict: Vec::new(),
             threads: rayon::current_num_threads() as u64,
             core_seconds,
-            overhead: (1.0 - (self.inside + self.prepared * threads) / core_seconds).max(0.0),
+            overhead: (1.0 - (self.inside + self.prepared) / core_seconds).max(0.0),
             command: settings.select.command.clone().unwrap_or_default(),
             settings: serde_json::to_value(settings).unwrap_or_default(),
         };

@@ -63,8 +63,6 @@ pub(crate) struct PreparationSeconds {
     pub(crate) finetuned_features: f64,
     /// Features and tuning of the probe.
     pub(crate) probe: f64,
-    /// What this seed spent on all of it.
-    pub(crate) spent: f64,
 }
 
 impl PreparationSeconds {
@@ -82,7 +80,6 @@ impl PreparationSeconds {
             label_errors,
             finetuned_features,
             probe: spent - passes - cluster - label_errors - finetuned_features,
-            spent,
         }
     }
 
@@ -173,7 +170,7 @@ impl<'a> SeedContext<'a> {
         let (known, embed_seconds) = known.map(|known| (known.vectors, known.seconds)).unzip();
         let vectors = known.map_or_else(|| vectors(context), Ok)?;
         let candidates = Candidates::find(context, target.as_ref(), vectors)?;
-        let context = context.with(&candidates.settings);
+        let context = context.with(candidates.settings());
         let (budgets, at_everything) = stages.run("tune", None, || {
             let budget = |budget: &Budget| BudgetContext::new(context, &candidates, *budget);
             let budgets: Vec<BudgetContext> = study.budgets.iter().map(budget).collect::<Result<_>>()?;
@@ -183,7 +180,7 @@ impl<'a> SeedContext<'a> {
         Ok(Self {
             dataset,
             responses,
-            settings: candidates.settings.clone(),
+            settings: candidates.settings().clone(),
             target,
             tests,
             budgets,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    records::selection::ReadRecord,
+    records::{portfolio::PortfolioRecord, selection::ReadRecord},
     stats::gain::{Gain, Summary},
 };
 
@@ -54,7 +54,7 @@ pub struct StudyRecord {
     /// On how many threads it ran last.
     #[serde(default = "one")]
     pub threads: u64,
-    /// Wall-clock seconds of all starts, times threads.
+    /// Seconds of all cores of all starts that were spent on it.
     pub core_seconds: f64,
     /// The share of them that went neither into preparing, choosing nor judging.
     pub overhead: f64,
@@ -144,6 +144,9 @@ pub struct CellRecord {
     pub evaluations: u64,
     /// What it took.
     pub seconds: Seconds,
+    /// How the method `auto` decided.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub portfolio: Option<PortfolioRecord>,
     /// Why it has no scores.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,

@@ -121,6 +121,7 @@ pub(crate) mod tests {
             draws: draws.iter().map(|&score| vec![score]).collect(),
             evaluations: 0,
             seconds: Seconds::default(),
+            portfolio: None,
             error: None,
         }
     }

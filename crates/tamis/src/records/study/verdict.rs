@@ -5,7 +5,7 @@
 
 use crate::{
     records::study::record::{EVERYTHING, Family, MethodRecord, RANDOM, StudyRecord},
-    stats::gain::{Gain, p_value},
+    stats::gain::p_value,
 };
 
 /// The column by which methods are picked.
@@ -68,7 +68,7 @@ fn of_budget(record: &StudyRecord, budget: &str) -> Option<String> {
         told.score(random)
     );
     let several = record.seeds.len() > 1;
-    text += &gained(gain, p, (several, column));
+    text += &gained(gain, p, several);
     text += &told.beside_everything(chosen, several);
     if several {
         text += &told.beside_simpler(chosen);
@@ -82,7 +82,31 @@ fn of_budget(record: &StudyRecord, budget: &str) -> Option<String> {
             chosen.method
         );
     }
-    Some(text + &failures)
+    Some(text + &decided(record, budget) + &failures)
+}
+
+/// What the portfolio chose, seed by seed.
+fn decided(record: &StudyRecord, budget: &str) -> String {
+    let cells = record.cells.iter().filter(|cell| cell.budget == budget);
+    let names: Vec<&str> = cells
+        .filter_map(|cell| Some(cell.portfolio.as_ref()?.chosen().name.as_str()))
+        .collect();
+    let mut counted: Vec<(&str, usize)> = Vec::new();
+    for name in &names {
+        match counted.iter_mut().find(|(known, _)| known == name) {
+            Some((_, count)) => *count += 1,
+            None => counted.push((name, 1)),
+        }
+    }
+    counted.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    if counted.is_empty() {
+        return String::new();
+    }
+    let shown: Vec<String> = counted
+        .iter()
+        .map(|(name, count)| format!("{name} ({count} of {})", names.len()))
+        .collect();
+    format!(" `auto` chose: {}.", shown.join(", "))
 }
 
 /// What there is to tell of one budget: its lines, and the column that they are judged by.
@@ -149,15 +173,16 @@ impl<'a> Told<'a> {
         let (ahead, spread) = self.ahead(learned, simple);
         let agent = || {
             let score = self.score(learned);
-            format!("the best agent, `{}`, {score:.4} in {took:.0} s", learned.method)
+            format!("the best agent, `{}`, makes {score:.4} in {took:.0} s", learned.method)
         };
         if chosen.method == simple.method {
             return format!(" It is a rule that looks at no score; {}.", agent());
         }
         if ahead <= spread {
             let score = self.score(simple);
+            let does = if ahead < -spread { "better" } else { "as well" };
             return format!(
-                " A rule that looks at no score does as well: `{}` makes {score:.4}, {}.",
+                " A rule that looks at no score does {does}: `{}` makes {score:.4}; {}.",
                 simple.method,
                 agent()
             );
@@ -182,33 +207,24 @@ impl<'a> Told<'a> {
 }
 
 /// What a gain over random rows says.
-fn gained(gain: f64, p: Option<f64>, (several, column): (bool, usize)) -> String {
+fn gained(gain: f64, p: Option<f64>, several: bool) -> String {
     match p {
         None if several => format!(": {gain:+.4} with every seed, which does not tell how far chance would move it."),
         None => "; one seed tells nothing of chance.".to_owned(),
-        Some(p) if p >= 0.05 => format!(": no difference that chance would not explain ({}).", tested(p, column)),
-        Some(p) if gain > 0.0 => format!(
-            ": a gain of {gain:.4} that chance does not explain ({}).",
-            tested(p, column)
-        ),
-        Some(p) => format!(": it LOSES {:.4} ({}); take random rows.", -gain, tested(p, column)),
+        Some(p) if p >= 0.05 => format!(": no difference that chance would not explain ({}).", tested(p)),
+        Some(p) if gain > 0.0 => format!(": a gain of {gain:.4} that chance does not explain ({}).", tested(p)),
+        Some(p) => format!(": it LOSES {:.4} ({}); take random rows.", -gain, tested(p)),
     }
 }
 
-/// The gain over random rows and its p-value: the adjusted one where the same rows have picked the method.
+/// The gain over random rows and its p-value, adjusted for all methods as in the table.
 fn gain_of(line: &MethodRecord, column: usize) -> (f64, Option<f64>) {
     let gain = line.gains.get(column);
-    let p = |gain: &Gain| if column == CONFIRM { gain.adjusted } else { gain.p };
-    (gain.map_or(0.0, |gain| gain.mean), gain.and_then(p))
+    (gain.map_or(0.0, |gain| gain.mean), gain.and_then(|gain| gain.adjusted))
 }
 
-fn tested(p: f64, column: usize) -> String {
-    let of = if column == CONFIRM {
-        ", adjusted for all methods, since these rows picked this one"
-    } else {
-        ", not adjusted for all methods, since other rows picked this one"
-    };
-    format!("paired {}{of}", p_value(p))
+fn tested(p: f64) -> String {
+    format!("paired {}, adjusted for all methods", p_value(p))
 }
 
 #[cfg(test)]
@@ -300,7 +316,7 @@ mod tests {
         let nothing = told([&[0.5, 0.6, 0.4], &[0.5, 0.6, 0.4], &[0.6, 0.5, 0.4], &[0.4, 0.4, 0.4]]);
         assert!(
             nothing.contains("no difference that chance")
-                && nothing.contains("It is a rule that looks at no score; the best agent, `dqn`, 0.4000"),
+                && nothing.contains("It is a rule that looks at no score; the best agent, `dqn`, makes 0.4000"),
             "{nothing}"
         );
         let worse = told([&[0.6, 0.61, 0.6], &[0.7], &[0.5, 0.5, 0.5], &[0.4, 0.4, 0.4]]);
@@ -311,7 +327,7 @@ mod tests {
         let level = told([&[0.5, 0.52, 0.51], &[0.7], &[0.6, 0.62, 0.6], &[0.6, 0.62, 0.62]]);
         assert!(
             level.contains(
-                "A rule that looks at no score does as well: `similarity` makes 0.6067, the best agent, `dqn`, 0.6133"
+                "A rule that looks at no score does as well: `similarity` makes 0.6067; the best agent, `dqn`, makes 0.6133"
             ),
             "{level}"
         );
