@@ -72,9 +72,7 @@ fn lines(curve: &Curve, confirm: &[f64]) -> Vec<CurveRecord> {
     );
     let mut lines: Vec<CurveRecord> = best.chain(episodes).collect();
     // The sort is stable.
-    lines.sort_by_key(|line| match *line {
-        CurveRecord::Best { evaluations, .. } | CurveRecord::Episode { evaluations, .. } => evaluations,
-    });
+    lines.sort_by_key(CurveRecord::evaluations);
     lines
 }
 

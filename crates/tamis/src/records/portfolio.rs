@@ -61,7 +61,7 @@ impl EntrantRecord {
                 row_order,
                 reward,
             }) => format!("a search (candidates {candidates}, row order {row_order}, reward {reward})"),
-            None if self.name == RANDOM_ROWS => "random rows".to_owned(),
+            None if self.name == RANDOM_ROWS => "drawing random rows".to_owned(),
             None => self.name.clone(),
         }
     }
@@ -88,7 +88,7 @@ impl PortfolioRecord {
         let count = self.entrants.len();
         if self.chosen != self.simplest {
             return format!(
-                "Of {count} rules and searches, training on the best few chose {}; by the probe it would be {}.",
+                "Of {count} rules and searches, training on what the best few choose preferred {}; by the probe it would be {}.",
                 chosen.shown(),
                 simplest.shown()
             );
@@ -174,7 +174,8 @@ mod tests {
         assert!(record.nothing_beats_random());
         assert_eq!(
             record.decision(),
-            "Of 3 rules and searches, training on the best few chose random rows; by the probe it would be similarity."
+            "Of 3 rules and searches, training on what the best few choose preferred drawing random rows; by the probe it would be \
+             similarity."
         );
     }
 }

@@ -316,6 +316,15 @@ pub enum CurveRecord {
     },
 }
 
+impl CurveRecord {
+    /// Evaluations spent by then.
+    pub fn evaluations(&self) -> u64 {
+        match *self {
+            Self::Best { evaluations, .. } | Self::Episode { evaluations, .. } => evaluations,
+        }
+    }
+}
+
 /// `map.json`: where clusters and rows stand on a plane, for people to look at. Coordinates are from 0 to [`MAP_SIDE`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MapRecord {

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::{
     Error, Place, Result,
     records::{
+        portfolio::{EntrantRecord, PortfolioRecord},
         selection::{ClusterRecord, CurveRecord, MapRecord, Scored, SelectionRecord, VERSION},
         study::break_even,
     },
@@ -33,6 +34,7 @@ pub(crate) struct Page<'a> {
     clusters_taken: usize,
     scores: Vec<ScoreRow>,
     finetuned: Option<FinetunedRow>,
+    entrants: Vec<EntrantRow>,
     curse: Curse,
     clusters: Vec<ClusterRow>,
     labels: Vec<LabelRow>,
@@ -69,6 +71,16 @@ struct ScoreRow {
     random_bar: String,
     everything_at: String,
     ends: [String; 2],
+}
+
+/// A rule or a search of a portfolio.
+struct EntrantRow {
+    name: String,
+    chosen: bool,
+    confirm: String,
+    behind: String,
+    error: String,
+    evaluations: String,
 }
 
 struct FinetunedRow {
@@ -154,7 +166,11 @@ impl<'a> Page<'a> {
                 .map(|cluster| Counts::new(record, cluster))
                 .collect(),
             map: map.as_ref(),
-            evaluations: record.evaluations,
+            // A portfolio's curve is that of its last search.
+            evaluations: match record.portfolio {
+                Some(_) => curves.iter().map(CurveRecord::evaluations).max().unwrap_or(0),
+                None => record.evaluations,
+            },
             metric: readable(&scored.reward.metric),
             curves: &curves,
         };
@@ -172,6 +188,7 @@ impl<'a> Page<'a> {
                 random: score(tuned.random.iter().sum::<f64>() / tuned.random.len().max(1) as f64),
                 seeds: tuned.random.len(),
             }),
+            entrants: record.portfolio.as_ref().map_or_else(Vec::new, entrant_rows),
             curse: Curse::new(&scored.reward, &scored.confirm_as_reward),
             clusters: cluster_rows(&record.clusters),
             labels: label_rows(record),
@@ -191,6 +208,25 @@ impl<'a> Page<'a> {
             record,
         })
     }
+}
+
+/// The entrants, the best first.
+fn entrant_rows(portfolio: &PortfolioRecord) -> Vec<EntrantRow> {
+    let best = portfolio.entrants[portfolio.best as usize].confirm;
+    let row = |(place, entrant): (usize, &EntrantRecord)| {
+        let row = EntrantRow {
+            name: entrant.name.clone(),
+            chosen: place as u64 == portfolio.chosen,
+            confirm: score(entrant.confirm),
+            behind: score(best - entrant.confirm),
+            error: entrant.standard_error.map_or_else(|| "unknown".into(), score),
+            evaluations: count(entrant.evaluations),
+        };
+        (entrant.confirm, row)
+    };
+    let mut rows: Vec<(f64, EntrantRow)> = portfolio.entrants.iter().enumerate().map(row).collect();
+    rows.sort_by(|a, b| b.0.total_cmp(&a.0));
+    rows.into_iter().map(|(_, row)| row).collect()
 }
 
 impl ScoreRow {

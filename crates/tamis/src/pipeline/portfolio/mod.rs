@@ -40,8 +40,6 @@ const LEAST: u64 = 25;
 const LOOKED_AT: usize = 4;
 /// How many random selections are drawn.
 const DRAWS: u64 = 4;
-/// Facility location compares all rows with each other: in larger pools it is no entrant.
-const MOST_COMPARED: usize = 50_000;
 
 /// What a portfolio chooses among, and by.
 pub(crate) struct Portfolio<'a> {
@@ -65,21 +63,25 @@ struct Entrant {
 }
 
 impl Portfolio<'_> {
-    /// Spends the evaluations and decides. The first finalist is the choice; then come the best of the other entrants.
+    /// Spends the evaluations and decides. The first finalist is the choice; then come the best of the other entrants. The curve is that of
+    /// the last search.
     pub(crate) fn search(&self, store: &mut dyn ScoreStore, limits: Limits) -> Result<Found> {
         let seed = self.context.settings.seed;
         let parts = Parts::of(self.context.folds.confirm.len(), seed.derive("parts"));
         let rules = self.rules(&parts)?;
         let starts: Vec<&[RowId]> = rules.iter().map(|rule| &*rule.finalists[0].rows).collect();
         let mut open = self.searches(limits);
-        let (mut closed, mut left, mut failures) = (Vec::new(), limits, 0);
+        let (mut closed, mut left) = (Vec::new(), limits);
+        let (mut failures, mut earlier_seconds) = (0, 0.0);
         for share in ROUNDS {
             let each = share_of(limits, share / open.len() as f64);
             if each.evaluations == 0 {
                 break;
             }
             for entrant in &mut open {
-                failures += self.go_on(entrant, &starts, (each, false), &parts, store)?.failures;
+                let found = self.go_on(entrant, &starts, (each, false), &parts, store)?;
+                failures += found.failures;
+                earlier_seconds += found.earlier_seconds;
                 left = less(left, each);
             }
             open.sort_by(|a, b| value(b, &parts).total_cmp(&value(a, &parts)));
@@ -87,6 +89,7 @@ impl Portfolio<'_> {
         }
         let mut found = self.go_on(&mut open[0], &starts, (left, true), &parts, store)?;
         found.failures += failures;
+        found.earlier_seconds += earlier_seconds;
         let mut entrants = rules;
         entrants.extend(open);
         closed.sort_by_key(|entrant| entrant.mode);
@@ -108,7 +111,7 @@ impl Portfolio<'_> {
             (Baseline::Frequency, true),
             (Baseline::Similarity, true),
             (Baseline::Less, of_responses),
-            (Baseline::FacilityLocation, pool.len() <= MOST_COMPARED),
+            (Baseline::FacilityLocation, true),
         ];
         for (rule, _) in entrants.into_iter().filter(|(_, suits)| *suits) {
             let rows = by_rule(rule, context, candidates, self.at_everything, limit)?;

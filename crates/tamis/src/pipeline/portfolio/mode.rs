@@ -6,6 +6,7 @@ use crate::{
     Result,
     budget::Limit,
     data::RowId,
+    env::pool::Pool,
     pipeline::{candidates::Candidates, context::Context, probe::TunedProbe, search::Chunks},
     problem::Trajectory,
     records::portfolio::ModeRecord,
@@ -69,18 +70,45 @@ impl<'a> Mode<'a> {
     /// The path to a full state with about the cluster mix of these rows, each cluster's own rows in the mode's order; `clusters[i]` is that
     /// of row `i` of the pool.
     pub(crate) fn with_mix_of(&self, rows: &[RowId], pool: &[RowId], clusters: &[u32], seed: Seed) -> Trajectory {
-        let mut counts = vec![0_u32; self.chunks.pool.clusters()];
+        let mut counts = vec![0; self.chunks.pool.clusters()];
         for row in rows {
             if let Ok(place) = pool.binary_search(row) {
                 counts[clusters[place] as usize] += 1;
             }
         }
-        let chunk = self.chunks.pool.chunk().unwrap_or(u32::MAX).max(1);
-        let takes = |count: u32| f64::from(count) / f64::from(chunk);
-        let planned = counts.iter().enumerate();
-        let plan: Vec<usize> = planned
-            .flat_map(|(cluster, &count)| std::iter::repeat_n(cluster, takes(count).round() as usize))
-            .collect();
-        completed(&self.chunks.pool, &plan, &mut seed.rng())
+        with_counts(&self.chunks.pool, &counts, seed)
+    }
+}
+
+/// The path to a full state with about so many rows of each cluster: to the next chunk, and chosen at random where the budget asks for more.
+fn with_counts(pool: &Pool, counts: &[u32], seed: Seed) -> Trajectory {
+    let chunk = f64::from(pool.chunk().unwrap_or(u32::MAX).max(1));
+    let chunks = |count: u32| (f64::from(count) / chunk).round() as usize;
+    let clusters = counts.iter().enumerate();
+    let plan: Vec<usize> = clusters
+        .flat_map(|(cluster, &count)| std::iter::repeat_n(cluster, chunks(count)))
+        .collect();
+    completed(pool, &plan, &mut seed.rng())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{env::pool::ChunkSize, problem::reached};
+
+    #[test]
+    fn a_start_has_the_mix_of_the_rows_that_it_is_made_of() {
+        let rows: Vec<RowId> = (0..30).collect();
+        let members: Vec<Vec<u32>> = [0..10, 10..20, 20..30].map(Iterator::collect).to_vec();
+        let pool = Pool::of_members(&rows, &members, &[1; 30], ChunkSize::Rows(2), Limit::Rows(10));
+        let taken = |counts: [u32; 3]| {
+            let path = with_counts(&pool, &counts, Seed(0));
+            reached(&pool, &path).taken().to_vec()
+        };
+        assert_eq!(taken([6, 4, 0]), [6, 4, 0]);
+        // Three and seven rows are two and four chunks of two: one more than there is room for.
+        assert_eq!(taken([0, 3, 7]), [0, 4, 6]);
+        // What is left of the budget is spent all the same.
+        assert_eq!(taken([0, 0, 1]).iter().sum::<u32>(), 10);
     }
 }
