@@ -216,7 +216,7 @@ def selection(options, scratch):
     splits = [part for split in lib.SPLITS for part in [f"--{split}", folder / f"{split}.jsonl"]]
     output_of("cargo", "build", "--release", "--quiet")
     program = lib.target_folder() / "release" / "tamis"
-    output_of(program, "select", *splits, "--max-evaluations", 20_000, "--out", out, stderr=subprocess.DEVNULL)
+    output_of(program, "select", *splits, "--agent", "dqn", "--max-evaluations", 20_000, "--out", out, stderr=subprocess.DEVNULL)
     record = json.loads((out / "selection.json").read_text())
     rows = [[stage["name"], f"{stage['seconds']:.1f}", f"{stage['peak_bytes'] / 1e6:.0f}"] for stage in record["stages"]]
     rows.append(["all", f"{sum(stage['seconds'] for stage in record['stages']):.1f}",

@@ -42,7 +42,7 @@ fn write_chosen(text: &mut String, record: &SelectionRecord) -> std::fmt::Result
         text,
         "\n{}: {} of {} rows ({share:.1}%, {} tokens), from {clusters} of {} clusters, by {} after {} evaluations",
         if nothing_beats_random {
-            "Chosen at random, for nothing here beats random rows"
+            "Chosen at random, for nothing could be told from random rows"
         } else {
             "Chosen"
         },
@@ -152,7 +152,7 @@ fn write_candidates(text: &mut String, record: &SelectionRecord, messages: &Mess
     if record.settings["row_order"] == "relevance" && !record.by_rule() {
         writeln!(
             text,
-            "\nValidation rows differ from the pool (a classifier tells them apart with an AUC of {:.2}): the rows of each cluster most like them were taken first",
+            "\nOf each cluster the rows most like validation rows were taken first (a classifier tells these from the pool with an AUC of {:.2})",
             data.domain_auc
         )?;
     }
@@ -165,7 +165,7 @@ fn write_candidates(text: &mut String, record: &SelectionRecord, messages: &Mess
             messages.text("`candidates all` takes all of them")
         )?;
     }
-    if data.label_errors > 0 {
+    if data.label_errors > 0 && !record.by_rule() {
         let suspicion = if data.read.task == Some(TaskKind::Response) {
             "their prompts make their responses hardly more likely, so they may belong to others"
         } else {

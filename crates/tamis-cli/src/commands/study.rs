@@ -132,11 +132,7 @@ fn summary(record: &StudyRecord, settings: &StudySettings, messages: &Messages) 
     for sentence in &record.verdict {
         text += &format!("{}\n", messages.text(sentence));
     }
-    text += &format!(
-        "Time: {:.0} core-seconds, of which {:.1}% went into neither preparing, choosing nor judging\n",
-        record.core_seconds,
-        100.0 * record.overhead
-    );
+    text += &format!("Time: {:.0} core-seconds\n", record.core_seconds);
     if let Some(read) = &record.read {
         text += &format!("Read: {read}\n");
     }

@@ -44,6 +44,14 @@ pub enum Limit {
 }
 
 impl Limit {
+    /// Whether it is enough for so many rows of so many tokens in all.
+    pub(crate) fn pays_for(self, rows: u64, tokens: u64) -> bool {
+        match self {
+            Self::Rows(most) => rows <= most,
+            Self::Tokens(most) => tokens <= most,
+        }
+    }
+
     /// So many times as much, rounded down.
     #[must_use]
     pub fn times(self, times: f64) -> Self {

@@ -73,7 +73,7 @@ fn write(
     let record = SelectionRecord {
         version: VERSION,
         tamis: env!("CARGO_PKG_VERSION").to_owned(),
-        agent: given.agent.to_string(),
+        agent: prepared.settings(chosen.mode()).agent.to_string(),
         seed: given.seed.0,
         evaluations: chosen.found.evaluations,
         failures: chosen.found.failures,
@@ -140,7 +140,10 @@ fn data_record(session: &Session<'_>, prepared: &Prepared<'_>, chosen: &Chosen) 
         confirm_fold: folds.confirm.len() as u64,
         test: dataset.test.as_ref().map_or(0, |test| test.examples.len() as u64),
         domain_auc: prepared.candidates.domain_auc,
-        candidates: prepared.modes[chosen.mode().unwrap_or(0)].chunks.pool.rows_in_all() as u64,
+        candidates: match (&chosen.path, &chosen.found.portfolio) {
+            (None, Some(_)) => dataset.pool.len() as u64,
+            _ => prepared.modes[chosen.mode().unwrap_or(0)].chunks.pool.rows_in_all() as u64,
+        },
         label_errors: label_errors.iter().filter(|&&suspected| suspected).count() as u64,
         truncated: prepared.candidates.vectors.truncated,
     }

@@ -10,6 +10,8 @@ pub const RANDOM_ROWS: &str = "random";
 pub struct PortfolioRecord {
     /// What decided, on the confirm fold; log loss is negated.
     pub metric: String,
+    /// What rewarded the last search, whose curve is written.
+    pub last_reward: String,
     /// The rules, simple ones first, then the searches.
     pub entrants: Vec<EntrantRecord>,
     /// The place of the best by its estimate.
@@ -147,6 +149,7 @@ mod tests {
     fn the_decision_is_told_with_its_reason() {
         let mut record = PortfolioRecord {
             metric: "accuracy".into(),
+            last_reward: "soft_accuracy".into(),
             entrants: vec![
                 entrant(RANDOM_ROWS, false, 0.5, 0.01),
                 entrant("similarity", false, 0.55, 0.01),

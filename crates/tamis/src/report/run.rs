@@ -49,6 +49,7 @@ pub(crate) struct Page<'a> {
     has_episodes: bool,
     has_loss: bool,
     has_curves: bool,
+    curve_metric: String,
     data: String,
 }
 
@@ -156,6 +157,10 @@ impl<'a> Page<'a> {
             "searched on: too good to be true",
             &scored.reward,
         ));
+        let curve_metric = match &record.portfolio {
+            Some(portfolio) => &portfolio.last_reward,
+            None => &scored.reward.metric,
+        };
         let honest = scored.test.as_ref().unwrap_or(&scored.confirm);
         let behind = honest.everything - honest.chosen;
         let data = PlotData {
@@ -171,7 +176,7 @@ impl<'a> Page<'a> {
                 Some(_) => curves.iter().map(CurveRecord::evaluations).max().unwrap_or(0),
                 None => record.evaluations,
             },
-            metric: readable(&scored.reward.metric),
+            metric: readable(curve_metric),
             curves: &curves,
         };
         Ok(Self {
@@ -204,6 +209,7 @@ impl<'a> Page<'a> {
                 .iter()
                 .any(|line| matches!(line, CurveRecord::Episode { loss: Some(_), .. })),
             has_curves: !curves.is_empty(),
+            curve_metric: readable(curve_metric),
             data: page::embed(&data),
             record,
         })

@@ -373,7 +373,6 @@ mod tests {
             verdict: vec!["dqn beats <b>random</b> rows.".into()],
             threads: 1,
             core_seconds: 100.0,
-            overhead: 0.02,
             command: "tamis study --train 'a b.jsonl'".into(),
             settings: serde_json::json!({}),
         }

@@ -386,8 +386,8 @@ impl SelectSettings {
         }
     }
 
-    /// These settings in each mode that a portfolio may search in: every way to decide the `auto`s that are left, that of
-    /// [`SelectSettings::resolved`] first. Any other agent searches in that one alone.
+    /// These settings in each mode that a portfolio may search in: every way to decide the `auto`s that are left. That of
+    /// [`SelectSettings::resolved`] comes first, then those with its candidates. Any other agent searches in that one alone.
     pub(crate) fn modes(&self, shifted: bool) -> Vec<Self> {
         let first = self.resolved(shifted);
         if first.agent != Method::Auto {
@@ -405,22 +405,26 @@ impl SelectSettings {
             RewardKind::Auto if self.metric != MetricKind::LogLoss => vec![RewardKind::Soft, RewardKind::LogLoss],
             _ => vec![first.reward],
         };
-        let mut modes = vec![first.clone()];
+        let mut modes = Vec::new();
         for &candidates in &candidates {
             for &row_order in &orders {
                 for &reward in &rewards {
-                    let mode = Self {
+                    modes.push(Self {
                         candidates,
                         row_order,
                         reward,
                         ..first.clone()
-                    };
-                    if mode != first {
-                        modes.push(mode);
-                    }
+                    });
                 }
             }
         }
+        modes.sort_by_key(|mode| {
+            (
+                mode.candidates != first.candidates,
+                mode.row_order != first.row_order,
+                mode.reward != first.reward,
+            )
+        });
         modes
     }
 
@@ -625,5 +629,31 @@ mod tests {
             ..given
         };
         assert_eq!(given.resolved(true), given);
+    }
+
+    #[test]
+    fn a_portfolio_has_every_mode_that_is_left_open_and_the_aucs_first() {
+        let given = SelectSettings::default();
+        for (shifted, first) in [(false, CandidateSet::All), (true, CandidateSet::InDomain)] {
+            let modes = given.modes(shifted);
+            assert_eq!(modes.len(), 8);
+            assert_eq!(modes[0], given.resolved(shifted));
+            assert!(modes[..4].iter().all(|mode| mode.candidates == first));
+            assert!((1..8).all(|i| !modes[..i].contains(&modes[i])));
+        }
+        let told = SelectSettings {
+            row_order: RowOrder::Random,
+            metric: MetricKind::LogLoss,
+            ..given.clone()
+        };
+        assert_eq!(told.modes(true).len(), 2, "only the candidates are open");
+        for (agent, proxy) in [(Method::Dqn, ProxyKind::Probe), (Method::Auto, ProxyKind::Finetune)] {
+            let one = SelectSettings {
+                agent,
+                proxy,
+                ..given.clone()
+            };
+            assert_eq!(one.modes(true), [one.resolved(true)]);
+        }
     }
 }

@@ -205,7 +205,7 @@ impl DetectableEffect {
 /// What the parts cost, in seconds of one core.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Costs {
-    /// One search, with all its evaluations: wall-clock time times threads.
+    /// One search, with all its evaluations.
     pub search_seconds: f64,
     /// One fine-tune of the target on a selection, without its scoring.
     pub train_seconds: f64,

@@ -1,5 +1,7 @@
 //! What the target itself says of the selections: fine-tuned on each, and scored on rows that no reward is made from.
 
+use std::time::Instant;
+
 use tamis_nn::{Fingerprint, Matrix, Silent};
 
 use crate::{
@@ -13,7 +15,6 @@ use crate::{
     metrics::Metric,
     pipeline::{
         context::Context,
-        stages::cpu_seconds,
         target::{ScoredRows, Target},
     },
     scorer::{
@@ -99,9 +100,9 @@ fn answers(
         ..first
     }));
     let question = |model: &dyn TargetModel| {
-        let began = cpu_seconds();
+        let began = Instant::now();
         let probabilities = model.predict(scored.examples(), &Silent)?;
-        let seconds = cpu_seconds() - began;
+        let seconds = began.elapsed().as_secs_f64() * rayon::current_num_threads() as f64;
         let mut numbers = scorer.scores(model, &metrics)?;
         numbers.push(seconds);
         numbers.extend(probabilities.as_slice().iter().copied().map(f64::from));

@@ -108,7 +108,6 @@ pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRec
     data::write_rejects(&dataset.rejects, &settings.select.out)?;
     let columns = Columns::of(&dataset, settings)?;
     let mut store = StudyStore::open(settings, &dataset, &columns, ledger, began)?;
-    store.prepared += cpu_seconds() - began;
     store.write(settings)?;
     let outcome = run_seeds(settings, (&dataset, responses), &columns.tests, &mut store, &stages);
     // A study that was stopped has its tables and its page too; they say what is missing.
@@ -133,9 +132,7 @@ fn run_seeds(
         if jobs.is_empty() {
             continue;
         }
-        let began = cpu_seconds();
         let context = SeedContext::new(settings, index, data, tests, vectors.take(), stages)?;
-        store.prepared += cpu_seconds() - began;
         run(settings, &context, jobs, store, stages.monitor())?;
         vectors = context.into_vectors();
     }
@@ -152,10 +149,8 @@ struct StudyStore<'a> {
     read: ReadRecord,
     /// The process's core-seconds when this start began.
     began: f64,
-    /// Core-seconds of earlier starts, of all cells that were ever filed, and of preparing them.
+    /// Core-seconds of earlier starts.
     before: f64,
-    inside: f64,
-    prepared: f64,
 }
 
 impl<'a> StudyStore<'a> {
@@ -168,7 +163,7 @@ impl<'a> StudyStore<'a> {
         began: f64,
     ) -> Result<Self> {
         let number = |name| -> Result<f64> { Ok(ledger.meta(name)?.and_then(|text| text.parse().ok()).unwrap_or(0.0)) };
-        let (before, inside, prepared) = (number(folder::FILED)?, number("inside")?, number("prepared")?);
+        let before = number(folder::FILED)?;
         let all = all_jobs(settings);
         let mut cells = Vec::new();
         for job in &all {
@@ -185,8 +180,6 @@ impl<'a> StudyStore<'a> {
             read: ReadRecord::of(dataset),
             began,
             before,
-            inside,
-            prepared,
         })
     }
 
@@ -196,9 +189,6 @@ impl<'a> StudyStore<'a> {
         // First what says that the study has begun: a folder with a cell in it is taken over by no other.
         self.ledger.set_meta(folder::FILED, &self.core_seconds().to_string())?;
         self.ledger.set_meta(&job.name(), &text)?;
-        self.inside += cell.seconds.choose + cell.seconds.judge;
-        self.ledger.set_meta("inside", &self.inside.to_string())?;
-        self.ledger.set_meta("prepared", &self.prepared.to_string())?;
         self.cells.retain(|there| !job.makes(there));
         self.cells.push(cell);
         Ok(())
@@ -238,7 +228,6 @@ impl<'a> StudyStore<'a> {
             verdict: Vec::new(),
             threads: rayon::current_num_threads() as u64,
             core_seconds,
-            overhead: (1.0 - (self.inside + self.prepared) / core_seconds).max(0.0),
             command: settings.select.command.clone().unwrap_or_default(),
             settings: serde_json::to_value(settings).unwrap_or_default(),
         };

@@ -11,7 +11,8 @@ use rayon::prelude::*;
 use crate::{
     Result,
     baselines::Baseline,
-    budget::random_rows,
+    budget::{random_rows, tokens_of},
+    candidates::CandidateSet,
     data::RowId,
     metrics::Metric,
     pipeline::{
@@ -23,7 +24,7 @@ use crate::{
     },
     problem::{Limits, Trajectory},
     records::portfolio::{EntrantRecord, PortfolioRecord, RANDOM_ROWS},
-    search::{LocalSearch, Method, Selector},
+    search::{LocalSearch, Method, RewardModelKind, Selector},
     stats::one_standard_error::{Choice, Parts, Value, best_of},
     store::ScoreStore,
 };
@@ -38,8 +39,10 @@ const ETA: usize = 3;
 const LEAST: u64 = 25;
 /// How many of the best states of a mode's round are looked at on the confirm fold.
 const LOOKED_AT: usize = 4;
-/// How many random selections are drawn.
+/// How many random selections are drawn; they are worth their mean.
 const DRAWS: u64 = 4;
+/// Facility location compares all rows with each other: of larger pools it is no entrant.
+const MOST_COMPARED: usize = 25_000;
 
 /// What a portfolio chooses among, and by.
 pub(crate) struct Portfolio<'a> {
@@ -59,6 +62,8 @@ struct Entrant {
     finalists: Vec<Finalist>,
     /// Of each finalist on each part of the confirm fold.
     scores: Vec<Vec<f64>>,
+    /// How often it was searched in.
+    rounds: u64,
     evaluations: u64,
 }
 
@@ -90,11 +95,16 @@ impl Portfolio<'_> {
         let mut found = self.go_on(&mut open[0], &starts, (left, true), &parts, store)?;
         found.failures += failures;
         found.earlier_seconds += earlier_seconds;
-        let mut entrants = rules;
+        // A rule chooses from the whole pool: where the user restricts it, rules are starting points alone.
+        let restricted = |mode: &Mode<'_>| mode.settings.candidates != CandidateSet::All;
+        let mut entrants = if self.modes.iter().all(restricted) {
+            Vec::new()
+        } else {
+            rules
+        };
         entrants.extend(open);
-        closed.sort_by_key(|entrant| entrant.mode);
         entrants.extend(closed);
-        entrants.retain(|entrant| !entrant.finalists.is_empty());
+        entrants.sort_by_key(|entrant| entrant.mode);
         Ok(self.decided(entrants, found, &parts))
     }
 
@@ -103,7 +113,8 @@ impl Portfolio<'_> {
         let (context, candidates) = (self.context, self.candidates);
         let (pool, limit) = (&context.dataset.pool, self.modes[0].chunks.limit);
         let seed = context.settings.seed.derive("portfolio");
-        let random = (0..DRAWS).map(|i| random_rows(pool, &candidates.vectors.tokens, limit, seed.index(i)));
+        let tokens = &candidates.vectors.tokens;
+        let random = (0..DRAWS).map(|i| random_rows(pool, tokens, limit, seed.index(i)));
         let mut rules = vec![(RANDOM_ROWS, random.collect::<Vec<_>>())];
         let of_responses = context.responses.is_some();
         let entrants = [
@@ -111,18 +122,26 @@ impl Portfolio<'_> {
             (Baseline::Frequency, true),
             (Baseline::Similarity, true),
             (Baseline::Less, of_responses),
-            (Baseline::FacilityLocation, true),
+            (Baseline::FacilityLocation, pool.len() <= MOST_COMPARED),
         ];
         for (rule, _) in entrants.into_iter().filter(|(_, suits)| *suits) {
             let rows = by_rule(rule, context, candidates, self.at_everything, limit)?;
             rules.push((rule.name(), vec![rows]));
         }
-        let entrant = |(name, selections): (&str, Vec<Vec<RowId>>)| {
+        // A single row may cost more than all tokens that there are.
+        rules.retain(|(_, draws)| {
+            let tokens = |rows: &Vec<RowId>| tokens_of(rows, pool, tokens);
+            draws.iter().all(|rows| limit.pays_for(rows.len() as u64, tokens(rows)))
+        });
+        let entrant = |(name, mut draws): (&str, Vec<Vec<RowId>>)| {
+            let scores = self.scores(&draws, parts)?;
+            let mean = |part: usize| scores.iter().map(|scores| scores[part]).sum::<f64>() / scores.len() as f64;
             Ok(Entrant {
                 name: name.to_owned(),
                 mode: None,
-                scores: self.scores(&selections, parts)?,
-                finalists: selections.into_iter().map(Finalist::by_rule).collect(),
+                scores: vec![(0..parts.rows().len()).map(mean).collect()],
+                finalists: vec![Finalist::by_rule(draws.swap_remove(0))],
+                rounds: 0,
                 evaluations: 0,
             })
         };
@@ -138,6 +157,7 @@ impl Portfolio<'_> {
             mode: Some(place),
             finalists: Vec::new(),
             scores: Vec::new(),
+            rounds: 0,
             evaluations: 0,
         };
         modes.map(entrant).collect()
@@ -155,13 +175,9 @@ impl Portfolio<'_> {
         let place = entrant.mode.unwrap_or(0);
         let mode = &self.modes[place];
         let context = self.context.with(mode.settings);
-        let seed = mode
-            .settings
-            .seed
-            .derive("portfolio")
-            .derive(&mode.name())
-            .index(u64::from(last));
-        let seed = seed.index(entrant.finalists.len() as u64);
+        let seed = mode.settings.seed.derive("portfolio").derive(&mode.name());
+        let seed = seed.index(entrant.rounds);
+        entrant.rounds += 1;
         let paths = entrant.finalists.iter().filter_map(|finalist| finalist.path.as_ref());
         let before: Vec<Trajectory> = paths.map(|(_, path)| path.clone()).collect();
         let starts = if before.is_empty() {
@@ -173,7 +189,9 @@ impl Portfolio<'_> {
         };
         let rewards = Rewards::new(context, &*mode.scorer, None, None);
         let problem = rewards.pose(context, &mode.chunks, store, limits, seed)?;
-        let enough = limits.evaluations > 10 * mode.chunks.pool.longest_episode();
+        // An agent learns nothing in a few episodes, unless it learns on a model of the score.
+        let enough = limits.evaluations > 10 * mode.chunks.pool.longest_episode()
+            || mode.settings.reward_model != RewardModelKind::None;
         let mut selector: Box<dyn Selector> = if last && enough {
             Method::Dqn.selector(&problem, mode.settings.methods(), seed.derive("agent"))?
         } else {
@@ -206,11 +224,17 @@ impl Portfolio<'_> {
     }
 
     /// The choice, and what became of each entrant; `found` is what the last search found.
-    fn decided(&self, entrants: Vec<Entrant>, found: Found, parts: &Parts) -> Found {
+    fn decided(&self, mut entrants: Vec<Entrant>, found: Found, parts: &Parts) -> Found {
+        let evaluations = entrants.iter().map(|entrant| entrant.evaluations).sum();
+        entrants.retain(|entrant| !entrant.finalists.is_empty());
+        if entrants.is_empty() {
+            return Found { evaluations, ..found };
+        }
         let values: Vec<Value> = entrants.iter().map(|entrant| parts.value(&entrant.scores)).collect();
         let Choice { best, chosen } = parts.choose(&values);
         let record = PortfolioRecord {
             metric: self.metric().to_string(),
+            last_reward: self.modes[found.mode].settings.reward_metric().to_string(),
             best: best as u64,
             simplest: chosen as u64,
             chosen: chosen as u64,
@@ -230,7 +254,6 @@ impl Portfolio<'_> {
         order.sort_by(|&a, &b| values[b].estimate.total_cmp(&values[a].estimate));
         order.retain(|&entrant| entrant != chosen);
         order.insert(0, chosen);
-        let evaluations = entrants.iter().map(|entrant| entrant.evaluations).sum();
         let mut entrants: Vec<Option<Entrant>> = entrants.into_iter().map(Some).collect();
         let finalists = order.iter().filter_map(|&place| {
             let mut entrant = entrants[place].take()?;

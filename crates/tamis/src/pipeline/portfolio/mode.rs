@@ -80,14 +80,21 @@ impl<'a> Mode<'a> {
     }
 }
 
-/// The path to a full state with about so many rows of each cluster: to the next chunk, and chosen at random where the budget asks for more.
+/// The path to a full state with about so many rows of each cluster: in whole chunks, shared out by largest remainders, and at random
+/// where the budget asks for more.
 fn with_counts(pool: &Pool, counts: &[u32], seed: Seed) -> Trajectory {
-    let chunk = f64::from(pool.chunk().unwrap_or(u32::MAX).max(1));
-    let chunks = |count: u32| (f64::from(count) / chunk).round() as usize;
-    let clusters = counts.iter().enumerate();
-    let plan: Vec<usize> = clusters
-        .flat_map(|(cluster, &count)| std::iter::repeat_n(cluster, chunks(count)))
+    let chunk = pool.chunk().unwrap_or(u32::MAX).max(1);
+    let all = counts.iter().sum::<u32>().div_ceil(chunk) as usize;
+    let whole = |cluster: usize| (counts[cluster] / chunk) as usize;
+    let mut plan: Vec<usize> = (0..counts.len())
+        .flat_map(|cluster| std::iter::repeat_n(cluster, whole(cluster)))
         .collect();
+    let mut by_remainder: Vec<usize> = (0..counts.len())
+        .filter(|&cluster| counts[cluster] % chunk > 0)
+        .collect();
+    by_remainder.sort_by_key(|&cluster| std::cmp::Reverse(counts[cluster] % chunk));
+    by_remainder.truncate(all.saturating_sub(plan.len()));
+    plan.extend(by_remainder);
     completed(pool, &plan, &mut seed.rng())
 }
 
@@ -106,8 +113,9 @@ mod tests {
             reached(&pool, &path).taken().to_vec()
         };
         assert_eq!(taken([6, 4, 0]), [6, 4, 0]);
-        // Three and seven rows are two and four chunks of two: one more than there is room for.
+        // Three and seven rows are one and three chunks of two, and one more for the first of equal remainders.
         assert_eq!(taken([0, 3, 7]), [0, 4, 6]);
+        assert_eq!(taken([1, 0, 9]), [2, 0, 8]);
         // What is left of the budget is spent all the same.
         assert_eq!(taken([0, 0, 1]).iter().sum::<u32>(), 10);
     }

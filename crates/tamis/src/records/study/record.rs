@@ -56,8 +56,6 @@ pub struct StudyRecord {
     pub threads: u64,
     /// Seconds of all cores of all starts that were spent on it.
     pub core_seconds: f64,
-    /// The share of them that went neither into preparing, choosing nor judging.
-    pub overhead: f64,
     /// The command that makes it again.
     #[serde(default)]
     pub command: String,

@@ -255,7 +255,6 @@ mod tests {
             verdict: Vec::new(),
             threads: 2,
             core_seconds: 0.0,
-            overhead: 0.0,
             command: String::new(),
             settings: serde_json::Value::Null,
         }
