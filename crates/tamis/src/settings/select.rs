@@ -410,8 +410,8 @@ impl SelectSettings {
             for &row_order in &orders {
                 for &reward in &rewards {
                     modes.push(Self {
-                        candidates,
                         row_order,
+                        candidates,
                         reward,
                         ..first.clone()
                     });

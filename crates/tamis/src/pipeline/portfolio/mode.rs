@@ -90,7 +90,7 @@ fn with_counts(pool: &Pool, counts: &[u32], seed: Seed) -> Trajectory {
         .flat_map(|cluster| std::iter::repeat_n(cluster, whole(cluster)))
         .collect();
     let mut by_remainder: Vec<usize> = (0..counts.len())
-        .filter(|&cluster| counts[cluster] % chunk > 0)
+        .filter(|&cluster| !counts[cluster].is_multiple_of(chunk))
         .collect();
     by_remainder.sort_by_key(|&cluster| std::cmp::Reverse(counts[cluster] % chunk));
     by_remainder.truncate(all.saturating_sub(plan.len()));
