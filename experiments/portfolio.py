@@ -30,7 +30,7 @@ def study(case, vectors, options, runner):
     files = lib.cut(case, options, options.rows, options.eval_rows, options.eval_rows)
     embedder = [] if vectors == "lexical" else ["--embedder", options.model, "--embed-dtype", "int8"]
     record = runner.resume(
-        options.out / vectors / case.name, "study", *files.flags("train", "validation", "test"), "--metric", case.metric, *embedder,
+        options.out / vectors / case.name, "study", *files.flags("train", "validation", "test"), *files.extra, "--metric", case.metric, *embedder,
         "--cache", options.out / "cache", "--seeds", options.seeds, "--budgets", ",".join(options.budgets),
         "--max-evaluations", options.max_evaluations, "--methods", ",".join(["random", *RULES, *SEARCHES, AUTO]),
         record="study.json", statuses=(0, 1),

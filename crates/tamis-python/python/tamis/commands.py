@@ -57,7 +57,8 @@ def select(
         `"lexical"`, the folder or hub id of a sentence encoder, a file of vectors, an array of them for all splits in order, a dict
         or list of arrays by split, a SentenceTransformer, or a function from a list of texts to an array of shape (texts, dim).
     agent
-        How the budget is spent: `"auto"` (rules and searches, decided by held-out rows), `"dqn"`, `"dyna-dqn"`, `"ppo"`, `"climb-disc"`, `"greedy"`, `"random"`, and others.
+        How the budget is spent: `"auto"` (rules and searches, decided by held-out rows), `"dqn"`, `"dyna-dqn"`, `"ppo"`,
+        `"climb-disc"`, `"greedy"`, `"random"`, and others.
     trainer
         Who trains on selections: a command (a text), a function `f(rows, seed)` that returns a score, higher is better, an object
         with `score(rows, seed)`, `tamis.torch.LoraTrainer`, or `tamis.ray.Trainer`. It compares the best selections with random

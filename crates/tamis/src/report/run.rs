@@ -594,6 +594,54 @@ mod tests {
     }
 
     #[test]
+    fn a_portfolios_entrants_stand_by_what_they_are_worth_and_the_chosen_one_is_marked() {
+        let entrant = |name: &str, confirm| EntrantRecord {
+            name: name.into(),
+            mode: None,
+            evaluations: 0,
+            confirm,
+            standard_error: (confirm < 0.6).then_some(0.02),
+        };
+        let record = SelectionRecord {
+            portfolio: Some(PortfolioRecord {
+                metric: "soft_accuracy".into(),
+                last_reward: "log_loss".into(),
+                entrants: vec![
+                    entrant("random", 0.5),
+                    entrant("frequency", 0.59),
+                    entrant("similarity", 0.6),
+                ],
+                best: 2,
+                simplest: 1,
+                chosen: 1,
+            }),
+            ..record()
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let page = Page::read(folder.path(), &record).expect("reads");
+        let shown: Vec<_> = page
+            .entrants
+            .iter()
+            .map(|row| (&*row.name, &*row.behind, &*row.error, row.chosen))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("similarity", "0.0000", "unknown", false),
+                ("frequency", "0.0100", "0.0200", true),
+                ("random", "0.1000", "0.0200", false)
+            ]
+        );
+        let html = page.render().expect("a page");
+        assert!(
+            html.contains("<b>frequency</b>")
+                && html.contains("frequency is the simplest that the confirm fold cannot tell")
+        );
+        // A rule searched on nothing, so nothing was won by searching.
+        assert!(!html.contains("winner&#39;s curse") && !html.contains("winner's curse"));
+    }
+
+    #[test]
     fn the_page_does_the_arithmetic_that_it_shows() {
         let folder = tempfile::tempdir().expect("a folder");
         let record = record();
