@@ -68,19 +68,14 @@ fn half_mislabelled(train: &str) -> String {
 #[test]
 fn the_simplest_that_cannot_be_told_from_the_best_is_chosen() {
     let fixture = Fixture::new();
-    // Vectors that say nothing of labels leave nothing to gain; the words of topics leave nothing to lose. Where half of the pool has the
-    // next topic's label, and words of its own, there is much to gain.
-    let noise: Vec<f32> = (0..630 * 4).map(|i| ((i * 31 + 1) as f32 * 12.9898).sin()).collect();
-    std::fs::write(fixture.path("noise.npy"), npy(&noise)).expect("writes");
-    for (out, more) in [
-        ("words", &[][..]),
-        ("noise", &["--embedder", "noise.npy"]),
-        ("mislabelled", &[]),
-    ] {
+    // By the words of topics every rule does well. Where half of the pool has the next topic's label, and words of its own, there is much to
+    // gain.
+    let train = fixture.read("train.jsonl");
+    for out in ["words", "mislabelled"] {
         if out == "mislabelled" {
-            fixture.write("train.jsonl", &half_mislabelled(&fixture.read("train.jsonl")));
+            fixture.write("train.jsonl", &half_mislabelled(&train));
         }
-        let summary = succeeds(fixture.select(out, more));
+        let summary = succeeds(fixture.select(out, &[]));
         let record: Value = serde_json::from_str(&fixture.read(&format!("{out}/selection.json"))).expect("JSON");
         let portfolio = &record["portfolio"];
         let entrants = portfolio["entrants"].as_array().expect("entrants");
@@ -107,7 +102,6 @@ fn the_simplest_that_cannot_be_told_from_the_best_is_chosen() {
             "{summary}"
         );
         let random = simplest["name"] == "random";
-        assert_eq!(random, out == "noise", "{out}: {simplest}");
         assert_eq!(simplest["mode"].is_null(), out != "mislabelled", "{out}: {simplest}");
         assert_eq!(
             summary.contains("nothing could be told from random rows"),
@@ -341,6 +335,8 @@ fn of_a_rare_label_an_agent_has_as_many_rows_to_choose_from_as_the_metric_may_wa
             metric,
             "--max-evaluations",
             "50",
+            "--agent",
+            "dqn",
         ];
         succeeds(fixture.select(metric, &more));
         let record: Value = serde_json::from_str(&fixture.read(&format!("{metric}/selection.json"))).expect("JSON");

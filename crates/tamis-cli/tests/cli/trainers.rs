@@ -117,7 +117,7 @@ fn a_trainer_that_gives_no_score_is_told_apart() {
             &fixture,
             name,
             &format!("sh {name}.sh"),
-            &["--trial-timeout", "0.5", "--retries", "0"],
+            &["--agent", "dqn", "--trial-timeout", "0.5", "--retries", "0"],
         );
         said.push(complains(&fixture, command, 2));
     }
