@@ -68,8 +68,7 @@ fn half_mislabelled(train: &str) -> String {
 #[test]
 fn the_simplest_that_cannot_be_told_from_the_best_is_chosen() {
     let fixture = Fixture::new();
-    // By the words of topics every rule does well. Where half of the pool has the next topic's label, and words of its own, there is much to
-    // gain.
+    // By the words of topics every rule does well. Where half of the pool has the next topic's label, random rows do not.
     let train = fixture.read("train.jsonl");
     for out in ["words", "mislabelled"] {
         if out == "mislabelled" {
@@ -102,7 +101,8 @@ fn the_simplest_that_cannot_be_told_from_the_best_is_chosen() {
             "{summary}"
         );
         let random = simplest["name"] == "random";
-        assert_eq!(simplest["mode"].is_null(), out != "mislabelled", "{out}: {simplest}");
+        let ahead = confirm(simplest) - confirm(&entrants[0]);
+        assert_eq!(ahead > 0.1, out == "mislabelled", "{out}: {ahead}");
         assert_eq!(
             summary.contains("nothing could be told from random rows"),
             random,
