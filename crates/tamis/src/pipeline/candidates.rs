@@ -40,6 +40,8 @@ const MOST_SUSPECTED: f64 = 0.2;
 pub(crate) struct Candidates {
     /// Those given, each `auto` decided, in every mode that the agent may search in: by the AUC first.
     pub(crate) modes: Vec<SelectSettings>,
+    /// Those that the user asked for.
+    pub(crate) given: CandidateSet,
     pub(crate) vectors: Vectors,
     pub(crate) clustered: Clustered,
     /// The AUC with which rows of the reward fold are told from the pool.
@@ -63,7 +65,9 @@ impl Candidates {
             .stages
             .run("compare", None, || domain::contrast(pool, fold, seed))?;
         let shifted = context.settings.shifted(domain_auc, pool.rows(), fold.rows());
-        let modes = context.settings.modes(shifted);
+        let given = context.settings.candidates;
+        let open = context.settings.candidates_open(domain_auc, pool.rows());
+        let modes = context.settings.modes(shifted, open);
         let context = context.with(&modes[0]);
         let (probe, label_errors) = probe_and_label_errors(context, target, &vectors, shifted)?;
         let order = Order::new(context, &modes, &clustered, &label_errors, seed)?;
@@ -76,6 +80,7 @@ impl Candidates {
             label_errors,
             probe,
             order,
+            given,
             modes,
         })
     }

@@ -266,6 +266,12 @@ impl Default for SelectSettings {
 /// The domain_auc from which on validation rows count as other than the pool. Measured on folds of 370 rows and more: 0.46 to 0.52 where
 /// they are drawn like the pool, at most 0.59 where both are the same sources in other shares, 0.73 to 0.87 where they are of one source.
 const SHIFTED_AUC: f64 = 0.65;
+/// From here on, and below [`CLEARLY_SHIFTED_AUC`], a portfolio tries both candidate sets. Outside of it the AUC decides: what rows of
+/// another kind teach a model that is fine-tuned, no probe on fixed features can tell. On SICK, with an AUC of 0.8, the probe prefers rows
+/// of the whole pool, which teach the fine-tuned model .10 less.
+const OPEN_AUC: f64 = 0.6;
+/// See [`OPEN_AUC`].
+const CLEARLY_SHIFTED_AUC: f64 = 0.7;
 /// It also has to be so many standard errors above chance, which takes more where the fold is small.
 const STANDARD_ERRORS: f64 = 3.0;
 /// The lexical embedder is fitted to the pool, and the fewer its rows, the more that alone tells them apart. Validation rows drawn like the
@@ -283,6 +289,13 @@ impl SelectSettings {
         let standard_error = (12.0 * fold as f64).sqrt().recip();
         domain_auc >= SHIFTED_AUC.max(0.5 + STANDARD_ERRORS * standard_error)
             && (self.embedder != EmbedderSpec::Lexical || pool >= LEAST_FITTED)
+    }
+
+    /// Whether evidence may decide among which rows a portfolio searches: the AUC leaves it open, or something is trained on the best
+    /// selections.
+    pub(crate) fn candidates_open(&self, domain_auc: f64, pool: usize) -> bool {
+        let told = self.embedder != EmbedderSpec::Lexical || pool >= LEAST_FITTED;
+        self.rerank() != JudgeKind::Probe || told && (OPEN_AUC..CLEARLY_SHIFTED_AUC).contains(&domain_auc)
     }
 
     /// The same for rows of this task: what a language model needs is set where the settings leave it open.
@@ -386,16 +399,16 @@ impl SelectSettings {
         }
     }
 
-    /// These settings in each mode that a portfolio may search in: every way to decide the `auto`s that are left. That of
+    /// These settings in each mode that a portfolio may search in: every way to decide the `auto`s that are open. That of
     /// [`SelectSettings::resolved`] comes first, then those with its candidates. Any other agent searches in that one alone.
-    pub(crate) fn modes(&self, shifted: bool) -> Vec<Self> {
+    pub(crate) fn modes(&self, shifted: bool, candidates_open: bool) -> Vec<Self> {
         let first = self.resolved(shifted);
         if first.agent != Method::Auto {
             return vec![first];
         }
         let candidates = match self.candidates {
-            CandidateSet::Auto => vec![CandidateSet::All, CandidateSet::InDomain],
-            given => vec![given],
+            CandidateSet::Auto if candidates_open => vec![CandidateSet::All, CandidateSet::InDomain],
+            _ => vec![first.candidates],
         };
         let orders = match self.row_order {
             RowOrder::Auto => vec![RowOrder::Coverage, RowOrder::Relevance],
@@ -635,25 +648,40 @@ mod tests {
     fn a_portfolio_has_every_mode_that_is_left_open_and_the_aucs_first() {
         let given = SelectSettings::default();
         for (shifted, first) in [(false, CandidateSet::All), (true, CandidateSet::InDomain)] {
-            let modes = given.modes(shifted);
+            assert_eq!(given.modes(shifted, false).len(), 4);
+            let modes = given.modes(shifted, true);
             assert_eq!(modes.len(), 8);
             assert_eq!(modes[0], given.resolved(shifted));
             assert!(modes[..4].iter().all(|mode| mode.candidates == first));
             assert!((1..8).all(|i| !modes[..i].contains(&modes[i])));
         }
+        let open = |domain_auc, embedder: &str, rerank| {
+            let embedder = embedder.into();
+            let settings = SelectSettings {
+                embedder,
+                rerank,
+                ..given.clone()
+            };
+            settings.candidates_open(domain_auc, 9_999)
+        };
+        assert_eq!(
+            [0.59, 0.6, 0.69, 0.7].map(|auc| open(auc, "a model", None)),
+            [false, true, true, false]
+        );
+        assert!(!open(0.65, "lexical", None) && open(0.9, "lexical", Some(JudgeKind::Finetune)));
         let told = SelectSettings {
             row_order: RowOrder::Random,
             metric: MetricKind::LogLoss,
             ..given.clone()
         };
-        assert_eq!(told.modes(true).len(), 2, "only the candidates are open");
+        assert_eq!(told.modes(true, true).len(), 2, "only the candidates are open");
         for (agent, proxy) in [(Method::Dqn, ProxyKind::Probe), (Method::Auto, ProxyKind::Finetune)] {
             let one = SelectSettings {
                 agent,
                 proxy,
                 ..given.clone()
             };
-            assert_eq!(one.modes(true), [one.resolved(true)]);
+            assert_eq!(one.modes(true, true), [one.resolved(true)]);
         }
     }
 }

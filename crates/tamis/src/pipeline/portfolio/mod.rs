@@ -96,11 +96,10 @@ impl Portfolio<'_> {
         found.failures += failures;
         found.earlier_seconds += earlier_seconds;
         // A rule chooses from the whole pool: where the user restricts it, rules are starting points alone.
-        let restricted = |mode: &Mode<'_>| mode.settings.candidates != CandidateSet::All;
-        let mut entrants = if self.modes.iter().all(restricted) {
-            Vec::new()
-        } else {
-            rules
+        let given = self.candidates.given;
+        let mut entrants = match given {
+            CandidateSet::Auto | CandidateSet::All => rules,
+            CandidateSet::InDomain | CandidateSet::Budgets(_) => Vec::new(),
         };
         entrants.extend(open);
         entrants.extend(closed);
