@@ -8,13 +8,10 @@ use crate::{
     budget::{Limit, random_rows},
     data::{Dataset, RowId},
     metrics::Metric,
-    pipeline::{
-        probe::{Fold, TunedProbe},
-        rerank::best_of,
-    },
+    pipeline::probe::{Fold, TunedProbe},
     records::selection::{Scored, Scores},
     settings::select::SelectSettings,
-    stats::power::mean_and_sd,
+    stats::{one_standard_error::best_of, power::mean_and_sd},
 };
 
 /// How many random selections of the budget's size stand beside the choice.
@@ -49,7 +46,7 @@ impl<'a> Judge<'a> {
     /// The finalist that does best on the confirm fold in the reward's metric; ties go to the better on the reward fold,
     /// which stands first.
     pub(crate) fn choose(&self, finalists: &[Vec<RowId>]) -> Result<usize> {
-        Ok(best_of(&self.confirm(finalists)?))
+        Ok(best_of(self.confirm(finalists)?.into_iter()))
     }
 
     /// The scores of these selections on the confirm fold in the reward's metric, in their order.

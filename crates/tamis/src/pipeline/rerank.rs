@@ -13,16 +13,10 @@ use crate::{
         batch::{BatchScorer, Selection, score_all},
         finetune_batch::FinetuneBatch,
     },
+    stats::one_standard_error::best_of,
     store::ScoreStore,
     target::TargetModel,
 };
-
-/// The place of the greatest score; ties go to the first.
-pub(crate) fn best_of(scores: &[f64]) -> usize {
-    (0..scores.len())
-        .max_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(b.cmp(&a)))
-        .unwrap_or(0)
-}
 
 /// Fine-tunes the target on each finalist and on as many random selections, and scores it on the confirm fold; `chosen` is the finalist
 /// that does best by the reward's metric. Advances the monitor by one a fine-tune.
@@ -82,7 +76,7 @@ impl Compared<'_> {
         let random = reports.split_off(self.finalists.len());
         Ok(Finetuned {
             metric: metric.to_owned(),
-            chosen: best_of(&rewards[..self.finalists.len()]),
+            chosen: best_of(rewards[..self.finalists.len()].iter().copied()),
             finalists: reports,
             random,
         })

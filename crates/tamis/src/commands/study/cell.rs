@@ -20,7 +20,7 @@ use crate::{
         portfolio::{Mode, Portfolio},
         probe::{Fold, MOMENTS_MEMORY},
         rules::by_rule,
-        search::{Chunks, Rewards, check_episode, search, too_short},
+        search::{Chunks, Found, Rewards, check_episode, search, too_short},
         stages::Stages,
         target::{ScoredRows, Target},
     },
@@ -132,6 +132,13 @@ impl Job {
             .join(format!("{}.sqlite", self.file_name()))
     }
 
+    /// The ledger, empty or with what an earlier start paid for.
+    fn open_ledger(&self, study: &StudySettings) -> Result<SqliteStore> {
+        let path = self.ledger(study);
+        make_folder_of(&path)?;
+        SqliteStore::open(&path)
+    }
+
     /// The cell's name as a part of a path.
     fn file_name(&self) -> String {
         format!("{}/{}-{}", self.budget.replace(' ', "-"), self.method, self.seed)
@@ -149,6 +156,20 @@ struct Choice {
     prepare: f64,
     /// How a portfolio decided.
     portfolio: Option<PortfolioRecord>,
+}
+
+impl Choice {
+    /// What a search came to, of which these rows are chosen.
+    fn of_search(mut chosen: Vec<RowId>, found: Found, context: &SeedContext<'_>, began: Instant) -> Self {
+        chosen.sort_unstable();
+        Self {
+            draws: vec![chosen],
+            evaluations: found.evaluations,
+            seconds: found.earlier_seconds + began.elapsed().as_secs_f64(),
+            prepare: context.seconds.total(),
+            portfolio: found.portfolio.map(|decided| decided.record),
+        }
+    }
 }
 
 /// Chooses, judges, and writes down which rows were chosen.
@@ -311,26 +332,18 @@ fn searched(
     let stages = Stages::new(monitor);
     let context = seed_context.context(settings, &stages);
     let rewards = Rewards::new(context, &*scorer, seed_context.target.as_ref(), None);
-    let path = job.ledger(study);
-    make_folder_of(&path)?;
-    let mut store = SqliteStore::open(&path)?;
+    let mut store = job.open_ledger(study)?;
     let limits = Limits::evaluations(settings.max_evaluations);
     let problem = rewards.pose(context, chunks, &mut store, limits, settings.seed.derive("proxy"))?;
-    let found = search(problem, chunks, settings)?;
-    let mut rows: Vec<Vec<RowId>> = found.finalists.into_iter().map(|finalist| finalist.rows).collect();
+    let mut found = search(problem, chunks, settings)?;
+    let finalists = std::mem::take(&mut found.finalists);
+    let mut rows: Vec<Vec<RowId>> = finalists.into_iter().map(|finalist| finalist.rows).collect();
     if rows.is_empty() {
         return Err(too_short(settings, longest, found.evaluations));
     }
     let judge = Judge::new(settings, probe, &*seed_context.at_everything);
-    let mut chosen = rows.swap_remove(judge.choose(&rows)?);
-    chosen.sort_unstable();
-    Ok(Choice {
-        draws: vec![chosen],
-        evaluations: found.evaluations,
-        seconds: found.earlier_seconds + began.elapsed().as_secs_f64(),
-        prepare: seed_context.seconds.total(),
-        portfolio: None,
-    })
+    let chosen = rows.swap_remove(judge.choose(&rows)?);
+    Ok(Choice::of_search(chosen, found, seed_context, began))
 }
 
 /// Lets a portfolio spend the evaluations and decide, as in `select`.
@@ -346,6 +359,7 @@ fn by_portfolio(
     let context = seed_context.context(&seed_context.settings, &stages);
     let candidates = &seed_context.candidates;
     let memory = MOMENTS_MEMORY / seed_context.workers as usize;
+    let longest = check_episode(context.settings, &budget.chunks.pool, &candidates.vectors.tokens)?;
     let portfolio = Portfolio {
         context,
         candidates,
@@ -353,19 +367,13 @@ fn by_portfolio(
         probe: &*budget.probe,
         at_everything: &*seed_context.at_everything,
     };
-    let path = job.ledger(study);
-    make_folder_of(&path)?;
-    let mut store = SqliteStore::open(&path)?;
+    let mut store = job.open_ledger(study)?;
     let mut found = portfolio.search(&mut store, Limits::evaluations(context.settings.max_evaluations))?;
-    let mut chosen = found.finalists.swap_remove(0).rows;
-    chosen.sort_unstable();
-    Ok(Choice {
-        draws: vec![chosen],
-        evaluations: found.evaluations,
-        seconds: found.earlier_seconds + began.elapsed().as_secs_f64(),
-        prepare: seed_context.seconds.total(),
-        portfolio: found.portfolio.map(|decided| decided.record),
-    })
+    if found.finalists.is_empty() {
+        return Err(too_short(context.settings, longest, found.evaluations));
+    }
+    let chosen = found.finalists.swap_remove(0).rows;
+    Ok(Choice::of_search(chosen, found, seed_context, began))
 }
 
 /// The scores of each draw, one a column.

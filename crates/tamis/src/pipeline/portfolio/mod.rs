@@ -96,8 +96,7 @@ impl Portfolio<'_> {
         found.failures += failures;
         found.earlier_seconds += earlier_seconds;
         // A rule chooses from the whole pool: where the user restricts it, rules are starting points alone.
-        let given = self.candidates.given;
-        let mut entrants = match given {
+        let mut entrants = match self.candidates.given {
             CandidateSet::Auto | CandidateSet::All => rules,
             CandidateSet::InDomain | CandidateSet::Budgets(_) => Vec::new(),
         };
