@@ -79,6 +79,56 @@ pub fn softmax(row: &mut [f32]) {
     row.iter_mut().for_each(|x| *x *= share);
 }
 
+/// Writes the softmax of a row of scores times `scale` to `out`; for rows of more than a vector's numbers.
+///
+/// # Panics
+///
+/// If `out` is not as long as the row.
+pub fn softmax_row(scores: &[f32], scale: f32, out: &mut [f32]) {
+    assert_eq!(scores.len(), out.len(), "a share for each score");
+    // What is left of whole lanes is worked on among scores that get no share.
+    let (chunks, rest) = scores.as_chunks::<LANES>();
+    let mut last = [f32::NEG_INFINITY; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    wide(
+        #[inline(always)]
+        || {
+            let mut highest = last;
+            for given in chunks {
+                for (highest, &given) in highest.iter_mut().zip(given) {
+                    *highest = if given > *highest { given } else { *highest };
+                }
+            }
+            let highest = highest.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let (out, out_rest) = out.as_chunks_mut::<LANES>();
+            let mut sums = [0.0; LANES];
+            for (out, given) in out.iter_mut().zip(chunks) {
+                *out = powers(given, highest, scale);
+                for (sum, power) in sums.iter_mut().zip(out) {
+                    *sum += *power;
+                }
+            }
+            let power = powers(&last, highest, scale);
+            out_rest.copy_from_slice(&power[..rest.len()]);
+            for (sum, power) in sums.iter_mut().zip(&power[..rest.len()]) {
+                *sum += power;
+            }
+            let share = 1.0 / total(sums);
+            for x in out.as_flattened_mut().iter_mut().chain(out_rest) {
+                *x *= share;
+            }
+        },
+    );
+}
+
+#[inline(always)]
+fn powers(scores: &[f32; LANES], highest: f32, scale: f32) -> [f32; LANES] {
+    std::array::from_fn(
+        #[inline(always)]
+        |i| exp((scores[i] - highest) * scale),
+    )
+}
+
 /// Softmax of each column of rows of length `cols`, of the values times `scale`. Columns and not rows, so that all lanes of a vector do
 /// the same however few rows there are.
 ///
@@ -356,6 +406,25 @@ mod tests {
         for (i, u) in upstream.iter().enumerate() {
             assert!((u - [0.375, -0.375][i / cols]).abs() < 1e-6, "{i}: {u}");
         }
+    }
+
+    #[test]
+    fn a_row_of_any_length_is_shared_out_as_in_f64() {
+        for len in [1, 15, 16, 17, 77, 150] {
+            let scores: Vec<f32> = (0..len).map(|i| ((i * 37) % 23) as f32 / 7.0 - 1.0).collect();
+            let mut shares = vec![9.0; len];
+            softmax_row(&scores, 2.5, &mut shares);
+            let powers: Vec<f64> = scores.iter().map(|&x| (f64::from(x) * 2.5).exp()).collect();
+            let sum: f64 = powers.iter().sum();
+            for (share, power) in shares.iter().zip(powers) {
+                assert!((f64::from(*share) - power / sum).abs() < 1e-6, "{len}: {share}");
+            }
+        }
+        let mut shares = [0.0; 20];
+        let mut scores = [0.0; 20];
+        scores[18] = f32::NAN;
+        softmax_row(&scores, 1.0, &mut shares);
+        assert!(shares.iter().all(|share| share.is_nan()), "{shares:?}");
     }
 
     #[test]

@@ -18,6 +18,9 @@ const STEPS: u64 = 40;
 /// its noise.
 const SMALLEST_CHUNK: u64 = 5;
 
+/// The most chunks that an episode is given because of many labels.
+const MOST_STEPS: u64 = 400;
+
 /// How much one action takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -306,11 +309,11 @@ impl FromStr for ChunkSize {
 
 impl ChunkSize {
     /// What `auto` means where rows have one of so many labels: chunks of one cluster are much alike, so an episode needs steps for
-    /// every label, twice over.
+    /// every label, twice over; at most 400, since more would leave too few episodes.
     #[must_use]
     pub fn for_labels(self, labels: usize) -> Self {
         match self {
-            Self::Auto if 2 * labels as u64 > STEPS => Self::Steps(2 * labels as u64),
+            Self::Auto if 2 * labels as u64 > STEPS => Self::Steps((2 * labels as u64).min(MOST_STEPS)),
             other => other,
         }
     }
@@ -426,6 +429,7 @@ mod tests {
     fn many_labels_make_many_steps() {
         assert_eq!(ChunkSize::Auto.for_labels(2), ChunkSize::Auto);
         assert_eq!(ChunkSize::Auto.for_labels(77), ChunkSize::Steps(154));
+        assert_eq!(ChunkSize::Auto.for_labels(1000), ChunkSize::Steps(400));
         assert_eq!(ChunkSize::Rows(9).for_labels(77), ChunkSize::Rows(9));
         let rows: Vec<RowId> = (0..8).collect();
         let limit = Limit::Rows(7);

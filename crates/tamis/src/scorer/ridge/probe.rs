@@ -16,6 +16,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rayon::prelude::*;
 use tamis_nn::{
     Fingerprint, Matrix,
     kernels::product::{Layout, product},
@@ -38,6 +39,12 @@ use crate::{
 
 /// How many examples of a chunk its influence is estimated from at most.
 const INSIGHT_ROWS: usize = 16;
+
+/// Examples that one product covers where chunks are looked into: the narrower the product, the more of it is moving the model's weights.
+const INSIGHT_BLOCK: usize = 256;
+
+/// From how many outputs on the fold's scores are made item by item: where there are few, a product with the fold's columns is faster.
+const WIDE: usize = 16;
 
 /// How the probe is trained and scored.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -147,6 +154,22 @@ impl Probe {
     fn predict(&self, model: &Model, room: &mut Room) -> Matrix {
         let (d, items, outputs) = (self.fold.width(), self.fold.rows.rows(), self.fold.outputs);
         let weights = model.weights.as_slice();
+        if outputs >= WIDE {
+            let (shape, features) = ((items, d, outputs), self.fold.rows.as_slice());
+            product(
+                &mut room.by_item,
+                shape,
+                features,
+                Layout::Plain,
+                weights,
+                Layout::Transposed,
+                0.0,
+            );
+            for item in room.by_item.chunks_exact_mut(outputs) {
+                item.iter_mut().zip(&model.intercept).for_each(|(score, b)| *score += b);
+            }
+            return self.fold.probabilities(&room.by_item, self.settings.temperature);
+        }
         let shape = (outputs, d, items);
         product(
             &mut room.by_output,
@@ -207,34 +230,41 @@ impl Probe {
         (along, offset)
     }
 
-    /// Influence and mean loss of one chunk. `both` holds the model's weights and M, shape `(2 outputs, width)`.
-    fn chunk_insight(&self, rows: &[RowId], both: &[f32], intercept: &[f32], offset: &[f32]) -> (f32, f32) {
+    /// Influence and loss of these examples. `both` holds the model's weights and M, shape `(2 outputs, width)`.
+    fn insight_into(&self, examples: &[RowId], both: &[f32], intercept: &[f32], offset: &[f32]) -> Vec<(f64, f64)> {
         let (d, outputs) = (self.train.width(), self.train.outputs);
-        let used = rows.len().min(INSIGHT_ROWS);
-        if used == 0 {
-            return (0.0, 0.0);
-        }
         let sharpness = (1.0 / self.settings.temperature) as f32;
-        let (mut influence, mut loss) = (0.0f64, 0.0f64);
-        let (mut along, mut one_hot, mut p, mut scores) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for k in 0..used {
-            let example = rows[k * rows.len() / used] as usize;
-            let items = self.train.items_of(example);
-            let x = &self.train.rows.as_slice()[items.start * d..items.end * d];
-            along.resize(items.len() * 2 * outputs, 0.0);
-            product(
-                &mut along,
-                (items.len(), d, 2 * outputs),
-                x,
-                Layout::Plain,
-                both,
-                Layout::Transposed,
-                0.0,
-            );
+        let items: Vec<u32> = examples
+            .iter()
+            .flat_map(|&example| self.train.items_of(example as usize))
+            .map(|item| item as u32)
+            .collect();
+        let features = self.train.rows.gather(&items);
+        let mut along = vec![0.0; items.len() * 2 * outputs];
+        // A narrow product gains nothing from more rows.
+        let together = if outputs < WIDE { 1 } else { examples.len() };
+        let (mut left, mut features) = (&mut along[..], features.as_slice());
+        for examples in examples.chunks(together) {
+            let n: usize = examples.iter().map(|&i| self.train.items_of(i as usize).len()).sum();
+            let (out, x);
+            (out, left) = left.split_at_mut(n * 2 * outputs);
+            (x, features) = features.split_at(n * d);
+            let shape = (n, d, 2 * outputs);
+            product(out, shape, x, Layout::Plain, both, Layout::Transposed, 0.0);
+        }
+        let mut along = along.chunks_exact(2 * outputs);
+        let (mut one_hot, mut p, mut scores) = (Vec::new(), Vec::new(), Vec::new());
+        let one = |&example: &RowId| {
+            let example = example as usize;
+            let mut influence = 0.0;
             one_hot.clear();
             self.train.push_one_hot(example, &mut one_hot);
             scores.clear();
-            for (item, y) in along.chunks_exact(2 * outputs).zip(one_hot.chunks_exact(outputs)) {
+            for (item, y) in along
+                .by_ref()
+                .take(self.train.items_of(example).len())
+                .zip(one_hot.chunks_exact(outputs))
+            {
                 for c in 0..outputs {
                     let score = item[c] + intercept[c];
                     scores.push(score);
@@ -243,10 +273,35 @@ impl Probe {
             }
             p.resize(scores.len(), 0.0);
             softmax(&scores, sharpness, &mut p);
-            loss -= f64::from(p[self.train.targets[example] as usize].max(1e-15).ln());
-        }
-        let used = used as f64;
-        ((influence * rows.len() as f64 / used) as f32, (loss / used) as f32)
+            let loss = -f64::from(p[self.train.targets[example] as usize].max(1e-15).ln());
+            (influence, loss)
+        };
+        examples.iter().map(one).collect()
+    }
+
+    /// Influence and mean loss of each chunk, from at most [`INSIGHT_ROWS`] examples of it.
+    fn insights(&self, chunks: &[&[RowId]], both: &[f32], intercept: &[f32], offset: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let used = |rows: &[RowId]| rows.len().min(INSIGHT_ROWS);
+        let examples: Vec<RowId> = chunks
+            .iter()
+            .flat_map(|rows| (0..used(rows)).map(|k| rows[k * rows.len() / used(rows)]))
+            .collect();
+        let seen: Vec<(f64, f64)> = examples
+            .par_chunks(INSIGHT_BLOCK)
+            .flat_map_iter(|examples| self.insight_into(examples, both, intercept, offset))
+            .collect();
+        let mut seen = seen.into_iter();
+        chunks
+            .iter()
+            .map(|rows| {
+                let (influence, loss) = seen
+                    .by_ref()
+                    .take(used(rows))
+                    .fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+                let used = used(rows).max(1) as f64;
+                ((influence * rows.len() as f64 / used) as f32, (loss / used) as f32)
+            })
+            .unzip()
     }
 }
 
@@ -336,10 +391,7 @@ impl ScorerRun for Run<'_> {
         let probabilities = probe.predict(model, room);
         let (along, offset) = probe.direction(moments, &probabilities, room);
         let both = [model.weights.as_slice(), along.as_slice()].concat();
-        let (influence, chunk_loss) = chunks
-            .iter()
-            .map(|rows| probe.chunk_insight(rows, &both, &model.intercept, &offset))
-            .unzip();
+        let (influence, chunk_loss) = probe.insights(chunks, &both, &model.intercept, &offset);
         let fold_loss = row_losses(&probabilities, &probe.fold.targets).collect();
         Ok(Some(Insight {
             influence,

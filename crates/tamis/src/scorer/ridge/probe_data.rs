@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use tamis_nn::{Fingerprint, Matrix};
+use tamis_nn::{
+    Fingerprint, Matrix,
+    kernels::elementwise::{LANES, softmax_row},
+};
 
 use crate::data::RowId;
 
@@ -150,6 +153,9 @@ impl ProbeData {
 /// Writes the softmax of `sharpness * scores` to the front of `out`; every probability is above 0, since 0 marks an answer that
 /// a row lacks.
 pub(crate) fn softmax(scores: &[f32], sharpness: f32, out: &mut [f32]) {
+    if scores.len() >= LANES {
+        return softmax_row(scores, sharpness, &mut out[..scores.len()]);
+    }
     let greatest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut sum = 0.0;
     for (p, &score) in out.iter_mut().zip(scores) {
