@@ -76,7 +76,7 @@ fn main() -> Result<()> {
         let rows = rule.choose(&view, limit, Seed(0), &Silent)?;
         let seconds = began.elapsed().as_secs_f64();
         let all = facility_location::represented(tokens.len(), Seed(0));
-        let objective = facility_location::objective(view.vectors, &all, &rows);
+        let objective = facility_location::objective(&vectors, &all, &rows);
         let line = serde_json::json!({"rule": name, "rows": rows.len(), "seconds": seconds, "objective": objective});
         println!("{line}");
         if rule == Baseline::FacilityLocation {

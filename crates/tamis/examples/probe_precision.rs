@@ -64,8 +64,9 @@ fn main() -> Result<()> {
     let labels = dataset.task.labels.len();
     let projection = Projection::fit(&train_vectors, dataset.task.kind, labels, WIDTH, Seed(0))?;
     let targets = |split: &Split, count: usize| split.targets()[..count].to_vec();
-    let train = projection.apply(&train_vectors, &targets(&dataset.train, train_texts.len()))?;
-    let fold = projection.apply(&fold_vectors, &targets(&dataset.validation, fold_texts.len()))?;
+    let scratch = std::env::temp_dir();
+    let train = projection.apply(&train_vectors, &targets(&dataset.train, train_texts.len()), &scratch)?;
+    let fold = projection.apply(&fold_vectors, &targets(&dataset.validation, fold_texts.len()), &scratch)?;
 
     let rows: Vec<u32> = (0..train.examples() as u32).collect();
     println!(
@@ -81,10 +82,10 @@ fn main() -> Result<()> {
                 let taken: Vec<u32> = taken.into_iter().map(|row| row as u32).collect();
                 let ridge = tuning.ridge * weaker;
                 let single = Model::fit(&train, &taken, ridge)?;
-                let double = solved_in_f64(&train, &taken, ridge);
+                let double = solved_in_f64(&train, &taken, ridge)?;
                 let metric = Metric::soft(MetricKind::Accuracy);
-                let [single, double] =
-                    [single, double].map(|model| model.probabilities(&fold, tuning.temperature / 4.0));
+                let probabilities = |model: Model| model.probabilities(&fold, tuning.temperature / 4.0);
+                let (single, double) = (probabilities(single)?, probabilities(double)?);
                 for (a, b) in single.as_slice().iter().zip(double.as_slice()) {
                     of_probability = of_probability.max(f64::from((a - b).abs()));
                 }
@@ -102,9 +103,10 @@ fn as_strs(texts: &[String]) -> Vec<&str> {
 }
 
 /// The same ridge regression by plain normal equations in `f64`; only the finished weights are rounded.
-fn solved_in_f64(train: &ProbeData, taken: &[u32], ridge: f64) -> Model {
+fn solved_in_f64(train: &ProbeData, taken: &[u32], ridge: f64) -> Result<Model> {
     let (width, outputs, n) = (train.width(), train.outputs, taken.len());
-    let x = Mat::from_fn(n, width, |i, j| f64::from(train.rows.row(taken[i] as usize)[j]));
+    let features = train.rows.gather(taken)?;
+    let x = Mat::from_fn(n, width, |i, j| f64::from(features.row(i)[j]));
     let y = Mat::from_fn(n, outputs, |i, c| {
         f64::from(u8::from(train.targets[taken[i] as usize] as usize == c))
     });
@@ -135,5 +137,5 @@ fn solved_in_f64(train: &ProbeData, taken: &[u32], ridge: f64) -> Model {
         }
         model.intercept[c] = shift as f32;
     }
-    model
+    Ok(model)
 }

@@ -72,6 +72,7 @@ pub mod settings;
 pub mod stats;
 pub mod store;
 pub mod target;
+pub(crate) mod vectors;
 pub(crate) mod workspace;
 
 pub use error::{Error, Place, Result};

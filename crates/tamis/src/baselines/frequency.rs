@@ -29,7 +29,7 @@ const SMOOTHING: f64 = 1e-8;
 /// The log importance of each row of the pool, shape `(rows,)`: the log probability of its words in the reward fold less that in
 /// the pool. Higher is more like the reward fold.
 pub fn importance(view: &View<'_>) -> Vec<f64> {
-    let pool = all_buckets(view.vectors.rows(), view.texts);
+    let pool = all_buckets(view.vectors.count(), view.texts);
     let fold = all_buckets(view.fold_vectors.rows(), view.fold_texts);
     let difference: Vec<f64> = log_probabilities(&fold)
         .iter()

@@ -26,8 +26,8 @@ const MOST_PAIRS: u64 = 4_000_000_000;
 
 /// Takes rows until the purse is empty; ties take the lower row.
 pub(crate) fn spend(purse: &mut BudgetTracker<'_>, view: &View<'_>, limit: Limit, monitor: &dyn Monitor) -> Result<()> {
-    let vectors = view.vectors;
-    check(vectors.rows() as u64, expected_picks(view.tokens, limit))?;
+    check(view.vectors.count() as u64, expected_picks(view.tokens, limit))?;
+    let vectors = &view.vectors.to_matrix()?;
     let mut centres = vec![nearest_the_mean(vectors)];
     // The squared distance of each row to the nearest of the centres that it was compared with, and how many those are.
     let mut bounds: BinaryHeap<(Ranked, usize)> = (0..vectors.rows() as u32)

@@ -12,12 +12,13 @@ use crate::{
     Error, Result,
     budget::{BudgetTracker, Limit},
     candidates::{domain, facility_location},
+    vectors::VectorStore,
 };
 
 /// What a rule may look at.
 pub struct View<'a> {
     /// One unit vector a row of the pool, shape `(rows, dim)`.
-    pub vectors: &'a Matrix,
+    pub vectors: &'a dyn VectorStore,
     /// The texts of a row of the pool.
     pub texts: &'a (dyn Fn(usize) -> Vec<&'a str> + Sync),
     /// What each row of the pool costs in tokens, shape `(rows,)`.
@@ -112,7 +113,7 @@ impl Baseline {
             Self::Shortest => purse.spend(sorted::shortest(view.tokens, seed)),
             Self::Frequency => purse.spend(frequency::order(view, seed)),
             Self::KCenter => k_center::spend(&mut purse, view, limit, monitor)?,
-            Self::FacilityLocation => facility_location::spend(&mut purse, view.vectors, seed, monitor)?,
+            Self::FacilityLocation => facility_location::spend(&mut purse, &view.vectors.to_matrix()?, seed, monitor)?,
             Self::Similarity => similarity::spend(&mut purse, view, limit, seed, monitor)?,
             Self::Relevance => purse.spend(domain::order(view.vectors, view.fold_vectors, seed)?),
             Self::WithoutLabelErrors => purse.spend(sorted::undoubted(view.doubted, seed)),

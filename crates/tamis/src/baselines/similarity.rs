@@ -20,6 +20,7 @@ use crate::{
     baselines::{View, expected_picks},
     budget::{BudgetTracker, Limit},
     stats::ranking::{Ranked, shuffled},
+    vectors::{VectorStore, blocks},
 };
 
 /// Rows of the fold in one product.
@@ -43,7 +44,7 @@ pub(crate) fn spend(
     let order = shuffled(fold.rows(), seed.derive("turns"));
     let turns = expected_picks(view.tokens, limit).div_ceil(fold.rows().max(1) as u64);
     let listed = LEAST_LISTED.max(4 * turns as usize);
-    let mut taken = vec![false; pool.rows()];
+    let mut taken = vec![false; pool.count()];
     let mut lists = most_similar(pool, fold, &order, listed, &taken, monitor)?;
     for turn in (0..order.len()).cycle() {
         let list = &mut lists[turn];
@@ -65,23 +66,24 @@ pub(crate) fn spend(
 /// For each query, a row of the fold, the rows of the pool that are most similar to it and not taken: at most `listed` of them, the most
 /// similar last.
 fn most_similar(
-    pool: &Matrix,
+    pool: &dyn VectorStore,
     fold: &Matrix,
     queries: &[u32],
     listed: usize,
     taken: &[bool],
     monitor: &dyn Monitor,
 ) -> Result<Vec<Vec<u32>>> {
-    let dim = pool.cols();
+    let dim = pool.dim();
     let lists: Vec<Vec<List>> = queries
         .par_chunks(QUERIES)
         .map(|queries| {
             let vectors = fold.gather(queries);
             let mut lists: Vec<List> = queries.iter().map(|_| List::new(listed)).collect();
             let mut dots = vec![0.0; queries.len() * BLOCK];
-            for (first, block) in (0..).step_by(BLOCK).zip(pool.as_slice().chunks(BLOCK * dim)) {
+            for block in blocks(pool.count(), BLOCK) {
                 monitor.proceed()?;
-                let rows = block.len() / dim;
+                let (first, rows) = (block.start as u32, block.len());
+                let block = pool.rows(block)?;
                 let dots = &mut dots[..queries.len() * rows];
                 let shape = (queries.len(), dim, rows);
                 product(
@@ -89,7 +91,7 @@ fn most_similar(
                     shape,
                     vectors.as_slice(),
                     Layout::Plain,
-                    block,
+                    &block,
                     Layout::Transposed,
                     0.0,
                 );

@@ -26,10 +26,14 @@ use crate::{
     budget::{BudgetTracker, Limit},
     metrics::Metric,
     stats::ranking::{falling, sample},
+    vectors::{VectorStore, blocks},
 };
 
 /// The most rows of either side that a discriminant is fitted on.
 const MOST: usize = 20_000;
+
+/// Rows that are read together.
+const BLOCK: usize = 4096;
 
 /// The least λ: what rounding makes of the covariance of unit vectors that are all alike. They have no other, and w is then the difference of
 /// the means.
@@ -39,11 +43,15 @@ const LEAST_RIDGE: f64 = 1e-14;
 ///
 /// # Errors
 ///
-/// If the vectors hold a number that is not finite.
-pub fn relevance(pool: &Matrix, fold: &Matrix, seed: Seed) -> Result<Vec<f32>> {
+/// If the vectors hold a number that is not finite, or cannot be read.
+pub fn relevance(pool: &dyn VectorStore, fold: &Matrix, seed: Seed) -> Result<Vec<f32>> {
     let seed = seed.derive("relevance");
-    let direction = discriminant(&drawn(pool, seed), &drawn(fold, seed))?;
-    Ok(along(pool, &direction))
+    let direction = discriminant(&drawn(pool, seed)?, &drawn(fold, seed)?)?;
+    let mut relevance = Vec::with_capacity(pool.count());
+    for block in blocks(pool.count(), BLOCK) {
+        relevance.extend(along(&pool.rows(block)?, &direction));
+    }
+    Ok(relevance)
 }
 
 /// How far the fold differs from the pool.
@@ -59,10 +67,10 @@ pub struct Contrast {
 ///
 /// # Errors
 ///
-/// If the vectors hold a number that is not finite.
-pub fn contrast(pool: &Matrix, fold: &Matrix, seed: Seed) -> Result<Contrast> {
+/// If the vectors hold a number that is not finite, or cannot be read.
+pub fn contrast(pool: &dyn VectorStore, fold: &Matrix, seed: Seed) -> Result<Contrast> {
     let seed = seed.derive("separability");
-    let (pool, fold) = (halves(&drawn(pool, seed), seed), halves(&drawn(fold, seed), seed));
+    let (pool, fold) = (halves(&drawn(pool, seed)?, seed), halves(&drawn(fold, seed)?, seed));
     if [&pool, &fold].iter().any(|halves| halves[1].rows() == 0) {
         return Ok(Contrast {
             domain_auc: 0.5,
@@ -72,7 +80,8 @@ pub fn contrast(pool: &Matrix, fold: &Matrix, seed: Seed) -> Result<Contrast> {
     let (mut domain_auc, mut typical) = (0.0, 0.0);
     for (fitted, judged) in [(0, 1), (1, 0)] {
         let direction = discriminant(&pool[fitted], &fold[fitted])?;
-        let [pool, mut fold] = [&pool, &fold].map(|halves| along(&halves[judged], &direction));
+        let [pool, mut fold] =
+            [&pool, &fold].map(|halves| along(halves[judged].as_slice(), &direction).collect::<Vec<f32>>());
         let targets: Vec<u32> = (0..pool.len() + fold.len())
             .map(|i| u32::from(i >= pool.len()))
             .collect();
@@ -86,7 +95,7 @@ pub fn contrast(pool: &Matrix, fold: &Matrix, seed: Seed) -> Result<Contrast> {
 }
 
 /// The rows by falling relevance, ties by number.
-pub(crate) fn order(pool: &Matrix, fold: &Matrix, seed: Seed) -> Result<Vec<u32>> {
+pub(crate) fn order(pool: &dyn VectorStore, fold: &Matrix, seed: Seed) -> Result<Vec<u32>> {
     Ok(falling(&relevance(pool, fold, seed)?))
 }
 
@@ -150,16 +159,15 @@ fn mean(rows: &Matrix) -> Vec<f64> {
     sum
 }
 
-/// w·x of each row.
-fn along(rows: &Matrix, direction: &[f32]) -> Vec<f32> {
-    rows.iter_rows()
-        .map(|row| row.iter().zip(direction).map(|(x, w)| x * w).sum())
-        .collect()
+/// w·x of each row; shape `(rows, dim)`.
+fn along<'a>(rows: &'a [f32], direction: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
+    rows.chunks_exact(direction.len())
+        .map(move |row| row.iter().zip(direction).map(|(x, w)| x * w).sum())
 }
 
 /// At most [`MOST`] of the rows, in their order.
-fn drawn(rows: &Matrix, seed: Seed) -> Matrix {
-    rows.gather(&sample(rows.rows(), MOST, seed))
+fn drawn(rows: &dyn VectorStore, seed: Seed) -> Result<Matrix> {
+    rows.gather(&sample(rows.count(), MOST, seed))
 }
 
 /// Two random halves; the second may have a row less.

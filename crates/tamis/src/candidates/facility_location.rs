@@ -59,8 +59,11 @@ pub fn objective(vectors: &Matrix, represented: &[u32], chosen: &[u32]) -> f64 {
 
 /// Takes rows until the purse is empty; ties take the lower row.
 pub(crate) fn spend(purse: &mut BudgetTracker<'_>, vectors: &Matrix, seed: Seed, monitor: &dyn Monitor) -> Result<()> {
-    let represented = represented(vectors.rows(), seed);
-    let mut greedy = Greedy::new(Represented::new(vectors, &represented), monitor)?;
+    spend_on(purse, vectors, &represented(vectors.rows(), seed), monitor)
+}
+
+fn spend_on(purse: &mut BudgetTracker<'_>, vectors: &Matrix, represented: &[u32], monitor: &dyn Monitor) -> Result<()> {
+    let mut greedy = Greedy::new(Represented::new(vectors, represented), monitor)?;
     while !purse.is_empty() {
         monitor.proceed()?;
         let Some(best) = greedy.best() else { break };
@@ -71,14 +74,15 @@ pub(crate) fn spend(purse: &mut BudgetTracker<'_>, vectors: &Matrix, seed: Seed,
     Ok(())
 }
 
-/// The first `most` rows in the order in which they are taken.
+/// The first `most` rows in the order in which they are taken, for a sample of all rows: twice as many.
 ///
 /// # Errors
 ///
 /// If the user asked to stop.
 pub fn order(vectors: &Matrix, most: usize, seed: Seed, monitor: &dyn Monitor) -> Result<Vec<u32>> {
     let mut purse = BudgetTracker::new(&[], Limit::Rows(most as u64));
-    spend(&mut purse, vectors, seed, monitor)?;
+    let represented = sample(vectors.rows(), 2 * most, seed.derive("represented"));
+    spend_on(&mut purse, vectors, &represented, monitor)?;
     Ok(purse.into_order())
 }
 

@@ -32,13 +32,13 @@ pub struct Unseen {
 
 impl Unseen {
     /// What a model makes of all of these examples, which it has not seen.
-    fn of(model: &Model, judged: &ProbeData, tuning: &Tuning) -> Self {
+    fn of(model: &Model, judged: &ProbeData, tuning: &Tuning) -> Result<Self> {
         let temperature = tuning.temperature_for(Metric::soft(MetricKind::LogLoss));
-        let probabilities = model.probabilities(judged, temperature);
-        Self {
+        let probabilities = model.probabilities(judged, temperature)?;
+        Ok(Self {
             losses: row_losses(&probabilities, &judged.targets).collect(),
             mistaken: 1.0 - Metric::hard(MetricKind::Accuracy).score(&probabilities, &judged.targets),
-        }
+        })
     }
 }
 
@@ -61,7 +61,7 @@ pub fn judge_unseen(
     let moments: Vec<SufficientStatistics> = parts
         .par_iter()
         .map(|part| SufficientStatistics::of(train, &rows_of(part), &mut Scratch::new(train.width())))
-        .collect();
+        .collect::<Result<_>>()?;
     let judged: Vec<Unseen> = parts
         .par_iter()
         .enumerate()
@@ -75,7 +75,7 @@ pub fn judge_unseen(
             }
             let mut scratch = Scratch::new(train.width());
             let model = Model::of(&others, tuning.ridge, &mut scratch)?;
-            Ok(Unseen::of(&model, &train.select(&rows_of(part)), tuning))
+            Unseen::of(&model, &train.select(&rows_of(part))?, tuning)
         })
         .collect::<Result<_>>()?;
     let mistaken = judged.iter().map(|part| part.mistaken * part.losses.len() as f64);
@@ -94,7 +94,7 @@ pub fn judge_unseen(
 /// If the features cannot be factored.
 pub fn judge_by(others: &ProbeData, train: &ProbeData, rows: &[RowId], tuning: &Tuning) -> Result<Unseen> {
     let model = Model::fit(others, &others.all(), tuning.ridge)?;
-    Ok(Unseen::of(&model, &train.select(rows), tuning))
+    Unseen::of(&model, &train.select(rows)?, tuning)
 }
 
 /// Which rows are doubted: of each group this share of its rows, rounded down, those with the highest losses; shape `(rows,)`. Of equal
@@ -173,8 +173,8 @@ mod tests {
         for part in places.chunks(8) {
             let others: Vec<u32> = places.iter().copied().filter(|place| !part.contains(place)).collect();
             let model = Model::fit(&design, &rows_of(&others), 1.0).expect("fits");
-            let judged = design.select(&rows_of(part));
-            let p = model.probabilities(&judged, 0.3);
+            let judged = design.select(&rows_of(part)).expect("reads");
+            let p = model.probabilities(&judged, 0.3).expect("reads");
             for (i, &place) in part.iter().enumerate() {
                 let own = p.row(i)[judged.targets[i] as usize];
                 assert!((losses[place as usize] + own.ln()).abs() < 1e-4, "{place}");
@@ -201,7 +201,7 @@ mod tests {
         let rows: Vec<RowId> = (0..600).rev().filter(|row| row % 5 > 0).collect();
         let unseen = judge_by(&others, &design, &rows, &tuning()).expect("judges");
         let model = Model::fit(&others, &(0..300).collect::<Vec<_>>(), 1.0).expect("fits");
-        let p = model.probabilities(&design, 0.3);
+        let p = model.probabilities(&design, 0.3).expect("reads");
         let (mut wrong, mut found) = (0, 0);
         let doubted = most_doubted(&unseen.losses, &[0; 480], 0.15);
         for (i, &row) in rows.iter().enumerate() {

@@ -3,9 +3,9 @@
 use tamis_nn::named_enum;
 
 use rayon::prelude::*;
-use tamis_nn::{Matrix, Monitor, Seed};
+use tamis_nn::{Monitor, Seed};
 
-use crate::{Error, Result, candidates::facility_location};
+use crate::{Error, Result, candidates::facility_location, vectors::VectorStore};
 
 /// In which order the rows of a cluster are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,14 +46,19 @@ pub(crate) fn by_relevance(members: &mut [Vec<u32>], relevance: &[f32]) {
     }
 }
 
-/// Orders each cluster's members so that the first ones cover it best; row `i` of `pool` is the vector of row `i` of the pool.
+/// Orders each cluster's members so that the first ones cover it best; vector `i` of `pool` is that of row `i` of the pool.
 ///
 /// # Errors
 ///
-/// If the user stopped the run.
-pub(crate) fn by_coverage(members: &mut [Vec<u32>], pool: &Matrix, seed: Seed, monitor: &dyn Monitor) -> Result<()> {
+/// If vectors cannot be read, or the user stopped the run.
+pub(crate) fn by_coverage(
+    members: &mut [Vec<u32>],
+    pool: &dyn VectorStore,
+    seed: Seed,
+    monitor: &dyn Monitor,
+) -> Result<()> {
     members.par_iter_mut().try_for_each(|members| {
-        let order = facility_location::order(&pool.gather(members), MOST_ORDERED, seed, monitor)?;
+        let order = facility_location::order(&pool.gather(members)?, MOST_ORDERED, seed, monitor)?;
         let mut first = vec![false; members.len()];
         order.iter().for_each(|&i| first[i as usize] = true);
         let rest = (0..members.len() as u32).filter(|&i| !first[i as usize]);

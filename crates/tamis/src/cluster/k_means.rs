@@ -1,6 +1,6 @@
 //! k-means by Lloyd's algorithm, seeded by greedy k-means++.
 //!
-//! Points are rows of a [`Matrix`], shape `(points, dim)`. Each pass assigns every point to its nearest centroid (squared
+//! Points are vectors of a [`VectorStore`], shape `(points, dim)`. Each pass assigns every point to its nearest centroid (squared
 //! Euclidean distance, by blocked products), then moves each centroid to the mean of its points. Ties take the lower id,
 //! and each centroid sums its points in row order, so the number of threads does not change the result. Above a size that
 //! is set, centroids are moved by mini-batches and every point is assigned exactly at the end.
@@ -20,7 +20,10 @@ use tamis_nn::{
     seed::Seed,
 };
 
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    vectors::{VectorStore, blocks},
+};
 
 /// Points whose distances to all centroids are computed by one product.
 const BLOCK: usize = 256;
@@ -73,12 +76,14 @@ pub struct Clusters {
 }
 
 impl Clusters {
-    /// The nearest centroid of each row, shape `(rows,)`.
-    pub fn assign(&self, points: &Matrix) -> Vec<u32> {
-        assign(points, &self.centroids)
-            .into_iter()
-            .map(|(cluster, _)| cluster)
-            .collect()
+    /// The nearest centroid of each vector, shape `(vectors,)`.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read.
+    pub fn assign(&self, points: &dyn VectorStore) -> Result<Vec<u32>> {
+        let nearest = assign(points, &self.centroids)?;
+        Ok(nearest.into_iter().map(|(cluster, _)| cluster).collect())
     }
 }
 
@@ -105,36 +110,43 @@ pub fn default_clusters(points: usize) -> usize {
 ///
 /// # Errors
 ///
-/// If there are more clusters than points, none at all, a number that is not finite, or the user stopped the run.
-pub fn k_means(points: &Matrix, settings: &KMeansSettings, seed: Seed, monitor: &dyn Monitor) -> Result<Clusters> {
+/// If there are more clusters than points, none at all, a number that is not finite, vectors cannot be read, or the user stopped the
+/// run.
+pub fn k_means(
+    points: &dyn VectorStore,
+    settings: &KMeansSettings,
+    seed: Seed,
+    monitor: &dyn Monitor,
+) -> Result<Clusters> {
     let k = settings.clusters;
-    if k == 0 || k > points.rows() {
+    if k == 0 || k > points.count() {
         return Err(Error::setting(
             "clusters",
-            format!("from 1 to the {} rows of the pool", points.rows()),
+            format!("from 1 to the {} rows of the pool", points.count()),
             k.to_string(),
         ));
     }
-    if let Some(row) = (0..points.rows())
-        .into_par_iter()
-        .find_first(|&row| !points.row(row).iter().all(|x| x.is_finite()))
-    {
-        return Err(Error::NotFinite {
-            place: format!("the embedding of pool row {}", row + 1),
-            found: "NaN or infinity".into(),
-        });
+    for block in blocks(points.count(), BLOCK) {
+        let from = block.start;
+        let vectors = points.rows(block)?;
+        if let Some(at) = vectors.iter().position(|x| !x.is_finite()) {
+            return Err(Error::NotFinite {
+                place: format!("the embedding of pool row {}", from + at / points.dim() + 1),
+                found: "NaN or infinity".into(),
+            });
+        }
     }
-    let mut centroids = seeded(points, k, seed.derive("seeding"));
+    let mut centroids = seeded(points, k, seed.derive("seeding"))?;
     let mut iterations = 0;
-    if points.rows() > settings.mini_batch_above {
+    if points.count() > settings.mini_batch_above {
         iterations = mini_batches(points, &mut centroids, settings, seed.derive("batches"), monitor)?;
-        let nearest = assign(points, &centroids);
+        let nearest = assign(points, &centroids)?;
         return Ok(finished(centroids, &nearest, iterations));
     }
     let mut before = f64::INFINITY;
     loop {
         monitor.proceed()?;
-        let nearest = assign(points, &centroids);
+        let nearest = assign(points, &centroids)?;
         let inertia = nearest.iter().map(|&(_, distance)| f64::from(distance)).sum::<f64>();
         iterations += 1;
         monitor.note(&format!("pass {iterations}"));
@@ -142,7 +154,7 @@ pub fn k_means(points: &Matrix, settings: &KMeansSettings, seed: Seed, monitor: 
             return Ok(finished(centroids, &nearest, iterations));
         }
         before = inertia;
-        update(points, &nearest, &mut centroids);
+        update(points, &nearest, &mut centroids)?;
     }
 }
 
@@ -168,39 +180,38 @@ fn squared_norms(points: &Matrix) -> Vec<f32> {
 }
 
 /// The nearest centroid of each point and the squared distance to it, by |x - c|² = |x|² - 2 x·c + |c|².
-fn assign(points: &Matrix, centroids: &Matrix) -> Vec<(u32, f32)> {
-    let (dim, k) = (points.cols(), centroids.rows());
+fn assign(points: &dyn VectorStore, centroids: &Matrix) -> Result<Vec<(u32, f32)>> {
+    let (dim, k) = (points.dim(), centroids.rows());
     let norms = squared_norms(centroids);
-    let mut nearest = vec![(0, 0.0); points.rows()];
-    nearest
-        .par_chunks_mut(BLOCK)
-        .zip(points.as_slice().par_chunks(BLOCK * dim.max(1)))
-        .for_each_init(
-            || vec![0.0; BLOCK * k],
-            |dots, (nearest, block)| {
-                let rows = nearest.len();
-                let dots = &mut dots[..rows * k];
-                product(
-                    dots,
-                    (rows, dim, k),
-                    block,
-                    Layout::Plain,
-                    centroids.as_slice(),
-                    Layout::Transposed,
-                    0.0,
-                );
-                for ((nearest, dots), x) in nearest
-                    .iter_mut()
-                    .zip(dots.chunks_exact(k))
-                    .zip(block.chunks_exact(dim))
-                {
-                    let (cluster, value) = smallest(dots, &norms);
-                    let norm: f32 = x.iter().map(|x| x * x).sum();
-                    *nearest = (cluster, (norm + value).max(0.0));
-                }
-            },
-        );
-    nearest
+    let mut nearest = vec![(0, 0.0); points.count()];
+    nearest.par_chunks_mut(BLOCK).enumerate().try_for_each_init(
+        || vec![0.0; BLOCK * k],
+        |dots, (number, nearest)| {
+            let rows = nearest.len();
+            let block = points.rows(number * BLOCK..number * BLOCK + rows)?;
+            let dots = &mut dots[..rows * k];
+            product(
+                dots,
+                (rows, dim, k),
+                &block,
+                Layout::Plain,
+                centroids.as_slice(),
+                Layout::Transposed,
+                0.0,
+            );
+            for ((nearest, dots), x) in nearest
+                .iter_mut()
+                .zip(dots.chunks_exact(k))
+                .zip(block.chunks_exact(dim))
+            {
+                let (cluster, value) = smallest(dots, &norms);
+                let norm: f32 = x.iter().map(|x| x * x).sum();
+                *nearest = (cluster, (norm + value).max(0.0));
+            }
+            Ok::<(), Error>(())
+        },
+    )?;
+    Ok(nearest)
 }
 
 /// The place and value of the smallest `norm - 2 dot`; the lower place wins a tie.
@@ -230,7 +241,7 @@ fn smallest(dots: &[f32], norms: &[f32]) -> (u32, f32) {
 }
 
 /// Moves each centroid to the mean of its points.
-fn update(points: &Matrix, nearest: &[(u32, f32)], centroids: &mut Matrix) {
+fn update(points: &dyn VectorStore, nearest: &[(u32, f32)], centroids: &mut Matrix) -> Result<()> {
     let (k, dim) = (centroids.rows(), centroids.cols());
     let mut members: Vec<Vec<u32>> = vec![Vec::new(); k];
     for (row, &(cluster, _)) in nearest.iter().enumerate() {
@@ -241,43 +252,46 @@ fn update(points: &Matrix, nearest: &[(u32, f32)], centroids: &mut Matrix) {
         .as_mut_slice()
         .par_chunks_mut(dim.max(1))
         .zip(&members)
-        .for_each(|(centroid, members)| {
+        .try_for_each(|(centroid, members)| {
             if members.is_empty() {
                 empty.store(true, Ordering::Relaxed);
-                return;
+                return Ok::<(), Error>(());
             }
             let mut sum = vec![0.0f64; dim];
             for &row in members {
+                let row = row as usize;
                 sum.iter_mut()
-                    .zip(points.row(row as usize))
+                    .zip(&*points.rows(row..row + 1)?)
                     .for_each(|(sum, &x)| *sum += f64::from(x));
             }
             centroid
                 .iter_mut()
                 .zip(&sum)
                 .for_each(|(c, sum)| *c = (sum / members.len() as f64) as f32);
-        });
+            Ok(())
+        })?;
     if empty.into_inner() {
         // The points farthest from their centroids, in order, start the empty clusters anew.
         let mut far: Vec<usize> = (0..nearest.len()).collect();
         far.sort_by(|&a, &b| nearest[b].1.total_cmp(&nearest[a].1).then(a.cmp(&b)));
         for (cluster, row) in (0..k).filter(|&c| members[c].is_empty()).zip(far) {
-            centroids.row_mut(cluster).copy_from_slice(points.row(row));
+            centroids.row_mut(cluster).copy_from_slice(&points.rows(row..row + 1)?);
         }
     }
+    Ok(())
 }
 
 /// Greedy k-means++ on a sample: of a few points drawn by their squared distance to the centroids so far, the one that
 /// lowers the sum of distances most is taken.
-fn seeded(points: &Matrix, k: usize, seed: Seed) -> Matrix {
+fn seeded(points: &dyn VectorStore, k: usize, seed: Seed) -> Result<Matrix> {
     let mut rng = seed.rng();
-    let size = (k * SEEDING_POINTS).max(2048).min(points.rows());
-    let mut rows: Vec<u32> = index::sample(&mut rng, points.rows(), size)
+    let size = (k * SEEDING_POINTS).max(2048).min(points.count());
+    let mut rows: Vec<u32> = index::sample(&mut rng, points.count(), size)
         .into_iter()
         .map(|i| i as u32)
         .collect();
     rows.sort_unstable();
-    let sample = points.gather(&rows);
+    let sample = points.gather(&rows)?;
     let norms = squared_norms(&sample);
     let dim = sample.cols();
     let tries = 2 + (k as f64).ln() as usize;
@@ -319,7 +333,7 @@ fn seeded(points: &Matrix, k: usize, seed: Seed) -> Matrix {
     for (c, &i) in chosen.iter().enumerate() {
         centroids.row_mut(c).copy_from_slice(sample.row(i as usize));
     }
-    centroids
+    Ok(centroids)
 }
 
 /// Squared distances of all points to some of them, shape `(points, some)`.
@@ -352,7 +366,7 @@ fn distances(points: &Matrix, norms: &[f32], some: &[u32]) -> Vec<f32> {
 
 /// Moves centroids by mini-batches, each point with a rate of one over the points its centroid has met.
 fn mini_batches(
-    points: &Matrix,
+    points: &dyn VectorStore,
     centroids: &mut Matrix,
     settings: &KMeansSettings,
     seed: Seed,
@@ -366,13 +380,13 @@ fn mini_batches(
     for round in 0..rounds {
         monitor.proceed()?;
         let mut rng = seed.index(round as u64).rng();
-        let mut rows: Vec<u32> = index::sample(&mut rng, points.rows(), settings.batch.min(points.rows()))
+        let mut rows: Vec<u32> = index::sample(&mut rng, points.count(), settings.batch.min(points.count()))
             .into_iter()
             .map(|i| i as u32)
             .collect();
         rows.sort_unstable();
-        let batch = points.gather(&rows);
-        let nearest = assign(&batch, centroids);
+        let batch = points.gather(&rows)?;
+        let nearest = assign(&batch, centroids)?;
         for (i, &(cluster, _)) in nearest.iter().enumerate() {
             let met = &mut met[cluster as usize];
             *met += 1;

@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 
 use rayon::prelude::*;
-use tamis_nn::Matrix;
 
-use crate::cluster::Clusters;
+use crate::{Result, cluster::Clusters, vectors::VectorStore};
 
 /// Rows of a cluster whose words are looked at: enough to name it, and bounded for pools of any size.
 const SAMPLED_ROWS: usize = 500;
@@ -29,13 +28,17 @@ pub struct ClusterStatistics {
 ///
 /// A word's weight is p ln(p / q), where p is its share of the cluster's sampled rows and q its share of all sampled rows:
 /// its part of the divergence between the two.
+///
+/// # Errors
+///
+/// If vectors cannot be read.
 pub fn statistics<'a>(
     clusters: &Clusters,
-    points: &Matrix,
+    points: &dyn VectorStore,
     targets: &[u32],
     labels: usize,
     texts: &(dyn Fn(usize) -> Vec<&'a str> + Sync),
-) -> Vec<ClusterStatistics> {
+) -> Result<Vec<ClusterStatistics>> {
     let mut members: Vec<Vec<u32>> = vec![Vec::new(); clusters.centroids.rows()];
     for (point, &cluster) in clusters.assignment.iter().enumerate() {
         members[cluster as usize].push(point as u32);
@@ -62,15 +65,14 @@ pub fn statistics<'a>(
                 }
             }
             let centroid = clusters.centroids.row(cluster);
-            let distance = |point: u32| -> f32 {
-                points
-                    .row(point as usize)
-                    .iter()
-                    .zip(centroid)
-                    .map(|(x, c)| (x - c) * (x - c))
-                    .sum()
+            let distance = |point: u32| -> Result<f32> {
+                let vector = points.rows(point as usize..point as usize + 1)?;
+                Ok(vector.iter().zip(centroid).map(|(x, c)| (x - c) * (x - c)).sum())
             };
-            let mut nearest: Vec<(f32, u32)> = members.iter().map(|&point| (distance(point), point)).collect();
+            let mut nearest: Vec<(f32, u32)> = members
+                .iter()
+                .map(|&point| Ok((distance(point)?, point)))
+                .collect::<Result<_>>()?;
             nearest.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
             let weight = |word: &str, count: u32| {
                 let (p, q) = (
@@ -84,7 +86,7 @@ pub fn statistics<'a>(
                 .map(|(word, &count)| (weight(word, count), word.as_str()))
                 .collect();
             telling.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
-            ClusterStatistics {
+            Ok(ClusterStatistics {
                 size: members.len() as u32,
                 label_counts,
                 nearest: nearest.into_iter().take(SHOWN).map(|(_, point)| point).collect(),
@@ -93,7 +95,7 @@ pub fn statistics<'a>(
                     .take(SHOWN)
                     .map(|(_, word)| word.to_owned())
                     .collect(),
-            }
+            })
         })
         .collect()
 }
@@ -123,6 +125,8 @@ fn rows_by_word<'a>(members: &[u32], texts: &(dyn Fn(usize) -> Vec<&'a str> + Sy
 
 #[cfg(test)]
 mod tests {
+    use tamis_nn::Matrix;
+
     use super::*;
 
     #[test]
@@ -136,7 +140,7 @@ mod tests {
             iterations: 1,
         };
         let points = Matrix::from_vec(vec![1.0, 0.5, 10.0, 12.0], 4, 1);
-        let statistics = statistics(&clusters, &points, &[0, 1, 1, 1], 2, &|i| vec![texts[i]]);
+        let statistics = statistics(&clusters, &points, &[0, 1, 1, 1], 2, &|i| vec![texts[i]]).expect("reads");
         // `red` is in both rows of its cluster: p = 1, q = 1/2; `the` is everywhere: p ln(p/q) = 0
         assert_eq!(statistics[0].words[0], "red");
         assert_eq!(statistics[1].words[0], "sea");

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tamis_nn::{Matrix, Monitor, monitor::Quiet, seed::Seed};
+use tamis_nn::{Monitor, monitor::Quiet, seed::Seed};
 
 use crate::{
     Error, Result,
@@ -32,6 +32,7 @@ use crate::{
     settings::select::SelectSettings,
     stats::power::mean_and_sd,
     store::ScoreStore,
+    vectors::VectorStore,
     workspace::{folder, json},
 };
 
@@ -217,9 +218,9 @@ pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Resu
     let limit = vectors.limit(given.budget)?;
     let probe = probe_of(context, &vectors)?;
     let probes = TunedProbes::new(context, &*probe, &vectors, limit)?;
-    let (pool, fold) = (vectors.of_pool(&dataset.pool)?, vectors.of_fold(&folds.reward)?);
-    let Contrast { domain_auc, .. } = domain::contrast(&pool, &fold, given.seed.derive("pool"))?;
-    let select = given.resolved(given.shifted(domain_auc, pool.rows(), fold.rows()));
+    let (pool, fold) = (vectors.of_pool(context)?, vectors.of_fold(context)?);
+    let Contrast { domain_auc, .. } = domain::contrast(&*pool, &fold, given.seed.derive("pool"))?;
+    let select = given.resolved(given.shifted(domain_auc, pool.count(), fold.rows()));
     let metric = select.reward_metric();
     let scorer = probes.at_budget.scorer(metric, MOMENTS_MEMORY)?;
     let mut bench = Bench {
@@ -233,7 +234,7 @@ pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Resu
         let mut posed = Vec::new();
         for (i, &(clusters, steps)) in LADDER.iter().cycle().take(settings.problems).enumerate() {
             let seed = select.seed.derive("small problem").index(i as u64);
-            let small = small(context, &vectors, &pool, limit, clusters, steps, seed)?;
+            let small = small(context, &vectors, &*pool, limit, clusters, steps, seed)?;
             posed.extend(enumerate(&small, steps, &mut bench)?.map(|record| (small, record)));
             monitor.advance(1);
         }
@@ -267,7 +268,7 @@ pub fn check_agent(settings: &CheckAgentSettings, monitor: &dyn Monitor) -> Resu
 fn small(
     context: Context<'_>,
     vectors: &Vectors,
-    pool: &Matrix,
+    pool: &dyn VectorStore,
     limit: Limit,
     clusters: usize,
     steps: u64,
@@ -283,12 +284,12 @@ fn small(
         }
     };
     let k_means = KMeansSettings {
-        clusters: clusters.min(pool.rows()),
+        clusters: clusters.min(pool.count()),
         ..context.settings.k_means.clone()
     };
     let clusters = cluster::k_means(pool, &k_means, seed, &Quiet(context.monitor()))?;
     let chunk = rows.div_ceil(steps).max(1) as u32;
-    let limit = Limit::Rows((u64::from(chunk) * steps).min(pool.rows() as u64));
+    let limit = Limit::Rows((u64::from(chunk) * steps).min(pool.count() as u64));
     let count = clusters.centroids.rows();
     let chunk = ChunkSize::Rows(chunk);
     let pool = Pool::new(&dataset.pool, &clusters.assignment, tokens, count, chunk, limit, seed);

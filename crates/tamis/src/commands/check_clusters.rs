@@ -178,16 +178,14 @@ pub fn check_clusters(settings: &CheckClustersSettings, monitor: &dyn Monitor) -
     folder::open(&select, &embed::sources(&select, &dataset, responses)?)?;
     data::write_rejects(&dataset.rejects, &select.out)?;
     let context = Context::new(&select, &dataset, &folds, responses, &stages);
-    let views = vectors(context)?.of_pool(&dataset.pool)?;
+    let views = vectors(context)?.of_pool(context)?.to_matrix()?;
     let sample = sample(&views, settings);
     let counts = counts(select.clusters_of(views.rows()), views.rows());
     let total = (counts.len() * (settings.seeds + 2)) as u64;
     let (counts, clusters, each) = stages.run("cluster", Some(total), || {
         compare(settings, &counts, &views, &sample, monitor)
     })?;
-    let statistics = stages.run("describe", None, || {
-        Ok(describe::statistics(&dataset, &clusters, &views))
-    })?;
+    let statistics = stages.run("describe", None, || describe::statistics(&dataset, &clusters, &views))?;
     let labels = labels(&dataset, &clusters, select.seed);
     let clusters: Vec<CheckedCluster> = statistics
         .into_iter()

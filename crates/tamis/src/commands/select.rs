@@ -58,7 +58,7 @@ fn write(
     let (candidates, pool) = (prepared.candidates, &prepared.modes[chosen.found.mode].chunks.pool);
     let clustered = &candidates.clustered;
     let statistics = stages.run("describe", None, || {
-        Ok(describe::statistics(dataset, &clustered.clusters, &clustered.pool))
+        describe::statistics(dataset, &clustered.clusters, &*clustered.pool)
     })?;
     stages.run("curves", None, || {
         curves::write(&chosen.found.curve, pool, &prepared.judge(Some(chosen.found.mode)), out)

@@ -7,7 +7,6 @@ pub(crate) mod pooled;
 pub(crate) mod pooling;
 pub mod precomputed;
 pub mod spec;
-pub mod store;
 
 use std::sync::Arc;
 
@@ -15,8 +14,8 @@ use tamis_nn::{Fingerprint, Matrix, Monitor};
 
 use crate::Result;
 
+pub use crate::vectors::VectorStore;
 pub use spec::EmbedderSpec;
-pub use store::VectorStore;
 
 /// Turns texts into vectors of one length.
 pub trait Embedder: Sync {

@@ -30,6 +30,7 @@ use crate::{
         target::Target,
     },
     settings::select::SelectSettings,
+    vectors::VectorStore,
 };
 
 /// The largest share of the pool that is suspected of label errors, or of responses to other prompts, unless the settings say so: what a
@@ -59,20 +60,20 @@ pub(crate) struct Candidates {
 impl Candidates {
     pub(crate) fn find(context: Context<'_>, target: Option<&Target>, vectors: Vectors) -> Result<Self> {
         let clustered = Clustered::new(context, &vectors)?;
-        let (pool, fold) = (&clustered.pool, &clustered.fold);
+        let (pool, fold) = (&*clustered.pool, &clustered.fold);
         let seed = context.settings.seed.derive("pool");
         let Contrast { domain_auc, typical } = context
             .stages
             .run("compare", None, || domain::contrast(pool, fold, seed))?;
-        let shifted = context.settings.shifted(domain_auc, pool.rows(), fold.rows());
+        let shifted = context.settings.shifted(domain_auc, pool.count(), fold.rows());
         let given = context.settings.candidates;
-        let open = context.settings.candidates_open(domain_auc, pool.rows());
+        let open = context.settings.candidates_open(domain_auc, pool.count());
         let modes = context.settings.modes(shifted, open);
         let context = context.with(&modes[0]);
         let (probe, label_errors) = probe_and_label_errors(context, target, &vectors, shifted)?;
         let order = Order::new(context, &modes, &clustered, &label_errors, seed)?;
         Ok(Self {
-            in_domain: (typical * pool.rows() as f64) as u64,
+            in_domain: (typical * pool.count() as f64) as u64,
             quotas: Quotas::new(context.settings.metric, &context.labels_of_reward_fold()),
             vectors,
             clustered,
@@ -127,7 +128,7 @@ impl Candidates {
 pub(crate) struct Clustered {
     pub(crate) clusters: Clusters,
     /// One vector a row of the pool.
-    pub(crate) pool: Matrix,
+    pub(crate) pool: Arc<dyn VectorStore>,
     /// One vector a row of the reward fold.
     pub(crate) fold: Matrix,
 }
@@ -135,15 +136,15 @@ pub(crate) struct Clustered {
 impl Clustered {
     fn new(context: Context<'_>, vectors: &Vectors) -> Result<Self> {
         let settings = context.settings;
-        let pool = vectors.of_pool(&context.dataset.pool)?;
+        let pool = vectors.of_pool(context)?;
         let clusters = context.stages.run("cluster", None, || {
             let k_means = KMeansSettings {
-                clusters: settings.clusters_of(pool.rows()),
+                clusters: settings.clusters_of(pool.count()),
                 ..settings.k_means.clone()
             };
-            cluster::k_means(&pool, &k_means, settings.seed.derive("k-means"), context.monitor())
+            cluster::k_means(&*pool, &k_means, settings.seed.derive("k-means"), context.monitor())
         })?;
-        let fold = vectors.of_fold(&context.folds.reward)?;
+        let fold = vectors.of_fold(context)?;
         Ok(Self { clusters, pool, fold })
     }
 }
@@ -168,7 +169,7 @@ impl Order {
             let all = modes.iter().all(|mode| mode.candidates == CandidateSet::All);
             let by_relevance = modes.iter().any(|mode| mode.row_order == RowOrder::Relevance);
             let relevance = if by_relevance || !all {
-                domain::relevance(&clustered.pool, &clustered.fold, seed)?
+                domain::relevance(&*clustered.pool, &clustered.fold, seed)?
             } else {
                 Vec::new()
             };
@@ -186,7 +187,7 @@ impl Order {
                     RowOrder::Random => {}
                     RowOrder::Relevance => row_order::by_relevance(&mut ordered, &relevance),
                     RowOrder::Auto | RowOrder::Coverage => {
-                        row_order::by_coverage(&mut ordered, &clustered.pool, seed, context.monitor())?;
+                        row_order::by_coverage(&mut ordered, &*clustered.pool, seed, context.monitor())?;
                     }
                 }
                 for (members, last) in ordered.iter_mut().zip(&last) {

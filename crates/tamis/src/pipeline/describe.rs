@@ -13,6 +13,7 @@ use crate::{
     pipeline::context::Context,
     problem::ClusterTraits,
     records::selection::{ClusterRecord, LabelRecord},
+    vectors::VectorStore,
 };
 
 /// What the agent's features are made from.
@@ -36,8 +37,8 @@ pub(crate) fn traits(context: Context<'_>, validation: &Embedded, clusters: &Clu
     for &row in &folds.reward {
         fold_mix[label(dataset.validation.examples[row as usize].target)] += 1.0 / folds.reward.len() as f32;
     }
-    let fold = pooled::one_each(validation, &folds.reward)?;
-    let fold_cluster = clusters.assign(&fold);
+    let fold = pooled::of_few(validation, &folds.reward)?;
+    let fold_cluster = clusters.assign(&fold)?;
     let mut centre = vec![0.0; fold.cols()];
     for row in fold.iter_rows() {
         centre.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
@@ -74,7 +75,11 @@ fn places(centroids: &Matrix) -> Matrix {
     places
 }
 
-pub(crate) fn statistics(dataset: &Dataset, clusters: &Clusters, views: &Matrix) -> Vec<cluster::ClusterStatistics> {
+pub(crate) fn statistics(
+    dataset: &Dataset,
+    clusters: &Clusters,
+    views: &dyn VectorStore,
+) -> Result<Vec<cluster::ClusterStatistics>> {
     let labels: Vec<u32> = dataset
         .pool
         .iter()

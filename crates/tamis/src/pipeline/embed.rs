@@ -23,7 +23,11 @@ use crate::{
     },
     pipeline::{context::Context, memory::check_vectors, responses::Responses},
     settings::select::SelectSettings,
+    vectors::Collector,
 };
+
+/// Texts that are embedded before their vectors are put away.
+const BLOCK: usize = 1 << 18;
 
 /// The fingerprint of the contents of all that a run reads: the data, a file of vectors, the files of models.
 pub(crate) fn sources(
@@ -114,13 +118,13 @@ pub(crate) struct Vectors {
 
 impl Vectors {
     /// One vector a row of the pool.
-    pub(crate) fn of_pool(&self, pool: &[RowId]) -> Result<Matrix> {
-        pooled::one_each(&self.splits.train, pool)
+    pub(crate) fn of_pool(&self, context: Context<'_>) -> Result<Arc<dyn VectorStore>> {
+        pooled::one_each(&self.splits.train, &context.dataset.pool, &context.settings.out)
     }
 
-    /// One vector a row of a fold of the validation rows.
-    pub(crate) fn of_fold(&self, fold: &[u32]) -> Result<Matrix> {
-        pooled::one_each(&self.splits.validation, fold)
+    /// One vector a row of the reward fold.
+    pub(crate) fn of_fold(&self, context: Context<'_>) -> Result<Matrix> {
+        pooled::of_few(&self.splits.validation, &context.folds.reward)
     }
 
     /// What a budget comes to.
@@ -159,8 +163,12 @@ pub(crate) fn embed(context: Context<'_>) -> Result<Vectors> {
             .iter()
             .zip(&texts)
             .map(|(split, texts)| {
+                let mut vectors = Collector::new(&settings.out, texts.len(), embedder.dim())?;
+                for texts in texts.chunks(BLOCK) {
+                    vectors.push(embedder.embed(texts, context.monitor())?.as_slice())?;
+                }
                 Ok(Embedded {
-                    vectors: Arc::new(embedder.embed(texts, context.monitor())?),
+                    vectors: vectors.finish()?,
                     starts: split.text_starts(),
                 })
             })

@@ -46,7 +46,7 @@ impl GradientProbe {
             let train = of(&gradients.train);
             Ok(Self {
                 ridge: settings.gradients.damping * train.mean_eigenvalue(pool)?,
-                gradients: FoldData::new(train, &validation, gradients.test.as_ref().map(of), folds),
+                gradients: FoldData::new(train, &validation, gradients.test.as_ref().map(of), folds)?,
                 pool: pool.len(),
             })
         })
@@ -108,7 +108,7 @@ impl TunedGradientProbe {
         let mut scratch = Scratch::new(self.gradients.train.width());
         let mut moments = SufficientStatistics::empty(self.gradients.train.width(), design.outputs);
         for (data, rows) in parts {
-            moments.add(&SufficientStatistics::of(&data.design, rows, &mut scratch));
+            moments.add(&SufficientStatistics::of(&data.design, rows, &mut scratch)?);
         }
         let step = step_of(&moments, self.ridge, &mut scratch)?;
         Ok(folds
@@ -129,11 +129,14 @@ impl TunedProbe for TunedGradientProbe {
             Arc::clone(train),
             Arc::clone(reward),
             settings,
-        )))
+        )?))
     }
 
     fn scores(&self, rows: &[RowId], _reward: Metric, folds: &[Fold<'_>], metrics: &[Metric]) -> Result<Vec<Vec<f64>>> {
-        let folds: Vec<_> = folds.iter().map(|&fold| self.gradients.of(fold)).collect();
+        let folds: Vec<_> = folds
+            .iter()
+            .map(|&fold| self.gradients.of(fold))
+            .collect::<Result<_>>()?;
         self.scores_of_step(&self.gradients.train, rows, &folds, metrics.len())
     }
 
@@ -154,10 +157,12 @@ impl TunedProbe for TunedGradientProbe {
     ) -> Result<Vec<Vec<f64>>> {
         let FoldData { reward, confirm, .. } = &self.gradients;
         let both = reward.joined(confirm);
-        let test = test.then(|| (&both, self.gradients.of(Fold::Test)));
-        let pairs = [(&**confirm, Arc::clone(reward)), (&**reward, Arc::clone(confirm))];
+        let mut pairs = vec![(&**confirm, Arc::clone(reward)), (&**reward, Arc::clone(confirm))];
+        if test {
+            pairs.push((&both, self.gradients.of(Fold::Test)?));
+        }
         let mut scores = Vec::new();
-        for (taught, fold) in pairs.into_iter().chain(test) {
+        for (taught, fold) in pairs {
             scores.extend(self.scores_of_step(taught, &taught.design.all(), &[fold], metrics.len())?);
         }
         Ok(scores)
@@ -181,7 +186,7 @@ impl TunedProbe for TunedGradientProbe {
             scores.extend(self.scores_of_step_on(&[chosen, others], &[Arc::clone(scored)], metrics.len())?);
         }
         if test {
-            let folds = [self.gradients.of(Fold::Test)];
+            let folds = [self.gradients.of(Fold::Test)?];
             scores.extend(self.scores_of_step_on(&[chosen, reward_rows, confirm_rows], &folds, metrics.len())?);
         }
         Ok(scores)

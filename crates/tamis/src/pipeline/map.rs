@@ -33,7 +33,7 @@ pub(crate) fn map(
     let drawn = drawn(&dataset.pool, chosen, seed);
     let rows: Vec<RowId> = drawn.iter().map(|&at| dataset.pool[at]).collect();
     let of: Vec<u32> = drawn.iter().map(|&at| clusters.assignment[at]).collect();
-    let views = pooled::one_each(train, &rows)?;
+    let views = pooled::of_few(train, &rows)?;
     let distances: Vec<f32> = views
         .iter_rows()
         .zip(&of)

@@ -120,18 +120,20 @@ impl TunedProbes {
 /// The rows of a split as a probe sees them.
 pub(crate) trait Rows {
     /// Those named, in the order named.
-    fn select(&self, rows: &[u32]) -> Self;
+    fn select(&self, rows: &[u32]) -> Result<Self>
+    where
+        Self: Sized;
 }
 
 impl Rows for ProbeData {
-    fn select(&self, rows: &[u32]) -> Self {
+    fn select(&self, rows: &[u32]) -> Result<Self> {
         self.select(rows)
     }
 }
 
 impl Rows for GradientData {
-    fn select(&self, rows: &[u32]) -> Self {
-        self.select(rows)
+    fn select(&self, rows: &[u32]) -> Result<Self> {
+        Ok(self.select(rows))
     }
 }
 
@@ -145,25 +147,25 @@ pub(crate) struct FoldData<R> {
 }
 
 impl<R: Rows> FoldData<R> {
-    pub(crate) fn new(train: R, validation: &R, test: Option<R>, folds: &Folds) -> Self {
-        Self {
+    pub(crate) fn new(train: R, validation: &R, test: Option<R>, folds: &Folds) -> Result<Self> {
+        Ok(Self {
             train: Arc::new(train),
-            reward: Arc::new(validation.select(&folds.reward)),
-            confirm: Arc::new(validation.select(&folds.confirm)),
+            reward: Arc::new(validation.select(&folds.reward)?),
+            confirm: Arc::new(validation.select(&folds.confirm)?),
             test: test.map(Arc::new),
-        }
+        })
     }
 
     /// # Panics
     ///
     /// If test rows are asked for where there are none.
-    pub(crate) fn of(&self, fold: Fold<'_>) -> Arc<R> {
+    pub(crate) fn of(&self, fold: Fold<'_>) -> Result<Arc<R>> {
         let test = || self.test.as_ref().expect("test rows");
-        match fold {
+        Ok(match fold {
             Fold::Reward => Arc::clone(&self.reward),
             Fold::Confirm => Arc::clone(&self.confirm),
             Fold::Test => Arc::clone(test()),
-            Fold::TestRows(rows) => Arc::new(test().select(rows)),
-        }
+            Fold::TestRows(rows) => Arc::new(test().select(rows)?),
+        })
     }
 }

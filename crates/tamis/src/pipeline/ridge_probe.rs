@@ -52,12 +52,13 @@ impl RidgeProbe {
                 }
                 Features::FineTuned(vectors) => (Projection::fit_adapted(&vectors.train, kind, labels)?, vectors),
             };
-            let data = |vectors: &Embedded, split: &Split| projection.apply(vectors, &split.targets());
+            let data =
+                |vectors: &Embedded, split: &Split| projection.apply(vectors, &split.targets(), &context.settings.out);
             let validation = data(&vectors.validation, &dataset.validation)?;
             let test = vectors.test.as_ref().zip(dataset.test.as_ref());
             let test = test.map(|(vectors, split)| data(vectors, split)).transpose()?;
             Ok(Self {
-                features: FoldData::new(data(&vectors.train, &dataset.train)?, &validation, test, folds),
+                features: FoldData::new(data(&vectors.train, &dataset.train)?, &validation, test, folds)?,
             })
         })
     }
@@ -115,7 +116,10 @@ impl TunedProbe for TunedRidgeProbe {
     }
 
     fn scores(&self, rows: &[RowId], reward: Metric, folds: &[Fold<'_>], metrics: &[Metric]) -> Result<Vec<Vec<f64>>> {
-        let folds: Vec<Arc<ProbeData>> = folds.iter().map(|&fold| self.features.of(fold)).collect();
+        let folds: Vec<Arc<ProbeData>> = folds
+            .iter()
+            .map(|&fold| self.features.of(fold))
+            .collect::<Result<_>>()?;
         let folds: Vec<&ProbeData> = folds.iter().map(|fold| &**fold).collect();
         train_and_score(
             &self.features.train,
@@ -129,7 +133,7 @@ impl TunedProbe for TunedRidgeProbe {
     fn scores_on_parts(&self, rows: &[RowId], parts: &[Vec<u32>], metric: Metric) -> Result<Vec<f64>> {
         let confirm = &self.features.confirm;
         let Strength { ridge, temperature } = self.tuning.strength_for(metric);
-        let probabilities = Model::fit(&self.features.train, rows, ridge)?.probabilities(confirm, temperature);
+        let probabilities = Model::fit(&self.features.train, rows, ridge)?.probabilities(confirm, temperature)?;
         let score = |part: &Vec<u32>| {
             let targets: Vec<u32> = part.iter().map(|&row| confirm.targets[row as usize]).collect();
             metric.score(&probabilities.gather(part), &targets)
@@ -153,17 +157,19 @@ impl TunedProbe for TunedRidgeProbe {
         let tuning = tune(confirm, &rows, rows.len(), fold, seed, monitor)?;
         let temperature = tuning.temperature_for(reward);
         let mut scratch = Scratch::new(self.features.train.width());
-        let of_reward = SufficientStatistics::of(fold, &fold.all(), &mut scratch);
-        let of_confirm = SufficientStatistics::of(confirm, &rows, &mut scratch);
+        let of_reward = SufficientStatistics::of(fold, &fold.all(), &mut scratch)?;
+        let of_confirm = SufficientStatistics::of(confirm, &rows, &mut scratch)?;
         let mut both = of_reward.clone();
         both.add(&of_confirm);
-        let test = test.then(|| (self.features.of(Fold::Test), &both));
-        [(Arc::clone(fold), &of_confirm), (Arc::clone(confirm), &of_reward)]
+        let mut pairs = vec![(Arc::clone(fold), &of_confirm), (Arc::clone(confirm), &of_reward)];
+        if test {
+            pairs.push((self.features.of(Fold::Test)?, &both));
+        }
+        pairs
             .into_iter()
-            .chain(test)
             .map(|(fold, others)| {
                 let model = Model::of(others, tuning.ridge, &mut scratch)?;
-                Ok(score(&model, temperature, &fold, metrics))
+                score(&model, temperature, &fold, metrics)
             })
             .collect()
     }
@@ -183,22 +189,22 @@ impl TunedProbe for TunedRidgeProbe {
         } = &self.features;
         let Strength { ridge, temperature } = self.tuning.strength_for(reward);
         let mut scratch = Scratch::new(train.width());
-        let chosen = SufficientStatistics::of(train, rows, &mut scratch);
+        let chosen = SufficientStatistics::of(train, rows, &mut scratch)?;
         let beside = |folds: &[&ProbeData], scratch: &mut Scratch| {
             let mut all = chosen.clone();
             for fold in folds {
-                all.add(&SufficientStatistics::of(fold, &fold.all(), scratch));
+                all.add(&SufficientStatistics::of(fold, &fold.all(), scratch)?);
             }
             Model::of(&all, ridge, scratch)
         };
         let mut scores = Vec::new();
         for (scored, others) in [(fold, confirm), (confirm, fold)] {
             let model = beside(&[others], &mut scratch)?;
-            scores.push(score(&model, temperature, scored, metrics));
+            scores.push(score(&model, temperature, scored, metrics)?);
         }
         if test {
             let model = beside(&[fold, confirm], &mut scratch)?;
-            scores.push(score(&model, temperature, &self.features.of(Fold::Test), metrics));
+            scores.push(score(&model, temperature, &*self.features.of(Fold::Test)?, metrics)?);
         }
         Ok(scores)
     }
@@ -207,7 +213,7 @@ impl TunedProbe for TunedRidgeProbe {
         let train = &self.features.train;
         let model = Model::fit(train, pool, self.tuning.ridge)?;
         let temperature = self.tuning.temperature_for(Metric::soft(MetricKind::LogLoss));
-        let probabilities = model.probabilities(train, temperature);
+        let probabilities = model.probabilities(train, temperature)?;
         Ok(row_losses(&probabilities, &train.targets).collect())
     }
 }

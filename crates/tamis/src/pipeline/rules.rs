@@ -35,7 +35,7 @@ pub(crate) fn by_rule(
         Ok(pool.iter().map(|&row| all[row as usize]).collect())
     };
     let view = View {
-        vectors: &candidates.clustered.pool,
+        vectors: &*candidates.clustered.pool,
         texts: &|i| train.examples[pool[i] as usize].input.texts(),
         tokens: &candidates.vectors.tokens,
         targets: &pool.iter().map(target).collect::<Vec<u32>>(),

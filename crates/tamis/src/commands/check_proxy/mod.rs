@@ -209,7 +209,7 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
     selections.extend(searched(context, &chunks, &probes, &mut store)?);
     let search_seconds = cpu_seconds() - began;
 
-    let mut rewards = of_rows(context, &candidates, &selections);
+    let mut rewards = of_rows(context, &candidates, &selections)?;
     rewards.extend(by_models(context, settings, &target, &probes, &selections, &mut store)?);
     let truth = Truth::measure(context, settings, &target, &selections, &mut store)?;
     let rows = selections[0].rows.len();

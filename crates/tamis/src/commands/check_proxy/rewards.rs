@@ -73,10 +73,10 @@ pub(super) fn each_metric(fidelity: Fidelity, metrics: &[Metric], seconds: f64, 
 }
 
 /// Rewards of responses for which nothing is trained: means over a selection of what a row is by itself.
-pub(super) fn of_rows(context: Context<'_>, candidates: &Candidates, selections: &[Selection]) -> Vec<Reward> {
+pub(super) fn of_rows(context: Context<'_>, candidates: &Candidates, selections: &[Selection]) -> Result<Vec<Reward>> {
     let (pool, clustered) = (&context.dataset.pool, &candidates.clustered);
     let Some(alignment) = candidates.probe.alignment(pool) else {
-        return Vec::new();
+        return Ok(Vec::new());
     };
     let mut centre = vec![0.0; clustered.fold.cols()];
     for vector in clustered.fold.iter_rows() {
@@ -88,7 +88,7 @@ pub(super) fn of_rows(context: Context<'_>, candidates: &Candidates, selections:
     let scores = [
         (
             RowScore::Similarity,
-            clustered.pool.iter_rows().map(similarity).collect(),
+            clustered.pool.to_matrix()?.iter_rows().map(similarity).collect(),
         ),
         (RowScore::Alignment, alignment),
         (RowScore::Tokens, tokens.collect::<Vec<f32>>()),
@@ -107,7 +107,7 @@ pub(super) fn of_rows(context: Context<'_>, candidates: &Candidates, selections:
             seconds: began.elapsed().as_secs_f64() / selections.len().max(1) as f64,
         }
     };
-    scores.into_iter().map(reward).collect()
+    Ok(scores.into_iter().map(reward).collect())
 }
 
 /// The rewards of a probe.

@@ -11,10 +11,12 @@ use crate::{
 };
 
 /// The rows of a split as the gradient probe sees them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct GradientData {
-    /// A row's gradient over the root of its tokens, shape `(rows, directions)`: an example of one item and one output each, whose target
-    /// is 1, so that its moments are the sums of gradients and of their outer products.
+    /// A row's gradient over the root of its tokens, shape `(rows, directions)`.
+    pub(crate) gradients: Arc<Matrix>,
+    /// The same as an example of one item and one output each, whose target is 1, so that its moments are the sums of gradients and of
+    /// their outer products.
     pub(crate) design: Arc<ProbeData>,
     /// What the model that the gradients are of thinks of each row.
     pub losses: Vec<ResponseLoss>,
@@ -33,8 +35,16 @@ impl GradientData {
             let share = 1.0 / root_of_tokens(loss);
             gradients.row_mut(i).iter_mut().for_each(|x| *x *= share);
         }
+        Self::scaled(gradients, losses)
+    }
+
+    /// From gradients that are divided by the roots of tokens already.
+    fn scaled(gradients: Matrix, losses: Vec<ResponseLoss>) -> Self {
+        let (rows, gradients) = (gradients.rows(), Arc::new(gradients));
+        let design = ProbeData::new(Arc::clone(&gradients), (0..=rows as u32).collect(), vec![0; rows], 1);
         Self {
-            design: Arc::new(design(gradients)),
+            design: Arc::new(design),
+            gradients,
             losses,
         }
     }
@@ -47,26 +57,21 @@ impl GradientData {
     /// The rows named, in the order named, such as a fold.
     #[must_use]
     pub fn select(&self, rows: &[RowId]) -> Self {
-        Self {
-            design: Arc::new(self.design.select(rows)),
-            losses: rows.iter().map(|&row| self.losses[row as usize]).collect(),
-        }
+        let losses = rows.iter().map(|&row| self.losses[row as usize]).collect();
+        Self::scaled(self.gradients.gather(rows), losses)
     }
 
     /// These rows, and behind them those of another split in the same directions.
     #[must_use]
     pub fn joined(&self, more: &Self) -> Self {
-        let numbers = [self.design.rows.as_slice(), more.design.rows.as_slice()].concat();
+        let numbers = [self.gradients.as_slice(), more.gradients.as_slice()].concat();
         let losses = [&*self.losses, &*more.losses].concat();
-        Self {
-            design: Arc::new(design(Matrix::from_vec(numbers, losses.len(), self.width()))),
-            losses,
-        }
+        Self::scaled(Matrix::from_vec(numbers, losses.len(), self.width()), losses)
     }
 
     /// A row's gradient.
     pub(crate) fn gradient(&self, row: usize) -> &[f32] {
-        self.design.rows.row(row)
+        self.gradients.row(row)
     }
 
     /// The mean square of these rows' gradients along a direction: the mean eigenvalue of their F.
@@ -90,7 +95,7 @@ impl GradientData {
     pub fn alignment(&self, rows: &[RowId], fold: &Self) -> Vec<f32> {
         let unit = |gradient: &[f32]| dot(gradient, gradient).sqrt().max(f32::MIN_POSITIVE).recip();
         let mut mean = vec![0.0; fold.width()];
-        for gradient in fold.design.rows.iter_rows() {
+        for gradient in fold.gradients.iter_rows() {
             let share = unit(gradient) / fold.losses.len() as f32;
             mean.iter_mut().zip(gradient).for_each(|(mean, g)| *mean += share * g);
         }
@@ -115,19 +120,17 @@ impl GradientData {
     }
 
     /// Equal fingerprints, equal gradients and losses.
-    pub fn fingerprint(&self) -> Fingerprint {
+    ///
+    /// # Errors
+    ///
+    /// As that of [`ProbeData`].
+    pub fn fingerprint(&self) -> Result<Fingerprint> {
         let losses = self.losses.iter();
         let losses: Vec<u8> = losses
             .flat_map(|loss| [loss.sum.to_le_bytes(), loss.tokens.to_le_bytes()].concat())
             .collect();
-        Fingerprint::of([self.design.fingerprint().as_ref(), &losses])
+        Ok(Fingerprint::of([self.design.fingerprint()?.as_ref(), &losses]))
     }
-}
-
-/// Gradients as examples of one item and one output each.
-fn design(gradients: Matrix) -> ProbeData {
-    let rows = gradients.rows();
-    ProbeData::new(gradients, (0..=rows as u32).collect(), vec![0; rows], 1)
 }
 
 /// The root of a response's tokens, at least 1.

@@ -69,16 +69,20 @@ pub struct GradientProbe {
 impl GradientProbe {
     /// A probe that takes steps on rows of `train`, and scores them on all of `fold`.
     ///
+    /// # Errors
+    ///
+    /// If gradients cannot be read.
+    ///
     /// # Panics
     ///
     /// If the two have different directions.
-    pub fn new(train: Arc<GradientData>, fold: Arc<GradientData>, settings: GradientProbeSettings) -> Self {
+    pub fn new(train: Arc<GradientData>, fold: Arc<GradientData>, settings: GradientProbeSettings) -> Result<Self> {
         assert_eq!(train.width(), fold.width(), "gradients in the same directions");
         let GradientProbeSettings { ridge, gram_memory } = settings;
         let (rows, width) = (fold.losses.len(), train.width());
         // A row's gradient over its tokens is the one that is kept over their root.
         let share = |row: usize| 1.0 / (rows as f32 * root_of_tokens(&fold.losses[row]));
-        let mut weighted = fold.design.rows.clone();
+        let mut weighted = Matrix::clone(&fold.gradients);
         for row in 0..rows {
             let share = share(row);
             weighted.row_mut(row).iter_mut().for_each(|x| *x *= share);
@@ -93,17 +97,17 @@ impl GradientProbe {
             (width, rows, width),
             weighted.as_slice(),
             Layout::Transposed,
-            fold.design.rows.as_slice(),
+            fold.gradients.as_slice(),
             Layout::Plain,
             0.0,
         );
         let fingerprint = Fingerprint::of([
             "gradient probe 2".as_bytes(),
             &ridge.to_le_bytes(),
-            train.fingerprint().as_ref(),
-            fold.fingerprint().as_ref(),
+            train.fingerprint()?.as_ref(),
+            fold.fingerprint()?.as_ref(),
         ]);
-        Self {
+        Ok(Self {
             chunks: ChunkMoments::new(Arc::clone(&train.design), gram_memory),
             train,
             fold_loss: fold.loss_after(&vec![0.0; width]),
@@ -113,7 +117,7 @@ impl GradientProbe {
             ridge,
             fingerprint,
             spare: Mutex::default(),
-        }
+        })
     }
 
     fn lease(&self) -> Scratch {
@@ -193,8 +197,9 @@ impl ScorerRun for Run<'_> {
     fn add(&mut self, rows: &[RowId]) -> Result<()> {
         self.forget_step();
         let mut scratch = self.probe.lease();
-        self.moments.add(&self.probe.chunks.of(rows, &mut scratch));
+        let added = self.probe.chunks.of(rows, &mut scratch);
         self.probe.give_back(scratch);
+        self.moments.add(&*added?);
         Ok(())
     }
 
@@ -279,7 +284,7 @@ mod tests {
             ridge: damping * train.mean_eigenvalue(&pool).expect("no zeros"),
             gram_memory: 1 << 20,
         };
-        GradientProbe::new(train, data(fold, 1), settings)
+        GradientProbe::new(train, data(fold, 1), settings).expect("reads")
     }
 
     fn score_of(probe: &GradientProbe, chunks: &[&[RowId]]) -> f64 {
@@ -315,7 +320,7 @@ mod tests {
             gram_memory: 1 << 20,
         };
         let train = data(&[[2.0, 0.0], [0.0, 2.0]], 1);
-        let probe = GradientProbe::new(train, Arc::clone(&long), settings);
+        let probe = GradientProbe::new(train, Arc::clone(&long), settings).expect("reads");
         let z = [-0.4, 0.0];
         let want = 1.5 + 2.0 * z[0] / 4.0 + 0.5 * (1.0 * z[0] * z[0]) / 2.0;
         assert!((f64::from(want) + score_of(&probe, &[&[0]])).abs() < 1e-6);
@@ -336,8 +341,9 @@ mod tests {
         let probe = probe_of(&train, &fold, 0.7);
         let taken: Vec<RowId> = (0..12).collect();
         let mut scratch = Scratch::new(2);
-        let moments =
-            |rows: &[RowId], scratch: &mut Scratch| SufficientStatistics::of(&probe.train.design, rows, scratch);
+        let moments = |rows: &[RowId], scratch: &mut Scratch| {
+            SufficientStatistics::of(&probe.train.design, rows, scratch).expect("reads")
+        };
         let with = |row: RowId, weight: f32, scratch: &mut Scratch| {
             let mut sum = moments(&taken, scratch);
             sum.add_weighted(&moments(&[row], scratch), weight);

@@ -28,8 +28,8 @@ pub fn alignment_in_subspace(train: &GradientData, rows: &[RowId], fold: &Gradie
     let plain = |rows: usize| vec![ResponseLoss { sum: 0.0, tokens: 1 }; rows];
     let all: Vec<RowId> = (0..fold.losses.len() as RowId).collect();
     let directions = DIRECTIONS.min(fold.losses.len());
-    let basis = Basis::fit(&fold.design.rows, &plain(all.len()), &all, directions, Seed(0))?;
-    let inside = |data: &GradientData| basis.project(&data.design.rows, plain(data.losses.len()));
+    let basis = Basis::fit(&fold.gradients, &plain(all.len()), &all, directions, Seed(0))?;
+    let inside = |data: &GradientData| basis.project(&data.gradients, plain(data.losses.len()));
     let (target, chosen) = (inside(fold), inside(&train.select(rows)));
     let mut mean = vec![0.0; target.width()];
     for i in 0..all.len() {

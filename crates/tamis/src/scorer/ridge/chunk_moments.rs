@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    Result,
     data::RowId,
     scorer::ridge::{
         probe_data::ProbeData,
@@ -46,19 +47,19 @@ impl ChunkMoments {
     }
 
     /// The moments of a chunk; kept if there is room left.
-    pub(crate) fn of(&self, rows: &[RowId], scratch: &mut Scratch) -> Arc<SufficientStatistics> {
+    pub(crate) fn of(&self, rows: &[RowId], scratch: &mut Scratch) -> Result<Arc<SufficientStatistics>> {
         let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(moments) = kept.moments.get(rows) {
-            return Arc::clone(moments);
+            return Ok(Arc::clone(moments));
         }
         drop(kept);
-        let moments = Arc::new(SufficientStatistics::of(&self.design, rows, scratch));
+        let moments = Arc::new(SufficientStatistics::of(&self.design, rows, scratch)?);
         let bytes = moments.bytes() + size_of_val(rows);
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         if kept.bytes + bytes <= self.memory && !kept.moments.contains_key(rows) {
             kept.bytes += bytes;
             kept.moments.insert(rows.into(), Arc::clone(&moments));
         }
-        moments
+        Ok(moments)
     }
 }

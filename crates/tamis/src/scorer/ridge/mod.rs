@@ -5,4 +5,5 @@ pub mod probe;
 pub mod probe_data;
 pub mod projection;
 pub mod regression;
+pub(crate) mod scaling;
 pub mod tune;

@@ -69,7 +69,9 @@ pub struct Probe {
     train: Arc<ProbeData>,
     chunks: ChunkMoments,
     fold: Arc<ProbeData>,
-    /// The fold's features, transposed: shape `(width, items)`, which makes the narrow product twice as fast.
+    /// The fold's features, shape `(items, width)`.
+    fold_rows: Matrix,
+    /// The same, transposed: shape `(width, items)`, which makes the narrow product twice as fast.
     fold_columns: Vec<f32>,
     settings: ProbeSettings,
     fingerprint: Fingerprint,
@@ -89,7 +91,7 @@ impl Probe {
     ///
     /// # Errors
     ///
-    /// If the ridge strength or the temperature is not a positive number.
+    /// If the ridge strength or the temperature is not a positive number, or features cannot be read.
     ///
     /// # Panics
     ///
@@ -108,9 +110,10 @@ impl Probe {
                 return Err(Error::setting(name, "a number greater than 0", value.to_string()));
             }
         }
-        let items = fold.rows.rows();
+        let fold_rows = fold.rows.to_matrix()?;
+        let items = fold_rows.rows();
         let mut fold_columns = vec![0.0; items * fold.width()];
-        for (i, row) in fold.rows.iter_rows().enumerate() {
+        for (i, row) in fold_rows.iter_rows().enumerate() {
             for (j, &x) in row.iter().enumerate() {
                 fold_columns[j * items + i] = x;
             }
@@ -120,13 +123,14 @@ impl Probe {
             settings.metric.to_string().as_bytes(),
             &settings.ridge.to_le_bytes(),
             &settings.temperature.to_le_bytes(),
-            train.fingerprint().as_ref(),
-            fold.fingerprint().as_ref(),
+            train.fingerprint()?.as_ref(),
+            fold.fingerprint()?.as_ref(),
         ]);
         Ok(Self {
             chunks: ChunkMoments::new(Arc::clone(&train), settings.gram_memory),
             train,
             fold,
+            fold_rows,
             fold_columns,
             settings,
             fingerprint,
@@ -137,7 +141,7 @@ impl Probe {
     fn lease(&self) -> Room {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
         spare.unwrap_or_else(|| {
-            let scores = vec![0.0; self.fold.rows.rows() * self.fold.outputs];
+            let scores = vec![0.0; self.fold_rows.rows() * self.fold.outputs];
             Room {
                 scratch: Scratch::new(self.train.width()),
                 by_output: scores.clone(),
@@ -152,10 +156,10 @@ impl Probe {
 
     /// The probabilities of the fold's answers, shape `(examples, answers)`.
     fn predict(&self, model: &Model, room: &mut Room) -> Matrix {
-        let (d, items, outputs) = (self.fold.width(), self.fold.rows.rows(), self.fold.outputs);
+        let (d, items, outputs) = (self.fold.width(), self.fold_rows.rows(), self.fold.outputs);
         let weights = model.weights.as_slice();
         if outputs >= WIDE {
-            let (shape, features) = ((items, d, outputs), self.fold.rows.as_slice());
+            let (shape, features) = ((items, d, outputs), self.fold_rows.as_slice());
             product(
                 &mut room.by_item,
                 shape,
@@ -190,7 +194,7 @@ impl Probe {
 
     /// M and μ of the module's formula: shapes `(outputs, width)` and `(outputs,)`. The factor is in `room`.
     fn direction(&self, moments: &SufficientStatistics, probabilities: &Matrix, room: &mut Room) -> (Matrix, Vec<f32>) {
-        let (d, items, outputs) = (self.fold.width(), self.fold.rows.rows(), self.fold.outputs);
+        let (d, items, outputs) = (self.fold.width(), self.fold_rows.rows(), self.fold.outputs);
         let slope = self.settings.metric.slope(probabilities, &self.fold.targets);
         let sharpness = (1.0 / self.settings.temperature) as f32;
         for i in 0..self.fold.examples() {
@@ -201,7 +205,7 @@ impl Probe {
             }
         }
         let mut along = Matrix::zeros(outputs, d);
-        let (shape, features) = ((outputs, items, d), self.fold.rows.as_slice());
+        let (shape, features) = ((outputs, items, d), self.fold_rows.as_slice());
         product(
             along.as_mut_slice(),
             shape,
@@ -231,7 +235,13 @@ impl Probe {
     }
 
     /// Influence and loss of these examples. `both` holds the model's weights and M, shape `(2 outputs, width)`.
-    fn insight_into(&self, examples: &[RowId], both: &[f32], intercept: &[f32], offset: &[f32]) -> Vec<(f64, f64)> {
+    fn insight_into(
+        &self,
+        examples: &[RowId],
+        both: &[f32],
+        intercept: &[f32],
+        offset: &[f32],
+    ) -> Result<Vec<(f64, f64)>> {
         let (d, outputs) = (self.train.width(), self.train.outputs);
         let sharpness = (1.0 / self.settings.temperature) as f32;
         let items: Vec<u32> = examples
@@ -239,7 +249,7 @@ impl Probe {
             .flat_map(|&example| self.train.items_of(example as usize))
             .map(|item| item as u32)
             .collect();
-        let features = self.train.rows.gather(&items);
+        let features = self.train.rows.gather(&items)?;
         let mut along = vec![0.0; items.len() * 2 * outputs];
         // A narrow product gains nothing from more rows.
         let together = if outputs < WIDE { 1 } else { examples.len() };
@@ -276,22 +286,28 @@ impl Probe {
             let loss = -f64::from(p[self.train.targets[example] as usize].max(1e-15).ln());
             (influence, loss)
         };
-        examples.iter().map(one).collect()
+        Ok(examples.iter().map(one).collect())
     }
 
     /// Influence and mean loss of each chunk, from at most [`INSIGHT_ROWS`] examples of it.
-    fn insights(&self, chunks: &[&[RowId]], both: &[f32], intercept: &[f32], offset: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    fn insights(
+        &self,
+        chunks: &[&[RowId]],
+        both: &[f32],
+        intercept: &[f32],
+        offset: &[f32],
+    ) -> Result<(Vec<f32>, Vec<f32>)> {
         let used = |rows: &[RowId]| rows.len().min(INSIGHT_ROWS);
         let examples: Vec<RowId> = chunks
             .iter()
             .flat_map(|rows| (0..used(rows)).map(|k| rows[k * rows.len() / used(rows)]))
             .collect();
-        let seen: Vec<(f64, f64)> = examples
+        let seen: Vec<Vec<(f64, f64)>> = examples
             .par_chunks(INSIGHT_BLOCK)
-            .flat_map_iter(|examples| self.insight_into(examples, both, intercept, offset))
-            .collect();
-        let mut seen = seen.into_iter();
-        chunks
+            .map(|examples| self.insight_into(examples, both, intercept, offset))
+            .collect::<Result<_>>()?;
+        let mut seen = seen.into_iter().flatten();
+        Ok(chunks
             .iter()
             .map(|rows| {
                 let (influence, loss) = seen
@@ -301,7 +317,7 @@ impl Probe {
                 let used = used(rows).max(1) as f64;
                 ((influence * rows.len() as f64 / used) as f32, (loss / used) as f32)
             })
-            .unzip()
+            .unzip())
     }
 }
 
@@ -354,8 +370,9 @@ impl ScorerRun for Run<'_> {
             .factored
             .take()
             .map_or_else(|| self.probe.lease(), |(room, _)| room);
-        self.moments.add(&self.probe.chunks.of(rows, &mut room.scratch));
+        let added = self.probe.chunks.of(rows, &mut room.scratch);
         self.probe.give_back(room);
+        self.moments.add(&*added?);
         Ok(())
     }
 
@@ -391,7 +408,7 @@ impl ScorerRun for Run<'_> {
         let probabilities = probe.predict(model, room);
         let (along, offset) = probe.direction(moments, &probabilities, room);
         let both = [model.weights.as_slice(), along.as_slice()].concat();
-        let (influence, chunk_loss) = probe.insights(chunks, &both, &model.intercept, &offset);
+        let (influence, chunk_loss) = probe.insights(chunks, &both, &model.intercept, &offset)?;
         let fold_loss = row_losses(&probabilities, &probe.fold.targets).collect();
         Ok(Some(Insight {
             influence,
@@ -487,9 +504,9 @@ mod tests {
     /// The soft score after the rows taken are joined by further ones with weight `epsilon`.
     fn weighted(probe: &Probe, taken: &[RowId], more: &[RowId], epsilon: f32) -> f64 {
         let mut room = probe.lease();
-        let mut moments = SufficientStatistics::of(&probe.train, taken, &mut room.scratch);
+        let mut moments = SufficientStatistics::of(&probe.train, taken, &mut room.scratch).expect("reads");
         moments.add_weighted(
-            &SufficientStatistics::of(&probe.train, more, &mut room.scratch),
+            &SufficientStatistics::of(&probe.train, more, &mut room.scratch).expect("reads"),
             epsilon,
         );
         moments
@@ -552,7 +569,7 @@ mod tests {
     fn choices_are_scored_against_each_other() {
         // Items of four choices; the right one has the greatest first feature.
         let choices = |seed| {
-            let items = random_design(480, 6, seed).rows;
+            let items = random_design(480, 6, seed).rows.to_matrix().expect("reads");
             let right = |i: usize| {
                 (0..4).fold(0, |b, k| {
                     if items.row(4 * i + k)[0] > items.row(4 * i + b)[0] {

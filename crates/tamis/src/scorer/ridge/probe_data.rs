@@ -1,19 +1,26 @@
 //! What a probe is trained and scored on: the features of a split's items, and which answers are right.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use tamis_nn::{
     Fingerprint, Matrix,
     kernels::elementwise::{LANES, softmax_row},
 };
 
-use crate::data::RowId;
+use crate::{
+    Result,
+    data::RowId,
+    vectors::{VectorStore, blocks, subset},
+};
+
+/// Items that are read together.
+const BLOCK: usize = 1024;
 
 /// The features of a split, and what is to be predicted.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct ProbeData {
     /// One row an item, shape `(items, width)`.
-    pub rows: Matrix,
+    pub rows: Arc<dyn VectorStore>,
     /// Example `i` owns the items `starts[i]..starts[i + 1]`; shape `(examples + 1,)`, the first is 0.
     pub starts: Vec<u32>,
     /// The right answer of each example: its class, or which of its items is right; shape `(examples,)`.
@@ -30,15 +37,15 @@ impl ProbeData {
     /// # Panics
     ///
     /// If the parts do not fit together.
-    pub fn new(rows: Matrix, starts: Vec<u32>, targets: Vec<u32>, outputs: usize) -> Self {
+    pub fn new(rows: impl VectorStore + 'static, starts: Vec<u32>, targets: Vec<u32>, outputs: usize) -> Self {
         assert_eq!(starts.len(), targets.len() + 1, "one start an example, and the end");
         assert_eq!(
             starts[targets.len()] as usize,
-            rows.rows(),
+            rows.count(),
             "the items end with the rows"
         );
         assert!(
-            outputs == 1 || rows.rows() == targets.len(),
+            outputs == 1 || rows.count() == targets.len(),
             "a classified example has one item"
         );
         let most = starts
@@ -48,7 +55,7 @@ impl ProbeData {
             .unwrap_or(0);
         let answers = if outputs == 1 { most } else { outputs };
         Self {
-            rows,
+            rows: Arc::new(rows),
             starts,
             targets,
             outputs,
@@ -68,7 +75,7 @@ impl ProbeData {
 
     /// The number of features.
     pub fn width(&self) -> usize {
-        self.rows.cols()
+        self.rows.dim()
     }
 
     /// The columns of the probabilities: classes, or the greatest number of choices.
@@ -83,11 +90,14 @@ impl ProbeData {
 
     /// The examples named, in the order named, such as a fold.
     ///
+    /// # Errors
+    ///
+    /// If features cannot be read.
+    ///
     /// # Panics
     ///
     /// If an example does not exist.
-    #[must_use]
-    pub fn select(&self, examples: &[u32]) -> Self {
+    pub fn select(&self, examples: &[u32]) -> Result<Self> {
         let items: Vec<u32> = examples
             .iter()
             .flat_map(|&i| self.starts[i as usize]..self.starts[i as usize + 1])
@@ -99,25 +109,35 @@ impl ProbeData {
             starts.push(end);
         }
         let targets = examples.iter().map(|&i| self.targets[i as usize]).collect();
-        Self {
-            rows: self.rows.gather(&items),
+        Ok(Self {
+            rows: subset(&self.rows, &items)?,
             starts,
             targets,
             outputs: self.outputs,
             answers: self.answers,
-        }
+        })
     }
 
     /// Equal fingerprints, equal designs.
-    pub fn fingerprint(&self) -> Fingerprint {
+    ///
+    /// # Errors
+    ///
+    /// If features cannot be read.
+    pub fn fingerprint(&self) -> Result<Fingerprint> {
         let mut rows = blake3::Hasher::new();
-        for row in self.rows.iter_rows() {
-            rows.update(&row.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>());
+        for block in blocks(self.rows.count(), BLOCK) {
+            let features = self.rows.rows(block)?;
+            rows.update(&features.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>());
         }
         let bytes = |numbers: &[u32]| numbers.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
         let sizes = [self.width(), self.outputs, self.answers].map(|n| n as u32);
         let rows = rows.finalize().as_bytes().to_vec();
-        Fingerprint::of([rows, bytes(&self.starts), bytes(&self.targets), bytes(&sizes)])
+        Ok(Fingerprint::of([
+            rows,
+            bytes(&self.starts),
+            bytes(&self.targets),
+            bytes(&sizes),
+        ]))
     }
 
     /// Appends what the items of example `i` should score: 1 for the right class or choice, else 0.
@@ -181,11 +201,15 @@ mod tests {
     fn a_fold_is_a_selection_of_examples() {
         let rows = Matrix::from_vec((0..30).map(|x| x as f32).collect(), 15, 2);
         let design = ProbeData::new(rows, vec![0, 3, 6, 9, 12, 15], vec![0, 1, 2, 0, 1], 1);
-        let fold = design.select(&[3, 1]);
-        assert_eq!((fold.examples(), fold.rows.rows(), fold.answers()), (2, 6, 3));
-        assert_eq!(fold.rows.row(0), design.rows.row(9));
+        let fold = design.select(&[3, 1]).expect("reads");
+        assert_eq!((fold.examples(), fold.rows.count(), fold.answers()), (2, 6, 3));
+        assert_eq!(
+            fold.rows.rows(0..1).expect("reads"),
+            design.rows.rows(9..10).expect("reads")
+        );
         assert_eq!(fold.targets, [0, 1]);
-        assert_ne!(fold.fingerprint(), design.fingerprint());
+        let fingerprint = |data: &ProbeData| data.fingerprint().expect("reads");
+        assert_ne!(fingerprint(&fold), fingerprint(&design));
     }
 
     #[test]

@@ -19,6 +19,8 @@
 //! For choices the question's own vector is left out and the choices are centred on their mean: what all choices of
 //! a question share cannot change which one is the most probable.
 
+use std::{path::Path, sync::Arc};
+
 use faer::MatRef;
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
@@ -33,7 +35,11 @@ use crate::{
     data::TaskKind,
     embed::{Embedded, VectorStore},
     linalg::{Eigen, symmetric_eigen},
-    scorer::ridge::probe_data::ProbeData,
+    scorer::ridge::{
+        probe_data::ProbeData,
+        scaling::{Scaled, Scaling, Visit},
+    },
+    vectors::{Collector, blocks},
 };
 
 /// The default number of features that pairs and choices are projected to.
@@ -42,6 +48,8 @@ pub const WIDTH: usize = 384;
 const SAMPLE: usize = 4096;
 /// Items that are projected in one product.
 const BLOCK: usize = 512;
+/// Blocks that are projected side by side.
+const BLOCKS: usize = 64;
 
 /// Whether there are labels to be told apart.
 ///
@@ -64,10 +72,7 @@ pub fn check_labels(kind: TaskKind, labels: usize) -> Result<()> {
 pub struct Projection {
     kind: TaskKind,
     outputs: usize,
-    /// The mean of each raw feature over the rows that it was fitted on.
-    mean: Vec<f32>,
-    /// By which each centred raw feature is multiplied.
-    scale: Vec<f32>,
+    scaling: Scaling,
     /// Directions to keep, shape `(width, raw features)`; none for classification.
     directions: Option<Matrix>,
     /// Whether every item comes with a vector of its own.
@@ -91,24 +96,29 @@ impl Projection {
             return Err(Error::setting("train", "at least one row", "none"));
         }
         check_finite(&*train.vectors)?;
-        let examples: Vec<usize> = if kind == TaskKind::Classification || train.examples() <= SAMPLE {
-            (0..train.examples()).collect()
-        } else {
-            sample(train.examples(), SAMPLE, seed.derive("projection"))
-        };
         let dim = train.vectors.dim();
-        let raw_width = blocks(kind) * dim;
+        let raw_width = raw_blocks(kind) * dim;
         let mut raw = Vec::new();
-        for &example in &examples {
-            raw.extend(raw_items(train, example, kind)?);
+        if kind != TaskKind::Classification {
+            for example in sample(train.examples(), SAMPLE, seed.derive("projection")) {
+                raw.extend(raw_items(train, example, kind)?);
+            }
         }
-        let mean = mean_of(&raw, raw_width);
-        let scale = block_scales(&raw, &mean, dim);
+        let visit: &Visit<'_> = &|see| match kind {
+            TaskKind::Classification => blocks(train.vectors.count(), BLOCK).try_for_each(|block| {
+                see(&*train.vectors.rows(block)?);
+                Ok(())
+            }),
+            _ => {
+                see(&raw);
+                Ok(())
+            }
+        };
+        let scaling = Scaling::fit(raw_width, dim, visit)?;
         let mut projection = Self {
             kind,
             outputs: if kind == TaskKind::Choice { 1 } else { labels },
-            mean,
-            scale,
+            scaling,
             directions: None,
             adapted: false,
         };
@@ -128,64 +138,59 @@ impl Projection {
         if train.examples() == 0 {
             return Err(Error::setting("train", "at least one row", "none"));
         }
-        let mut projection = Self {
+        let dim = train.vectors.dim();
+        let visit: &Visit<'_> = &|see| {
+            (0..train.examples()).try_for_each(|example| {
+                see(&adapted_items(train, example, kind)?);
+                Ok(())
+            })
+        };
+        Ok(Self {
             kind,
             outputs: if kind == TaskKind::Choice { 1 } else { labels },
-            mean: Vec::new(),
-            scale: Vec::new(),
+            scaling: Scaling::fit(dim, dim, visit)?,
             directions: None,
             adapted: true,
-        };
-        let mut raw = Vec::new();
-        for example in 0..train.examples() {
-            raw.extend(projection.raw_items(train, example)?);
-        }
-        let dim = train.vectors.dim();
-        projection.mean = mean_of(&raw, dim);
-        projection.scale = block_scales(&raw, &projection.mean, dim);
-        Ok(projection)
+        })
     }
 
     /// The raw features of an example's items, one after the other.
     fn raw_items(&self, embedded: &Embedded, example: usize) -> Result<Vec<f32>> {
-        if !self.adapted {
-            return raw_items(embedded, example, self.kind);
+        if self.adapted {
+            adapted_items(embedded, example, self.kind)
+        } else {
+            raw_items(embedded, example, self.kind)
         }
-        let mut out = embedded.vectors.rows(embedded.vectors_of(example))?.into_owned();
-        if self.kind == TaskKind::Choice {
-            centre(&mut out, embedded.vectors.dim());
-        }
-        Ok(out)
     }
 
     /// How many times the length of a vector an item's raw features have.
     fn blocks(&self) -> usize {
-        if self.adapted { 1 } else { blocks(self.kind) }
+        if self.adapted { 1 } else { raw_blocks(self.kind) }
     }
 
     /// The number of features it makes.
     pub fn width(&self) -> usize {
-        self.directions.as_ref().map_or(self.mean.len(), Matrix::rows)
+        self.directions.as_ref().map_or(self.scaling.width(), Matrix::rows)
     }
 
-    /// The features of a split.
+    /// The features of a split. Those that are made, and are many, are written to the folder.
     ///
     /// # Errors
     ///
-    /// If vectors cannot be read.
+    /// If vectors cannot be read or written.
     ///
     /// # Panics
     ///
     /// If there is not one target an example, a target is out of range, or the embeddings have another length than those
     /// of the training rows.
-    pub fn apply(&self, embedded: &Embedded, targets: &[u32]) -> Result<ProbeData> {
+    pub fn apply(&self, embedded: &Embedded, targets: &[u32], folder: &Path) -> Result<ProbeData> {
         assert_eq!(embedded.examples(), targets.len(), "one target an example");
         assert_eq!(
             embedded.vectors.dim() * self.blocks(),
-            self.mean.len(),
+            self.scaling.width(),
             "embeddings of one length"
         );
-        let (raw_width, width) = (self.mean.len(), self.width());
+        let (raw_width, width) = (self.scaling.width(), self.width());
         let mut starts = vec![0];
         for (example, &target) in targets.iter().enumerate() {
             let items = if self.kind == TaskKind::Choice {
@@ -204,50 +209,56 @@ impl Projection {
             );
             starts.push(starts[example] + items as u32);
         }
-        let examples: Vec<usize> = (0..targets.len()).collect();
-        let features: Vec<Vec<f32>> = examples
-            .par_chunks(BLOCK)
-            .map(|block| {
-                let mut raw = Vec::new();
-                for &example in block {
-                    raw.extend(self.raw_items(embedded, example)?);
-                }
-                self.standardise(&mut raw);
-                let Some(directions) = &self.directions else {
-                    return Ok(raw);
-                };
-                let items = raw.len() / raw_width;
-                let mut out = vec![0.0; items * width];
-                let shape = (items, raw_width, width);
-                product(
-                    &mut out,
-                    shape,
-                    &raw,
-                    Layout::Plain,
-                    directions.as_slice(),
-                    Layout::Transposed,
-                    0.0,
-                );
-                Ok(out)
-            })
-            .collect::<Result<_>>()?;
-        let rows = Matrix::from_vec(features.concat(), starts[targets.len()] as usize, width);
-        Ok(ProbeData::new(rows, starts, targets.to_vec(), self.outputs))
-    }
-
-    fn standardise(&self, raw: &mut [f32]) {
-        for row in raw.chunks_exact_mut(self.mean.len()) {
-            for ((x, mean), scale) in row.iter_mut().zip(&self.mean).zip(&self.scale) {
-                *x = (*x - mean) * scale;
-            }
+        let items = starts[targets.len()] as usize;
+        if self.directions.is_none() && embedded.vectors.count() == items && self.kind != TaskKind::Choice {
+            let rows = Scaled {
+                vectors: Arc::clone(&embedded.vectors),
+                scaling: self.scaling.clone(),
+            };
+            return Ok(ProbeData::new(rows, starts, targets.to_vec(), self.outputs));
         }
+        let examples: Vec<usize> = (0..targets.len()).collect();
+        let features_of = |block: &[usize]| {
+            let mut raw = Vec::new();
+            for &example in block {
+                raw.extend(self.raw_items(embedded, example)?);
+            }
+            self.scaling.apply(&mut raw);
+            let Some(directions) = &self.directions else {
+                return Ok(raw);
+            };
+            let items = raw.len() / raw_width;
+            let mut out = vec![0.0; items * width];
+            let shape = (items, raw_width, width);
+            product(
+                &mut out,
+                shape,
+                &raw,
+                Layout::Plain,
+                directions.as_slice(),
+                Layout::Transposed,
+                0.0,
+            );
+            Ok(out)
+        };
+        let mut features = Collector::new(folder, items, width)?;
+        for some in examples.chunks(BLOCK * BLOCKS) {
+            let made: Vec<Vec<f32>> = some.par_chunks(BLOCK).map(features_of).collect::<Result<_>>()?;
+            made.iter().try_for_each(|block| features.push(block))?;
+        }
+        Ok(ProbeData::new(
+            features.finish()?,
+            starts,
+            targets.to_vec(),
+            self.outputs,
+        ))
     }
 
     /// The directions of greatest variance of these raw items, shape `(width, raw features)`, scaled so that projected
     /// features have mean square 1.
     fn principal(&self, mut raw: Vec<f32>, width: usize) -> Result<Matrix> {
-        self.standardise(&mut raw);
-        let raw_width = self.mean.len();
+        self.scaling.apply(&mut raw);
+        let raw_width = self.scaling.width();
         let items = raw.len() / raw_width;
         let mut covariance = vec![0.0; raw_width * raw_width];
         let shape = (raw_width, items, raw_width);
@@ -289,7 +300,7 @@ pub(crate) fn sample(n: usize, size: usize, seed: Seed) -> Vec<usize> {
 }
 
 /// How many blocks of the embedding's length an item's raw features have.
-fn blocks(kind: TaskKind) -> usize {
+fn raw_blocks(kind: TaskKind) -> usize {
     match kind {
         TaskKind::Classification | TaskKind::Response => 1,
         TaskKind::Pair => 4,
@@ -318,10 +329,20 @@ fn raw_items(embedded: &Embedded, example: usize, kind: TaskKind) -> Result<Vec<
     Ok(out)
 }
 
+/// The vectors of an example's items, which an adapted encoder has made one of each.
+fn adapted_items(embedded: &Embedded, example: usize, kind: TaskKind) -> Result<Vec<f32>> {
+    let mut out = embedded.vectors.rows(embedded.vectors_of(example))?.into_owned();
+    if kind == TaskKind::Choice {
+        centre(&mut out, embedded.vectors.dim());
+    }
+    Ok(out)
+}
+
 /// Every number of the training rows' vectors has to be finite.
 fn check_finite(vectors: &dyn VectorStore) -> Result<()> {
-    for from in (0..vectors.count()).step_by(BLOCK) {
-        let block = vectors.rows(from..(from + BLOCK).min(vectors.count()))?;
+    for block in blocks(vectors.count(), BLOCK) {
+        let from = block.start;
+        let block = vectors.rows(block)?;
         if let Some(place) = block.iter().position(|x| !x.is_finite()) {
             return Err(Error::NotFinite {
                 place: format!("embedding {} of the training rows", from + place / vectors.dim()),
@@ -358,30 +379,8 @@ fn mean_of(raw: &[f32], width: usize) -> Vec<f32> {
     sums.iter().map(|sum| (sum / n) as f32).collect()
 }
 
-/// For each raw feature one over the root mean square of its block, after centring; a constant block is left alone.
-fn block_scales(raw: &[f32], mean: &[f32], dim: usize) -> Vec<f32> {
-    let mut squares = vec![0.0f64; mean.len() / dim];
-    for row in raw.chunks_exact(mean.len()) {
-        for (i, (x, mean)) in row.iter().zip(mean).enumerate() {
-            squares[i / dim] += f64::from(x - mean).powi(2);
-        }
-    }
-    let items = (raw.len() / mean.len()).max(1);
-    let scale = |i: usize| {
-        let square = squares[i / dim] / (items * dim) as f64;
-        if square > 1e-12 {
-            square.sqrt().recip() as f32
-        } else {
-            1.0
-        }
-    };
-    (0..mean.len()).map(scale).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use rand::RngExt;
 
     use super::*;
@@ -409,9 +408,12 @@ mod tests {
         // Means (2, 0); centred rows (-2, 1), (2, -1): mean square (4 + 1 + 4 + 1) / 4 = 2.5.
         let train = embedded(&[&[0.0, 1.0], &[4.0, -1.0]], &[0, 1, 2]);
         let projection = Projection::fit(&train, TaskKind::Classification, 2, WIDTH, Seed(0)).expect("fits");
-        let design = projection.apply(&train, &[0, 1]).expect("reads");
+        let design = projection.apply(&train, &[0, 1], Path::new(".")).expect("reads");
         let unit = 2.5f32.sqrt().recip();
-        assert_eq!(design.rows.as_slice(), [-2.0 * unit, unit, 2.0 * unit, -unit]);
+        assert_eq!(
+            *design.rows.rows(0..2).expect("reads"),
+            [-2.0 * unit, unit, 2.0 * unit, -unit]
+        );
         assert_eq!((design.answers(), design.outputs, design.width()), (2, 2, 2));
     }
 
@@ -438,9 +440,11 @@ mod tests {
     fn a_question_has_an_item_a_choice() {
         let train = random(5, 4, 2);
         let projection = Projection::fit(&train, TaskKind::Choice, 0, 3, Seed(1)).expect("fits");
-        let design = projection.apply(&train, &[0, 1, 2, 0, 1]).expect("reads");
+        let design = projection
+            .apply(&train, &[0, 1, 2, 0, 1], Path::new("."))
+            .expect("reads");
         assert_eq!(design.starts, [0, 3, 6, 9, 12, 15]);
-        assert_eq!((design.rows.rows(), design.answers(), design.width()), (15, 3, 3));
+        assert_eq!((design.rows.count(), design.answers(), design.width()), (15, 3, 3));
     }
 
     #[test]
@@ -449,9 +453,10 @@ mod tests {
         let targets = vec![0; 60];
         for width in [4, 12] {
             let projection = Projection::fit(&train, TaskKind::Pair, 3, width, Seed(1)).expect("fits");
-            let design = projection.apply(&train, &targets).expect("reads");
+            let design = projection.apply(&train, &targets, Path::new(".")).expect("reads");
             assert_eq!(design.width(), width);
-            let square: f32 = design.rows.as_slice().iter().map(|x| x * x).sum::<f32>() / (60 * width) as f32;
+            let features = design.rows.to_matrix().expect("reads");
+            let square: f32 = features.as_slice().iter().map(|x| x * x).sum::<f32>() / (60 * width) as f32;
             assert!((square - 1.0).abs() < 1e-3, "{square}");
         }
     }

@@ -32,10 +32,14 @@ use tamis_nn::{
     kernels::product::{Layout, product},
 };
 
-use crate::{Error, Result, data::RowId, linalg::JITTERS, metrics::Metric, scorer::ridge::probe_data::ProbeData};
+use crate::{
+    Error, Result, data::RowId, linalg::JITTERS, metrics::Metric, scorer::ridge::probe_data::ProbeData, vectors::blocks,
+};
 
 /// Rows whose products are summed in `f32`.
 const BLOCK: usize = 1024;
+/// Items that are scored together.
+const SCORED: usize = 4096;
 /// Blocks that one thread sums in a row; fixed, so that the number of threads does not change the sums.
 const BLOCKS_A_GROUP: usize = 8;
 
@@ -89,12 +93,16 @@ impl SufficientStatistics {
     }
 
     /// The moments of these examples. Many rows are shared out over threads in groups that do not depend on their number.
-    pub fn of(design: &ProbeData, rows: &[RowId], scratch: &mut Scratch) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// If features cannot be read.
+    pub fn of(design: &ProbeData, rows: &[RowId], scratch: &mut Scratch) -> Result<Self> {
         let (width, outputs) = (design.width(), design.outputs);
         if rows.len() <= BLOCK {
             let mut moments = Self::empty(width, outputs);
-            moments.set_block(design, rows, scratch);
-            return moments;
+            moments.set_block(design, rows, scratch)?;
+            return Ok(moments);
         }
         let groups: Vec<(f64, Vec<f64>)> = rows
             .par_chunks(BLOCK * BLOCKS_A_GROUP)
@@ -104,38 +112,38 @@ impl SufficientStatistics {
                 let mut sums = vec![0.0; block.sums.len()];
                 let mut count = 0.0;
                 for rows in group.chunks(BLOCK) {
-                    block.set_block(design, rows, &mut scratch);
+                    block.set_block(design, rows, &mut scratch)?;
                     count += block.count;
                     add_all(&mut sums, &block.sums);
                 }
-                (count, sums)
+                Ok((count, sums))
             })
-            .collect();
+            .collect::<Result<_>>()?;
         let mut total = vec![0.0; groups[0].1.len()];
         let mut count = 0.0;
         for (group_count, sums) in &groups {
             count += group_count;
             add_all(&mut total, sums);
         }
-        Self {
+        Ok(Self {
             width,
             outputs,
             count,
             sums: total.iter().map(|&x| x as f32).collect(),
-        }
+        })
     }
 
     /// Overwrites with the moments of at most [`BLOCK`] examples.
-    fn set_block(&mut self, design: &ProbeData, rows: &[RowId], scratch: &mut Scratch) {
+    fn set_block(&mut self, design: &ProbeData, rows: &[RowId], scratch: &mut Scratch) -> Result<()> {
         let (d, outputs) = (self.width, self.outputs);
         scratch.gathered.clear();
         scratch.targets.clear();
+        let mut items = Vec::with_capacity(rows.len());
         for &row in rows {
-            for item in design.items_of(row as usize) {
-                scratch.gathered.extend_from_slice(design.rows.row(item));
-            }
+            items.extend(design.items_of(row as usize).map(|item| item as u32));
             design.push_one_hot(row as usize, &mut scratch.targets);
         }
+        design.rows.gather_into(&items, &mut scratch.gathered)?;
         let x = &scratch.gathered;
         let n = x.len() / d.max(1);
         self.count = n as f64;
@@ -176,6 +184,7 @@ impl SufficientStatistics {
             Layout::Plain,
             0.0,
         );
+        Ok(())
     }
 
     /// Adds the moments of further rows.
@@ -397,10 +406,10 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// As [`SufficientStatistics::factor`].
+    /// As [`SufficientStatistics::factor`], and if features cannot be read.
     pub fn fit(train: &ProbeData, rows: &[RowId], ridge: f64) -> Result<Self> {
         let mut scratch = Scratch::new(train.width());
-        let moments = SufficientStatistics::of(train, rows, &mut scratch);
+        let moments = SufficientStatistics::of(train, rows, &mut scratch)?;
         Self::of(&moments, ridge, &mut scratch)
     }
 
@@ -415,28 +424,38 @@ impl Model {
     }
 
     /// Scores of a design's items, shape `(items, outputs)`, before any softmax.
-    pub fn scores(&self, design: &ProbeData) -> Matrix {
-        let (n, d, outputs) = (design.rows.rows(), design.width(), design.outputs);
+    ///
+    /// # Errors
+    ///
+    /// If features cannot be read.
+    pub fn scores(&self, design: &ProbeData) -> Result<Matrix> {
+        let (n, d, outputs) = (design.rows.count(), design.width(), design.outputs);
         let mut scores = Matrix::zeros(n, outputs);
-        let (x, w) = (design.rows.as_slice(), self.weights.as_slice());
-        product(
-            scores.as_mut_slice(),
-            (n, d, outputs),
-            x,
-            Layout::Plain,
-            w,
-            Layout::Transposed,
-            0.0,
-        );
+        for block in blocks(n, SCORED) {
+            let (from, rows) = (block.start, block.len());
+            product(
+                &mut scores.as_mut_slice()[from * outputs..(from + rows) * outputs],
+                (rows, d, outputs),
+                &design.rows.rows(block)?,
+                Layout::Plain,
+                self.weights.as_slice(),
+                Layout::Transposed,
+                0.0,
+            );
+        }
         for row in scores.as_mut_slice().chunks_exact_mut(outputs.max(1)) {
             add_all(row, &self.intercept);
         }
-        scores
+        Ok(scores)
     }
 
     /// The probability of each answer, shape `(examples, design.answers())`.
-    pub fn probabilities(&self, design: &ProbeData, temperature: f64) -> Matrix {
-        design.probabilities(self.scores(design).as_slice(), temperature)
+    ///
+    /// # Errors
+    ///
+    /// If features cannot be read.
+    pub fn probabilities(&self, design: &ProbeData, temperature: f64) -> Result<Matrix> {
+        Ok(design.probabilities(self.scores(design)?.as_slice(), temperature))
     }
 }
 
@@ -463,16 +482,18 @@ pub fn train_and_score(
 ) -> Result<Vec<Vec<f64>>> {
     let model = Model::fit(train, rows, strength.ridge)?;
     let score = |fold: &&ProbeData| score(&model, strength.temperature, fold, metrics);
-    Ok(folds.iter().map(score).collect())
+    folds.iter().map(score).collect()
 }
 
 /// A model's score on a fold by every metric; higher is better.
-pub fn score(model: &Model, temperature: f64, fold: &ProbeData, metrics: &[Metric]) -> Vec<f64> {
-    let probabilities = model.probabilities(fold, temperature);
-    metrics
-        .iter()
-        .map(|metric| metric.score(&probabilities, &fold.targets))
-        .collect()
+///
+/// # Errors
+///
+/// If features cannot be read.
+pub fn score(model: &Model, temperature: f64, fold: &ProbeData, metrics: &[Metric]) -> Result<Vec<f64>> {
+    let probabilities = model.probabilities(fold, temperature)?;
+    let scores = metrics.iter().map(|metric| metric.score(&probabilities, &fold.targets));
+    Ok(scores.collect())
 }
 
 /// `sum += more`, element by element.
@@ -506,6 +527,8 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::sync::Arc;
+
     use rand::RngExt;
 
     use super::*;
@@ -551,7 +574,10 @@ pub(crate) mod tests {
     #[test]
     fn no_rows_make_every_answer_equally_probable() {
         let design = random_design(5, 4, 1);
-        let p = Model::fit(&design, &[], 1.0).expect("fits").probabilities(&design, 0.3);
+        let p = Model::fit(&design, &[], 1.0)
+            .expect("fits")
+            .probabilities(&design, 0.3)
+            .expect("reads");
         assert!(p.as_slice().iter().all(|p| (p - 1.0 / 3.0).abs() < 1e-6));
     }
 
@@ -560,17 +586,23 @@ pub(crate) mod tests {
         let design = random_design(2500, 19, 2);
         let mut scratch = Scratch::new(19);
         let rows: Vec<u32> = (0..2500).rev().collect();
-        let whole = SufficientStatistics::of(&design, &rows, &mut scratch);
+        let whole = SufficientStatistics::of(&design, &rows, &mut scratch).expect("reads");
         let mut sum = SufficientStatistics::empty(19, 3);
         for part in rows.chunks(700) {
-            sum.add(&SufficientStatistics::of(&design, part, &mut scratch));
+            sum.add(&SufficientStatistics::of(&design, part, &mut scratch).expect("reads"));
         }
         assert_eq!(whole.divisor(), sum.divisor());
         for (a, b) in whole.sums.iter().zip(&sum.sums) {
             assert!((a - b).abs() < 1e-2, "{a} is not {b}");
         }
         // The first number is Σ x₀².
-        let naive: f64 = design.rows.iter_rows().map(|x| f64::from(x[0]).powi(2)).sum();
+        let naive: f64 = design
+            .rows
+            .to_matrix()
+            .expect("reads")
+            .iter_rows()
+            .map(|x| f64::from(x[0]).powi(2))
+            .sum();
         assert!((f64::from(whole.sums[0]) - naive).abs() < 1e-3);
     }
 
@@ -583,7 +615,7 @@ pub(crate) mod tests {
                 .num_threads(threads)
                 .build()
                 .expect("a pool");
-            pool.install(|| SufficientStatistics::of(&design, &rows, &mut Scratch::new(12)))
+            pool.install(|| SufficientStatistics::of(&design, &rows, &mut Scratch::new(12)).expect("reads"))
         };
         assert_eq!(on(1), on(3));
     }
@@ -593,19 +625,21 @@ pub(crate) mod tests {
         // Column 2k + 1 is column 2k plus noise of 1e-4: the Gram matrix's condition is near 1e8, more than f32 holds.
         let (n, d) = (400, 24);
         let mut design = random_design(n, d, 4);
+        let mut features = design.rows.to_matrix().expect("reads");
         let mut rng = tamis_nn::seed::Seed(9).rng();
         for i in 0..n {
-            let row = design.rows.row_mut(i);
+            let row = features.row_mut(i);
             for k in 0..d / 2 {
                 row[2 * k + 1] = row[2 * k] + 1e-4 * (rng.random::<f32>() - 0.5);
             }
         }
+        design.rows = Arc::new(features);
         let rows: Vec<u32> = (0..n as u32).collect();
         let mut scratch = Scratch::new(d);
-        let moments = SufficientStatistics::of(&design, &rows, &mut scratch);
+        let moments = SufficientStatistics::of(&design, &rows, &mut scratch).expect("reads");
         for ridge in [1.0, 1e-2, 1e-4] {
             moments.factor(ridge, &mut scratch).expect("factors");
-            let single = moments.model(&mut scratch).probabilities(&design, 0.3);
+            let single = moments.model(&mut scratch).probabilities(&design, 0.3).expect("reads");
             let mut double = vec![0.0; d * scratch.stride];
             let share = 1.0 / moments.count;
             moments.gram_less(share, ridge, &mut double, scratch.stride, f64::from, |x| x);
@@ -616,7 +650,7 @@ pub(crate) mod tests {
             ));
             assert!(cholesky(&mut double, d, scratch.stride, &mut stack));
             scratch.double = Some(double);
-            let exact = moments.model(&mut scratch).probabilities(&design, 0.3);
+            let exact = moments.model(&mut scratch).probabilities(&design, 0.3).expect("reads");
             let worst = single
                 .as_slice()
                 .iter()
@@ -631,16 +665,22 @@ pub(crate) mod tests {
     fn what_f32_cannot_factor_f64_can_and_nonsense_is_an_error() {
         // [1 1; 1 1] + 1e-9: in f32 the second pivot is 0. Two rows (1, 1), (-1, -1) over √2 give this Gram matrix.
         let h = 0.5f32.sqrt();
-        let mut design = ProbeData::new(Matrix::from_vec(vec![h, h, -h, -h], 2, 2), vec![0, 1, 2], vec![0, 1], 2);
+        let design = |first| {
+            ProbeData::new(
+                Matrix::from_vec(vec![first, h, -h, -h], 2, 2),
+                vec![0, 1, 2],
+                vec![0, 1],
+                2,
+            )
+        };
         let mut scratch = Scratch::new(2);
-        let moments = SufficientStatistics::of(&design, &[0, 1], &mut scratch);
+        let moments = SufficientStatistics::of(&design(h), &[0, 1], &mut scratch).expect("reads");
         moments.factor(1e-9, &mut scratch).expect("f64 does it");
         assert!(scratch.double.is_some());
         // W = (h, h)·1 / (1 + 1 + λ): half of it on each of two equal features.
         let model = moments.model(&mut scratch);
         assert!((model.weights.row(0)[0] - 0.5 * h).abs() < 1e-4, "{model:?}");
-        design.rows.row_mut(0)[0] = f32::NAN;
-        let moments = SufficientStatistics::of(&design, &[0, 1], &mut scratch);
+        let moments = SufficientStatistics::of(&design(f32::NAN), &[0, 1], &mut scratch).expect("reads");
         assert!(matches!(
             moments.factor(1.0, &mut scratch),
             Err(Error::NotFinite { .. })

@@ -103,11 +103,11 @@ pub fn tune(
             monitor.proceed()?;
             let mut scratch = Scratch::new(train.width());
             let moments = if size >= rows.len() {
-                SufficientStatistics::of(train, rows, &mut scratch)
+                SufficientStatistics::of(train, rows, &mut scratch)?
             } else {
                 let drawn = sample(rows.len(), size, seed.derive("tune").index(subset));
                 let drawn: Vec<RowId> = drawn.into_iter().map(|i| rows[i]).collect();
-                SufficientStatistics::of(train, &drawn, &mut scratch)
+                SufficientStatistics::of(train, &drawn, &mut scratch)?
             };
             monitor.advance(1);
             Ok(moments)
@@ -143,7 +143,7 @@ fn best_temperature(moments: &[SufficientStatistics], ridge: f64, fold: &ProbeDa
     let mut scratch = Scratch::new(fold.width());
     let mut scores = Vec::new();
     for moments in moments {
-        scores.push(Model::of(moments, ridge, &mut scratch)?.scores(fold));
+        scores.push(Model::of(moments, ridge, &mut scratch)?.scores(fold)?);
     }
     let metric = Metric::soft(MetricKind::LogLoss);
     let loss = |temperature: f64| {
