@@ -1,6 +1,9 @@
 //! How labels are written: decided once for all files, from all their rows, so that a label is the same one whatever the file's format.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use serde_json::Value;
 
@@ -15,9 +18,9 @@ use crate::{
 /// How many labels a message names.
 const NAMED: usize = 8;
 
-/// A label as it stands in a file: a text, as numbers and truth values are too in some formats, or a number.
+/// A label as it stands in a file: a text, as numbers and truth values are too in some formats, or a number. Rows of one label share it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Label(pub(crate) Box<str>);
+pub(crate) struct Label(pub(crate) Arc<str>);
 
 impl Label {
     /// The label in a field.

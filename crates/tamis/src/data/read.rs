@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rayon::prelude::*;
@@ -42,6 +43,7 @@ pub fn read(settings: &DataSettings, monitor: &dyn Monitor) -> Result<Dataset> {
         reading: None,
         rejects: Vec::new(),
         rows: BTreeMap::new(),
+        labels: HashSet::new(),
     };
     let mut splits = vec![reader.split(&train)?, reader.split(&validation)?];
     if !test.is_empty() {
@@ -187,9 +189,12 @@ impl Rows {
 
     /// Writes the labels in this spelling.
     fn respell(&mut self, spelling: Spelling) {
+        let mut respelled: HashMap<Arc<str>, Arc<str>> = HashMap::new();
         for row in &mut self.rows {
             if let Target::Label(label) = &mut row.target {
-                label.0 = spelling.of(label).into();
+                let new = respelled.entry(Arc::clone(&label.0));
+                let new = new.or_insert_with(|| spelling.of(label).into());
+                label.0 = Arc::clone(new);
             }
         }
     }
@@ -234,6 +239,8 @@ struct Reader<'a> {
     rejects: Vec<Reject>,
     /// How many rows each file has, bad ones with them.
     rows: BTreeMap<PathBuf, u64>,
+    /// Every label that was met.
+    labels: HashSet<Arc<str>>,
 }
 
 /// An example, or why the row is none.
@@ -317,11 +324,24 @@ impl Reader<'_> {
         self.monitor.advance(read.len() as u64);
         for (origin, example) in read {
             match example {
-                Ok((input, target)) => rows.push(Row { input, target, origin }),
+                Ok((input, mut target)) => {
+                    if let Target::Label(label) = &mut target {
+                        self.share(label);
+                    }
+                    rows.push(Row { input, target, origin });
+                }
                 Err(fault) => self.reject(path, origin.line, fault),
             }
         }
         Ok(())
+    }
+
+    /// Makes a label that was met before the same piece of memory.
+    fn share(&mut self, label: &mut Label) {
+        match self.labels.get(&label.0) {
+            Some(known) => label.0 = Arc::clone(known),
+            None => _ = self.labels.insert(Arc::clone(&label.0)),
+        }
     }
 
     fn reject(&mut self, path: &Path, line: u64, fault: Fault) {

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Texts that are embedded before their vectors are put away.
-const BLOCK: usize = 1 << 18;
+const BLOCK: usize = 1 << 16;
 
 /// The fingerprint of the contents of all that a run reads: the data, a file of vectors, the files of models.
 pub(crate) fn sources(

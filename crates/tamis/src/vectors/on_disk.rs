@@ -15,6 +15,9 @@ use half::{f16, slice::HalfFloatSliceExt};
 
 use crate::{Error, Result, vectors::VectorStore};
 
+/// Numbers that are converted together.
+const CONVERTED: usize = 1 << 16;
+
 /// Bytes of a number.
 const BYTES: usize = size_of::<f16>();
 
@@ -42,13 +45,16 @@ impl Writer {
     }
 
     pub(crate) fn push(&mut self, vectors: &[f32]) -> Result<()> {
-        self.halves.resize(vectors.len(), f16::ZERO);
-        self.halves.convert_from_f32_slice(vectors);
-        self.bytes.clear();
-        self.bytes.extend(self.halves.iter().flat_map(|x| x.to_le_bytes()));
+        for vectors in vectors.chunks(CONVERTED) {
+            self.halves.resize(vectors.len(), f16::ZERO);
+            self.halves.convert_from_f32_slice(vectors);
+            self.bytes.clear();
+            self.bytes.extend(self.halves.iter().flat_map(|x| x.to_le_bytes()));
+            let written = self.file.write_all(&self.bytes);
+            written.map_err(Error::io(&self.folder, "write vectors"))?;
+        }
         self.numbers += vectors.len();
-        let written = self.file.write_all(&self.bytes);
-        written.map_err(Error::io(&self.folder, "write vectors"))
+        Ok(())
     }
 
     pub(crate) fn finish(self) -> Result<OnDisk> {

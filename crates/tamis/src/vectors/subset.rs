@@ -2,10 +2,10 @@
 
 use std::{borrow::Cow, ops::Range, sync::Arc};
 
-use crate::{
-    Result,
-    vectors::{MOST_IN_MEMORY, VectorStore},
-};
+use crate::{Result, vectors::VectorStore};
+
+/// The most numbers that are copied: 64 MiB of them.
+const MOST_COPIED: usize = 1 << 24;
 
 /// The vectors named, in the order named: the store itself where they are all of it, a copy where that is small, else read from it when
 /// they are asked for.
@@ -17,7 +17,7 @@ pub(crate) fn subset(vectors: &Arc<dyn VectorStore>, rows: &[u32]) -> Result<Arc
     if rows.len() == vectors.count() && rows.iter().zip(0..).all(|(&row, i)| row == i) {
         return Ok(Arc::clone(vectors));
     }
-    if rows.len() * vectors.dim() <= MOST_IN_MEMORY {
+    if rows.len() * vectors.dim() <= MOST_COPIED {
         return Ok(Arc::new(vectors.gather(rows)?));
     }
     Ok(Arc::new(Subset {
