@@ -1,5 +1,5 @@
-//! Sentences a second with a real encoder, on all cores, tokenization included; and the cosines of its vectors in eight bits to those in
-//! 32, the least and their mean.
+//! Sentences a second with a real encoder, on all cores, tokenization included; and the cosines of its vectors in 16 and in eight bits
+//! to those in 32, the least and their mean.
 //!
 //! `TAMIS_MINILM` names the folder of all-MiniLM-L6-v2 and `TAMIS_BENCH_TEXTS` a file of texts, one a line; without either
 //! there is nothing to measure.
@@ -19,7 +19,11 @@ fn embed(criterion: &mut Criterion) {
     group.sample_size(10).sampling_mode(SamplingMode::Flat);
     group.throughput(Throughput::Elements(texts.len() as u64));
     let mut vectors = Vec::new();
-    for (name, dtype) in [("float32", Dtype::Float32), ("int8", Dtype::Int8)] {
+    for (name, dtype) in [
+        ("float32", Dtype::Float32),
+        ("bfloat16", Dtype::Bfloat16),
+        ("int8", Dtype::Int8),
+    ] {
         let encoder = Encoder::load(&model.to_string_lossy(), dtype).expect("loads");
         vectors.push(encoder.embed(&texts, &Silent).expect("embeds"));
         group.bench_function(name, |bencher| {
@@ -27,13 +31,13 @@ fn embed(criterion: &mut Criterion) {
         });
     }
     // Of unit vectors.
-    let pairs = vectors[0].iter_rows().zip(vectors[1].iter_rows());
-    let cosines: Vec<f32> = pairs.map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum()).collect();
-    let least = cosines.iter().copied().fold(1.0, f32::min);
-    println!(
-        "cosines {least:.5} {:.5}",
-        cosines.iter().sum::<f32>() / cosines.len() as f32
-    );
+    for (name, rounded) in ["bfloat16", "int8"].into_iter().zip(&vectors[1..]) {
+        let pairs = vectors[0].iter_rows().zip(rounded.iter_rows());
+        let cosines: Vec<f32> = pairs.map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum()).collect();
+        let least = cosines.iter().copied().fold(1.0, f32::min);
+        let mean = cosines.iter().sum::<f32>() / cosines.len() as f32;
+        println!("cosines of {name} {least:.5} {mean:.5}");
+    }
 }
 
 criterion_group!(benches, embed);

@@ -1,10 +1,12 @@
-//! Products of numbers rounded to bfloat16, summed in float32: Intel's AMX tiles where the processor has them, else the same in plain code.
+//! Products of numbers rounded to bfloat16, summed in float32: by Intel's AMX tiles where the processor has them, else by AVX-512's dot
+//! products of pairs, else in plain code.
 //!
-//! The right side is packed once, in tiles of 32 steps of the depth by 32 columns, neighbouring steps side by side as the tiles' dot
-//! products read them. Within 32 steps even and odd ones are summed apart, then both join the sum: one order, whatever the machine, the
-//! rows beside and the number of threads.
+//! The right side is packed once, in tiles of 32 steps of the depth by 32 columns, neighbouring steps side by side as dot products read
+//! them. Tiles and plain code sum even and odd ones of 32 steps apart, then both join the sum; AVX-512 adds pair after pair. So the last
+//! bits are the processor's, and on one processor the order is the same whatever the rows beside and the number of threads.
 //!
-//! Source: Intel Architecture Instruction Set Extensions, chapter 3 (TDPBF16PS).
+//! Sources: Intel Architecture Instruction Set Extensions, chapter 3 (TDPBF16PS); Intel 64 and IA-32 Architectures Software Developer's
+//! Manual, volume 2 (VDPBF16PS).
 
 #![expect(
     unsafe_code,
@@ -95,13 +97,21 @@ impl Bfloat16Rows {
         self.lines
             .par_chunks_mut(BLOCK * self.steps)
             .zip(x.par_chunks(BLOCK * depth))
-            .for_each(|(lines, rows)| {
-                for (r, row) in rows.chunks_exact(depth).enumerate() {
-                    for (step, from) in row.chunks(BLOCK).enumerate() {
-                        fill_line(&mut lines[step * BLOCK + r].0, from);
-                    }
-                }
-            });
+            .for_each(|(lines, rows)| fill_lines(lines, rows, depth));
+    }
+
+    /// The same on one thread.
+    ///
+    /// # Panics
+    ///
+    /// If it does not consist of whole rows.
+    pub(super) fn pack_alone(&mut self, x: &[f32], depth: usize) {
+        assert_eq!(x.len() % depth, 0, "rows of {depth}");
+        self.clear(x.len() / depth, depth);
+        let lines = self.lines.chunks_mut(BLOCK * self.steps);
+        for (lines, rows) in lines.zip(x.chunks(BLOCK * depth)) {
+            fill_lines(lines, rows, depth);
+        }
     }
 
     /// Packs the columns of `x`, `depth` rows, as rows.
@@ -134,6 +144,15 @@ impl Bfloat16Rows {
     /// 32 rows, a line each for every step.
     fn block(&self, i: usize) -> &[Line] {
         &self.lines[i * BLOCK * self.steps..][..BLOCK * self.steps]
+    }
+}
+
+/// Lines of at most 32 rows of length `depth`.
+fn fill_lines(lines: &mut [Line], rows: &[f32], depth: usize) {
+    for (r, row) in rows.chunks_exact(depth).enumerate() {
+        for (step, from) in row.chunks(BLOCK).enumerate() {
+            fill_line(&mut lines[step * BLOCK + r].0, from);
+        }
     }
 }
 
@@ -262,6 +281,27 @@ pub fn sum_of_products(terms: &[(&Bfloat16Rows, &Bfloat16Matrix)], begin: Begin<
     }
 }
 
+/// `out = bias + x b`, as [`sum_of_products`], on one thread.
+///
+/// # Panics
+///
+/// If the shapes do not fit.
+pub(super) fn product_alone(x: &Bfloat16Rows, b: &Bfloat16Matrix, bias: &[f32], out: &mut [f32]) {
+    assert!(
+        x.depth == b.depth && bias.len() == b.columns && out.len() == x.rows * b.columns,
+        "{} x {} by {} x {}: {} numbers",
+        x.rows,
+        x.depth,
+        b.depth,
+        b.columns,
+        out.len()
+    );
+    let mut out: Vec<&mut [f32]> = out.chunks_exact_mut(b.columns).collect();
+    for (g, out) in out.chunks_mut(GROUP).enumerate() {
+        sum_of_blocks(&[(x, b)], g * GROUP / BLOCK, Begin::Row(bias), out, 0);
+    }
+}
+
 /// Some of the sum's rows and columns, on one thread: rows from a block of 32 on, columns from `first` on, as many as `out` has.
 fn sum_of_blocks(
     terms: &[(&Bfloat16Rows, &Bfloat16Matrix)],
@@ -368,8 +408,20 @@ fn fill_column(block: &mut Block, c: usize, steps: &[f32]) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kernel {
     Plain,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     Amx,
+}
+
+/// Which of the kernels this machine has, since their last bits differ.
+pub fn kernel_class() -> &'static str {
+    match Kernel::get() {
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx512 => "pairs",
+        // Plain code sums as tiles do.
+        _ => "tiles",
+    }
 }
 
 impl Kernel {
@@ -378,6 +430,10 @@ impl Kernel {
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         if amx::is_there() {
             return Self::Amx;
+        }
+        #[cfg(target_arch = "x86_64")]
+        if avx512::is_there() {
+            return Self::Avx512;
         }
         Self::Plain
     }
@@ -403,6 +459,8 @@ impl Kernel {
         assert_eq!(left.len(), BLOCK * blocks.len(), "rows as deep as the blocks");
         match self {
             Self::Plain => plain(left, blocks, add, sums),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => avx512::multiply(left, blocks, add, sums),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             Self::Amx => amx::multiply(left, blocks, add, sums),
         }
@@ -436,6 +494,91 @@ fn plain(left: &[Line], blocks: &[Block], add: bool, sums: &mut Sums) {
             }
         },
     );
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    //! Vectors of 16 pairs: each adds the products of both numbers of a pair to a sum.
+
+    use std::arch::x86_64::{
+        __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
+        _mm512_setzero_ps, _mm512_storeu_ps,
+    };
+
+    use super::{BLOCK, Block, Line, Sums};
+
+    /// Rows that are worked on together: 16 vectors of sums, half of all there are.
+    const ROWS: usize = 8;
+
+    pub(super) fn is_there() -> bool {
+        is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16")
+    }
+
+    pub(super) fn multiply(left: &[Line], blocks: &[Block], add: bool, sums: &mut Sums) {
+        // SAFETY: the processor has the features (`is_there`).
+        unsafe { multiply_rows(left, blocks, add, sums) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn multiply_rows(left: &[Line], blocks: &[Block], add: bool, sums: &mut Sums) {
+        for (r, sums) in sums.0.as_chunks_mut::<ROWS>().0.iter_mut().enumerate() {
+            let mut acc = [[_mm512_setzero_ps(); 2]; ROWS];
+            if add {
+                for (acc, sums) in acc.iter_mut().zip(&*sums) {
+                    *acc = load(sums);
+                }
+            }
+            for (lines, Block(block)) in left.as_chunks::<BLOCK>().0.iter().zip(blocks) {
+                let lines: &[Line; ROWS] = lines[r * ROWS..].first_chunk().expect("32 lines");
+                for (p, right) in block.iter().enumerate() {
+                    let [b, c] = columns(right);
+                    for (acc, Line(pairs)) in acc.iter_mut().zip(lines) {
+                        let a = pairs_of(_mm512_set1_epi32(pairs[p].cast_signed()));
+                        *acc = [_mm512_dpbf16_ps(acc[0], a, b), _mm512_dpbf16_ps(acc[1], a, c)];
+                    }
+                }
+            }
+            for (sums, [low, high]) in sums.iter_mut().zip(acc) {
+                // SAFETY: 16 numbers from the front on, and 16 from the middle on, of 32.
+                unsafe {
+                    _mm512_storeu_ps(sums.as_mut_ptr(), low);
+                    _mm512_storeu_ps(sums[BLOCK / 2..].as_mut_ptr(), high);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn load(sums: &[f32; BLOCK]) -> [__m512; 2] {
+        // SAFETY: 16 numbers from the front on, and 16 from the middle on, of 32.
+        unsafe {
+            [
+                _mm512_loadu_ps(sums.as_ptr()),
+                _mm512_loadu_ps(sums[BLOCK / 2..].as_ptr()),
+            ]
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn columns(pairs: &[u32; BLOCK]) -> [__m512bh; 2] {
+        // SAFETY: 16 pairs from the front on, and 16 from the middle on, of 32.
+        unsafe {
+            [
+                pairs_of(_mm512_loadu_si512(pairs.as_ptr().cast())),
+                pairs_of(_mm512_loadu_si512(pairs[BLOCK / 2..].as_ptr().cast())),
+            ]
+        }
+    }
+
+    /// The same bits as pairs of numbers.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn pairs_of(bits: __m512i) -> __m512bh {
+        // SAFETY: both are 64 bytes, of which every pattern is one.
+        unsafe { std::mem::transmute(bits) }
+    }
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -670,7 +813,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_code_gives_what_tiles_give() {
+    fn plain_code_gives_what_the_processors_instructions_give() {
         let kernel = Kernel::get();
         let mut left = Bfloat16Rows::default();
         left.pack(&numbers(32 * 96, 0.2), 96);

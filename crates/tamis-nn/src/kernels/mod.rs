@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod bfloat16;
+pub mod bfloat16_linear;
 pub mod causal_attention;
 pub mod dropout;
 pub mod elementwise;

@@ -16,6 +16,7 @@ use tamis_nn::{
         tensors::{Tensors, WeightFile},
         tokenizer::TextTokenizer,
     },
+    kernels::bfloat16,
 };
 
 use crate::{
@@ -63,8 +64,9 @@ impl Encoder {
         let mut weights = Tensors::new(&shards)?.encoder(&pretrained.config)?;
         let tokenizer = pretrained.tokenizer(&weights, None)?;
         let kind = match dtype {
-            Dtype::Float32 => "encoder 1",
-            Dtype::Int8 => "encoder 1 int8",
+            Dtype::Float32 => "encoder 1".to_owned(),
+            Dtype::Bfloat16 => format!("encoder 1 bfloat16 {}", bfloat16::kernel_class()),
+            Dtype::Int8 => "encoder 1 int8".to_owned(),
         };
         let of_texts = format!("{} {pooling:?} {prompt}", tokenizer.longest());
         let mut parts = pretrained.identity();

@@ -158,7 +158,7 @@ pub(crate) fn embed(context: Context<'_>) -> Result<Vectors> {
     let total = texts.iter().map(|texts| texts.len() as u64).sum();
     context.stages.run("embed", Some(total), || {
         let embedder = embedder(context, &texts[0])?;
-        check_vectors(total, embedder.dim())?;
+        check_vectors(total, embedder.dim(), &settings.out)?;
         let embedded = splits
             .iter()
             .zip(&texts)

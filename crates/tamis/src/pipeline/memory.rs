@@ -1,5 +1,7 @@
 //! Whether a pass of training fits in memory, told before it starts.
 
+use std::path::Path;
+
 use tamis_nn::{
     Seed,
     decoder::{DecoderWeights, GradientSketch, SketchSettings},
@@ -12,6 +14,7 @@ use crate::{
     data::{Dataset, TaskKind},
     pipeline::stages::bytes_in,
     target::TargetModel,
+    vectors::{BYTES_ON_DISK, MOST_IN_MEMORY},
 };
 
 /// What the head of a model for this data scores.
@@ -113,22 +116,30 @@ fn check_passes(
     .with_hint(hint.to_owned()))
 }
 
-/// Says before it starts that the vectors of so many texts will not fit in memory.
-pub(crate) fn check_vectors(texts: u64, dim: usize) -> Result<()> {
-    // The vectors, a vector a row of them, and the probe's features.
-    let needed = 3 * texts * dim as u64 * 4;
-    let Some(free) = free_bytes() else { return Ok(()) };
-    if needed <= free {
-        return Ok(());
+/// Says before it starts that the vectors of so many texts will not fit: in memory, or on the folder's disk where they go there.
+pub(crate) fn check_vectors(texts: u64, dim: usize, folder: &Path) -> Result<()> {
+    let numbers = texts * dim as u64;
+    // What else is made of them: a vector a row where rows have several texts, and the probe's features.
+    let (place, free, needed) = if numbers > MOST_IN_MEMORY as u64 {
+        ("disk", free_on_disk(folder), 3 * numbers * BYTES_ON_DISK as u64)
+    } else {
+        ("memory", free_bytes(), 3 * numbers * 4)
+    };
+    match free {
+        Some(free) if needed > free => Err(Error::setting(
+            "embedder",
+            format!("vectors that fit in the {} of free {place}", gigabytes(free)),
+            format!(
+                "{texts} vectors of {dim} numbers, which take up to {} with the features made of them",
+                gigabytes(needed)
+            ),
+        )
+        .with_hint(format!(
+            "take shorter vectors (`lexical.dim` in the settings file, or a smaller encoder), give fewer rows, or find more {place}{}",
+            if place == "disk" { " with `out`" } else { "" }
+        ))),
+        _ => Ok(()),
     }
-    Err(Error::setting(
-        "embedder",
-        format!("vectors that fit in the {} of free memory", gigabytes(free)),
-        format!("{texts} vectors of {dim} numbers, which take about {} with the features made of them", gigabytes(needed)),
-    )
-    .with_hint(
-        "take shorter vectors (`lexical.dim` in the settings file, or a smaller encoder), give fewer rows, or use a machine with more memory",
-    ))
 }
 
 /// Says before it starts that a language model's gradients of so many rows will not fit in memory.
@@ -168,6 +179,18 @@ pub(crate) fn check_loading(needed: u64) -> Result<()> {
 
 fn gigabytes(bytes: u64) -> String {
     format!("{:.1} GB", bytes as f64 / 1e9)
+}
+
+/// Room that is left on the disk of a folder.
+#[cfg(unix)]
+fn free_on_disk(folder: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(folder).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+#[cfg(not(unix))]
+fn free_on_disk(_: &Path) -> Option<u64> {
+    None
 }
 
 /// Memory that the process may still take, from Linux's own account and its control group's limit.

@@ -508,11 +508,11 @@ impl SelectSettings {
                 share.to_string(),
             ));
         }
-        if self.embed_dtype == Dtype::Int8 && !matches!(self.embedder, EmbedderSpec::Encoder(_)) {
+        if self.embed_dtype != Dtype::Float32 && !matches!(self.embedder, EmbedderSpec::Encoder(_)) {
             return Err(Error::setting(
                 "embed_dtype",
                 "float32 where no sentence encoder embeds",
-                format!("`int8` beside the embedder `{}`", self.embedder),
+                format!("`{}` beside the embedder `{}`", self.embed_dtype, self.embedder),
             )
             .with_hint("name an encoder: `embedder sentence-transformers/all-MiniLM-L6-v2`, or its folder"));
         }

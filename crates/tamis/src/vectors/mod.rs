@@ -12,6 +12,7 @@ use tamis_nn::Matrix;
 
 pub(crate) use subset::subset;
 
+pub(crate) use on_disk::BYTES as BYTES_ON_DISK;
 use on_disk::Writer;
 
 use crate::Result;

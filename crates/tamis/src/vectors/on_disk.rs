@@ -19,7 +19,7 @@ use crate::{Error, Result, vectors::VectorStore};
 const CONVERTED: usize = 1 << 16;
 
 /// Bytes of a number.
-const BYTES: usize = size_of::<f16>();
+pub(crate) const BYTES: usize = size_of::<f16>();
 
 /// Vectors on their way to disk.
 pub(crate) struct Writer {
