@@ -159,7 +159,7 @@ pub(crate) struct SelectArgs {
     /// The most tokens that the model reads of a row; longer ones are cut and counted [default: 256; prompts with responses 512]
     #[arg(long, value_name = "N", help_heading = "Fine-tuning", hide_short_help = true)]
     max_length: Option<usize>,
-    /// The numbers in which a language model multiplies
+    /// The numbers in which the model multiplies
     #[arg(long, value_parser = named::<ProductDtype>(), help_heading = "Fine-tuning", hide_short_help = true)]
     dtype: Option<ProductDtype>,
     /// Give the probe the features, or gradients, of a model that is fine-tuned on this much of the pool first, drawn at random
@@ -243,7 +243,7 @@ impl SelectArgs {
         set(&mut settings.seed, self.seed.map(Seed));
         settings.model = self.model.or(settings.model);
         settings.finetune.train.max_length = self.max_length.or(settings.finetune.train.max_length);
-        set(&mut settings.language_model.dtype, self.dtype);
+        set(&mut settings.finetune.train.dtype, self.dtype);
         settings.finetune_features = self.finetune_features.or(settings.finetune_features);
         settings.rerank = self.rerank.or(settings.rerank);
         set(&mut settings.rerank_top, self.rerank_top);

@@ -32,7 +32,11 @@ fn main() -> Result<()> {
         ..DataSettings::default()
     };
     let dataset = data::read(&settings, &Silent)?;
-    let embedded = precomputed::load(vectors.as_ref(), &[&dataset.train, &dataset.validation])?;
+    let embedded = precomputed::load(
+        vectors.as_ref(),
+        &[&dataset.train, &dataset.validation],
+        &std::env::temp_dir(),
+    )?;
     assert_eq!(
         embedded[0].vectors.count(),
         dataset.train.examples.len(),

@@ -173,7 +173,11 @@ fn vectors() {
     let data = read(&settings, &Silent).expect("reads");
     let load = |path: PathBuf, bytes: &[u8]| {
         fs::write(&path, bytes).expect("writes");
-        drop(precomputed::load(&path, &[&data.train, &data.validation]));
+        drop(precomputed::load(
+            &path,
+            &[&data.train, &data.validation],
+            folder.path(),
+        ));
     };
     let mut npy = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
     npy.extend(

@@ -62,6 +62,9 @@ pub(crate) struct FinetuneArgs {
     /// The most tokens of a text; longer ones are cut and counted [default: 256; of language models 1024]
     #[arg(long, value_name = "TOKENS", help_heading = "Training")]
     max_length: Option<usize>,
+    /// The numbers in which it multiplies: float32 or bfloat16
+    #[arg(long, value_name = "DTYPE", value_parser = named::<ProductDtype>(), hide_possible_values = true, help_heading = "Training")]
+    dtype: Option<ProductDtype>,
     /// Keep the weights of the epoch that scores best on validation rows by this metric [default: the last epoch's]
     #[arg(long, value_name = "METRIC", value_parser = named::<MetricKind>(), help_heading = "Training")]
     load_best: Option<MetricKind>,
@@ -106,9 +109,6 @@ struct LanguageModelArgs {
     /// Merge the adapters into the model, and write it whole
     #[arg(long)]
     merge: bool,
-    /// The numbers in which it multiplies: float32 or bfloat16
-    #[arg(long, value_name = "DTYPE", value_parser = named::<ProductDtype>(), hide_possible_values = true)]
-    dtype: Option<ProductDtype>,
     /// A Jinja template of what rows with labels or choices ask, from their fields and `labels`
     #[arg(long, value_name = "FILE")]
     template: Option<PathBuf>,
@@ -125,7 +125,6 @@ impl LanguageModelArgs {
         if !self.lora_target_modules.is_empty() {
             settings.lora.target_modules = self.lora_target_modules;
         }
-        set(&mut settings.dtype, self.dtype);
         settings.template = self.template.or(settings.template.take());
     }
 }
@@ -154,6 +153,7 @@ impl FinetuneArgs {
         settings.new_head |= self.new_head;
         set(&mut settings.train.epochs, self.epochs);
         set(&mut settings.train.batch_size, self.batch_size);
+        set(&mut settings.train.dtype, self.dtype);
         settings.train.learning_rate = self.learning_rate.or(settings.train.learning_rate);
         settings.train.freeze_layers = self.freeze_layers.or(settings.train.freeze_layers);
         settings.train.max_length = self.max_length.or(settings.train.max_length);

@@ -23,6 +23,7 @@ use crate::{
         elementwise::{Activation, activate, activate_with_slope},
         layer_norm::{BLOCK, Normed},
         linear::Workspace,
+        packed::ProductDtype,
         prepacked::Begin,
     },
 };
@@ -96,6 +97,19 @@ struct LayerTape {
     /// The activation's input, shape `(rows, intermediate)`; the backward pass puts its slope there.
     intermediate: Vec<f32>,
     out: Normed,
+}
+
+impl Tape {
+    /// For products in these numbers.
+    pub fn new(dtype: ProductDtype) -> Self {
+        Self {
+            buffers: Buffers {
+                workspace: Workspace::new(dtype),
+                ..Buffers::default()
+            },
+            ..Self::default()
+        }
+    }
 }
 
 impl EncoderWeights {
@@ -629,6 +643,24 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn gradients_in_bfloat16_point_the_same_way() {
+        let weights = tiny_encoder(20, 9);
+        let gradient = |dtype| {
+            let (mut tape, mut gradient) = (Tape::new(dtype), EncoderGradient::zeros(&weights, None));
+            let count = weights
+                .train_forward(Input::Tokens(packed()), OutputTokens::All, dropouts(0.0), &mut tape)
+                .len();
+            let upstream: Vec<f32> = (0..count).map(|i| (i as f32 * 2.3).sin()).collect();
+            weights.train_backward(&upstream, dropouts(0.0), &mut tape, &mut gradient);
+            flat(&weights, &mut gradient)
+        };
+        let [exact, rounded] = [ProductDtype::Float32, ProductDtype::Bfloat16].map(gradient);
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        let cosine = dot(&exact, &rounded) / (dot(&exact, &exact) * dot(&rounded, &rounded)).sqrt();
+        assert!(cosine > 0.999 && exact != rounded, "{cosine}");
     }
 
     #[test]

@@ -12,14 +12,40 @@ use crate::{Error, Place, Result};
 ///
 /// If they are not floating-point numbers.
 pub fn of_tensor(path: &Path, tensor: &TensorView<'_>) -> Result<Vec<f32>> {
-    let dtype = match tensor.dtype() {
-        Dtype::F32 => "f32".to_owned(),
-        Dtype::F64 => "f64".to_owned(),
-        Dtype::F16 => "f16".to_owned(),
-        Dtype::BF16 => "bf16".to_owned(),
-        other => format!("{other:?}"),
-    };
-    read(path, tensor.data(), &dtype)
+    read(path, tensor.data(), dtype_of(path, tensor)?)
+}
+
+/// The type of a tensor's numbers, in short.
+///
+/// # Errors
+///
+/// If they are not floating-point numbers.
+pub fn dtype_of(path: &Path, tensor: &TensorView<'_>) -> Result<&'static str> {
+    match tensor.dtype() {
+        Dtype::F32 => Ok("f32"),
+        Dtype::F64 => Ok("f64"),
+        Dtype::F16 => Ok("f16"),
+        Dtype::BF16 => Ok("bf16"),
+        other => Err(of_no_known_type(path, &format!("{other:?}"))),
+    }
+}
+
+/// How many bytes a number of this type has.
+pub fn bytes(dtype: &str) -> usize {
+    match dtype {
+        "f64" => 8,
+        "f32" => 4,
+        _ => 2,
+    }
+}
+
+/// That numbers are of a type that is not read.
+pub fn of_no_known_type(path: &Path, found: &str) -> Error {
+    Error::data(
+        Place::file(path),
+        "numbers of type float16, bfloat16, float32 or float64",
+        found.to_owned(),
+    )
 }
 
 /// Little-endian numbers of a type named as NumPy and safetensors have them in short: f16, bf16, f32, f64.
@@ -52,10 +78,6 @@ pub fn read(path: &Path, bytes: &[u8], dtype: &str) -> Result<Vec<f32>> {
             .collect()),
         "f16" => Ok(pairs().map(|bits| half(bits, 5)).collect()),
         "bf16" => Ok(pairs().map(|bits| half(bits, 8)).collect()),
-        other => Err(Error::data(
-            Place::file(path),
-            "numbers of type float16, bfloat16, float32 or float64",
-            other.to_owned(),
-        )),
+        other => Err(of_no_known_type(path, other)),
     }
 }

@@ -22,8 +22,18 @@ pub enum ProductDtype {
 
 named_enum!(ProductDtype, "dtype", Error, {
     Float32 => "float32": "as they are",
-    Bfloat16 => "bfloat16": "rounded to bfloat16, summed in float32: several times as fast on processors with AMX",
+    Bfloat16 => "bfloat16": "rounded to bfloat16, summed in float32: faster on processors with AVX512-BF16, several times with AMX",
 });
+
+impl ProductDtype {
+    /// What results depend on: the numbers, and of rounded ones which kernel sums them.
+    pub fn identity(self) -> String {
+        match self {
+            Self::Float32 => self.to_string(),
+            Self::Bfloat16 => format!("{self} {}", bfloat16::kernel_class()),
+        }
+    }
+}
 
 /// A matrix that is packed for products with many rows.
 #[derive(Debug, Clone)]

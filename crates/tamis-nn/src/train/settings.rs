@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, kernels::packed::ProductDtype};
 
 /// The settings of one fine-tune.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +34,9 @@ pub struct TrainSettings {
     /// take if that is less.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_length: Option<usize>,
+    /// The numbers in which a model multiplies while it is trained; a language model also when it is evaluated. Weights, moments, norms and
+    /// sums stay in 32 bits. Default: `float32`.
+    pub dtype: ProductDtype,
     /// The most tokens in a pass; larger batches are passed in parts and their gradients added. Default: 4096.
     pub pass_tokens: usize,
 }
@@ -51,6 +54,7 @@ impl Default for TrainSettings {
             dropout: None,
             freeze_layers: None,
             max_length: None,
+            dtype: ProductDtype::default(),
             pass_tokens: 4096,
         }
     }

@@ -151,7 +151,7 @@ impl ClassifierTrainer {
             optimiser: AdamW::new(settings.weight_decay),
             gradient: EncoderGradient::zeros(&model.encoder, settings.freeze_layers),
             head_gradient: model.head.zeros_like(),
-            tape: Tape::default(),
+            tape: Tape::new(settings.dtype),
             head_tape: HeadTape::default(),
             settings: settings.clone(),
         }

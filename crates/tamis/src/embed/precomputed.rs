@@ -5,20 +5,32 @@
 //! `(records, 2, dim)` for pairs, `(records, 1 + choices, dim)` for questions. Vectors are brought to unit length, as those
 //! of every other embedder.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    fs::File,
+    io::{BufReader, Read, Seek, SeekFrom},
+    path::Path,
+};
 
-use tamis_nn::{Matrix, hub::tensors};
+use safetensors::{SafeTensors, tensor::TensorView};
+use tamis_nn::hub::{floats, tensors};
 
-use crate::{Error, Place, Result, data::Split, embed::Embedded};
+use crate::{
+    Error, Place, Result,
+    data::{Input, Split},
+    embed::Embedded,
+    vectors::Collector,
+};
 
 /// The names of the splits, and of a safetensors file's tensors.
 const SPLITS: [&str; 3] = ["train", "validation", "test"];
 
-/// An array as it lies in a file.
-struct Array {
+/// An array as it lies in a file: the records of one split.
+struct Array<'a> {
     /// Records, segments of a record, length of a vector.
     shape: [usize; 3],
-    values: Vec<f32>,
+    /// The type of its numbers, in short.
+    dtype: &'static str,
+    numbers: &'a mut dyn Read,
 }
 
 /// The vectors of each split's examples.
@@ -26,38 +38,57 @@ struct Array {
 /// # Errors
 ///
 /// If the file cannot be read, is broken, holds something that is not finite, or does not fit the splits.
-pub fn load(path: &Path, splits: &[&Split]) -> Result<Vec<Embedded>> {
-    let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
-    let records: Vec<usize> = splits.iter().map(|split| split.records()).collect();
-    let arrays = if path.extension().is_some_and(|extension| extension == "npy") {
-        cut(path, &parse_npy(path, &bytes)?, &records)?
-    } else {
-        parse_safetensors(path, &bytes, splits.len())?
-    };
-    for (array, name) in arrays.iter().zip(SPLITS) {
-        let (dim, own) = (arrays[0].shape[2], array.shape[2]);
-        if own != dim {
-            return Err(Error::data(
-                Place::file(path),
-                format!("vectors of one length, {dim} as in train"),
-                format!("{own} in {name}"),
-            ));
-        }
+pub fn load(path: &Path, splits: &[&Split], folder: &Path) -> Result<Vec<Embedded>> {
+    let splits = splits.iter().copied().zip(SPLITS);
+    if path.extension().is_some_and(|extension| extension == "npy") {
+        let mut file = BufReader::with_capacity(1 << 20, File::open(path).map_err(Error::io(path, "read"))?);
+        let Header {
+            shape: [rows, segments, dim],
+            dtype,
+        } = read_npy_header(path, &mut file)?;
+        check_records(path, rows, splits.clone().map(|(split, _)| split.records()))?;
+        return splits
+            .map(|(split, name)| {
+                let array = Array {
+                    shape: [split.records(), segments, dim],
+                    dtype,
+                    numbers: &mut file,
+                };
+                of_split(path, name, split, array, folder)
+            })
+            .collect();
     }
+    let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
+    let parsed = tensors::parse(path, &bytes)?;
+    let mut first = None;
     splits
-        .iter()
-        .zip(SPLITS)
-        .zip(arrays.into_iter().zip(records))
-        .map(|((split, name), (array, records))| of_split(path, name, split, &array, records))
+        .map(|(split, name)| {
+            let tensor = tensor(path, &parsed, name)?;
+            let shape = shape_of(path, tensor.shape())?;
+            let dim = *first.get_or_insert(shape[2]);
+            if shape[2] != dim {
+                return Err(Error::data(
+                    Place::file(path),
+                    format!("vectors of one length, {dim} as in train"),
+                    format!("{} in {name}", shape[2]),
+                ));
+            }
+            let array = Array {
+                shape,
+                dtype: floats::dtype_of(path, &tensor)?,
+                numbers: &mut tensor.data(),
+            };
+            of_split(path, name, split, array, folder)
+        })
         .collect()
 }
 
-fn of_split(path: &Path, name: &str, split: &Split, array: &Array, records: usize) -> Result<Embedded> {
+fn of_split<'a>(path: &'a Path, name: &str, split: &Split, array: Array<'a>, folder: &Path) -> Result<Embedded> {
     let [rows, segments, dim] = array.shape;
-    if rows != records {
+    if rows != split.records() {
         return Err(Error::data(
             Place::file(path),
-            format!("{records} rows for {name}, one a record"),
+            format!("{} rows for {name}, one a record", split.records()),
             rows.to_string(),
         )
         .with_hint("embed every record of the files in order, those with mistakes too"));
@@ -66,16 +97,14 @@ fn of_split(path: &Path, name: &str, split: &Split, array: &Array, records: usiz
     for file in &split.files {
         first_record.push(first_record[first_record.len() - 1] + file.records as usize);
     }
-    let mut starts = vec![0];
-    let mut vectors = Vec::new();
-    for example in &split.examples {
-        let wanted = example.input.texts().len();
+    let wanted = |input: &Input| match input {
         // A prompt and its response may share one vector.
-        let wanted = if matches!(example.input, crate::data::Input::Response { .. }) {
-            segments
-        } else {
-            wanted
-        };
+        Input::Response { .. } => segments,
+        other => other.texts().len(),
+    };
+    let mut starts = vec![0];
+    for example in &split.examples {
+        let wanted = wanted(&example.input);
         if wanted > segments {
             return Err(Error::data(
                 Place::file(path),
@@ -83,10 +112,14 @@ fn of_split(path: &Path, name: &str, split: &Split, array: &Array, records: usiz
                 format!("shape ({rows}, {segments}, {dim})"),
             ));
         }
+        starts.push(starts[starts.len() - 1] + wanted as u32);
+    }
+    let mut records = Records::new(path, array);
+    let mut vectors = Collector::new(folder, starts[split.examples.len()] as usize, dim)?;
+    for (example, range) in split.examples.iter().zip(starts.windows(2)) {
         let row = first_record[example.origin.file as usize] + example.origin.record as usize;
-        for segment in 0..wanted {
-            let at = (row * segments + segment) * dim;
-            let vector = &array.values[at..at + dim];
+        let record = records.read(row)?;
+        for vector in record.chunks_exact(dim).take((range[1] - range[0]) as usize) {
             if !vector.iter().all(|x| x.is_finite()) {
                 return Err(Error::data(
                     Place::file(path),
@@ -97,42 +130,73 @@ fn of_split(path: &Path, name: &str, split: &Split, array: &Array, records: usiz
             // In f64, where the square of no f32 is too large.
             let norm = vector.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
             let scale = if norm > 0.0 { 1.0 / norm } else { 0.0 };
-            vectors.extend(vector.iter().map(|&x| (f64::from(x) * scale) as f32));
+            let unit: Vec<f32> = vector.iter().map(|&x| (f64::from(x) * scale) as f32).collect();
+            vectors.push(&unit)?;
         }
-        starts.push(starts[starts.len() - 1] + wanted as u32);
     }
-    let count = vectors.len() / dim.max(1);
+    records.skip_rest()?;
     Ok(Embedded {
-        vectors: Arc::new(Matrix::from_vec(vectors, count, dim)),
+        vectors: vectors.finish()?,
         starts,
     })
 }
 
-/// One array of all splits, cut by their numbers of records.
-fn cut(path: &Path, array: &Array, records: &[usize]) -> Result<Vec<Array>> {
-    let [rows, segments, dim] = array.shape;
-    let total: usize = records.iter().sum();
-    if rows != total {
-        let parts: Vec<String> = records.iter().map(ToString::to_string).collect();
-        return Err(Error::data(
-            Place::file(path),
-            format!("{total} rows ({})", parts.join(" + ")),
-            rows.to_string(),
-        )
-        .with_hint("the array holds the records of train, then validation, then test, those with mistakes too"));
+/// The records of a split one after the other, so that no more than one is in memory.
+struct Records<'a> {
+    path: &'a Path,
+    array: Array<'a>,
+    bytes: Vec<u8>,
+    /// The one that is read next.
+    next: usize,
+}
+
+impl<'a> Records<'a> {
+    fn new(path: &'a Path, array: Array<'a>) -> Self {
+        let [_, segments, dim] = array.shape;
+        let bytes = vec![0; segments * dim * floats::bytes(array.dtype)];
+        Self {
+            path,
+            array,
+            bytes,
+            next: 0,
+        }
     }
-    let mut values = array.values.as_slice();
-    Ok(records
-        .iter()
-        .map(|&rows| {
-            let (own, rest) = values.split_at(rows * segments * dim);
-            values = rest;
-            Array {
-                shape: [rows, segments, dim],
-                values: own.to_vec(),
-            }
-        })
-        .collect())
+
+    /// The numbers of a record, behind those read before.
+    fn read(&mut self, record: usize) -> Result<Vec<f32>> {
+        while self.next <= record {
+            self.array
+                .numbers
+                .read_exact(&mut self.bytes)
+                .map_err(Error::io(self.path, "read"))?;
+            self.next += 1;
+        }
+        Ok(floats::read(self.path, &self.bytes, self.array.dtype)?)
+    }
+
+    /// Goes on to where the next split begins.
+    fn skip_rest(mut self) -> Result<()> {
+        match self.array.shape[0] {
+            0 => Ok(()),
+            records => self.read(records - 1).map(drop),
+        }
+    }
+}
+
+/// One array of all splits has the records of all.
+fn check_records(path: &Path, rows: usize, records: impl Iterator<Item = usize>) -> Result<()> {
+    let records: Vec<usize> = records.collect();
+    let total: usize = records.iter().sum();
+    if rows == total {
+        return Ok(());
+    }
+    let parts: Vec<String> = records.iter().map(ToString::to_string).collect();
+    Err(Error::data(
+        Place::file(path),
+        format!("{total} rows ({})", parts.join(" + ")),
+        rows.to_string(),
+    )
+    .with_hint("the array holds the records of train, then validation, then test, those with mistakes too"))
 }
 
 /// Two or three dimensions as records, segments, length.
@@ -148,21 +212,34 @@ fn shape_of(path: &Path, shape: &[usize]) -> Result<[usize; 3]> {
     }
 }
 
-/// A NumPy array, format version 1 to 3.
-fn parse_npy(path: &Path, bytes: &[u8]) -> Result<Array> {
+/// What a NumPy array's header says.
+struct Header {
+    shape: [usize; 3],
+    dtype: &'static str,
+}
+
+/// Reads the header of a NumPy array, format version 1 to 3, up to its numbers.
+fn read_npy_header(path: &Path, file: &mut BufReader<File>) -> Result<Header> {
     let broken = |found: &str| Error::data(Place::file(path), "a NumPy array in C order", found.to_owned());
-    let body = bytes
-        .strip_prefix(b"\x93NUMPY")
-        .ok_or_else(|| broken("another kind of file"))?;
-    let (start, length) = match *body {
-        [1, _, a, b, ..] => (4, usize::from(u16::from_le_bytes([a, b]))),
-        [2 | 3, _, a, b, c, d, ..] => (6, u32::from_le_bytes([a, b, c, d]) as usize),
+    let mut read = |length: usize, found: &str| {
+        let mut bytes = vec![0; length];
+        let read = file.read_exact(&mut bytes);
+        read.map(|()| bytes).map_err(|_| broken(found))
+    };
+    if read(6, "another kind of file")? != b"\x93NUMPY" {
+        return Err(broken("another kind of file"));
+    }
+    let cut_short = "a header cut short";
+    let length = match read(2, cut_short)?[0] {
+        1 => u32::from(u16::from_le_bytes(read(2, cut_short)?.try_into().unwrap_or_default())),
+        2 | 3 => u32::from_le_bytes(read(4, cut_short)?.try_into().unwrap_or_default()),
         _ => return Err(broken("a header of an unknown version")),
     };
-    let header = body
-        .get(start..start + length)
-        .and_then(|header| std::str::from_utf8(header).ok())
-        .ok_or_else(|| broken("a header cut short"))?;
+    // No header is longer; a broken one is not to ask for all memory.
+    if length > 1 << 20 {
+        return Err(broken(cut_short));
+    }
+    let header = String::from_utf8(read(length as usize, cut_short)?).map_err(|_| broken(cut_short))?;
     let value = |key: &str| {
         header
             .split_once(&format!("'{key}':"))
@@ -180,7 +257,7 @@ fn parse_npy(path: &Path, bytes: &[u8]) -> Result<Array> {
         "<f4" => "f32",
         "<f8" => "f64",
         "<f2" => "f16",
-        other => other,
+        other => return Err(floats::of_no_known_type(path, other).into()),
     };
     let shape = shape.trim_start_matches('(').split(')').next().unwrap_or_default();
     let shape: Vec<usize> = shape
@@ -190,38 +267,31 @@ fn parse_npy(path: &Path, bytes: &[u8]) -> Result<Array> {
         .map(|size| size.parse().map_err(|_| broken("a shape that cannot be read")))
         .collect::<Result<_>>()?;
     let shape = shape_of(path, &shape)?;
-    let values = tamis_nn::hub::floats::read(path, &body[start + length..], dtype)?;
-    if shape
+    let at = file.stream_position().map_err(Error::io(path, "read"))?;
+    let end = file.seek(SeekFrom::End(0)).map_err(Error::io(path, "read"))?;
+    file.seek(SeekFrom::Start(at)).map_err(Error::io(path, "read"))?;
+    let numbers = (end - at) / floats::bytes(dtype) as u64;
+    let wanted = shape
         .iter()
-        .try_fold(1usize, |product, &size| product.checked_mul(size))
-        != Some(values.len())
-    {
-        return Err(broken(&format!("{} numbers for shape {shape:?}", values.len())));
+        .try_fold(1u64, |product, &size| product.checked_mul(size as u64));
+    if wanted != Some(numbers) {
+        return Err(broken(&format!("{numbers} numbers for shape {shape:?}")));
     }
-    Ok(Array { shape, values })
+    Ok(Header { shape, dtype })
 }
 
-fn parse_safetensors(path: &Path, bytes: &[u8], splits: usize) -> Result<Vec<Array>> {
-    let parsed = tensors::parse(path, bytes)?;
-    SPLITS[..splits]
-        .iter()
-        .map(|name| {
-            let tensor = parsed.tensor(name).map_err(|_| {
-                let mut have = parsed.names();
-                have.sort_unstable();
-                let have = if have.is_empty() {
-                    "none".to_owned()
-                } else {
-                    have.join(", ")
-                };
-                Error::data(Place::file(path), format!("a tensor named `{name}`"), have)
-            })?;
-            Ok(Array {
-                shape: shape_of(path, tensor.shape())?,
-                values: tamis_nn::hub::floats::of_tensor(path, &tensor)?,
-            })
-        })
-        .collect()
+/// The tensor of a split.
+fn tensor<'a>(path: &Path, parsed: &SafeTensors<'a>, name: &str) -> Result<TensorView<'a>> {
+    parsed.tensor(name).map_err(|_| {
+        let mut have = parsed.names();
+        have.sort_unstable();
+        let have = if have.is_empty() {
+            "none".to_owned()
+        } else {
+            have.join(", ")
+        };
+        Error::data(Place::file(path), format!("a tensor named `{name}`"), have)
+    })
 }
 
 #[cfg(test)]
@@ -229,7 +299,7 @@ mod tests {
     use safetensors::Dtype;
 
     use super::*;
-    use crate::data::{Compression, Example, Format, Input, Origin, SourceFile};
+    use crate::data::{Compression, Example, Format, Origin, SourceFile};
     use tamis_nn::Fingerprint;
 
     /// Three records, the second of them bad.
@@ -271,7 +341,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).expect("writes");
-        load(&path, &[&split()])
+        load(&path, &[&split()], folder.path())
     }
 
     fn all_of(embedded: &Embedded) -> Vec<f32> {

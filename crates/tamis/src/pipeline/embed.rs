@@ -150,7 +150,9 @@ pub(crate) fn embed(context: Context<'_>) -> Result<Vectors> {
         .collect();
     let texts: Vec<Vec<&str>> = splits.iter().map(|split| split.texts()).collect();
     if let EmbedderSpec::Vectors(path) = &settings.embedder {
-        let embedded = context.stages.run("embed", None, || precomputed::load(path, &splits))?;
+        let embedded = context
+            .stages
+            .run("embed", None, || precomputed::load(path, &splits, &settings.out))?;
         return vectors(context, embedded, &texts, &|text| {
             Ok(TextLength::whole(lexical::count_tokens(text)))
         });

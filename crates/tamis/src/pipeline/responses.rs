@@ -54,7 +54,7 @@ impl Responses {
         }
         check_loading(loading_bytes(&files, way_out)?)?;
         let (own, train) = (&settings.language_model, &settings.finetune.train);
-        let loaded = load(&files, own.dtype, train.max_length(), way_out)?;
+        let loaded = load(&files, train.dtype, train.max_length(), way_out)?;
         if !own.full {
             // Once, for all copies.
             loaded.model.pack();

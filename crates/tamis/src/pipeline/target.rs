@@ -86,6 +86,7 @@ impl Target {
             fingerprint: Fingerprint::of([
                 responses.fingerprint.as_ref(),
                 told.as_bytes(),
+                settings.finetune.train.dtype.identity().as_bytes(),
                 &settings.seed.0.to_le_bytes(),
                 &settings.finetune.train.max_length().to_le_bytes(),
             ]),

@@ -97,6 +97,7 @@ impl FinetuneScorer {
             base_fingerprint.as_ref(),
             data.as_ref(),
             told.as_bytes(),
+            settings.train.dtype.identity().as_bytes(),
             metric.to_string().as_bytes(),
             &rows,
         ]);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tamis_nn::{decoder::LoraSettings, kernels::packed::ProductDtype, seed::Seed, train::TrainSettings};
+use tamis_nn::{decoder::LoraSettings, seed::Seed, train::TrainSettings};
 
 use crate::{
     Error, Result,
@@ -83,8 +83,6 @@ pub struct LanguageModelSettings {
     pub lora: LoraSettings,
     /// Whether adapters are merged into the model, which is then written whole. Default: false.
     pub merge: bool,
-    /// The numbers in which it multiplies. Default: `float32`.
-    pub dtype: ProductDtype,
     /// A Jinja template of what rows with labels or choices ask, with their fields and `labels`. Default (none): the task's own form.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<PathBuf>,

@@ -307,13 +307,17 @@ impl SelectSettings {
         if kind != TaskKind::Response {
             let of_responses = [
                 ("embedder", self.embedder == EmbedderSpec::HiddenStates),
-                ("dtype", self.language_model.dtype != ProductDtype::default()),
                 (
                     "language_model",
                     self.language_model != LanguageModelSettings::default(),
                 ),
                 ("gradients", self.gradients != GradientSettings::default()),
             ];
+            if self.finetune.train.dtype != ProductDtype::default() && !self.finetunes() {
+                return Err(Error::setting("dtype", "a model that is fine-tuned", "none").with_hint(
+                    "for the vectors' numbers there is `embed_dtype`; models are fine-tuned with `rerank`, `proxy` or `finetune_features`",
+                ));
+            }
             return match of_responses.into_iter().find(|(_, given)| *given) {
                 Some((name, _)) => Err(Error::setting(
                     name,

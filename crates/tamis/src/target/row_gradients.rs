@@ -95,7 +95,7 @@ impl<'m> GradientPass<'m> {
         let source = Fingerprint::of([
             b"row gradients 1",
             identity.as_ref(),
-            format!("{settings:?} {} {:?}", seed.0, model.dtype).as_bytes(),
+            format!("{settings:?} {} {}", seed.0, model.dtype.identity()).as_bytes(),
             engine.map(GradientEngine::name).unwrap_or_default().as_bytes(),
         ]);
         let dim = 2 + weights.shape.hidden + sketch.width();

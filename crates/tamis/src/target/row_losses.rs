@@ -34,7 +34,7 @@ pub fn losses(
     let source = Fingerprint::of([
         b"row losses 1",
         identity.as_ref(),
-        format!("{:?}", model.dtype).as_bytes(),
+        model.dtype.identity().as_bytes(),
         engine.map(GradientEngine::name).unwrap_or_default().as_bytes(),
     ]);
     let keys: Vec<Key> = all.iter().map(|&row| key_of_row(split, row)).collect();

@@ -301,12 +301,7 @@ fn good_rows(encoded: &EncodedResponses) -> Vec<u32> {
 fn load_model(settings: &FinetuneSettings, files: &ModelFiles) -> Result<LoadedLanguageModel> {
     let way_out = "name a model of one of these kinds with `model`";
     check_loading(loading_bytes(files, way_out)?)?;
-    Ok(load(
-        files,
-        settings.language_model.dtype,
-        settings.train.max_length(),
-        way_out,
-    )?)
+    Ok(load(files, settings.train.dtype, settings.train.max_length(), way_out)?)
 }
 
 /// Writes adapters, or the whole model where its weights are trained or adapters are to be merged into them.

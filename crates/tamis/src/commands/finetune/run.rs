@@ -54,6 +54,7 @@ pub(super) fn claim(
         model.as_ref(),
         dataset.fingerprint.as_ref(),
         what_matters.to_string().as_bytes(),
+        settings.train.dtype.identity().as_bytes(),
         &rows,
     ]))
 }
