@@ -35,7 +35,7 @@ fn settings_that_mean_nothing_are_named() {
         &["--field", "text"],
         &["--field", "body=text"],
         &["--embedder", "nowhere.npy"],
-        &["--embed-dtype", "bfloat16"],
+        &["--embed-dtype", "float16"],
         &["--embed-dtype", "int8"],
         &["--embedder", "nowhere.npy", "--embed-dtype", "int8"],
     ]

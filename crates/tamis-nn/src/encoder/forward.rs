@@ -49,7 +49,7 @@ pub enum Dtype {
 
 named_enum!(Dtype, "embed_dtype", Error, {
     Float32 => "float32": "as they are",
-    Bfloat16 => "bfloat16": "rounded to bfloat16, summed in float32: as exact as makes no difference, faster on processors with AMX or AVX512-BF16",
+    Bfloat16 => "bfloat16": "rounded to bfloat16, summed in float32: loses next to nothing, faster on processors with AMX or AVX512-BF16",
     Int8 => "int8": "rounded to eight bits: a little less exact, more than twice as fast where machines multiply bytes (AVX-512 VNNI)",
 });
 

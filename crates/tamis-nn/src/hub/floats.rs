@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use half::{bf16, f16};
 use safetensors::{Dtype, tensor::TensorView};
 
 use crate::{Error, Place, Result};
@@ -54,19 +55,7 @@ pub fn of_no_known_type(path: &Path, found: &str) -> Error {
 ///
 /// If the type is another.
 pub fn read(path: &Path, bytes: &[u8], dtype: &str) -> Result<Vec<f32>> {
-    let half = |bits: u16, exponent_bits: u32| -> f32 {
-        if exponent_bits == 8 {
-            return f32::from_bits(u32::from(bits) << 16);
-        }
-        let (sign, exponent, fraction) = (u32::from(bits >> 15) << 31, (bits >> 10) & 31, u32::from(bits & 1023));
-        match exponent {
-            // subnormal: fraction x 2^-24
-            0 => f32::from_bits(sign | (fraction as f32 * 2f32.powi(-24)).to_bits()),
-            31 => f32::from_bits(sign | 0x7f80_0000 | (fraction << 13)),
-            _ => f32::from_bits(sign | ((u32::from(exponent) + 112) << 23) | (fraction << 13)),
-        }
-    };
-    let pairs = || bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+    let pairs = || bytes.as_chunks::<2>().0.iter();
     match dtype {
         "f32" => Ok(bytes
             .chunks_exact(4)
@@ -76,8 +65,8 @@ pub fn read(path: &Path, bytes: &[u8], dtype: &str) -> Result<Vec<f32>> {
             .chunks_exact(8)
             .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32)
             .collect()),
-        "f16" => Ok(pairs().map(|bits| half(bits, 5)).collect()),
-        "bf16" => Ok(pairs().map(|bits| half(bits, 8)).collect()),
+        "f16" => Ok(pairs().map(|&pair| f16::from_le_bytes(pair).to_f32()).collect()),
+        "bf16" => Ok(pairs().map(|&pair| bf16::from_le_bytes(pair).to_f32()).collect()),
         other => Err(of_no_known_type(path, other)),
     }
 }

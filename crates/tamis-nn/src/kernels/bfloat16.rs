@@ -417,25 +417,33 @@ enum Kernel {
 /// Which of the kernels this machine has, since their last bits differ.
 pub fn kernel_class() -> &'static str {
     match Kernel::get() {
+        Kernel::Plain => "plain",
         #[cfg(target_arch = "x86_64")]
         Kernel::Avx512 => "pairs",
-        // Plain code sums as tiles do.
-        _ => "tiles",
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        Kernel::Amx => "tiles",
     }
 }
 
 impl Kernel {
     /// The machine's best.
     fn get() -> Self {
+        Self::there()[0]
+    }
+
+    /// Those that the machine has, the best first.
+    fn there() -> Vec<Self> {
+        let mut there = Vec::new();
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         if amx::is_there() {
-            return Self::Amx;
+            there.push(Self::Amx);
         }
         #[cfg(target_arch = "x86_64")]
         if avx512::is_there() {
-            return Self::Avx512;
+            there.push(Self::Avx512);
         }
-        Self::Plain
+        there.push(Self::Plain);
+        there
     }
 
     /// Before the first product of a thread's share.
@@ -814,7 +822,6 @@ mod tests {
 
     #[test]
     fn plain_code_gives_what_the_processors_instructions_give() {
-        let kernel = Kernel::get();
         let mut left = Bfloat16Rows::default();
         left.pack(&numbers(32 * 96, 0.2), 96);
         let block = |k: usize| {
@@ -824,16 +831,18 @@ mod tests {
             }))
         };
         let blocks: Vec<Block> = (0..3).map(block).collect();
-        let (mut plain, mut tiles) = (Sums([[1.0; 32]; 32]), Sums([[2.0; 32]; 32]));
-        for (kernel, sums) in [(Kernel::Plain, &mut plain), (kernel, &mut tiles)] {
+        let sums_by = |kernel: Kernel| {
+            let mut sums = Sums([[2.0; 32]; 32]);
             kernel.begin();
-            kernel.multiply(left.block(0), &blocks, false, sums);
-            kernel.multiply(left.block(0), &blocks, true, sums);
+            kernel.multiply(left.block(0), &blocks, false, &mut sums);
+            kernel.multiply(left.block(0), &blocks, true, &mut sums);
             kernel.end();
-        }
-        for (i, (plain, tiles)) in plain.0.iter().zip(&tiles.0).enumerate() {
-            for (a, b) in plain.iter().zip(tiles) {
-                assert!((a - b).abs() <= 1e-6 * (1.0 + a.abs()), "{kernel:?}, row {i}: {a} {b}");
+            sums.0
+        };
+        let plain = sums_by(Kernel::Plain);
+        for kernel in Kernel::there() {
+            for (a, b) in plain.as_flattened().iter().zip(sums_by(kernel).as_flattened()) {
+                assert!((a - b).abs() <= 1e-6 * (1.0 + a.abs()), "{kernel:?}: {a} {b}");
             }
         }
     }

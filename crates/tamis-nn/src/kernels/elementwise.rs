@@ -79,7 +79,7 @@ pub fn softmax(row: &mut [f32]) {
     row.iter_mut().for_each(|x| *x *= share);
 }
 
-/// Writes the softmax of a row of scores times `scale` to `out`; for rows of more than a vector's numbers.
+/// Writes the softmax of a row of scores times `scale` to `out`; fast for rows of at least [`LANES`] numbers.
 ///
 /// # Panics
 ///

@@ -74,7 +74,7 @@ fn spend_on(purse: &mut BudgetTracker<'_>, vectors: &Matrix, represented: &[u32]
     Ok(())
 }
 
-/// The first `most` rows in the order in which they are taken, for a sample of all rows: twice as many.
+/// The first `most` rows in the order in which they are taken; those that they are to represent are a sample of twice as many rows.
 ///
 /// # Errors
 ///

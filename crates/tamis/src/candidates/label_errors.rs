@@ -11,7 +11,7 @@ use tamis_nn::{Monitor, seed::Seed};
 use crate::{
     Result,
     data::RowId,
-    metrics::{Metric, MetricKind, row_losses},
+    metrics::{Metric, MetricKind},
     scorer::ridge::{
         probe_data::ProbeData,
         regression::{Model, Scratch, SufficientStatistics},
@@ -34,10 +34,10 @@ impl Unseen {
     /// What a model makes of all of these examples, which it has not seen.
     fn of(model: &Model, judged: &ProbeData, tuning: &Tuning) -> Result<Self> {
         let temperature = tuning.temperature_for(Metric::soft(MetricKind::LogLoss));
-        let probabilities = model.probabilities(judged, temperature)?;
+        let (losses, right) = model.losses(judged, temperature)?;
         Ok(Self {
-            losses: row_losses(&probabilities, &judged.targets).collect(),
-            mistaken: 1.0 - Metric::hard(MetricKind::Accuracy).score(&probabilities, &judged.targets),
+            mistaken: 1.0 - right as f64 / losses.len().max(1) as f64,
+            losses,
         })
     }
 }

@@ -153,17 +153,21 @@ struct Records<'a> {
 impl<'a> Records<'a> {
     fn new(path: &'a Path, array: Array<'a>) -> Self {
         let [_, segments, dim] = array.shape;
-        let bytes = vec![0; segments * dim * floats::bytes(array.dtype)];
+        let bytes = match array.shape[0] {
+            0 => 0,
+            _ => segments * dim * floats::bytes(array.dtype),
+        };
         Self {
             path,
             array,
-            bytes,
+            bytes: vec![0; bytes],
             next: 0,
         }
     }
 
-    /// The numbers of a record, behind those read before.
+    /// The numbers of a record, which is the one read last or one behind it.
     fn read(&mut self, record: usize) -> Result<Vec<f32>> {
+        assert!(record + 1 >= self.next, "examples in the order of their files");
         while self.next <= record {
             self.array
                 .numbers
@@ -237,7 +241,7 @@ fn read_npy_header(path: &Path, file: &mut BufReader<File>) -> Result<Header> {
     };
     // No header is longer; a broken one is not to ask for all memory.
     if length > 1 << 20 {
-        return Err(broken(cut_short));
+        return Err(broken("a header of more than a megabyte"));
     }
     let header = String::from_utf8(read(length as usize, cut_short)?).map_err(|_| broken(cut_short))?;
     let value = |key: &str| {
@@ -270,11 +274,12 @@ fn read_npy_header(path: &Path, file: &mut BufReader<File>) -> Result<Header> {
     let at = file.stream_position().map_err(Error::io(path, "read"))?;
     let end = file.seek(SeekFrom::End(0)).map_err(Error::io(path, "read"))?;
     file.seek(SeekFrom::Start(at)).map_err(Error::io(path, "read"))?;
-    let numbers = (end - at) / floats::bytes(dtype) as u64;
+    let (bytes, each) = (end - at, floats::bytes(dtype) as u64);
+    let numbers = bytes / each;
     let wanted = shape
         .iter()
         .try_fold(1u64, |product, &size| product.checked_mul(size as u64));
-    if wanted != Some(numbers) {
+    if wanted != Some(numbers) || bytes % each != 0 {
         return Err(broken(&format!("{numbers} numbers for shape {shape:?}")));
     }
     Ok(Header { shape, dtype })

@@ -28,6 +28,8 @@ use crate::{
 
 /// Texts that are embedded before their vectors are put away.
 const BLOCK: usize = 1 << 16;
+/// In how many parts the texts of a sentence encoder are embedded at most: each looks through the whole cache.
+const PARTS: usize = 16;
 
 /// The fingerprint of the contents of all that a run reads: the data, a file of vectors, the files of models.
 pub(crate) fn sources(
@@ -160,13 +162,18 @@ pub(crate) fn embed(context: Context<'_>) -> Result<Vectors> {
     let total = texts.iter().map(|texts| texts.len() as u64).sum();
     context.stages.run("embed", Some(total), || {
         let embedder = embedder(context, &texts[0])?;
-        check_vectors(total, embedder.dim(), &settings.out)?;
+        let counts: Vec<usize> = texts.iter().map(Vec::len).collect();
+        check_vectors(&counts, embedder.dim(), dataset.task.kind, &settings.out)?;
         let embedded = splits
             .iter()
             .zip(&texts)
             .map(|(split, texts)| {
                 let mut vectors = Collector::new(&settings.out, texts.len(), embedder.dim())?;
-                for texts in texts.chunks(BLOCK) {
+                let block = match settings.embedder {
+                    EmbedderSpec::Encoder(_) => BLOCK.max(texts.len().div_ceil(PARTS)),
+                    _ => BLOCK,
+                };
+                for texts in texts.chunks(block) {
                     vectors.push(embedder.embed(texts, context.monitor())?.as_slice())?;
                 }
                 Ok(Embedded {
@@ -243,7 +250,7 @@ fn warn_if_alike(vectors: &dyn VectorStore, monitor: &dyn Monitor) -> Result<()>
 
 /// What vectors of unit length, or zero, have in common, if they differ along one direction at most.
 fn alike(vectors: &dyn VectorStore) -> Result<Option<&'static str>> {
-    /// Far above the rounding of a product of two vectors.
+    /// Far above the rounding of a product of two vectors, in half precision as well.
     const CLOSE: f32 = 1e-5;
     let mut first: Option<Vec<f32>> = None;
     let (mut zeros, mut opposite) = (false, false);
@@ -254,8 +261,11 @@ fn alike(vectors: &dyn VectorStore) -> Result<Option<&'static str>> {
             continue;
         }
         let first = first.get_or_insert_with(|| vector.to_vec());
-        let product: f32 = first.iter().zip(&*vector).map(|(a, b)| a * b).sum();
-        if product.abs() < 1.0 - CLOSE {
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        let product = dot(first, &vector);
+        // Half precision leaves no vector at unit length.
+        let lengths = (dot(first, first) * dot(&vector, &vector)).sqrt();
+        if product.abs() < (1.0 - CLOSE) * lengths {
             return Ok(None);
         }
         opposite |= product < 0.0;

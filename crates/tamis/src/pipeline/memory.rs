@@ -14,7 +14,7 @@ use crate::{
     data::{Dataset, TaskKind},
     pipeline::stages::bytes_in,
     target::TargetModel,
-    vectors::{BYTES_ON_DISK, MOST_IN_MEMORY},
+    vectors::{BYTES_ON_DISK, Collector},
 };
 
 /// What the head of a model for this data scores.
@@ -116,30 +116,44 @@ fn check_passes(
     .with_hint(hint.to_owned()))
 }
 
-/// Says before it starts that the vectors of so many texts will not fit: in memory, or on the folder's disk where they go there.
-pub(crate) fn check_vectors(texts: u64, dim: usize, folder: &Path) -> Result<()> {
-    let numbers = texts * dim as u64;
-    // What else is made of them: a vector a row where rows have several texts, and the probe's features.
-    let (place, free, needed) = if numbers > MOST_IN_MEMORY as u64 {
-        ("disk", free_on_disk(folder), 3 * numbers * BYTES_ON_DISK as u64)
-    } else {
-        ("memory", free_bytes(), 3 * numbers * 4)
+/// Says before it starts that the vectors of so many texts, a number a split, will not fit: in memory, or on the folder's disk where they
+/// go there.
+pub(crate) fn check_vectors(texts: &[usize], dim: usize, kind: TaskKind, folder: &Path) -> Result<()> {
+    // What else is made of them where rows have several texts: a vector a row, and the probe's features.
+    let copies = if kind == TaskKind::Classification { 1 } else { 3 };
+    let bytes = |on_disk: bool, each: usize| -> u64 {
+        let there = texts
+            .iter()
+            .filter(|&&count| Collector::goes_to_disk(count, dim) == on_disk);
+        there.map(|count| (copies * count * dim * each) as u64).sum()
     };
-    match free {
-        Some(free) if needed > free => Err(Error::setting(
-            "embedder",
-            format!("vectors that fit in the {} of free {place}", gigabytes(free)),
-            format!(
-                "{texts} vectors of {dim} numbers, which take up to {} with the features made of them",
-                gigabytes(needed)
-            ),
-        )
-        .with_hint(format!(
-            "take shorter vectors (`lexical.dim` in the settings file, or a smaller encoder), give fewer rows, or find more {place}{}",
-            if place == "disk" { " with `out`" } else { "" }
-        ))),
-        _ => Ok(()),
+    let places = [
+        (
+            "memory",
+            free_bytes(),
+            bytes(false, size_of::<f32>()),
+            "use a machine with more of it",
+        ),
+        (
+            "disk",
+            free_on_disk(folder),
+            bytes(true, BYTES_ON_DISK),
+            "name another with `out`",
+        ),
+    ];
+    for (place, free, needed, way_out) in places {
+        if free.is_some_and(|free| needed > free) {
+            return Err(Error::setting(
+                "embedder",
+                format!("vectors that fit in the {} of free {place}", gigabytes(free.unwrap_or(0))),
+                format!("vectors of {dim} numbers that take {} with what is made of them", gigabytes(needed)),
+            )
+            .with_hint(format!(
+                "take shorter vectors (`lexical.dim` in the settings file, or a smaller encoder), give fewer rows, or {way_out}"
+            )));
+        }
     }
+    Ok(())
 }
 
 /// Says before it starts that a language model's gradients of so many rows will not fit in memory.

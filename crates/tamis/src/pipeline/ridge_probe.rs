@@ -8,7 +8,7 @@ use crate::{
     Result,
     data::{RowId, Split},
     embed::Embedded,
-    metrics::{Metric, MetricKind, row_losses},
+    metrics::{Metric, MetricKind},
     pipeline::{
         context::Context,
         embed::SplitVectors,
@@ -213,7 +213,6 @@ impl TunedProbe for TunedRidgeProbe {
         let train = &self.features.train;
         let model = Model::fit(train, pool, self.tuning.ridge)?;
         let temperature = self.tuning.temperature_for(Metric::soft(MetricKind::LogLoss));
-        let probabilities = model.probabilities(train, temperature)?;
-        Ok(row_losses(&probabilities, &train.targets).collect())
+        Ok(model.losses(train, temperature)?.0)
     }
 }

@@ -1,7 +1,7 @@
 //! Where vectors are: in memory, on disk, or wherever else they can be read from by range.
 //!
-//! Vectors of up to [`MOST_IN_MEMORY`] numbers are kept in memory as they are. More of them go to disk in half precision: pools of
-//! millions of rows then take about as much memory as their texts do.
+//! Up to 512 MiB of an embedder's vectors, or of those given, are kept in memory as they are. More of them go to disk in half precision:
+//! a pool of millions of rows then takes about as much memory as its texts.
 
 mod on_disk;
 mod subset;
@@ -79,7 +79,7 @@ pub trait VectorStore: fmt::Debug + Send + Sync {
 }
 
 /// The most numbers that are kept in memory: 512 MiB of them.
-pub(crate) const MOST_IN_MEMORY: usize = 1 << 27;
+const MOST_IN_MEMORY: usize = 1 << 27;
 
 /// Vectors that come one after the other, kept in memory or, where they will be too many, on disk.
 pub(crate) enum Collector {
@@ -88,13 +88,18 @@ pub(crate) enum Collector {
 }
 
 impl Collector {
+    /// Whether so many vectors of this length are kept on disk.
+    pub(crate) fn goes_to_disk(count: usize, dim: usize) -> bool {
+        count * dim > MOST_IN_MEMORY
+    }
+
     /// For so many vectors of this length. What goes to disk is in this folder, has no name there, and is gone with the last reader.
     ///
     /// # Errors
     ///
     /// If no file can be made in the folder.
     pub(crate) fn new(folder: &Path, count: usize, dim: usize) -> Result<Self> {
-        if count * dim > MOST_IN_MEMORY {
+        if Self::goes_to_disk(count, dim) {
             return Ok(Self::OnDisk(Writer::new(folder, dim)?));
         }
         Ok(Self::InMemory {

@@ -33,7 +33,7 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn new(folder: &Path, dim: usize) -> Result<Self> {
-        let file = tempfile::tempfile_in(folder).map_err(Error::io(folder, "make a file"))?;
+        let file = tempfile::tempfile_in(folder).map_err(Error::io(folder, "create"))?;
         Ok(Self {
             file: BufWriter::with_capacity(1 << 20, file),
             folder: folder.to_path_buf(),

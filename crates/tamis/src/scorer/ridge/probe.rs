@@ -40,10 +40,10 @@ use crate::{
 /// How many examples of a chunk its influence is estimated from at most.
 const INSIGHT_ROWS: usize = 16;
 
-/// Examples that one product covers where chunks are looked into: the narrower the product, the more of it is moving the model's weights.
+/// Examples of chunks that one product covers.
 const INSIGHT_BLOCK: usize = 256;
 
-/// From how many outputs on the fold's scores are made item by item: where there are few, a product with the fold's columns is faster.
+/// Outputs from which on rows of features make the faster products; fewer go with the fold's columns, and with one example each.
 const WIDE: usize = 16;
 
 /// How the probe is trained and scored.
@@ -119,7 +119,7 @@ impl Probe {
             }
         }
         let fingerprint = Fingerprint::of([
-            "ridge probe 1".as_bytes(),
+            "ridge probe 2".as_bytes(),
             settings.metric.to_string().as_bytes(),
             &settings.ridge.to_le_bytes(),
             &settings.temperature.to_le_bytes(),

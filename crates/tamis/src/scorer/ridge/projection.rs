@@ -138,6 +138,7 @@ impl Projection {
         if train.examples() == 0 {
             return Err(Error::setting("train", "at least one row", "none"));
         }
+        check_finite(&*train.vectors)?;
         let dim = train.vectors.dim();
         let visit: &Visit<'_> = &|see| {
             (0..train.examples()).try_for_each(|example| {

@@ -33,13 +33,20 @@ use tamis_nn::{
 };
 
 use crate::{
-    Error, Result, data::RowId, linalg::JITTERS, metrics::Metric, scorer::ridge::probe_data::ProbeData, vectors::blocks,
+    Error, Result,
+    data::RowId,
+    linalg::JITTERS,
+    metrics::{Metric, MetricKind, row_losses},
+    scorer::ridge::probe_data::ProbeData,
+    vectors::blocks,
 };
 
 /// Rows whose products are summed in `f32`.
 const BLOCK: usize = 1024;
 /// Items that are scored together.
 const SCORED: usize = 4096;
+/// Groups whose sums are in memory at once.
+const GROUPS_A_WAVE: usize = 64;
 /// Blocks that one thread sums in a row; fixed, so that the number of threads does not change the sums.
 const BLOCKS_A_GROUP: usize = 8;
 
@@ -104,26 +111,26 @@ impl SufficientStatistics {
             moments.set_block(design, rows, scratch)?;
             return Ok(moments);
         }
-        let groups: Vec<(f64, Vec<f64>)> = rows
-            .par_chunks(BLOCK * BLOCKS_A_GROUP)
-            .map(|group| {
-                let mut scratch = Scratch::new(width);
-                let mut block = Self::empty(width, outputs);
-                let mut sums = vec![0.0; block.sums.len()];
-                let mut count = 0.0;
-                for rows in group.chunks(BLOCK) {
-                    block.set_block(design, rows, &mut scratch)?;
-                    count += block.count;
-                    add_all(&mut sums, &block.sums);
-                }
-                Ok((count, sums))
-            })
-            .collect::<Result<_>>()?;
-        let mut total = vec![0.0; groups[0].1.len()];
+        let mut total = vec![0.0; Self::empty(width, outputs).sums.len()];
         let mut count = 0.0;
-        for (group_count, sums) in &groups {
-            count += group_count;
-            add_all(&mut total, sums);
+        let sums_of = |group: &[RowId]| -> Result<(f64, Vec<f64>)> {
+            let mut scratch = Scratch::new(width);
+            let mut block = Self::empty(width, outputs);
+            let mut sums = vec![0.0; block.sums.len()];
+            let mut count = 0.0;
+            for rows in group.chunks(BLOCK) {
+                block.set_block(design, rows, &mut scratch)?;
+                count += block.count;
+                add_all(&mut sums, &block.sums);
+            }
+            Ok((count, sums))
+        };
+        for wave in rows.chunks(BLOCK * BLOCKS_A_GROUP * GROUPS_A_WAVE) {
+            let groups = wave.par_chunks(BLOCK * BLOCKS_A_GROUP).map(sums_of);
+            for (group_count, sums) in groups.collect::<Result<Vec<_>>>()? {
+                count += group_count;
+                add_all(&mut total, &sums);
+            }
         }
         Ok(Self {
             width,
@@ -456,6 +463,24 @@ impl Model {
     /// If features cannot be read.
     pub fn probabilities(&self, design: &ProbeData, temperature: f64) -> Result<Matrix> {
         Ok(design.probabilities(self.scores(design)?.as_slice(), temperature))
+    }
+
+    /// The loss of each example's target, and how many targets are the most probable answers; of as many examples as there are, some at a
+    /// time.
+    ///
+    /// # Errors
+    ///
+    /// If features cannot be read.
+    pub fn losses(&self, design: &ProbeData, temperature: f64) -> Result<(Vec<f32>, u64)> {
+        let (mut losses, mut right) = (Vec::with_capacity(design.examples()), 0);
+        for block in blocks(design.examples(), SCORED) {
+            let some = design.select(&(block.start as u32..block.end as u32).collect::<Vec<_>>())?;
+            let probabilities = self.probabilities(&some, temperature)?;
+            losses.extend(row_losses(&probabilities, &some.targets));
+            let accuracy = Metric::hard(MetricKind::Accuracy).score(&probabilities, &some.targets);
+            right += (accuracy * some.examples() as f64).round() as u64;
+        }
+        Ok((losses, right))
     }
 }
 

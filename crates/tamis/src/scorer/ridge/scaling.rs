@@ -22,7 +22,7 @@ impl Scaling {
     ///
     /// If rows cannot be read.
     pub(crate) fn fit(width: usize, block: usize, visit: &Visit<'_>) -> Result<Self> {
-        let (mut sums, mut rows) = (vec![0.0f64; width], 0);
+        let (mut sums, mut rows) = (vec![0.0f64; width], 0usize);
         visit(&mut |some| {
             for row in some.chunks_exact(width) {
                 for (sum, &x) in sums.iter_mut().zip(row) {
@@ -32,7 +32,7 @@ impl Scaling {
             }
         })?;
         let n = rows.max(1);
-        let mean: Vec<f32> = sums.iter().map(|sum| (sum / f64::from(n)) as f32).collect();
+        let mean: Vec<f32> = sums.iter().map(|sum| (sum / n as f64) as f32).collect();
         let mut squares = vec![0.0f64; width / block];
         visit(&mut |some| {
             for row in some.chunks_exact(width) {
@@ -42,7 +42,7 @@ impl Scaling {
             }
         })?;
         let scale = |i: usize| {
-            let square = squares[i / block] / (n as usize * block) as f64;
+            let square = squares[i / block] / (n * block) as f64;
             // A constant block is left alone.
             if square > 1e-12 {
                 square.sqrt().recip() as f32
