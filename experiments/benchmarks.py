@@ -120,16 +120,19 @@ def fine_tuning(options, scratch):
     def measure():
         output = cargo_bench("finetune", {"TAMIS_MINILM": str(options.model), "TAMIS_BENCH_TEXTS": str(texts)})
         peak = int(re.search(r"peak memory (\d+) kB", output).group(1)) * 1024
-        return {"peak": peak, **{name: seconds_of("finetune", name) for name in ["16 x 64", "mixed", "16 x 64, top two"]}}
+        return {"peak": peak, **{name: seconds_of("finetune", name) for name in names}}
 
+    names = ["16 x 64", "16 x 64, bfloat16", "mixed", "mixed, bfloat16", "16 x 64, top two"]
     ours, theirs = around(measure, lambda: peer("finetune.py", options.model, texts))
     peak, memory, rows = ours.pop("peak"), theirs.pop("memory"), []
     for shape, settings in theirs.items():
         mine = ours.get(shape, ours["16 x 64, top two"] if "top two" in shape else None)
-        if shape in ours:
-            rows.append([f"**{shape}**, tamis", f"{1000 * mine:.0f}", ""])
-        rows += [[f"{shape}, PyTorch, {name}", f"{1000 * seconds:.0f}", f"{seconds / mine:.2f}"]
-                 for name, seconds in settings.items() if isinstance(seconds, float) and name != "best"]
+        halved = ours.get(f"{shape}, bfloat16", mine)
+        rows += [[f"**{name}**, tamis", f"{1000 * ours[name]:.0f}", ""] for name in [shape, f"{shape}, bfloat16"] if name in ours]
+        for name, seconds in settings.items():
+            if isinstance(seconds, float) and name != "best":
+                same = halved if "bfloat16" in name else mine
+                rows.append([f"{shape}, PyTorch, {name}", f"{1000 * seconds:.0f}", f"{seconds / same:.2f}"])
     peaks = [f"PyTorch ({name}) {value['peak'] / 1e6:.0f} MB" for name, value in memory.items() if isinstance(value, dict)]
     text = ("A training step of the whole of all-MiniLM-L6-v2, 16 rows, dropout 0.1, AdamW, all cores. \"mixed\": real texts, "
             "which PyTorch pads to the longest of the batch.")

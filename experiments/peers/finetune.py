@@ -74,7 +74,7 @@ def from_the_top_two(model):
     return loss_of
 
 
-def median_step(shape, attention, adamw, compiled=False):
+def median_step(shape, attention, adamw, compiled=False, halved=False):
     model = load(attention, top=2 if "top two" in shape else None)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=1e-5, weight_decay=0.01, **{adamw: True})
@@ -91,7 +91,9 @@ def median_step(shape, attention, adamw, compiled=False):
     seconds = []
     for batch in inputs:
         began = time.perf_counter()
-        loss_of(**batch).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=halved):
+            loss = loss_of(**batch)
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
@@ -99,14 +101,16 @@ def median_step(shape, attention, adamw, compiled=False):
         if len(seconds) == 1 and compiled:
             print("compiled", flush=True)
     median = statistics.median(seconds[WARM_UP:])
-    name = f"{shape}: {'compiled, ' if compiled else ''}{attention}, {adamw}"
+    name = f"{shape}: {'compiled, ' if compiled else ''}{'bfloat16, ' if halved else ''}{attention}, {adamw}"
     print(f"{name}: median {median:.3f} s, least {min(seconds):.3f} s", file=sys.stderr)
     return median
 
 
 def part(shape):
     attentions = ATTENTION if shape != GIVEN else ATTENTION[:1]
-    return {f"{attention}, {adamw}": median_step(shape, attention, adamw) for attention in attentions for adamw in ADAMW}
+    exact = {f"{attention}, {adamw}": median_step(shape, attention, adamw) for attention in attentions for adamw in ADAMW}
+    halved = {f"bfloat16, {attention}, fused": median_step(shape, attention, "fused", halved=True) for attention in attentions}
+    return {**exact, **halved}
 
 
 def child(*arguments, first_line_within=None):

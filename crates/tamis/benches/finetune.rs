@@ -1,5 +1,5 @@
-//! Seconds of a training step of a whole encoder on all cores: 16 sequences of 64 tokens, 16 real texts of mixed length, and the first
-//! with all but the top two layers frozen. Prints the process's peak memory after the first.
+//! Seconds of a training step of a whole encoder on all cores: 16 sequences of 64 tokens, 16 real texts of mixed length, both
+//! also with products in bfloat16, and the first with all but the top two layers frozen. Prints the process's peak memory after the first.
 //!
 //! `TAMIS_MINILM` names the folder of all-MiniLM-L6-v2 and `TAMIS_BENCH_TEXTS` a file of texts, one a line; without either
 //! there is nothing to measure.
@@ -11,6 +11,7 @@ use tamis_nn::{
         classifier::{HeadKind, Request, load},
         config::DropoutRates,
     },
+    kernels::packed::ProductDtype,
     seed::Seed,
     train::{ClassifierTrainer, Examples, FrozenLayerCache, Objective, TokenizedSplit, TrainSettings, Trainer},
 };
@@ -53,13 +54,17 @@ fn steps(criterion: &mut Criterion) {
 
     let mut group = criterion.benchmark_group("finetune");
     group.sample_size(12).sampling_mode(SamplingMode::Flat);
-    for (name, data, freeze) in [
-        ("16 x 64", &even, None),
-        ("mixed", &mixed, None),
-        ("16 x 64, top two", &even, Some(4)),
+    let (exact, rounded) = (ProductDtype::Float32, ProductDtype::Bfloat16);
+    for (name, data, freeze, dtype) in [
+        ("16 x 64", &even, None, exact),
+        ("16 x 64, bfloat16", &even, None, rounded),
+        ("mixed", &mixed, None, exact),
+        ("mixed, bfloat16", &mixed, None, rounded),
+        ("16 x 64, top two", &even, Some(4), exact),
     ] {
         let settings = TrainSettings {
             freeze_layers: freeze,
+            dtype,
             ..TrainSettings::default()
         };
         let frozen = freeze.map(|layers| FrozenLayerCache::new(layers, 1 << 30));
