@@ -33,7 +33,7 @@ struct Array<'a> {
     numbers: &'a mut dyn Read,
 }
 
-/// The vectors of each split's examples.
+/// The vectors of each split's examples; where they are many, from a file in the folder.
 ///
 /// # Errors
 ///
