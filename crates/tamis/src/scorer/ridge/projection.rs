@@ -104,15 +104,15 @@ impl Projection {
                 raw.extend(raw_items(train, example, kind)?);
             }
         }
-        let visit: &Visit<'_> = &|see| match kind {
-            TaskKind::Classification => blocks(train.vectors.count(), BLOCK).try_for_each(|block| {
-                see(&*train.vectors.rows(block)?);
-                Ok(())
-            }),
-            _ => {
+        let visit: &Visit<'_> = &|see| {
+            if kind != TaskKind::Classification {
                 see(&raw);
-                Ok(())
+                return Ok(());
             }
+            blocks(train.vectors.count(), BLOCK).try_for_each(|block| {
+                see(&train.vectors.rows(block)?);
+                Ok(())
+            })
         };
         let scaling = Scaling::fit(raw_width, dim, visit)?;
         let mut projection = Self {
