@@ -415,7 +415,7 @@ enum Kernel {
 }
 
 /// Which of the kernels this machine has, since their last bits differ.
-pub fn kernel_class() -> &'static str {
+pub(super) fn kernel_class() -> &'static str {
     match Kernel::get() {
         Kernel::Plain => "plain",
         #[cfg(target_arch = "x86_64")]
@@ -426,24 +426,29 @@ pub fn kernel_class() -> &'static str {
 }
 
 impl Kernel {
+    /// The best first.
+    const ALL: &[Self] = &[
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        Self::Amx,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512,
+        Self::Plain,
+    ];
+
     /// The machine's best.
     fn get() -> Self {
-        Self::there()[0]
+        let best = Self::ALL.iter().find(|kernel| kernel.is_there());
+        *best.expect("plain code runs everywhere")
     }
 
-    /// Those that the machine has, the best first.
-    fn there() -> Vec<Self> {
-        let mut there = Vec::new();
-        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        if amx::is_there() {
-            there.push(Self::Amx);
+    fn is_there(self) -> bool {
+        match self {
+            Self::Plain => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => avx512::is_there(),
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Amx => amx::is_there(),
         }
-        #[cfg(target_arch = "x86_64")]
-        if avx512::is_there() {
-            there.push(Self::Avx512);
-        }
-        there.push(Self::Plain);
-        there
     }
 
     /// Before the first product of a thread's share.
@@ -840,7 +845,7 @@ mod tests {
             sums.0
         };
         let plain = sums_by(Kernel::Plain);
-        for kernel in Kernel::there() {
+        for &kernel in Kernel::ALL.iter().filter(|kernel| kernel.is_there()) {
             for (a, b) in plain.as_flattened().iter().zip(sums_by(kernel).as_flattened()) {
                 assert!((a - b).abs() <= 1e-6 * (1.0 + a.abs()), "{kernel:?}: {a} {b}");
             }

@@ -16,7 +16,7 @@ use tamis_nn::{
         tensors::{Tensors, WeightFile},
         tokenizer::TextTokenizer,
     },
-    kernels::bfloat16,
+    kernels::packed::ProductDtype,
 };
 
 use crate::{
@@ -65,7 +65,7 @@ impl Encoder {
         let tokenizer = pretrained.tokenizer(&weights, None)?;
         let kind = match dtype {
             Dtype::Float32 => "encoder 1".to_owned(),
-            Dtype::Bfloat16 => format!("encoder 1 bfloat16 {}", bfloat16::kernel_class()),
+            Dtype::Bfloat16 => format!("encoder 1 {}", ProductDtype::Bfloat16.identity()),
             Dtype::Int8 => "encoder 1 int8".to_owned(),
         };
         let of_texts = format!("{} {pooling:?} {prompt}", tokenizer.longest());
