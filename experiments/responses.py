@@ -2,7 +2,7 @@
 """Chooses among prompts with responses for several tasks: how well rewards rank, and what choices teach a language model.
 
 Measures  the rank correlation of every reward with LoRA fine-tunes; the test loss after LoRA fine-tunes on what tamis,
-          rules and chance choose; the share of rows with an ill among them.
+          rules and chance choose, and on everything; the share of rows with an ill among what tamis chooses.
 Needs     the set `instruct`, SmolLM2-135M-Instruct (experiments/smollm2.py), the release build.
 Prints    the tables of docs/results/responses.md.
 
@@ -23,24 +23,27 @@ TASKS = ["gsm8k", "sciq", "alpaca", "code", "samsum"]
 RULES = ["similarity", "less", "gist"]
 
 
-def files(options, task):
-    """Training, validation and test rows of a task as flags."""
-    def cut(name, source, most):
-        path = options.out / "data" / f"{options.rows}-{options.test_rows}" / name
-        if not path.exists():
-            lib.write_lines(path, lib.sampled()(lib.lines_of(options.data / "instruct" / source), most))
-        return path
+def rows(options, name):
+    """A file of the set, cut to the rows that are used."""
+    path = options.out / "data" / f"{options.rows}-{options.test_rows}" / name
+    if not path.exists():
+        most = options.rows if name == "train.jsonl" else options.test_rows
+        lib.write_lines(path, lib.sampled()(lib.lines_of(options.data / "instruct" / name), most))
+    return path
 
+
+def files(options, task):
+    """Training, validation and test rows of a task, the model and where its pass over the rows is kept, as flags."""
     return [
-        "--train", cut("train.jsonl", "train.jsonl", options.rows),
-        "--validation", cut(f"{task}/validation.jsonl", f"{task}/validation.jsonl", options.test_rows),
-        "--test", cut(f"{task}/test.jsonl", f"{task}/test.jsonl", options.test_rows),
+        "--train", rows(options, "train.jsonl"), "--validation", rows(options, f"{task}/validation.jsonl"),
+        "--test", rows(options, f"{task}/test.jsonl"),
         "--model", options.language_model, "--cache", options.out / "gradients",
     ]
 
 
 def config(options, runner):
-    return runner.config(f"[finetune.train]\nepochs = {options.epochs}\nbatch_size = 8\nmax_length = {options.max_length}\n")
+    text = f"[finetune.train]\nepochs = {options.epochs}\nbatch_size = 8\nmax_length = {options.max_length}\n"
+    return runner.config(text if options.dtype == "float32" else f'{text}dtype = "{options.dtype}"\n')
 
 
 def agreement(options, runner):
@@ -86,37 +89,58 @@ def interval(reward):
     return f"{spearman['value']:.2f} ({low} to {high})"
 
 
+def study(options, runner, task):
+    """The study of a task: what every method chooses, and the loss of a fine-tune on it."""
+    return runner.run(
+        "study", *files(options, task), *config(options, runner), "--methods", ",".join(methods(options)),
+        "--budgets", options.budget, "--seeds", options.seeds, "--rerank", "finetune", "--eval-rows", options.test_rows,
+        "--max-evaluations", options.max_evaluations, record="study.json",
+    )
+
+
+def methods(options):
+    return ["random", *RULES, options.agent]
+
+
+def everything(options, runner):
+    """The loss of a fine-tune on the whole pool by task, and its seconds."""
+    tests = {task: rows(options, f"{task}/test.jsonl") for task in TASKS}
+    record = runner.run(
+        "finetune", "--train", rows(options, "train.jsonl"), "--test", *tests.values(),
+        "--validation", rows(options, f"{TASKS[0]}/validation.jsonl"), "--model", options.language_model,
+        "--epochs", options.epochs, "--batch-size", 8, "--max-length", options.max_length, "--dtype", options.dtype,
+        record="metrics.json",
+    ).record
+    if record is None:
+        return {}
+    lib.note(f"everything: {record['train_seconds']:.0f} seconds of training")
+    return {task: f"{record['tests'][str(path)]['loss']:.4f}" for task, path in tests.items()}
+
+
 def choices(options, runner):
-    """The test loss after a fine-tune on each choice; a line a task."""
-    methods = ["random", *RULES, options.agent]
-    lines = []
+    """The test loss after a fine-tune on each choice and on everything; a line a task."""
+    lines, whole = [], everything(options, runner)
     for task in options.task:
-        study = runner.run(
-            "study", *files(options, task), *config(options, runner), "--methods", ",".join(methods),
-            "--budgets", options.budget, "--seeds", options.seeds, "--rerank", "finetune", "--eval-rows", options.test_rows,
-            "--max-evaluations", options.max_evaluations, record="study.json",
-        ).record
-        if study is None:
+        record = study(options, runner, task).record
+        if record is None:
             continue
-        scores = {method: [-cell["draws"][0][-1] for cell in study["cells"] if cell["method"] == method] for method in methods}
-        lines.append([task, *(lib.mean_sd(scores[method]) for method in methods)])
-    return "" if options.print else lib.table(["task", *methods], lines)
+        scores = {method: [-cell["draws"][0][-1] for cell in record["cells"] if cell["method"] == method]
+                  for method in methods(options)}
+        lines.append([task, *(lib.mean_sd(scores[method]) for method in methods(options)), whole[task]])
+    return "" if options.print else lib.table(["task", *methods(options), "everything"], lines)
 
 
 def ills(options, runner):
     """The shares of rows whose completion was swapped or cut, of the pool and of what tamis chooses; a line a task."""
-    lines = []
+    pool = lib.lines_of(rows(options, "train.jsonl"))
+    lines = [["pool", *shares(pool)]]
     for task in options.task:
-        chosen = [runner.run(
-            "select", *files(options, task), *config(options, runner), "--agent", options.agent, "--budget", options.budget,
-            "--max-evaluations", options.max_evaluations, "--seed", seed, record="selection.json",
-        ) for seed in range(options.seeds)]
-        if not options.print:
-            lines.append([task, *shares([line for run in chosen for line in lib.lines_of(run.folder / "selected.jsonl")])])
-    if options.print:
-        return ""
-    pool = lib.lines_of(options.out / "data" / f"{options.rows}-{options.test_rows}" / "train.jsonl")
-    return lib.table(["", "swapped", "cut"], [["pool", *shares(pool)], *lines])
+        run = study(options, runner, task)
+        if run.record is None:
+            continue
+        chosen = [run.folder / "selections" / options.budget / f"{options.agent}-{seed}.txt" for seed in range(options.seeds)]
+        lines.append([task, *shares([pool[int(row)] for path in chosen for row in lib.lines_of(path)])])
+    return "" if options.print else lib.table(["", "swapped", "cut"], lines)
 
 
 def shares(lines):
@@ -138,10 +162,11 @@ def main():
     parser.add_argument("--budget", default="5%")
     parser.add_argument("--check-rows", type=int, default=128, help="of each selection whose rank is compared")
     parser.add_argument("--selections", type=int, default=4, help="of each kind that is drawn")
-    parser.add_argument("--agent", default="dqn")
+    parser.add_argument("--agent", default="auto")
     parser.add_argument("--max-evaluations", type=int, default=2_000)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--max-length", type=int, default=384)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="of the fine-tunes")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
     options = parser.parse_args()
     runner = lib.Runner(options)

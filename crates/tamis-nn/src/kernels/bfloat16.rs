@@ -15,6 +15,8 @@
 
 use rayon::prelude::*;
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use crate::kernels::amx;
 use crate::kernels::{elementwise::wide, prepacked::Begin, product::Layout};
 
 /// Rows, columns and steps of the depth that are worked on together: four tiles of sums.
@@ -447,7 +449,7 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => avx512::is_there(),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Self::Amx => amx::is_there(),
+            Self::Amx => amx::multiplies_bfloat16(),
         }
     }
 
@@ -459,7 +461,7 @@ impl Kernel {
         }
     }
 
-    /// After the last: tiles that are in use make every switch between threads dearer.
+    /// After the last: tiles in use slow every switch between threads.
     fn end(self) {
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         if self == Self::Amx {
@@ -475,7 +477,7 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => avx512::multiply(left, blocks, add, sums),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Self::Amx => amx::multiply(left, blocks, add, sums),
+            Self::Amx => tiles::multiply(left, blocks, add, sums),
         }
     }
 }
@@ -595,68 +597,10 @@ mod avx512 {
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod amx {
-    //! Tiles: 16 rows of 64 bytes each.
-
-    use std::{
-        arch::{asm, x86_64::__cpuid_count},
-        sync::OnceLock,
-    };
+mod tiles {
+    use std::arch::asm;
 
     use super::{Block, Line, Sums};
-
-    /// Whether the processor has tiles of bfloat16, and the kernel lets this process use them.
-    pub(super) fn is_there() -> bool {
-        static THERE: OnceLock<bool> = OnceLock::new();
-        *THERE.get_or_init(|| {
-            // Leaf 7 tells of AMX-BF16 in bit 22, of tiles in bit 24.
-            let features = __cpuid_count(7, 0).edx;
-            features & (1 << 22) != 0 && features & (1 << 24) != 0 && ask()
-        })
-    }
-
-    /// Asks the kernel for the tiles' state, which is too large to be kept for those who never use it.
-    fn ask() -> bool {
-        const ARCH_PRCTL: i64 = 158;
-        const REQUEST_PERMISSION: u64 = 0x1023;
-        const TILE_DATA: u64 = 18;
-        let mut result = ARCH_PRCTL;
-        // SAFETY: a system call that reads and writes no memory of ours; what the kernel changes is named.
-        unsafe {
-            asm!("syscall", inlateout("rax") result, in("rdi") REQUEST_PERMISSION, in("rsi") TILE_DATA,
-                out("rcx") _, out("r11") _, options(nostack));
-        }
-        result == 0
-    }
-
-    /// Eight tiles of 16 rows of 64 bytes: the format of LDTILECFG.
-    #[repr(C, align(64))]
-    struct Configuration {
-        palette: u8,
-        start_row: u8,
-        unused: [u8; 14],
-        row_bytes: [u16; 16],
-        rows: [u8; 16],
-    }
-
-    pub(super) fn configure() {
-        let mut configuration = Configuration {
-            palette: 1,
-            start_row: 0,
-            unused: [0; 14],
-            row_bytes: [0; 16],
-            rows: [0; 16],
-        };
-        configuration.row_bytes[..8].fill(64);
-        configuration.rows[..8].fill(16);
-        // SAFETY: the processor has tiles (`is_there`); 64 bytes are read.
-        unsafe { asm!("ldtilecfg [{0}]", in(reg) &raw const configuration, options(nostack, readonly)) }
-    }
-
-    pub(super) fn release() {
-        // SAFETY: the processor has tiles.
-        unsafe { asm!("tilerelease", options(nostack, nomem)) }
-    }
 
     /// Tiles 0 to 3 are sums, 4 and 5 rows, 6 and 7 columns.
     pub(super) fn multiply(left: &[Line], blocks: &[Block], add: bool, sums: &mut Sums) {

@@ -14,13 +14,17 @@
     )
 )]
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use crate::kernels::amx;
 use crate::kernels::{
     elementwise::{LANES, sum, wide},
     linear::Part,
 };
 
-/// Rows that pass a panel together.
-const TILE: usize = 6;
+/// Rows that pass a panel together in vectors.
+const ROWS: usize = 6;
+/// The most rows that pass a panel together.
+const MOST_ROWS: usize = 16;
 /// Columns of a panel.
 const WIDTH: usize = 64;
 /// Bytes of the depth that are multiplied and added up together.
@@ -30,10 +34,8 @@ const MOST_DEPTH: usize = i32::MAX as usize / (255 * 127);
 
 /// A step of the depth of each column of a panel.
 type PanelStep = [[i8; STEP]; WIDTH];
-/// What a tile's rows and a panel's columns make.
-type Sums = [[i32; WIDTH]; TILE];
-/// Multiplies a tile, row after row, by a panel, which has as many steps as a row.
-type Kernel = fn(&[[u8; STEP]], &[PanelStep], &mut Sums);
+/// What rows that pass a panel together and the panel's columns make.
+type Sums = [[i32; WIDTH]; MOST_ROWS];
 
 /// A linear layer in eight bits, prepacked for many forward passes.
 #[derive(Debug, Clone)]
@@ -58,7 +60,7 @@ struct Panel {
 /// Rows in eight bits, used again by the next: a number is its row's lowest plus its byte times the row's scale.
 #[derive(Debug, Default)]
 pub struct Int8Rows {
-    /// Each row filled up with zeros to whole steps, and the rows to whole tiles.
+    /// Each row filled up with zeros to the kernel's whole steps, and the rows to as many as pass a panel together.
     bytes: Vec<[u8; STEP]>,
     /// Lowest and scale.
     ranges: Vec<(f32, f32)>,
@@ -71,17 +73,21 @@ impl Int8Linear {
     ///
     /// If it has more than 66,000 inputs.
     pub fn new(map: Part<'_>) -> Self {
+        Self::by(Kernel::get(), map)
+    }
+
+    fn by(kernel: Kernel, map: Part<'_>) -> Self {
         let (inputs, outputs) = (map.inputs(), map.bias().len());
         assert!(inputs <= MOST_DEPTH, "{inputs} inputs, at most {MOST_DEPTH}");
         let weights = map.weight().chunks(WIDTH * inputs);
         let panels = weights.zip(map.bias().chunks(WIDTH));
         Self {
             panels: panels
-                .map(|(weights, bias)| Panel::new(weights, bias, inputs))
+                .map(|(weights, bias)| Panel::new(weights, bias, inputs, kernel.steps(inputs)))
                 .collect(),
             inputs,
             outputs,
-            kernel: fastest(),
+            kernel,
         }
     }
 
@@ -103,24 +109,27 @@ impl Int8Linear {
             x.len(),
             out.len()
         );
-        rows.round(x, inputs);
-        let steps = inputs.div_ceil(STEP);
-        let mut sums = [[0; WIDTH]; TILE];
+        let (kernel, together) = (self.kernel, self.kernel.rows());
+        rows.round(x, inputs, kernel);
+        let bytes = together * kernel.steps(inputs);
+        let mut sums = [[0; WIDTH]; MOST_ROWS];
+        kernel.begin();
         for (i, panel) in self.panels.iter().enumerate() {
-            let tiles = rows.bytes.chunks_exact(TILE * steps).zip(rows.ranges.chunks(TILE));
-            for (out, (tile, ranges)) in out.chunks_mut(TILE * outputs).zip(tiles) {
-                (self.kernel)(tile, &panel.steps, &mut sums);
+            let tiles = rows.bytes.chunks_exact(bytes).zip(rows.ranges.chunks(together));
+            for (out, (tile, ranges)) in out.chunks_mut(together * outputs).zip(tiles) {
+                kernel.multiply(tile, &panel.steps, &mut sums);
                 panel.finish(&sums, ranges, i * WIDTH, out.chunks_exact_mut(outputs));
             }
         }
+        kernel.end();
     }
 }
 
 impl Panel {
-    /// Rounds rows of weights of length `inputs`, which are the panel's columns.
-    fn new(weights: &[f32], bias: &[f32], inputs: usize) -> Self {
+    /// Rounds rows of weights of length `inputs`, which are the panel's columns, filled up with zeros to so many steps.
+    fn new(weights: &[f32], bias: &[f32], inputs: usize, steps: usize) -> Self {
         let mut panel = Self {
-            steps: vec![[[0; STEP]; WIDTH]; inputs.div_ceil(STEP)],
+            steps: vec![[[0; STEP]; WIDTH]; steps],
             scales: [0.0; WIDTH],
             totals: [0.0; WIDTH],
             biases: [0.0; WIDTH],
@@ -174,11 +183,12 @@ impl Panel {
 
 impl Int8Rows {
     /// Takes rows of length `cols` in place of those that are here.
-    fn round(&mut self, rows: &[f32], cols: usize) {
+    fn round(&mut self, rows: &[f32], cols: usize, kernel: Kernel) {
         // Adding 2^23 leaves the nearest whole number in the last bits.
         const ROUND: f32 = 8_388_608.0;
-        let (count, steps) = (rows.len() / cols, cols.div_ceil(STEP));
-        self.bytes.resize(count.next_multiple_of(TILE) * steps, [0; STEP]);
+        let (count, steps) = (rows.len() / cols, kernel.steps(cols));
+        self.bytes
+            .resize(count.next_multiple_of(kernel.rows()) * steps, [0; STEP]);
         self.ranges.resize(count, (0.0, 0.0));
         let bytes = self.bytes.as_flattened_mut();
         let ranges = &mut self.ranges;
@@ -239,27 +249,105 @@ fn across(row: &[f32], take: impl Fn(f32, f32) -> f32) -> f32 {
     lanes.into_iter().fold(row[0], take)
 }
 
-/// The kernel for this machine.
-fn fastest() -> Kernel {
+/// How rows are multiplied by a panel; all make the same bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kernel {
+    Plain,
     #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") {
-            // SAFETY: the machine has the instructions that the kernel is compiled for.
-            return |tile, panel, sums| unsafe { x86::by_bytes(tile, panel, sums) };
-        }
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: as above.
-            return |tile, panel, sums| unsafe { x86::by_pairs(tile, panel, sums) };
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    Amx,
+}
+
+impl Kernel {
+    /// The best first.
+    const ALL: &[Self] = &[
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        Self::Amx,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx2,
+        Self::Plain,
+    ];
+
+    /// The machine's best.
+    fn get() -> Self {
+        let best = Self::ALL.iter().find(|kernel| kernel.is_there());
+        *best.expect("plain code runs everywhere")
+    }
+
+    fn is_there(self) -> bool {
+        match self {
+            Self::Plain => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni"),
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Amx => amx::multiplies_bytes(),
         }
     }
-    anywhere
+
+    /// Rows that pass a panel together.
+    fn rows(self) -> usize {
+        match self {
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Amx => MOST_ROWS,
+            _ => ROWS,
+        }
+    }
+
+    /// The steps of so many inputs.
+    fn steps(self, inputs: usize) -> usize {
+        let steps = inputs.div_ceil(STEP);
+        match self {
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Amx => steps.next_multiple_of(tiles::STEPS),
+            _ => steps,
+        }
+    }
+
+    /// Before a thread's products.
+    fn begin(self) {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if self == Self::Amx {
+            amx::configure();
+        }
+    }
+
+    /// After them.
+    fn end(self) {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if self == Self::Amx {
+            amx::release();
+        }
+    }
+
+    /// Multiplies `rows()` rows, one after the other, by a panel, which has as many steps as a row, in place of as many rows of sums.
+    fn multiply(self, rows: &[[u8; STEP]], panel: &[PanelStep], sums: &mut Sums) {
+        assert_eq!(rows.len(), self.rows() * panel.len(), "rows as deep as the panel");
+        match self {
+            Self::Plain => plain(rows, panel, &mut sums[..ROWS]),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the machine has the instructions that the kernel is compiled for (`is_there`).
+            Self::Avx2 => unsafe { x86::by_pairs(rows, panel, sums) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Self::Avx512 => unsafe { x86::by_bytes(rows, panel, sums) },
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Amx => tiles::multiply(rows, panel, sums),
+        }
+    }
 }
 
 /// The kernel for any machine.
-fn anywhere(tile: &[[u8; STEP]], panel: &[PanelStep], sums: &mut Sums) {
-    *sums = [[0; WIDTH]; TILE];
+fn plain(rows: &[[u8; STEP]], panel: &[PanelStep], sums: &mut [[i32; WIDTH]]) {
+    sums.fill([0; WIDTH]);
     for (k, step) in panel.iter().enumerate() {
-        for (row, sums) in tile.chunks_exact(panel.len()).zip(&mut *sums) {
+        for (row, sums) in rows.chunks_exact(panel.len()).zip(&mut *sums) {
             let x = row[k].map(i32::from);
             for (sum, w) in sums.iter_mut().zip(step) {
                 let w = w.map(i32::from);
@@ -278,14 +366,14 @@ mod x86 {
         _mm512_storeu_si512,
     };
 
-    use crate::kernels::int8::{PanelStep, STEP, Sums, TILE, WIDTH};
+    use crate::kernels::int8::{PanelStep, ROWS, STEP, Sums, WIDTH};
 
     /// Bytes by bytes, four products added up in one instruction. No closures, which would not be compiled for it.
     #[target_feature(enable = "avx512f,avx512vnni")]
     pub(crate) fn by_bytes(tile: &[[u8; STEP]], panel: &[PanelStep], out: &mut Sums) {
         const VECTORS: usize = WIDTH / 16;
         let rows = rows(tile, panel.len());
-        let mut sums = [[_mm512_setzero_si512(); VECTORS]; TILE];
+        let mut sums = [[_mm512_setzero_si512(); VECTORS]; ROWS];
         for (k, step) in panel.iter().enumerate() {
             let mut right = [_mm512_setzero_si512(); VECTORS];
             for (right, columns) in right.iter_mut().zip(step.as_chunks::<16>().0) {
@@ -313,7 +401,7 @@ mod x86 {
         let rows = rows(tile, panel.len());
         let low = _mm256_set1_epi16(255);
         for v in 0..WIDTH / 8 {
-            let mut sums = [_mm256_setzero_si256(); TILE];
+            let mut sums = [_mm256_setzero_si256(); ROWS];
             for (k, step) in panel.iter().enumerate() {
                 let columns = &step.as_chunks::<8>().0[v];
                 // SAFETY: 8 columns of four bytes are 32 bytes, which may lie anywhere.
@@ -337,8 +425,56 @@ mod x86 {
 
     /// The rows of a tile, each of so many steps: slices of their own, so that each has an address of its own in the loop.
     #[inline(always)]
-    fn rows(tile: &[[u8; STEP]], steps: usize) -> [&[[u8; STEP]]; TILE] {
+    fn rows(tile: &[[u8; STEP]], steps: usize) -> [&[[u8; STEP]]; ROWS] {
         std::array::from_fn(|r| &tile[r * steps..][..steps])
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod tiles {
+    use std::arch::asm;
+
+    use crate::kernels::int8::{MOST_ROWS, PanelStep, STEP, Sums};
+
+    /// Steps of the depth in a tile: of a row its 64 bytes, of a panel 16 rows of 16 columns.
+    pub(crate) const STEPS: usize = 64 / STEP;
+
+    /// Tiles 0 to 3 are sums of 16 columns each, 4 the rows, 5 and 6 columns.
+    pub(crate) fn multiply(rows: &[[u8; STEP]], panel: &[PanelStep], sums: &mut Sums) {
+        let (count, row) = (panel.len() / STEPS, size_of_val(rows) / MOST_ROWS);
+        assert!(count > 0 && panel.len().is_multiple_of(STEPS), "whole tiles");
+        // SAFETY: `rows` has 16 rows of `row` bytes, 64 for each time the loop runs; the panel has for each 16 steps of 256 bytes; `sums`
+        // has 16 rows of 256 bytes. The thread's tiles are configured.
+        unsafe {
+            asm!(
+                "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+                "2:",
+                "tileloadd tmm4, [{rows} + {row}*1]",
+                "tileloadd tmm5, [{panel} + {width}*1]",
+                "tdpbusd tmm0, tmm4, tmm5",
+                "tileloadd tmm6, [{panel} + {width}*1 + 64]",
+                "tdpbusd tmm1, tmm4, tmm6",
+                "tileloadd tmm5, [{panel} + {width}*1 + 128]",
+                "tdpbusd tmm2, tmm4, tmm5",
+                "tileloadd tmm6, [{panel} + {width}*1 + 192]",
+                "tdpbusd tmm3, tmm4, tmm6",
+                "add {rows}, 64", "add {panel}, 4096",
+                "dec {count}", "jnz 2b",
+                "tilestored [{sums} + {width}*1], tmm0",
+                "tilestored [{sums} + {width}*1 + 64], tmm1",
+                "tilestored [{sums} + {width}*1 + 128], tmm2",
+                "tilestored [{sums} + {width}*1 + 192], tmm3",
+                rows = inout(reg) rows.as_ptr() => _,
+                panel = inout(reg) panel.as_ptr() => _,
+                count = inout(reg) count => _,
+                sums = in(reg) sums.as_mut_ptr(),
+                row = in(reg) row,
+                width = in(reg) 256usize,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _,
+                options(nostack),
+            );
+        }
     }
 }
 
@@ -402,33 +538,69 @@ mod tests {
         }
     }
 
+    /// As many steps of rows and of a panel, with the ends of both ranges among them.
+    fn drawn(rows: usize, steps: usize) -> (Vec<[u8; STEP]>, Vec<PanelStep>) {
+        let byte = |i: usize, k: usize| {
+            if i.is_multiple_of(3) {
+                255
+            } else {
+                (i * 31 + k * 7) as u8
+            }
+        };
+        let weight = |i: usize, j: usize, k: usize| [127, -127, (i * 7 + j * 3 + k) as i8][(i + j / 2) % 3];
+        (
+            (0..rows * steps).map(|i| std::array::from_fn(|k| byte(i, k))).collect(),
+            (0..steps)
+                .map(|i| std::array::from_fn(|j| std::array::from_fn(|k| weight(i, j, k))))
+                .collect(),
+        )
+    }
+
     #[test]
     fn kernels_agree_to_the_bit_at_the_ends_of_their_ranges() {
-        let bytes: Vec<[u8; STEP]> = (0..TILE * 50)
-            .map(|i| std::array::from_fn(|k| if i % 3 == 0 { 255 } else { (i * 31 + k * 7) as u8 }))
-            .collect();
-        let panel: Vec<PanelStep> = (0..50)
-            .map(|i| {
-                std::array::from_fn(|j| {
-                    std::array::from_fn(|k| [127, -127, (i * 7 + j * 3 + k) as i8][(i + j / 2) % 3])
-                })
-            })
-            .collect();
-        let (mut want, mut sums) = ([[1; WIDTH]; TILE], [[2; WIDTH]; TILE]);
-        anywhere(&bytes, &panel, &mut want);
-        let by_hand: i32 = (0..50)
-            .flat_map(|k| (0..STEP).map(move |i| (k, i)))
-            .map(|(k, i)| i32::from(bytes[2 * 50 + k][i]) * i32::from(panel[k][5][i]))
-            .sum();
-        assert_eq!(want[2][5], by_hand);
-        fastest()(&bytes, &panel, &mut sums);
-        assert_eq!(sums, want);
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: the machine has the instructions.
-            unsafe { x86::by_pairs(&bytes, &panel, &mut sums) }
-            assert_eq!(sums, want);
+        for &kernel in Kernel::ALL.iter().filter(|kernel| kernel.is_there()) {
+            let (rows, steps) = (kernel.rows(), kernel.steps(200));
+            let (bytes, panel) = drawn(rows, steps);
+            let (mut want, mut sums) = ([[1; WIDTH]; MOST_ROWS], [[2; WIDTH]; MOST_ROWS]);
+            plain(&bytes, &panel, &mut want[..rows]);
+            let by_hand: i32 = (0..steps)
+                .flat_map(|k| (0..STEP).map(move |i| (k, i)))
+                .map(|(k, i)| i32::from(bytes[2 * steps + k][i]) * i32::from(panel[k][5][i]))
+                .sum();
+            assert_eq!(want[2][5], by_hand);
+            kernel.begin();
+            kernel.multiply(&bytes, &panel, &mut sums);
+            kernel.end();
+            assert_eq!(sums[..rows], want[..rows], "{kernel:?}");
         }
+    }
+
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    #[test]
+    fn tiles_lie_where_their_kernel_loads_them() {
+        // What the instructions do, a byte at a time, on machines without them: Intel's manual, TILELOADD, TDPBUSD and TILESTORED.
+        let (steps, stride) = (Kernel::Amx.steps(130), size_of::<PanelStep>());
+        assert_eq!(steps, 48);
+        let (bytes, panel) = drawn(MOST_ROWS, steps);
+        let rows = bytes.as_flattened();
+        let columns: Vec<i8> = panel.iter().flatten().flatten().copied().collect();
+        let mut sums = [[0; WIDTH]; MOST_ROWS];
+        for block in 0..steps / tiles::STEPS {
+            for tile in 0..4 {
+                let left = |m: usize, byte: usize| i32::from(rows[64 * block + m * steps * STEP + byte]);
+                let right = |k: usize, byte: usize| i32::from(columns[4096 * block + 64 * tile + k * stride + byte]);
+                for (m, sums) in sums.iter_mut().enumerate() {
+                    for (n, sum) in sums[16 * tile..][..16].iter_mut().enumerate() {
+                        for (k, i) in (0..16).flat_map(|k| (0..4).map(move |i| (k, i))) {
+                            *sum += left(m, 4 * k + i) * right(k, 4 * n + i);
+                        }
+                    }
+                }
+            }
+        }
+        let mut want = [[0; WIDTH]; MOST_ROWS];
+        plain(&bytes, &panel, &mut want);
+        assert_eq!(sums, want);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Numeric kernels: products, and what happens between them.
 
+mod amx;
 pub mod attention;
 pub mod bfloat16;
 pub mod bfloat16_linear;
