@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Fine-tunes the same model on the same rows with tamis and with PyTorch.
+"""Fine-tunes the same model on the same rows with tamis, in 32 bits or in bfloat16, and with PyTorch.
 
-Measures  both engines' test accuracy, macro-F1 and seconds of training.
-Needs     the data sets, all-MiniLM-L6-v2, the release build; torch, transformers and scikit-learn unless --engine tamis
+Measures  each engine's test accuracy, macro-F1 and seconds of training.
+Needs     the data sets, all-MiniLM-L6-v2, the release build; torch, transformers and scikit-learn for the engine pytorch
           (experiments/peers/requirements.txt).
 Prints    the tables of docs/results/fine-tuning.md.
 
@@ -25,15 +25,19 @@ import lib
 CASES = ["banking77", "hate_merged"]
 
 
-def tamis(options, files, seed, runner):
+def tamis(options, files, seed, runner, *flags):
     record = runner.run(
         "finetune", *files.flags("train", "validation", "test"), "--model", options.model, "--epochs", options.epochs,
         "--batch-size", options.batch_size, "--learning-rate", options.learning_rate, "--max-length", options.max_length,
-        "--seed", seed, "--threads", options.threads, record="metrics.json", drop=True,
+        "--seed", seed, "--threads", options.threads, *flags, record="metrics.json", drop=True,
     ).record
     if record is None:
         return None
     return {key: record["test"][key] for key in ["accuracy", "macro_f1"]} | {"seconds": record["train_seconds"]}
+
+
+def tamis_bfloat16(options, files, seed, runner):
+    return tamis(options, files, seed, runner, "--dtype", "bfloat16")
 
 
 def kept_pytorch(options, files, seed, runner):
@@ -124,12 +128,12 @@ def scores(model, logits_of, tokens, labels, names):
     return {"accuracy": float(accuracy_score(labels, predicted)), "macro_f1": float(f1)}
 
 
-ENGINES = {"tamis": tamis, "pytorch": kept_pytorch}
+ENGINES = {"tamis": tamis, "tamis-bfloat16": tamis_bfloat16, "pytorch": kept_pytorch}
 
 
 def main():
     parser = lib.parser(__doc__, "finetune", CASES)
-    parser.add_argument("--engine", choices=[*ENGINES, "both"], default="both")
+    parser.add_argument("--engine", nargs="+", choices=ENGINES, default=["tamis", "pytorch"])
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--eval-rows", type=int, default=5_000)
     parser.add_argument("--epochs", type=int, default=3)
@@ -142,7 +146,7 @@ def main():
     runner, rows = lib.Runner(options), []
     for name in options.case or CASES:
         files = lib.cut(lib.cases()[name], options, options.rows, options.eval_rows, options.eval_rows, how=lib.sampled)
-        for engine in ENGINES if options.engine == "both" else [options.engine]:
+        for engine in options.engine:
             found = [ENGINES[engine](options, files, seed, runner) for seed in range(options.seeds)]
             if options.print:
                 continue

@@ -1,5 +1,5 @@
 //! Our training steps against PyTorch's: the losses of 20 steps of all-MiniLM-L6-v2 with a new head, as `oracle/finetune.py` recorded
-//! them, from the same weights, without dropout.
+//! them, from the same weights, without dropout; in 32 bits and in bfloat16.
 //!
 //! The weights are not in the repository. `TAMIS_MINILM` names their folder; without it the test says so and passes.
 
@@ -12,13 +12,15 @@ use tamis_nn::{
         classifier::{HeadKind, Request, load},
         config::DropoutRates,
     },
+    kernels::packed::ProductDtype,
     seed::Seed,
-    train::{ClassifierTrainer, Examples, Objective, TokenizedSplit, TrainSettings, Trainer},
+    train::{ClassifierTrainer, EncoderClassifier, Examples, Objective, TokenizedSplit, TrainSettings, Trainer},
 };
 
 #[derive(Deserialize)]
 struct Recorded {
     losses: Vec<f64>,
+    bfloat16_losses: Vec<f64>,
     logits: Vec<Vec<f64>>,
 }
 
@@ -66,13 +68,36 @@ fn twenty_steps_have_the_losses_of_pytorch() {
     }
     model.head.scores.bias.fill(0.0);
 
-    let mut trainer = ClassifierTrainer::new(&model, &TrainSettings::default());
-    for (t, want) in recorded.losses.iter().enumerate() {
-        let rows: Vec<u32> = (0..16).map(|j| ((16 * t + j) % 200) as u32).collect();
-        let loss = trainer
-            .step(&mut model, Examples::new(&data, &rows), 1e-4, Seed(0))
-            .expect("trains");
+    let steps = |model: &mut EncoderClassifier, dtype: ProductDtype| -> Vec<f64> {
+        let settings = TrainSettings {
+            dtype,
+            ..TrainSettings::default()
+        };
+        let mut trainer = ClassifierTrainer::new(model, &settings);
+        let mut step = |t: usize| {
+            let rows: Vec<u32> = (0..16).map(|j| ((16 * t + j) % 200) as u32).collect();
+            trainer.step(model, Examples::new(&data, &rows), 1e-4, Seed(0))
+        };
+        (0..recorded.losses.len()).map(|t| step(t).expect("trains")).collect()
+    };
+    // PyTorch's own losses in bfloat16 are up to 3.2e-4 off those in 32 bits.
+    let in_bfloat16 = steps(&mut model.clone(), ProductDtype::Bfloat16);
+    for (t, (loss, want)) in in_bfloat16.iter().zip(&recorded.bfloat16_losses).enumerate() {
+        let near = (loss - want).abs() < 1e-3;
+        assert!(near, "step {t} in bfloat16: {loss:.6} and PyTorch {want:.6}");
+    }
+    let losses = steps(&mut model, ProductDtype::Float32);
+    for (t, (loss, want)) in losses.iter().zip(&recorded.losses).enumerate() {
         assert!((loss - want).abs() < 1e-4, "step {t}: {loss:.6} and PyTorch {want:.6}");
+    }
+    assert_ne!(losses, in_bfloat16);
+    println!("step, in 32 bits, PyTorch, in bfloat16, PyTorch");
+    for (t, loss) in losses.iter().enumerate() {
+        let (in_bfloat16, of_pytorch) = (in_bfloat16[t], recorded.bfloat16_losses[t]);
+        println!(
+            "{t} {loss:.5} {:.5} {in_bfloat16:.5} {of_pytorch:.5}",
+            recorded.losses[t]
+        );
     }
     let probabilities = model
         .predict(Examples::new(&data, &[0, 1, 2, 3]), &Silent)
