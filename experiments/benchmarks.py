@@ -93,12 +93,13 @@ def probe(options, scratch):
 
 def embedding(options, scratch):
     texts, count = texts_of(options, scratch)
-    said = {}
+    said, work = {}, {}
 
     def measure():
         output = cargo_bench("encoder", {"TAMIS_MINILM": str(options.model), "TAMIS_BENCH_TEXTS": str(texts)})
         for dtype, *numbers in re.findall(r"cosines of (\w+) ([\d.]+) ([\d.]+)", output):
             said[f"tamis {dtype}"] = [float(number) for number in numbers]
+        work.update({"work": float(re.search(r"work (\d+)", output).group(1)), **dict(re.findall(r"peak of (\w+) (\S+)", output))})
         return {dtype: seconds_of("encoder", dtype) for dtype in ["float32", "bfloat16", "int8"]}
 
     ours, theirs = around(measure, lambda: peer("embedding.py", options.model, texts))
@@ -109,7 +110,10 @@ def embedding(options, scratch):
         rows.append([f"{name} a batch", f"{count / seconds:.0f}", f"{seconds / same:.2f}"])
     text = (f"all-MiniLM-L6-v2, {count} texts, all cores, tokenization included. A ratio above 1 means that tamis is faster in "
             "the same numbers.")
+    shares = [f"{dtype} {work['work'] / ours[dtype] / float(work[dtype]):.2f} of {float(work[dtype]) / 1e9:.0f} GFLOP/s"
+              for dtype in ours if dtype in work]
     return section("Embedding", text, ["", "sentences/s", "tamis is faster by"], rows) + (
+        "\n\nThe share of the processor's vector peak that linear layers alone would need: " + ", ".join(shares) + "."
         "\n\nCosine of a vector in 16 or eight bits to its own in 32: "
         + "; ".join(f"{name} {mean:.4f} on average, at least {least:.4f}" for name, (least, mean) in cosines.items()) + ".")
 

@@ -139,7 +139,7 @@ def ills(options, runner):
         if run.record is None:
             continue
         chosen = [run.folder / "selections" / options.budget / f"{options.agent}-{seed}.txt" for seed in range(options.seeds)]
-        lines.append([task, *shares([pool[int(row)] for path in chosen for row in lib.lines_of(path)])])
+        lines.append([task, *shares([pool[int(row) - 1] for path in chosen for row in lib.lines_of(path)])])
     return "" if options.print else lib.table(["", "swapped", "cut"], lines)
 
 

@@ -165,6 +165,9 @@ pub(crate) struct SelectArgs {
     /// Give the probe the features, or gradients, of a model that is fine-tuned on this much of the pool first, drawn at random
     #[arg(long, value_name = "BUDGET", value_parser = parsed::<Budget>, help_heading = "Fine-tuning", hide_short_help = true)]
     finetune_features: Option<Budget>,
+    /// The most rows of responses that the model reads: a fifth at random, the others for their words; no other row is chosen
+    #[arg(long, value_name = "ROWS", help_heading = "Fine-tuning", hide_short_help = true)]
+    prefilter: Option<usize>,
     /// What chooses among the best states [default: --trainer where it is given, else as --proxy]
     #[arg(long, value_name = "JUDGE", value_parser = named::<JudgeKind>(), help_heading = "Fine-tuning")]
     rerank: Option<JudgeKind>,
@@ -245,6 +248,7 @@ impl SelectArgs {
         settings.finetune.train.max_length = self.max_length.or(settings.finetune.train.max_length);
         set(&mut settings.finetune.train.dtype, self.dtype);
         settings.finetune_features = self.finetune_features.or(settings.finetune_features);
+        settings.prefilter = self.prefilter.or(settings.prefilter);
         settings.rerank = self.rerank.or(settings.rerank);
         set(&mut settings.rerank_top, self.rerank_top);
         settings.trainer = self.trainer.or(settings.trainer);

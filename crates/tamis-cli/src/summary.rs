@@ -156,12 +156,20 @@ fn write_candidates(text: &mut String, record: &SelectionRecord, messages: &Mess
             data.domain_auc
         )?;
     }
-    if (1..data.read.pool).contains(&data.candidates) && !record.by_rule() {
+    if let Some(kept) = data.read.prefiltered {
         writeln!(
             text,
-            "\nChosen among the {} of the pool's {} rows that are most like validation rows; {}",
-            data.candidates,
+            "\n{kept} of the pool's {} rows were read by the model: some at random, the others for their words; {}",
             data.read.pool,
+            messages.text("`prefilter` says how many")
+        )?;
+    }
+    let reached = data.read.prefiltered.unwrap_or(data.read.pool);
+    if (1..reached).contains(&data.candidates) && !record.by_rule() {
+        writeln!(
+            text,
+            "\nChosen among the {} of the pool's {reached} rows that are most like validation rows; {}",
+            data.candidates,
             messages.text("`candidates all` takes all of them")
         )?;
     }
@@ -173,8 +181,8 @@ fn write_candidates(text: &mut String, record: &SelectionRecord, messages: &Mess
         };
         writeln!(
             text,
-            "\n{} of the pool's {} rows are used last: {suspicion}",
-            data.label_errors, data.read.pool
+            "\n{} of the pool's {reached} rows are used last: {suspicion}",
+            data.label_errors
         )?;
     }
     match (data.truncated, data.read.task) {

@@ -90,6 +90,38 @@ fn responses_are_chosen_by_the_language_models_gradients() {
 }
 
 #[test]
+fn most_rows_are_left_aside_unread_and_those_chosen_keep_their_lines() {
+    let fixture = two_kinds();
+    let few = ["--budget", "5%", "--prefilter", "60"];
+    let said = succeeds(on_files(&fixture, &["select"], "few", &few));
+    assert!(
+        said.contains("Chosen: 6 of 120 rows") && said.contains("of the pool's 120 rows were read"),
+        "{said}"
+    );
+    let record = record(&fixture, "few/selection.json");
+    let train = fixture.read("train.jsonl");
+    let lines: Vec<&str> = train.lines().collect();
+    let named = record["rows"].as_array().expect("rows").iter();
+    let named = named.map(|row| lines[row["row"].as_u64().expect("a line") as usize - 1]);
+    let (selected, named) = (fixture.read("few/selected.jsonl"), named.collect::<Vec<_>>());
+    assert_eq!(selected.lines().collect::<Vec<_>>(), named);
+    // Half of the pool has the validation rows' words: 24 rows are drawn from all, and 36 more have these words.
+    let clusters = record["clusters"].as_array().expect("clusters");
+    let rows = clusters.iter().map(|cluster| cluster["rows"].as_u64().expect("rows"));
+    let rows: u64 = rows.sum();
+    assert!((40..=60).contains(&rows), "{rows}");
+    let nearest = clusters
+        .iter()
+        .flat_map(|cluster| cluster["nearest"].as_array().expect("rows"));
+    let lines_near = nearest.map(|place| lines[place[1].as_u64().expect("a line") as usize - 1]);
+    let (turned, others): (Vec<&str>, Vec<&str>) = lines_near.partition(|line| line.contains("turn round"));
+    assert!(turned.len() > others.len(), "{turned:?} {others:?}");
+    assert!(record["scores"]["test"]["random_sd"].as_f64() > Some(0.0));
+    let whole = ["--budget", "5%", "--prefilter", "120"];
+    assert!(!succeeds(on_files(&fixture, &["select"], "whole", &whole)).contains("were read by the model"));
+}
+
+#[test]
 fn a_fine_tune_chooses_among_the_best_and_warms_gradients_up() {
     let fixture = two_kinds();
     fixture.write("quick.toml", "[finetune.train]\nepochs = 1\nlearning_rate = 0.01\n");
@@ -161,6 +193,12 @@ fn what_responses_need_is_told_at_once() {
     let refused = |more: &[&str]| complains(&fixture, select(&fixture, "b", more), 2);
     said.push(refused(&["--metric", "macro-f1"]));
     said.push(refused(&["--max-length", "1"]));
+    said.push(refused(&["--prefilter", "40"]));
+    said.push(complains(
+        &fixture,
+        on_files(&fixture, &["check", "proxy"], "b", &["--prefilter", "40"]),
+        2,
+    ));
     fixture.write("brief.toml", "[finetune.train]\nfreeze_layers = 1\n");
     said.push(refused(&["--config", "brief.toml"]));
     std::fs::create_dir(fixture.path("encoder")).expect("a folder");

@@ -2,7 +2,7 @@
 
 pub mod frequency;
 mod k_center;
-mod similarity;
+pub(crate) mod similarity;
 pub(crate) mod sorted;
 mod stratified;
 
@@ -114,7 +114,10 @@ impl Baseline {
             Self::Frequency => purse.spend(frequency::order(view, seed)),
             Self::KCenter => k_center::spend(&mut purse, view, limit, monitor)?,
             Self::FacilityLocation => facility_location::spend(&mut purse, &view.vectors.to_matrix()?, seed, monitor)?,
-            Self::Similarity => similarity::spend(&mut purse, view, limit, seed, monitor)?,
+            Self::Similarity => {
+                let picks = expected_picks(view.tokens, limit);
+                similarity::spend(&mut purse, picks, (view.vectors, view.fold_vectors), seed, monitor)?;
+            }
             Self::Relevance => purse.spend(domain::order(view.vectors, view.fold_vectors, seed)?),
             Self::WithoutLabelErrors => purse.spend(sorted::undoubted(view.doubted, seed)),
             Self::Hardest => purse.spend(sorted::hardest(&(view.losses)()?)),

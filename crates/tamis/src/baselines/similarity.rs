@@ -17,8 +17,7 @@ use tamis_nn::{
 
 use crate::{
     Result,
-    baselines::{View, expected_picks},
-    budget::{BudgetTracker, Limit},
+    budget::BudgetTracker,
     stats::ranking::{Ranked, shuffled},
     vectors::{VectorStore, blocks},
 };
@@ -32,17 +31,16 @@ const BLOCK: usize = 1024;
 /// The least length of a list.
 const LEAST_LISTED: usize = 32;
 
-/// Takes rows until the purse is empty; ties take the lower row.
+/// Takes rows of the pool until the purse, which pays for about so many, is empty; ties take the lower row.
 pub(crate) fn spend(
     purse: &mut BudgetTracker<'_>,
-    view: &View<'_>,
-    limit: Limit,
+    picks: u64,
+    (pool, fold): (&dyn VectorStore, &Matrix),
     seed: Seed,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    let (pool, fold) = (view.vectors, view.fold_vectors);
     let order = shuffled(fold.rows(), seed.derive("turns"));
-    let turns = expected_picks(view.tokens, limit).div_ceil(fold.rows().max(1) as u64);
+    let turns = picks.div_ceil(fold.rows().max(1) as u64);
     let listed = LEAST_LISTED.max(4 * turns as usize);
     let mut taken = vec![false; pool.count()];
     let mut lists = most_similar(pool, fold, &order, listed, &taken, monitor)?;
@@ -146,13 +144,13 @@ impl List {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::baselines::tests::Sample;
+    use crate::{baselines::tests::Sample, budget::Limit};
     use tamis_nn::Silent;
 
     fn chosen(sample: &Sample, rows: u64) -> Vec<u32> {
         let mut purse = BudgetTracker::new(&[], Limit::Rows(rows));
         sample
-            .view(|view| spend(&mut purse, view, Limit::Rows(rows), Seed(3), &Silent))
+            .view(|view| spend(&mut purse, rows, (view.vectors, view.fold_vectors), Seed(3), &Silent))
             .expect("chooses");
         purse.into_rows()
     }

@@ -3,7 +3,7 @@
 mod random_rows;
 mod tracker;
 
-pub use random_rows::{limit_of, random_rows, tokens_of};
+pub use random_rows::{limit_of, random_control, random_rows, tokens_of};
 pub use tracker::BudgetTracker;
 
 use std::{fmt, str::FromStr};

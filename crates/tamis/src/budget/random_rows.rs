@@ -6,7 +6,7 @@ use tamis_nn::seed::Seed;
 use crate::{
     Result,
     budget::{Budget, BudgetTracker, Limit},
-    data::RowId,
+    data::{Dataset, RowId},
 };
 
 /// What rows of the pool cost together; `pool` ascends, and `tokens[i]` is what row `pool[i]` costs.
@@ -35,6 +35,18 @@ pub fn random_rows(pool: &[RowId], tokens: &[u32], limit: Limit, seed: Seed) -> 
     let mut purse = BudgetTracker::new(tokens, limit);
     purse.spend(order);
     purse.into_rows().into_iter().map(|i| pool[i as usize]).collect()
+}
+
+/// The control of a selection: random rows of all that could be chosen, most of which may have been left aside since. `tokens[i]` is what row
+/// `dataset.pool[i]` costs.
+pub fn random_control(dataset: &Dataset, tokens: &[u32], limit: Limit, seed: Seed) -> Vec<RowId> {
+    let drawn = dataset.random_pool();
+    if drawn.len() == dataset.pool.len() {
+        return random_rows(&dataset.pool, tokens, limit, seed);
+    }
+    // Rows of a pool that was cut are 0, 1 and so on.
+    let tokens: Vec<u32> = drawn.iter().map(|&row| tokens[row as usize]).collect();
+    random_rows(drawn, &tokens, limit, seed)
 }
 
 #[cfg(test)]

@@ -238,6 +238,8 @@ pub struct Dataset {
     pub test: Option<Split>,
     /// The training rows that may be chosen: all, less the leaks that were dropped.
     pub pool: Vec<RowId>,
+    /// What the pool was, where most of it was left aside.
+    pub prefiltered: Option<Prefiltered>,
     /// Training rows that repeat the texts of an earlier one exactly; they stay in the pool.
     pub duplicates: u64,
     /// Training rows that also stand in validation or test.
@@ -252,7 +254,50 @@ pub struct Dataset {
     pub fingerprint: Fingerprint,
 }
 
+/// A pool before most of it was left aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prefiltered {
+    /// Good training rows.
+    pub train: u64,
+    /// Rows of the pool.
+    pub rows: u64,
+    /// Their tokens.
+    pub tokens: u64,
+    /// The rows of the pool of today that were drawn at random from all; they ascend.
+    pub drawn: Vec<RowId>,
+}
+
 impl Dataset {
+    /// How many rows the pool has, or had before most were left aside.
+    pub fn pool_rows(&self) -> usize {
+        let before = self.prefiltered.as_ref().map(|before| before.rows as usize);
+        before.unwrap_or(self.pool.len())
+    }
+
+    /// Rows that stand for the whole pool: all of it, or those that were drawn from it before most were left aside.
+    pub fn random_pool(&self) -> &[RowId] {
+        let drawn = self.prefiltered.as_ref().map(|before| &*before.drawn);
+        drawn.unwrap_or(&self.pool)
+    }
+
+    /// Leaves all training rows aside but these of the pool, whose tokens are so many; they become rows 0, 1 and so on. Both lists ascend, and
+    /// `drawn` is part of `kept`.
+    pub(crate) fn keep(&mut self, kept: &[RowId], drawn: &[RowId], tokens: u64) {
+        let place = |row: &RowId| kept.partition_point(|other| other < row) as RowId;
+        self.prefiltered = Some(Prefiltered {
+            train: self.train.examples.len() as u64,
+            rows: self.pool.len() as u64,
+            tokens,
+            drawn: drawn.iter().map(place).collect(),
+        });
+        let mut row = 0;
+        self.train.examples.retain(|_| {
+            row += 1;
+            kept.binary_search(&(row - 1)).is_ok()
+        });
+        self.pool = (0..kept.len() as RowId).collect();
+    }
+
     /// Takes rows out that no model can read: training rows leave the pool, others their splits. Each list ascends.
     pub(crate) fn leave_out(&mut self, train: &[RowId], validation: &[u32], test: &[u32]) {
         self.pool.retain(|row| train.binary_search(row).is_err());

@@ -134,6 +134,7 @@ pub(crate) fn assemble(
         validation,
         test,
         pool,
+        prefiltered: None,
         duplicates,
         leaks,
         in_test,

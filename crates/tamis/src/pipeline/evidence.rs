@@ -5,7 +5,7 @@ use tamis_nn::{Monitor, seed::Seed};
 
 use crate::{
     Result,
-    budget::{Limit, random_rows},
+    budget::{Limit, random_control},
     data::{Dataset, RowId},
     metrics::Metric,
     pipeline::probe::{Fold, TunedProbe},
@@ -67,7 +67,7 @@ impl<'a> Judge<'a> {
         seed: Seed,
         monitor: &dyn Monitor,
     ) -> Result<Scores> {
-        let (pool, folds, test) = (&dataset.pool, Fold::all(dataset), dataset.test.is_some());
+        let (folds, test) = (Fold::all(dataset), dataset.test.is_some());
         let metrics = [self.reward_metric, self.report_metric];
         let trained = |rows: &[RowId], probe: &dyn TunedProbe| {
             let scores = probe.scores(rows, self.reward_metric, &folds, &metrics);
@@ -77,9 +77,9 @@ impl<'a> Judge<'a> {
         let choice = trained(chosen, self.at_budget)?;
         let random: Vec<Vec<Vec<f64>>> = (0..RANDOM_CONTROLS)
             .into_par_iter()
-            .map(|i| trained(&random_rows(pool, tokens, limit, seed.index(i)), self.at_budget))
+            .map(|i| trained(&random_control(dataset, tokens, limit, seed.index(i)), self.at_budget))
             .collect::<Result<_>>()?;
-        let everything = trained(pool, self.at_everything)?;
+        let everything = trained(dataset.random_pool(), self.at_everything)?;
         let validation = self
             .at_budget
             .scores_of_validation_rows(self.reward_metric, test, &metrics, seed, monitor)?;

@@ -30,7 +30,7 @@ pub(crate) struct GradientProbe {
     gradients: FoldData<GradientData>,
     /// λ for a choice.
     ridge: f64,
-    /// How many rows the pool has.
+    /// How many rows the pool has, or had before most were left aside.
     pool: usize,
 }
 
@@ -47,7 +47,7 @@ impl GradientProbe {
             Ok(Self {
                 ridge: settings.gradients.damping * train.mean_eigenvalue(pool)?,
                 gradients: FoldData::new(train, &validation, gradients.test.as_ref().map(of), folds)?,
-                pool: pool.len(),
+                pool: context.dataset.pool_rows(),
             })
         })
     }

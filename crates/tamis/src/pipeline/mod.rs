@@ -12,6 +12,7 @@ pub(crate) mod gradients;
 pub(crate) mod map;
 pub(crate) mod memory;
 pub(crate) mod portfolio;
+mod prefilter;
 pub(crate) mod probe;
 pub(crate) mod rerank;
 pub(crate) mod responses;

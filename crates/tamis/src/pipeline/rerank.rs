@@ -4,7 +4,7 @@ use tamis_nn::Fingerprint;
 
 use crate::{
     Result,
-    budget::{Limit, random_rows},
+    budget::{Limit, random_control},
     data::RowId,
     metrics::Metric,
     pipeline::{context::Context, target::Target},
@@ -65,7 +65,7 @@ impl Compared<'_> {
         let settings = context.settings;
         let seed = settings.seed.derive("controls");
         let random: Vec<Vec<RowId>> = (0..self.finalists.len() as u64)
-            .map(|i| random_rows(&context.dataset.pool, self.tokens, self.limit, seed.index(i)))
+            .map(|i| random_control(context.dataset, self.tokens, self.limit, seed.index(i)))
             .collect();
         let seed = settings.seed.derive("proxy");
         let all = self.finalists.iter().chain(&random);

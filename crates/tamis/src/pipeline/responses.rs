@@ -101,6 +101,14 @@ impl Responses {
         model
     }
 
+    /// The same with these training rows alone, which ascend.
+    pub(crate) fn only(self, rows: &[RowId]) -> Self {
+        Self {
+            train: Arc::new(only(&self.train, rows)),
+            ..self
+        }
+    }
+
     /// Every split: train, validation and, where there is one, test.
     pub(crate) fn splits(&self) -> impl Iterator<Item = &TokenizedSplit> {
         let splits = [Some(&self.train), Some(&self.validation), self.test.as_ref()];
@@ -191,14 +199,19 @@ fn without(split: TokenizedSplit, examples: &[u32]) -> TokenizedSplit {
     if examples.is_empty() {
         return split;
     }
+    let mut kept = split.all();
+    kept.retain(|example| examples.binary_search(example).is_err());
+    only(&split, &kept)
+}
+
+/// These examples of a split.
+fn only(split: &TokenizedSplit, examples: &[u32]) -> TokenizedSplit {
     let mut kept = TokenizedSplit::new(split.outputs());
     kept.truncated = split.truncated;
-    for example in split.all() {
-        if examples.binary_search(&example).is_err() {
-            let sequences = split.sequences_of(example);
-            let sequences = sequences.map(|(tokens, types)| (tokens.to_vec(), types.to_vec()));
-            kept.push(sequences.collect::<Vec<_>>(), split.objective(example));
-        }
+    for &example in examples {
+        let sequences = split.sequences_of(example);
+        let sequences = sequences.map(|(tokens, types)| (tokens.to_vec(), types.to_vec()));
+        kept.push(sequences.collect::<Vec<_>>(), split.objective(example));
     }
     kept
 }

@@ -15,6 +15,7 @@ use crate::{
         evidence::Judge,
         gradients::vectors,
         portfolio::{Mode, Portfolio},
+        prefilter::prefilter,
         probe::{MOMENTS_MEMORY, TunedProbes},
         rerank::{self, Compared},
         responses::Responses,
@@ -49,6 +50,14 @@ pub(crate) struct Read {
 ///
 /// If the settings or the data are not as they must be.
 pub(crate) fn read(given: &SelectSettings, stages: &Stages<'_>) -> Result<Read> {
+    if let Some(rows) = given.prefilter {
+        return Err(Error::setting(
+            "prefilter",
+            "none: only `tamis select` leaves rows aside",
+            rows.to_string(),
+        )
+        .with_hint("leave it out, or name a file of fewer rows with `train`"));
+    }
     if given.trainer.is_some() {
         return Err(
             Error::setting("trainer", "none: only `tamis select` asks one", "one").with_hint(
@@ -179,7 +188,7 @@ impl<'a> Session<'a> {
         let stages = Stages::new(monitor);
         let Read {
             settings,
-            dataset,
+            mut dataset,
             folds,
             mut responses,
         } = read_with_trainer(given, &stages)?;
@@ -188,6 +197,12 @@ impl<'a> Session<'a> {
         }
         let store = folder::open(&settings, &embed::sources(&settings, &dataset, responses.as_ref())?)?;
         data::write_rejects(&dataset.rejects, &settings.out)?;
+        if let (Some(rows), Some(of_model)) = (settings.prefilter, &responses)
+            && let Some(kept) = prefilter(rows, Context::new(&settings, &dataset, &folds, Some(of_model), &stages))?
+        {
+            dataset.keep(&kept.rows, &kept.drawn, kept.tokens);
+            responses = responses.map(|of_model| of_model.only(&kept.rows));
+        }
         // Before hours may go into vectors: what is wrong with the model is said now.
         let target = Target::of(&settings, &dataset, responses.as_ref(), &stages)?;
         Ok(Self {
@@ -232,7 +247,10 @@ impl<'a> Session<'a> {
     pub(crate) fn prepare<'c>(&self, candidates: &'c Candidates) -> Result<Prepared<'c>> {
         let settings = candidates.settings();
         let context = self.context(settings);
-        let limit = candidates.vectors.limit(settings.budget)?;
+        let limit = match &self.dataset.prefiltered {
+            Some(before) => settings.budget.resolve(before.rows, before.tokens)?,
+            None => candidates.vectors.limit(settings.budget)?,
+        };
         let probes = TunedProbes::new(context, &*candidates.probe, &candidates.vectors, limit)?;
         Ok(Prepared {
             candidates,

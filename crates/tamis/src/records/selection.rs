@@ -181,6 +181,9 @@ pub struct ReadRecord {
     pub train: u64,
     /// Rows that could be chosen.
     pub pool: u64,
+    /// How many of them were not left aside before any gradient was worked out; none where none was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefiltered: Option<u64>,
     /// Training rows that repeat an earlier one.
     pub duplicates: u64,
     /// Training rows that also stand in validation or test.
@@ -197,10 +200,12 @@ pub struct ReadRecord {
 
 impl ReadRecord {
     pub(crate) fn of(dataset: &Dataset) -> Self {
+        let before = dataset.prefiltered.as_ref();
         Self {
             task: Some(dataset.task.kind),
-            train: dataset.train.examples.len() as u64,
-            pool: dataset.pool.len() as u64,
+            train: before.map_or(dataset.train.examples.len() as u64, |before| before.train),
+            pool: dataset.pool_rows() as u64,
+            prefiltered: before.map(|_| dataset.pool.len() as u64),
             duplicates: dataset.duplicates,
             leaks: dataset.leaks,
             in_test: dataset.in_test.len() as u64,

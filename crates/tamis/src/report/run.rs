@@ -523,6 +523,7 @@ mod tests {
                     task: None,
                     train: 1000,
                     pool: 1000,
+                    prefiltered: None,
                     duplicates: 3,
                     leaks: Default::default(),
                     in_test: 0,

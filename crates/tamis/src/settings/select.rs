@@ -40,6 +40,10 @@ pub struct SelectSettings {
     /// The rows that the agent chooses among. Default: those in the domain of the validation rows where these differ from the pool, else
     /// all.
     pub candidates: CandidateSet,
+    /// The most rows of responses that the model reads: one in five is drawn at random, the others are those whose words are most like the
+    /// reward fold's; no other row is chosen. Default (none): all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefilter: Option<usize>,
     /// `lexical`, the folder or hub id of a sentence encoder, or a .npy or .safetensors file. Default: `lexical`; of rows of responses
     /// `hidden-states`, those of the model that is to be fine-tuned, which take the place of `lexical` there.
     pub embedder: EmbedderSpec,
@@ -225,6 +229,7 @@ impl Default for SelectSettings {
             row_order: RowOrder::default(),
             label_error_share: None,
             candidates: CandidateSet::default(),
+            prefilter: None,
             embedder: EmbedderSpec::Lexical,
             embed_dtype: Dtype::default(),
             clusters: None,
@@ -312,6 +317,7 @@ impl SelectSettings {
                     self.language_model != LanguageModelSettings::default(),
                 ),
                 ("gradients", self.gradients != GradientSettings::default()),
+                ("prefilter", self.prefilter.is_some()),
             ];
             if self.finetune.train.dtype != ProductDtype::default() && !self.finetunes() {
                 return Err(Error::setting("dtype", "a model that is fine-tuned", "none").with_hint(

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use crate::{
     Result,
     baselines::Baseline,
-    budget::{random_rows, tokens_of},
+    budget::{random_control, tokens_of},
     candidates::CandidateSet,
     data::RowId,
     metrics::Metric,
@@ -112,7 +112,7 @@ impl Portfolio<'_> {
         let (pool, limit) = (&context.dataset.pool, self.modes[0].chunks.limit);
         let seed = context.settings.seed.derive("portfolio");
         let tokens = &candidates.vectors.tokens;
-        let random = (0..DRAWS).map(|i| random_rows(pool, tokens, limit, seed.index(i)));
+        let random = (0..DRAWS).map(|i| random_control(context.dataset, tokens, limit, seed.index(i)));
         let mut rules = vec![(RANDOM_ROWS, random.collect::<Vec<_>>())];
         let of_responses = context.responses.is_some();
         let entrants = [
