@@ -7,7 +7,7 @@ use pulp::{Arch, Simd, WithSimd};
 /// It is called by reference: a closure called by value goes through an adapter that is not inlined, and what is not inlined here is
 /// compiled for the narrowest vectors.
 #[inline(always)]
-pub(crate) fn wide(work: impl FnMut()) {
+pub fn wide(work: impl FnMut()) {
     struct Work<F>(F);
     impl<F: FnMut()> WithSimd for Work<F> {
         type Output = ();

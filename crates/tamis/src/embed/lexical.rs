@@ -12,7 +12,7 @@ use faer::Mat;
 use rand::{RngExt, seq::index};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use tamis_nn::{Fingerprint, Matrix, Monitor, seed::Seed};
+use tamis_nn::{Fingerprint, Matrix, Monitor, kernels::elementwise::wide, seed::Seed};
 
 use crate::{
     Error, Result,
@@ -152,9 +152,15 @@ impl Embedder for Lexical {
                 .par_iter()
                 .zip(out.par_chunks_mut(dim))
                 .for_each(|(text, vector)| {
-                    for (bucket, weight) in weigh(&count_ngrams(text, self.idf.len()), &self.idf) {
-                        add_scaled(vector, weight, self.basis.row(bucket as usize));
-                    }
+                    let weights = weigh(&count_ngrams(text, self.idf.len()), &self.idf);
+                    wide(
+                        #[inline(always)]
+                        || {
+                            for &(bucket, weight) in &weights {
+                                add_scaled(vector, weight, self.basis.row(bucket as usize));
+                            }
+                        },
+                    );
                     to_unit_length(vector);
                 });
             monitor.advance(texts.len() as u64);
@@ -302,6 +308,7 @@ fn weigh(counts: &[(u32, u32)], idf: &[f32]) -> Vec<(u32, f32)> {
     weights
 }
 
+#[inline(always)]
 fn add_scaled(sum: &mut [f32], scale: f32, row: &[f32]) {
     sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += scale * x);
 }
@@ -367,9 +374,14 @@ impl Sparse {
             .par_chunks_mut(dense.cols())
             .enumerate()
             .for_each(|(row, out)| {
-                for i in self.starts[row]..self.starts[row + 1] {
-                    add_scaled(out, self.weights[i], dense.row(self.buckets[i] as usize));
-                }
+                wide(
+                    #[inline(always)]
+                    || {
+                        for i in self.starts[row]..self.starts[row + 1] {
+                            add_scaled(out, self.weights[i], dense.row(self.buckets[i] as usize));
+                        }
+                    },
+                );
             });
         out
     }
@@ -382,11 +394,11 @@ fn right_singular_vectors(
     seed: Seed,
     monitor: &dyn Monitor,
 ) -> Result<Matrix> {
-    let wide = (settings.dim + OVERSAMPLING).min(rows.rows()).max(1);
+    let width = (settings.dim + OVERSAMPLING).min(rows.rows()).max(1);
     let columns = rows.transposed(settings.buckets);
     let mut rng = seed.rng();
     // Uniform entries serve as well as Gaussian ones: only their span matters.
-    let mut omega = Matrix::zeros(settings.buckets, wide);
+    let mut omega = Matrix::zeros(settings.buckets, width);
     omega
         .as_mut_slice()
         .iter_mut()
@@ -396,42 +408,48 @@ fn right_singular_vectors(
         monitor.proceed()?;
         range = orthonormal(&rows.times(&columns.times(&range)));
     }
-    // A = U S Vᵀ; with Bᵀ = Aᵀ Q, shape (buckets, wide), and B Bᵀ = W S² Wᵀ, V = Bᵀ W S⁻¹.
+    // A = U S Vᵀ; with Bᵀ = Aᵀ Q, shape (buckets, width), and B Bᵀ = W S² Wᵀ, V = Bᵀ W S⁻¹.
     let b_t = columns.times(&range);
     let blocks: Vec<Vec<f64>> = b_t
         .as_slice()
-        .par_chunks(wide * 1024)
+        .par_chunks(width * 1024)
         .map(|block| {
-            let mut gram = vec![0.0; wide * wide];
-            for row in block.chunks_exact(wide).filter(|row| row.iter().any(|&x| x != 0.0)) {
-                for i in 0..wide {
-                    for j in 0..=i {
-                        gram[i * wide + j] += f64::from(row[i]) * f64::from(row[j]);
+            let mut gram = vec![0.0; width * width];
+            wide(
+                #[inline(always)]
+                || {
+                    for row in block.chunks_exact(width).filter(is_in_use) {
+                        for (i, gram) in gram.chunks_exact_mut(width).enumerate() {
+                            let scale = f64::from(row[i]);
+                            for (sum, &x) in gram[..=i].iter_mut().zip(row) {
+                                *sum += scale * f64::from(x);
+                            }
+                        }
                     }
-                }
-            }
+                },
+            );
             gram
         })
         .collect();
-    let gram = Mat::from_fn(wide, wide, |i, j| {
+    let gram = Mat::from_fn(width, width, |i, j| {
         let (i, j) = (i.max(j), i.min(j));
-        blocks.iter().map(|block| block[i * wide + j]).sum::<f64>()
+        blocks.iter().map(|block| block[i * width + j]).sum::<f64>()
     });
     let Eigen { values, vectors } = symmetric_eigen(gram.as_ref(), "the singular vectors of the texts")?;
-    let dim = settings.dim.min(wide);
+    let dim = settings.dim.min(width);
     // Eigenvalues rise; the leading ones stand last. A vector's sign is set by its largest entry in W.
-    let mut turn = Matrix::zeros(wide, settings.dim);
+    let mut turn = Matrix::zeros(width, settings.dim);
     for d in 0..dim {
-        let from = wide - 1 - d;
+        let from = width - 1 - d;
         let scale = values[from].max(0.0).sqrt();
-        if scale < 1e-6 * values[wide - 1].max(0.0).sqrt() || scale == 0.0 {
+        if scale < 1e-6 * values[width - 1].max(0.0).sqrt() || scale == 0.0 {
             continue;
         }
-        let largest = (0..wide)
+        let largest = (0..width)
             .max_by(|&a, &b| vectors[(a, from)].abs().total_cmp(&vectors[(b, from)].abs()))
             .unwrap_or(0);
         let sign = vectors[(largest, from)].signum();
-        for i in 0..wide {
+        for i in 0..width {
             turn.row_mut(i)[d] = (sign * vectors[(i, from)] / scale) as f32;
         }
     }
@@ -439,13 +457,24 @@ fn right_singular_vectors(
     basis
         .as_mut_slice()
         .par_chunks_mut(settings.dim)
-        .zip(b_t.as_slice().par_chunks(wide))
+        .zip(b_t.as_slice().par_chunks(width))
+        .filter(|(_, row)| is_in_use(row))
         .for_each(|(out, row)| {
-            for (i, &x) in row.iter().enumerate() {
-                add_scaled(out, x, turn.row(i));
-            }
+            wide(
+                #[inline(always)]
+                || {
+                    for (i, &x) in row.iter().enumerate() {
+                        add_scaled(out, x, turn.row(i));
+                    }
+                },
+            );
         });
     Ok(basis)
+}
+
+/// Whether a text has the bucket whose numbers these are.
+fn is_in_use(row: &&[f32]) -> bool {
+    row.iter().any(|&x| x != 0.0)
 }
 
 /// An orthonormal basis of the columns' span, by QR.
