@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs `tamis select` on made-up rows of every size, with any number of classes and evaluations.
 
-Measures  seconds and peak memory of each stage of a selection as rows, classes or evaluations grow.
+Measures  seconds and peak memory of each stage of a selection as rows, classes or evaluations grow, and where vectors are given.
 Needs     numpy, the release build; 20 GB of disk for ten million rows.
 Prints    the tables of docs/results/scale.md.
 
@@ -18,7 +18,7 @@ import pathlib
 
 import lib
 
-SECTIONS = ["rows", "classes", "evaluations"]
+SECTIONS = ["rows", "classes", "evaluations", "given"]
 BLOCK = 20_000
 
 
@@ -43,17 +43,17 @@ def texts(folder, rows):
                     file.write(f'{{"text":"{" ".join(row)}","label":"l{y}"}}\n')
 
 
-def vectors(folder, classes, rows=20_000, width=384):
-    """The same with so many classes, and a file of vectors."""
+def vectors(folder, classes, rows=20_000, groups=1, width=384):
+    """The same with so many classes, and a file of vectors: a Gaussian around each of the groups that a class has."""
     import numpy
 
     rng = numpy.random.default_rng(0)
-    centres, parts = rng.normal(size=(classes, width)), []
+    centres, parts = rng.normal(size=(classes * groups, width)), []
     for split, count in {"train": rows, "validation": 4000, "test": 4000}.items():
-        y = numpy.concatenate([numpy.arange(classes), rng.integers(0, classes, count - classes)])
-        part = centres[y] + 3 * rng.normal(size=(count, width))
+        group = numpy.concatenate([numpy.arange(len(centres)), rng.integers(0, len(centres), count - len(centres))])
+        part = centres[group] + 3 * rng.normal(size=(count, width))
         parts.append(part / numpy.linalg.norm(part, axis=1, keepdims=True))
-        lines = [f'{{"text":"{split} {i}","label":"l{c}"}}' for i, c in enumerate(y)]
+        lines = [f'{{"text":"{split} {i}","label":"l{c}"}}' for i, c in enumerate(group % classes)]
         lib.write_lines(folder / f"{split}.jsonl", lines)
     numpy.save(folder / "vectors.npy", numpy.concatenate(parts).astype("float16"))
 
@@ -101,6 +101,7 @@ def main():
     parser.add_argument("--only", action="append", choices=SECTIONS)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000, 10_000_000])
     parser.add_argument("--classes", type=int, nargs="+", default=[2, 20, 150, 1000])
+    parser.add_argument("--given", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--evaluations", type=int, nargs="+", default=[100, 1000, 10_000, 100_000])
     options = parser.parse_args()
     options.out = options.out.resolve()
@@ -125,6 +126,13 @@ def main():
                 files = made(folder, vectors, k)
                 runs.append(select(files, "--embedder", folder / "vectors.npy", "--budget", "5%", "--max-evaluations", 2000))
             print_table(name, options.classes, runs, "20,000 rows, vectors of 384 numbers given, 5%, 2,000 evaluations.")
+        elif name == "given":
+            runs = []
+            for n in options.given:
+                folder = data / f"given-{n}"
+                files = made(folder, vectors, 5, n, 200)
+                runs.append(select(files, "--embedder", folder / "vectors.npy", "--budget", "1%", "--max-evaluations", 1000))
+            print_table("rows given", options.given, runs, "Vectors of 384 numbers given as float16, five labels, 1%, 1,000 evaluations.")
         else:
             n = 20_000
             files = made(data / f"rows-{n}", texts, n)

@@ -1,4 +1,4 @@
-//! k-means of 100,000 points in 384 dimensions, K = 200, on all cores.
+//! k-means of 100,000 points in 384 dimensions, or of all that are given, K = 200, on all cores.
 //!
 //! `TAMIS_BENCH_POINTS` names a file of little-endian `f32` numbers, so that others can cluster the same points; without it
 //! they are drawn here. Inertia and passes are printed.
@@ -12,7 +12,7 @@ const POINTS: usize = 100_000;
 const DIM: usize = 384;
 
 fn points() -> Matrix {
-    let numbers = if let Some(path) = std::env::var_os("TAMIS_BENCH_POINTS") {
+    let numbers: Vec<f32> = if let Some(path) = std::env::var_os("TAMIS_BENCH_POINTS") {
         let bytes = std::fs::read(path).expect("reads");
         let number = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
         bytes.chunks_exact(4).map(number).collect()
@@ -20,7 +20,8 @@ fn points() -> Matrix {
         let mut rng = Seed(1).rng();
         (0..POINTS * DIM).map(|_| rng.random::<f32>() - 0.5).collect()
     };
-    Matrix::from_vec(numbers, POINTS, DIM)
+    let points = numbers.len() / DIM;
+    Matrix::from_vec(numbers, points, DIM)
 }
 
 fn cluster(criterion: &mut Criterion) {
@@ -36,7 +37,7 @@ fn cluster(criterion: &mut Criterion) {
     );
     let mut group = criterion.benchmark_group("k-means");
     group.sample_size(10).sampling_mode(SamplingMode::Flat);
-    group.bench_function("100000x384, K = 200", |bencher| {
+    group.bench_function(format!("{}", points.rows()), |bencher| {
         bencher.iter(|| k_means(&points, &settings, Seed(0), &Silent).expect("clusters"));
     });
 }

@@ -2,12 +2,11 @@
 //!
 //! Points are vectors of a [`VectorStore`], shape `(points, dim)`. Each pass assigns every point to its nearest centroid (squared
 //! Euclidean distance, by blocked products), then moves each centroid to the mean of its points. Ties take the lower id,
-//! and each centroid sums its points in row order, so the number of threads does not change the result. Above a size that
-//! is set, centroids are moved by mini-batches and every point is assigned exactly at the end.
+//! and each centroid sums its points in row order, so the number of threads does not change the result. Of many points the
+//! centroids are fitted on a sample, and every point is assigned at the end.
 //!
-//! Sources: Lloyd 1982; Arthur & Vassilvitskii 2007 (k-means++, with the greedy choice of its section 5); Sculley 2010
-//! (mini-batches). We differ in two ways: centroids are seeded on a sample, and an emptied cluster takes the point that is
-//! farthest from its centroid.
+//! Sources: Lloyd 1982; Arthur & Vassilvitskii 2007 (k-means++, with the greedy choice of its section 5). We differ in two
+//! ways: centroids are seeded on a sample, and an emptied cluster takes the point that is farthest from its centroid.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,6 +21,7 @@ use tamis_nn::{
 
 use crate::{
     Error, Result,
+    stats::ranking,
     vectors::{VectorStore, blocks},
 };
 
@@ -42,10 +42,8 @@ pub struct KMeansSettings {
     pub max_iterations: usize,
     /// Passes end when the inertia falls by less than this share. Default: 1e-4.
     pub tolerance: f64,
-    /// Above this many points centroids are moved by mini-batches. Default: 500,000.
-    pub mini_batch_above: usize,
-    /// Points in a mini-batch. Default: 20,000.
-    pub batch: usize,
+    /// The most points on which centroids are fitted, unless there are more than a sixteenth as many clusters. Default: 200,000.
+    pub fit_on: usize,
 }
 
 impl Default for KMeansSettings {
@@ -54,8 +52,7 @@ impl Default for KMeansSettings {
             clusters: 8,
             max_iterations: 25,
             tolerance: 1e-4,
-            mini_batch_above: 500_000,
-            batch: 20_000,
+            fit_on: 200_000,
         }
     }
 }
@@ -136,13 +133,19 @@ pub fn k_means(
             });
         }
     }
-    let mut centroids = seeded(points, k, seed.derive("seeding"))?;
-    let mut iterations = 0;
-    if points.count() > settings.mini_batch_above {
-        iterations = mini_batches(points, &mut centroids, settings, seed.derive("batches"), monitor)?;
-        let nearest = assign(points, &centroids)?;
-        return Ok(finished(centroids, &nearest, iterations));
+    let fitted_on = settings.fit_on.max(SEEDING_POINTS * k);
+    if points.count() <= fitted_on {
+        return lloyd(points, settings, seed, monitor);
     }
+    let sample = ranking::sample(points.count(), fitted_on, seed.derive("sample"));
+    let fitted = lloyd(&points.gather(&sample)?, settings, seed, monitor)?;
+    let nearest = assign(points, &fitted.centroids)?;
+    Ok(finished(fitted.centroids, &nearest, fitted.iterations))
+}
+
+fn lloyd(points: &dyn VectorStore, settings: &KMeansSettings, seed: Seed, monitor: &dyn Monitor) -> Result<Clusters> {
+    let mut centroids = seeded(points, settings.clusters, seed.derive("seeding"))?;
+    let mut iterations = 0;
     let mut before = f64::INFINITY;
     loop {
         monitor.proceed()?;
@@ -364,44 +367,6 @@ fn distances(points: &Matrix, norms: &[f32], some: &[u32]) -> Vec<f32> {
     out
 }
 
-/// Moves centroids by mini-batches, each point with a rate of one over the points its centroid has met.
-fn mini_batches(
-    points: &dyn VectorStore,
-    centroids: &mut Matrix,
-    settings: &KMeansSettings,
-    seed: Seed,
-    monitor: &dyn Monitor,
-) -> Result<usize> {
-    let mut met = vec![0u64; centroids.rows()];
-    // As many points as the passes would have met on the largest pool that is not cut into batches.
-    let rounds = (settings.max_iterations * settings.mini_batch_above)
-        .div_ceil(settings.batch.max(1))
-        .min(1000);
-    for round in 0..rounds {
-        monitor.proceed()?;
-        let mut rng = seed.index(round as u64).rng();
-        let mut rows: Vec<u32> = index::sample(&mut rng, points.count(), settings.batch.min(points.count()))
-            .into_iter()
-            .map(|i| i as u32)
-            .collect();
-        rows.sort_unstable();
-        let batch = points.gather(&rows)?;
-        let nearest = assign(&batch, centroids)?;
-        for (i, &(cluster, _)) in nearest.iter().enumerate() {
-            let met = &mut met[cluster as usize];
-            *met += 1;
-            let rate = 1.0 / *met as f32;
-            centroids
-                .row_mut(cluster as usize)
-                .iter_mut()
-                .zip(batch.row(i))
-                .for_each(|(c, x)| *c += rate * (x - *c));
-        }
-        monitor.note(&format!("batch {} of {rounds}", round + 1));
-    }
-    Ok(rounds)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -457,10 +422,8 @@ mod tests {
             pool.install(|| k_means(&points, &settings(30), Seed(2), &Silent).expect("clusters"))
         };
         assert_eq!(run(1), run(2));
-        let batches = KMeansSettings {
-            mini_batch_above: 100,
-            batch: 500,
-            max_iterations: 5,
+        let sampled = KMeansSettings {
+            fit_on: 1000,
             ..settings(30)
         };
         let run = |threads| {
@@ -468,24 +431,24 @@ mod tests {
                 .num_threads(threads)
                 .build()
                 .expect("a pool");
-            pool.install(|| k_means(&points, &batches, Seed(2), &Silent).expect("clusters"))
+            pool.install(|| k_means(&points, &sampled, Seed(2), &Silent).expect("clusters"))
         };
         assert_eq!(run(1), run(2));
     }
 
     #[test]
-    fn mini_batches_come_near_the_exact_inertia() {
+    fn centroids_of_a_sample_come_near_the_exact_inertia() {
         let points = cloud(4000, 8, 3);
         let exact = k_means(&points, &settings(20), Seed(1), &Silent)
             .expect("clusters")
             .inertia;
-        let batches = KMeansSettings {
-            mini_batch_above: 1000,
-            batch: 500,
+        let sampled = KMeansSettings {
+            fit_on: 1000,
             ..settings(20)
         };
-        let near = k_means(&points, &batches, Seed(1), &Silent).expect("clusters").inertia;
-        assert!(near < exact * 1.05, "{near} against {exact}");
+        let near = k_means(&points, &sampled, Seed(1), &Silent).expect("clusters");
+        assert!(near.inertia < exact * 1.05, "{} against {exact}", near.inertia);
+        assert_eq!(near.sizes.iter().sum::<u32>(), 4000);
     }
 
     #[test]
