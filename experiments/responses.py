@@ -104,9 +104,9 @@ def methods(options):
 
 def everything(options, runner):
     """The loss of a fine-tune on the whole pool by task, and its seconds."""
-    tests = {task: rows(options, f"{task}/test.jsonl") for task in TASKS}
+    tests = [rows(options, f"{task}/test.jsonl") for task in TASKS]
     record = runner.run(
-        "finetune", "--train", rows(options, "train.jsonl"), "--test", *tests.values(),
+        "finetune", "--train", rows(options, "train.jsonl"), "--test", *tests,
         "--validation", rows(options, f"{TASKS[0]}/validation.jsonl"), "--model", options.language_model,
         "--epochs", options.epochs, "--batch-size", 8, "--max-length", options.max_length, "--dtype", options.dtype,
         record="metrics.json",
@@ -114,7 +114,7 @@ def everything(options, runner):
     if record is None:
         return {}
     lib.note(f"everything: {record['train_seconds']:.0f} seconds of training")
-    return {task: f"{record['tests'][str(path)]['loss']:.4f}" for task, path in tests.items()}
+    return {task: f"{record['tests'][f'{task}/test']['log_loss']:.4f}" for task in TASKS}
 
 
 def choices(options, runner):
@@ -166,7 +166,7 @@ def main():
     parser.add_argument("--max-evaluations", type=int, default=2_000)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--max-length", type=int, default=384)
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="of the fine-tunes")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="of the fine-tunes and the pass")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
     options = parser.parse_args()
     runner = lib.Runner(options)

@@ -164,11 +164,14 @@ fn write_candidates(text: &mut String, record: &SelectionRecord, messages: &Mess
             messages.text("`prefilter` says how many")
         )?;
     }
-    let reached = data.read.prefiltered.unwrap_or(data.read.pool);
+    let (reached, of) = match data.read.prefiltered {
+        Some(kept) => (kept, "these"),
+        None => (data.read.pool, "the pool's"),
+    };
     if (1..reached).contains(&data.candidates) && !record.by_rule() {
         writeln!(
             text,
-            "\nChosen among the {} of the pool's {reached} rows that are most like validation rows; {}",
+            "\nChosen among the {} of {of} {reached} rows that are most like validation rows; {}",
             data.candidates,
             messages.text("`candidates all` takes all of them")
         )?;
@@ -181,7 +184,7 @@ fn write_candidates(text: &mut String, record: &SelectionRecord, messages: &Mess
         };
         writeln!(
             text,
-            "\n{} of the pool's {reached} rows are used last: {suspicion}",
+            "\n{} of {of} {reached} rows are used last: {suspicion}",
             data.label_errors
         )?;
     }

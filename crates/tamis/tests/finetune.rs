@@ -80,17 +80,25 @@ fn twenty_steps_have_the_losses_of_pytorch() {
         };
         (0..recorded.losses.len()).map(|t| step(t).expect("trains")).collect()
     };
-    // PyTorch's own losses in bfloat16 are up to 3.2e-4 off those in 32 bits.
     let in_bfloat16 = steps(&mut model.clone(), ProductDtype::Bfloat16);
-    for (t, (loss, want)) in in_bfloat16.iter().zip(&recorded.bfloat16_losses).enumerate() {
-        let near = (loss - want).abs() < 1e-3;
-        assert!(near, "step {t} in bfloat16: {loss:.6} and PyTorch {want:.6}");
-    }
     let losses = steps(&mut model, ProductDtype::Float32);
     for (t, (loss, want)) in losses.iter().zip(&recorded.losses).enumerate() {
         assert!((loss - want).abs() < 1e-4, "step {t}: {loss:.6} and PyTorch {want:.6}");
     }
-    assert_ne!(losses, in_bfloat16);
+    // In bfloat16 the losses are off by no more than PyTorch's.
+    let furthest = |others: &[f64]| {
+        let gaps = recorded
+            .losses
+            .iter()
+            .zip(others)
+            .map(|(loss, other)| (loss - other).abs());
+        gaps.fold(0.0, f64::max)
+    };
+    let (ours, theirs) = (furthest(&in_bfloat16), furthest(&recorded.bfloat16_losses));
+    assert!(
+        0.0 < ours && ours <= theirs && losses != in_bfloat16,
+        "{ours} and PyTorch {theirs}"
+    );
     println!("step, in 32 bits, PyTorch, in bfloat16, PyTorch");
     for (t, loss) in losses.iter().enumerate() {
         let (in_bfloat16, of_pytorch) = (in_bfloat16[t], recorded.bfloat16_losses[t]);

@@ -10,20 +10,25 @@ use std::{
 
 /// Whether the processor multiplies tiles of bfloat16, and the kernel lets this process use them.
 pub(super) fn multiplies_bfloat16() -> bool {
-    multiplies(22)
+    features() & (1 << 22) != 0
 }
 
 /// The same for tiles of bytes.
 pub(super) fn multiplies_bytes() -> bool {
-    multiplies(25)
+    features() & (1 << 25) != 0
 }
 
-/// Whether leaf 7 has this bit and that of tiles, 24.
-fn multiplies(bit: u32) -> bool {
-    static ALLOWED: OnceLock<bool> = OnceLock::new();
-    let features = __cpuid_count(7, 0).edx;
-    let has = |bit: u32| features & (1 << bit) != 0;
-    has(bit) && has(24) && *ALLOWED.get_or_init(ask)
+/// What leaf 7 says of the processor, asked once; nothing where there are no tiles, bit 24, or they may not be used.
+fn features() -> u32 {
+    static FEATURES: OnceLock<u32> = OnceLock::new();
+    *FEATURES.get_or_init(|| {
+        let features = __cpuid_count(7, 0).edx;
+        if features & (1 << 24) != 0 && ask() {
+            features
+        } else {
+            0
+        }
+    })
 }
 
 /// Asks the kernel for the tiles' state, which is too large to be kept for those who never use it.
@@ -61,7 +66,7 @@ pub(super) fn configure() {
     };
     configuration.row_bytes[..8].fill(64);
     configuration.rows[..8].fill(16);
-    // SAFETY: the processor has tiles (`multiplies`); 64 bytes are read.
+    // SAFETY: the processor has tiles (`features`); 64 bytes are read.
     unsafe { asm!("ldtilecfg [{0}]", in(reg) &raw const configuration, options(nostack, readonly)) }
 }
 

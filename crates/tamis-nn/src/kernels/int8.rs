@@ -522,6 +522,11 @@ mod tests {
             let bytes = Int8Linear::new(map.whole());
             let mut out = vec![9.0; exact.len()];
             bytes.apply(&x, &mut out, &mut room);
+            for &kernel in Kernel::ALL.iter().filter(|kernel| kernel.is_there()) {
+                let mut by_kernel = vec![9.0; exact.len()];
+                Int8Linear::by(kernel, map.whole()).apply(&x, &mut by_kernel, &mut room);
+                assert_eq!(by_kernel, out, "{kernel:?}");
+            }
             // A product of numbers up to 1 is off by half a step of each, and errors add up as a random walk.
             let bound = 4.0 * (1.0 / 254.0 + 1.0 / 255.0) * (inputs as f32).sqrt();
             for (i, (out, exact)) in out.iter().zip(&exact).enumerate() {

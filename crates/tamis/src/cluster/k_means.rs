@@ -22,7 +22,7 @@ use tamis_nn::{
 use crate::{
     Error, Result,
     stats::ranking,
-    vectors::{VectorStore, blocks},
+    vectors::{MOST_IN_MEMORY, VectorStore, blocks},
 };
 
 /// Points whose distances to all centroids are computed by one product.
@@ -42,7 +42,7 @@ pub struct KMeansSettings {
     pub max_iterations: usize,
     /// Passes end when the inertia falls by less than this share. Default: 1e-4.
     pub tolerance: f64,
-    /// The most points on which centroids are fitted, unless there are more than a sixteenth as many clusters. Default: 200,000.
+    /// The most points on which centroids are fitted: 16 a cluster at least, and besides no more than 512 MiB hold. Default: 200,000.
     pub fit_on: usize,
 }
 
@@ -133,7 +133,8 @@ pub fn k_means(
             });
         }
     }
-    let fitted_on = settings.fit_on.max(SEEDING_POINTS * k);
+    let in_memory = MOST_IN_MEMORY / points.dim().max(1);
+    let fitted_on = settings.fit_on.min(in_memory).max(SEEDING_POINTS * k);
     if points.count() <= fitted_on {
         return lloyd(points, settings, seed, monitor);
     }

@@ -290,12 +290,13 @@ impl Dataset {
             tokens,
             drawn: drawn.iter().map(place).collect(),
         });
-        let mut row = 0;
-        self.train.examples.retain(|_| {
-            row += 1;
-            kept.binary_search(&(row - 1)).is_ok()
-        });
+        let mut rows = 0..;
+        let mut is_kept = || rows.next().is_some_and(|row| kept.binary_search(&row).is_ok());
+        self.train.examples.retain(|_| is_kept());
         self.pool = (0..kept.len() as RowId).collect();
+        // Scores are kept by the numbers of rows, which mean others now.
+        let kept: Vec<u8> = kept.iter().flat_map(|row| row.to_le_bytes()).collect();
+        self.fingerprint = Fingerprint::of([self.fingerprint.as_ref(), &kept]);
     }
 
     /// Takes rows out that no model can read: training rows leave the pool, others their splits. Each list ascends.

@@ -548,7 +548,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use tamis_nn::Silent;
+    use crate::budget::{Limit, random_control};
+    use tamis_nn::{Silent, seed::Seed};
 
     const GOOD: &str = "{\"text\": \"a cat\", \"label\": \"yes\"}\n{\"text\": \"a dog\", \"label\": \"no\"}\n";
 
@@ -570,6 +571,34 @@ mod tests {
         assert!(error.is_input());
         let hint = error.hint().map_or(String::new(), |hint| format!("\nhint: {hint}"));
         format!("{error}{hint}").replace(&format!("{}/", folder.path().display()), "")
+    }
+
+    #[test]
+    fn rows_that_stay_are_numbered_anew_and_are_the_same_rows() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let row = |i: usize| format!("{{\"text\": \"row {i}\", \"label\": {}}}\n", i % 2);
+        // Row 2 also stands in validation, so that it is none of the pool.
+        let train: String = (0..8).map(row).collect();
+        let mut data = read(&settings(folder.path(), &train, &(row(2) + &row(9))), &Silent).expect("reads");
+        let before = data.fingerprint.clone();
+        assert_eq!((data.pool_rows(), data.random_pool().len()), (7, 7));
+        data.keep(&[1, 4, 5, 7], &[4, 7], 70);
+        let texts: Vec<Vec<&str>> = data
+            .train
+            .examples
+            .iter()
+            .map(|example| example.input.texts())
+            .collect();
+        assert_eq!(texts, [["row 1"], ["row 4"], ["row 5"], ["row 7"]]);
+        assert_eq!((&data.pool[..], data.random_pool()), (&[0, 1, 2, 3][..], &[1, 3][..]));
+        assert_eq!((data.pool_rows(), data.train.record_number(3)), (7, 7));
+        assert_ne!(data.fingerprint, before);
+        // Controls are of the drawn rows, whose tokens are at their places in the pool.
+        for seed in 0..5 {
+            let control = |limit| random_control(&data, &[9, 2, 9, 3], limit, Seed(seed));
+            assert_eq!(control(Limit::Tokens(5)), [1, 3]);
+            assert!([[1], [3]].contains(&control(Limit::Rows(1)).try_into().expect("a row")));
+        }
     }
 
     #[test]

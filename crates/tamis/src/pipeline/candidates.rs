@@ -30,7 +30,7 @@ use crate::{
         target::Target,
     },
     settings::select::SelectSettings,
-    vectors::VectorStore,
+    vectors::{VectorStore, subset},
 };
 
 /// The largest share of the pool that is suspected of label errors, or of responses to other prompts, unless the settings say so: what a
@@ -62,9 +62,17 @@ impl Candidates {
         let clustered = Clustered::new(context, &vectors)?;
         let (pool, fold) = (&*clustered.pool, &clustered.fold);
         let seed = context.settings.seed.derive("pool");
-        let Contrast { domain_auc, typical } = context
-            .stages
-            .run("compare", None, || domain::contrast(pool, fold, seed))?;
+        let Contrast { domain_auc, typical } = context.stages.run("compare", None, || {
+            let contrast = domain::contrast(pool, fold, seed)?;
+            // Of a pool that was cut most rows are like the fold's: whether it was is told from those that were drawn at random.
+            let drawn = context.dataset.random_pool();
+            if drawn.len() == pool.count() {
+                return Ok(contrast);
+            }
+            let drawn = subset(&clustered.pool, drawn)?;
+            let domain_auc = domain::contrast(&*drawn, fold, seed)?.domain_auc;
+            Ok(Contrast { domain_auc, ..contrast })
+        })?;
         let shifted = context.settings.shifted(domain_auc, pool.count(), fold.rows());
         let given = context.settings.candidates;
         let open = context.settings.candidates_open(domain_auc, pool.count());

@@ -46,16 +46,20 @@ impl Target {
     }
 }
 
-/// The rows that the features are fine-tuned on: random ones, as many as the share of the whole pool pays for, none of them
-/// suspected of a label error.
+/// The rows that the features are fine-tuned on: random ones, as many as the share of the pool pays for, none of them suspected of a label
+/// error. Of a pool that was cut the share is one of the rows that stayed, and rows are those that were drawn at random.
 pub(crate) fn rows_for_features(
     context: Context<'_>,
     share: Budget,
     tokens: &[u32],
     label_errors: &[bool],
 ) -> Result<Vec<RowId>> {
-    let seed = context.settings.seed.derive("adapt rows");
-    random_sound_rows(share, &context.dataset.pool, tokens, label_errors, seed)
+    let (dataset, seed) = (context.dataset, context.settings.seed.derive("adapt rows"));
+    let drawn = dataset.random_pool();
+    let unfit: Vec<bool> = (dataset.pool.iter().zip(label_errors))
+        .map(|(row, &error)| error || drawn.binary_search(row).is_err())
+        .collect();
+    random_sound_rows(share, &dataset.pool, tokens, &unfit, seed)
 }
 
 /// The model's features of a split. Advances `monitor` by one an example.

@@ -7,7 +7,7 @@ use tamis_nn::{Monitor, Seed};
 
 use crate::{
     Result,
-    budget::{Limit, random_rows},
+    budget::{Limit, random_control},
     data::{Dataset, RowId, folds::Folds},
     metrics::Metric,
     pipeline::{context::Context, embed::Vectors},
@@ -106,8 +106,8 @@ pub(crate) struct TunedProbes {
 
 impl TunedProbes {
     pub(crate) fn new(context: Context<'_>, probe: &dyn Probe, vectors: &Vectors, limit: Limit) -> Result<Self> {
-        let (pool, seed) = (&context.dataset.pool, context.settings.seed);
-        let budget_rows = random_rows(pool, &vectors.tokens, limit, seed.derive("size")).len();
+        let seed = context.settings.seed.derive("size");
+        let budget_rows = random_control(context.dataset, &vectors.tokens, limit, seed).len();
         context.stages.run("tune", None, || {
             Ok(Self {
                 at_budget: probe.tuned(context, budget_rows)?,

@@ -201,6 +201,7 @@ impl<'a> Session<'a> {
             && let Some(kept) = prefilter(rows, Context::new(&settings, &dataset, &folds, Some(of_model), &stages))?
         {
             dataset.keep(&kept.rows, &kept.drawn, kept.tokens);
+            check_against_pool(&settings, dataset.pool.len())?;
             responses = responses.map(|of_model| of_model.only(&kept.rows));
         }
         // Before hours may go into vectors: what is wrong with the model is said now.

@@ -113,6 +113,9 @@ pub struct ResponseScores {
     pub loss: f64,
     /// e to the power of the loss.
     pub perplexity: f64,
+    /// The mean over rows of the loss a token, by which `select` and `study` score; lower is better.
+    #[serde(default)]
+    pub log_loss: f64,
     /// Tokens of all responses.
     pub response_tokens: u64,
     /// The share of rows whose response is the most likely of all, where there are few different ones; higher is better.
@@ -130,6 +133,7 @@ impl ResponseScores {
         Self {
             loss,
             perplexity: loss.exp(),
+            log_loss: losses.iter().map(ResponseLoss::a_token).sum::<f64>() / losses.len().max(1) as f64,
             response_tokens: losses.iter().map(|loss| loss.tokens).sum(),
             accuracy: answers.map(|scores| scores.accuracy),
             macro_f1: answers.map(|scores| scores.macro_f1),

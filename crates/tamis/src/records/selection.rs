@@ -199,6 +199,11 @@ pub struct ReadRecord {
 }
 
 impl ReadRecord {
+    /// Rows that could be chosen and were not left aside.
+    pub fn reached(&self) -> u64 {
+        self.prefiltered.unwrap_or(self.pool)
+    }
+
     pub(crate) fn of(dataset: &Dataset) -> Self {
         let before = dataset.prefiltered.as_ref();
         Self {

@@ -79,7 +79,7 @@ pub trait VectorStore: fmt::Debug + Send + Sync {
 }
 
 /// The most numbers that are kept in memory: 512 MiB of them.
-const MOST_IN_MEMORY: usize = 1 << 27;
+pub(crate) const MOST_IN_MEMORY: usize = 1 << 27;
 
 /// Vectors that come one after the other, kept in memory or, where they will be too many, on disk.
 pub(crate) enum Collector {
