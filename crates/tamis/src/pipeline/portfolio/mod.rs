@@ -68,8 +68,8 @@ struct Entrant {
 }
 
 impl Portfolio<'_> {
-    /// Spends the evaluations and decides. The first finalist is the choice; then come the best of the other entrants. The curve is that of
-    /// the last search.
+    /// Spends the evaluations and decides. The first finalist is the choice; then come the other entrants, unlike ones first. The curve is
+    /// that of the last search.
     pub(crate) fn search(&self, store: &mut dyn ScoreStore, limits: Limits) -> Result<Found> {
         let seed = self.context.settings.seed;
         let parts = Parts::of(self.context.folds.confirm.len(), seed.derive("parts"));
@@ -120,6 +120,7 @@ impl Portfolio<'_> {
             (Baseline::Frequency, true),
             (Baseline::Similarity, true),
             (Baseline::Less, of_responses),
+            (Baseline::Gist, of_responses),
             (Baseline::FacilityLocation, pool.len() <= MOST_COMPARED),
         ];
         for (rule, _) in entrants.into_iter().filter(|(_, suits)| *suits) {
@@ -248,10 +249,9 @@ impl Portfolio<'_> {
                 })
                 .collect(),
         };
-        let mut order: Vec<usize> = (0..entrants.len()).collect();
-        order.sort_by(|&a, &b| values[b].estimate.total_cmp(&values[a].estimate));
-        order.retain(|&entrant| entrant != chosen);
-        order.insert(0, chosen);
+        let kinds: Vec<Kind> = entrants.iter().map(Entrant::kind).collect();
+        let estimates: Vec<f64> = values.iter().map(|value| value.estimate).collect();
+        let order = order(chosen, &kinds, &estimates);
         let mut entrants: Vec<Option<Entrant>> = entrants.into_iter().map(Some).collect();
         let finalists = order.iter().filter_map(|&place| {
             let mut entrant = entrants[place].take()?;
@@ -265,6 +265,43 @@ impl Portfolio<'_> {
             ..found
         }
     }
+}
+
+/// What an entrant's rows are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Random,
+    Rule,
+    Search,
+}
+
+impl Entrant {
+    fn kind(&self) -> Kind {
+        match self.mode {
+            Some(_) => Kind::Search,
+            None if self.name == RANDOM_ROWS => Kind::Random,
+            None => Kind::Rule,
+        }
+    }
+}
+
+/// The places of the entrants, the choice first. Where training compares the first few it may overturn what a probe thinks of unlike rows:
+/// rules come next, with the best search unless a search is the choice, by falling estimate; then other searches, whose rows are much the
+/// same, and random rows, which training is compared with anyway.
+fn order(chosen: usize, kinds: &[Kind], estimates: &[f64]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..kinds.len()).collect();
+    order.sort_by(|&a, &b| estimates[b].total_cmp(&estimates[a]));
+    let mut searched = kinds[chosen] == Kind::Search;
+    let mut late = vec![false; kinds.len()];
+    for &entrant in order.iter().filter(|&&entrant| entrant != chosen) {
+        late[entrant] = match kinds[entrant] {
+            Kind::Rule => false,
+            Kind::Random => true,
+            Kind::Search => std::mem::replace(&mut searched, true),
+        };
+    }
+    order.sort_by_key(|&entrant| (entrant != chosen, late[entrant]));
+    order
 }
 
 /// What an entrant is worth; nothing where the clock stopped it before it came to a selection.
@@ -290,5 +327,22 @@ fn less(limits: Limits, spent: Limits) -> Limits {
         evaluations: limits.evaluations - spent.evaluations,
         seconds: limits.seconds.zip(spent.seconds).map(|(left, spent)| left - spent),
         cost: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unlike_entrants_stand_behind_the_choice() {
+        use Kind::{Random, Rule, Search};
+        let kinds = [Random, Rule, Rule, Search, Search, Search];
+        let estimates = [0.9, 0.2, 0.5, 0.6, 0.8, 0.7];
+        // Behind a search the rules, the better first; the other searches and random rows last.
+        assert_eq!(order(4, &kinds, &estimates), [4, 2, 1, 0, 5, 3]);
+        // Behind a rule the best search beside the other rule.
+        assert_eq!(order(2, &kinds, &estimates), [2, 4, 1, 0, 5, 3]);
+        assert_eq!(order(0, &kinds, &estimates), [0, 4, 2, 1, 5, 3]);
     }
 }
