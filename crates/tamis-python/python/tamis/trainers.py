@@ -57,6 +57,7 @@ class Answers:
                 f"train: expected rows of which a part can be taken for the trainer, found {type(rows).__qualname__}", setting="train"
             )
         self._sign = 1.0 if getattr(trainer, "higher_is_better", True) else -1.0
+        self._awaited = True
         self.last_error: BaseException | None = None
 
     def __call__(self, command: Command, trials: list[Trial]) -> None:
@@ -74,13 +75,15 @@ class Answers:
                     break
         else:
             pool = ThreadPoolExecutor(self._parallel)
+            self._awaited = True
             try:
                 told = {pool.submit(self._told, trial): trial for trial in trials}
                 for done in as_completed(told):
                     if not tell(told[done], **done.result()):
                         break
             finally:
-                # Also on Ctrl-C: nobody waits for the trials that are left.
+                # Also on Ctrl-C: nobody waits for the trials that are left, and the folder is the program's again.
+                self._awaited = False
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _told(self, trial: Trial) -> dict[str, Any]:
@@ -94,7 +97,8 @@ class Answers:
             told = {"error": f"{type(error).__name__}: {error}"}
         finally:
             # The run's own paths may be relative.
-            os.chdir(folder)
+            if self._awaited:
+                os.chdir(folder)
         return {**told, "seconds": time.monotonic() - began}
 
 
