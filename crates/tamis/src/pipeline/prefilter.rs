@@ -3,8 +3,6 @@
 //! Some of the rows that stay are drawn at random from all: nothing is ruled out by its words, and random selections, the control, are drawn
 //! from them. The others are those most similar to rows of the reward fold, by the lexical embedder.
 
-use rand::seq::SliceRandom;
-
 use crate::{
     Error, Result,
     baselines::similarity,
@@ -13,6 +11,7 @@ use crate::{
     embed::EmbedderSpec,
     pipeline::{context::Context, embed::embed},
     settings::select::SelectSettings,
+    stats::ranking::shuffled,
 };
 
 /// The share of the rows that stay which is drawn at random, unless [`BUDGETS`] need more.
@@ -44,9 +43,7 @@ pub(crate) fn prefilter(rows: usize, context: Context<'_>) -> Result<Option<Kept
     let tokens: Vec<u32> = pool.iter().map(|&row| responses.train.tokens_of(row) as u32).collect();
     let in_all = tokens.iter().map(|&tokens| u64::from(tokens)).sum();
     let limit = settings.budget.resolve(pool.len() as u64, in_all)?;
-    let seed = settings.seed.derive("prefilter");
-    let mut order: Vec<u32> = (0..pool.len() as u32).collect();
-    order.shuffle(&mut seed.rng());
+    let mut order = shuffled(pool.len(), settings.seed.derive("prefilter"));
     let needed = BUDGETS * cost(&order, &tokens, limit);
     if 2 * needed > rows {
         let (least, way_out) = (2 * needed, "keep more rows, or choose fewer with `budget`");
