@@ -176,8 +176,9 @@ fn write_candidates(text: &mut String, record: &SelectionRecord, messages: &Mess
             messages.text("`candidates all` takes all of them")
         )?;
     }
-    if data.label_errors > 0 && !record.by_rule() {
-        let suspicion = if data.read.task == Some(TaskKind::Response) {
+    let of_responses = data.read.task == Some(TaskKind::Response);
+    if data.label_errors > 0 && (of_responses || !record.by_rule()) {
+        let suspicion = if of_responses {
             "their prompts make their responses hardly more likely, so they may belong to others"
         } else {
             "suspected label errors, by a probe that was not trained on them"

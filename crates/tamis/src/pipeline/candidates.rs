@@ -94,6 +94,11 @@ impl Candidates {
         })
     }
 
+    /// The places of all rows of the pool.
+    pub(crate) fn all(&self) -> Vec<u32> {
+        (0..self.label_errors.len() as u32).collect()
+    }
+
     /// The settings in the mode that the AUC is for.
     pub(crate) fn settings(&self) -> &SelectSettings {
         &self.modes[0]

@@ -6,23 +6,27 @@ use crate::{
     budget::Limit,
     data::{Dataset, RowId},
     pipeline::{candidates::Candidates, context::Context, probe::TunedProbe},
+    vectors::subset,
 };
 
-/// The rows that a rule chooses, in ascending order; `at_everything` says what is hard to learn.
+/// The rows that a rule chooses, in ascending order, among some of the pool, which are named by their places in ascending order;
+/// `at_everything` says what is hard to learn.
 pub(crate) fn by_rule(
     rule: Baseline,
     context: Context<'_>,
     candidates: &Candidates,
     at_everything: &dyn TunedProbe,
     limit: Limit,
+    among: &[u32],
 ) -> Result<Vec<RowId>> {
     let Dataset {
         train,
         validation,
-        pool,
         task,
         ..
     } = context.dataset;
+    let rows: Vec<RowId> = of(&context.dataset.pool, among);
+    let vectors = subset(&candidates.clustered.pool, among)?;
     let target = |&row: &RowId| {
         if task.labels.is_empty() {
             0
@@ -31,31 +35,36 @@ pub(crate) fn by_rule(
         }
     };
     let losses = || {
-        let all = at_everything.losses(pool)?;
-        Ok(pool.iter().map(|&row| all[row as usize]).collect())
+        let all = at_everything.losses(&rows)?;
+        Ok(rows.iter().map(|&row| all[row as usize]).collect())
     };
     let view = View {
-        vectors: &*candidates.clustered.pool,
-        texts: &|i| train.examples[pool[i] as usize].input.texts(),
-        tokens: &candidates.vectors.tokens,
-        targets: &pool.iter().map(target).collect::<Vec<u32>>(),
+        vectors: &*vectors,
+        texts: &|i| train.examples[rows[i] as usize].input.texts(),
+        tokens: &of(&candidates.vectors.tokens, among),
+        targets: &rows.iter().map(target).collect::<Vec<u32>>(),
         fold_vectors: &candidates.clustered.fold,
         fold_texts: &|i| validation.examples[context.folds.reward[i] as usize].input.texts(),
-        doubted: &candidates.label_errors,
+        doubted: &of(&candidates.label_errors, among),
         losses: &losses,
-        alignment: &|| candidates.probe.alignment(pool).ok_or_else(|| of_responses(rule)),
+        alignment: &|| candidates.probe.alignment(&rows).ok_or_else(|| of_responses(rule)),
         alignment_in_subspace: &|| {
-            let alignment = candidates.probe.alignment_in_subspace(pool)?;
+            let alignment = candidates.probe.alignment_in_subspace(&rows)?;
             alignment.ok_or_else(|| of_responses(rule))
         },
         difficulty: &|| {
             let gradients = candidates.vectors.gradients.as_ref();
-            let prompts = gradients.map(|gradients| gradients.prompts.difficulty.clone());
+            let prompts = gradients.map(|gradients| of(&gradients.prompts.difficulty, among));
             prompts.ok_or_else(|| of_responses(rule))
         },
     };
     let chosen = rule.choose(&view, limit, context.settings.seed, context.monitor())?;
-    Ok(chosen.into_iter().map(|i| pool[i as usize]).collect())
+    Ok(of(&rows, &chosen))
+}
+
+/// The values at these places.
+fn of<T: Copy>(values: &[T], places: &[u32]) -> Vec<T> {
+    places.iter().map(|&place| values[place as usize]).collect()
 }
 
 /// A rule that reads responses where there are none.

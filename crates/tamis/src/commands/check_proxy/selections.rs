@@ -83,13 +83,13 @@ pub(super) fn by_rules(
     chunks: &Chunks,
     at_everything: &dyn TunedProbe,
 ) -> Result<Vec<Selection>> {
-    let rules = context.responses.map_or(&[][..], |_| &RULES);
+    let (rules, all) = (context.responses.map_or(&[][..], |_| &RULES), candidates.all());
     rules
         .iter()
         .map(|&rule| {
             Ok(Selection {
                 kind: SelectionKind::Rule(rule),
-                rows: by_rule(rule, context, candidates, at_everything, chunks.limit)?,
+                rows: by_rule(rule, context, candidates, at_everything, chunks.limit, &all)?,
             })
         })
         .collect()

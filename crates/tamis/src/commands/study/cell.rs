@@ -245,7 +245,7 @@ fn choose(study: &StudySettings, context: &SeedContext<'_>, job: &Job, monitor: 
             let stages = Stages::new(monitor);
             let (candidates, probe) = (&context.candidates, &*context.at_everything);
             let stage = context.context(&context.settings, &stages);
-            let rows = by_rule(*rule, stage, candidates, probe, budget.chunks.limit)?;
+            let rows = by_rule(*rule, stage, candidates, probe, budget.chunks.limit, &candidates.all())?;
             Ok(free(vec![rows], preparation_of(*rule, context)))
         }
         Source::Method(StudyMethod::ClusterGreedy) => {

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use crate::{
     Result,
     baselines::Baseline,
-    budget::{random_control, tokens_of},
+    budget::{Limit, random_control, tokens_of},
     candidates::CandidateSet,
     data::RowId,
     metrics::Metric,
@@ -123,8 +123,14 @@ impl Portfolio<'_> {
             (Baseline::Gist, of_responses),
             (Baseline::FacilityLocation, pool.len() <= MOST_COMPARED),
         ];
+        // A response to another prompt teaches nothing, however like the validation rows it is.
+        let among = if of_responses {
+            unsuspected(&candidates.label_errors, tokens, limit)
+        } else {
+            candidates.all()
+        };
         for (rule, _) in entrants.into_iter().filter(|(_, suits)| *suits) {
-            let rows = by_rule(rule, context, candidates, self.at_everything, limit)?;
+            let rows = by_rule(rule, context, candidates, self.at_everything, limit, &among)?;
             rules.push((rule.name(), vec![rows]));
         }
         // A single row may cost more than all tokens that there are.
@@ -304,6 +310,19 @@ fn order(chosen: usize, kinds: &[Kind], estimates: &[f64]) -> Vec<usize> {
     order
 }
 
+/// The places of the rows that are not suspected; of all rows where the limit pays for more than those. `suspected` and `tokens` are of each
+/// row of the pool.
+fn unsuspected(suspected: &[bool], tokens: &[u32], limit: Limit) -> Vec<u32> {
+    let all = 0..suspected.len() as u32;
+    let unsuspected: Vec<u32> = all.clone().filter(|&place| !suspected[place as usize]).collect();
+    let cost = unsuspected.iter().map(|&place| u64::from(tokens[place as usize])).sum();
+    if limit.pays_for(unsuspected.len() as u64, cost) {
+        all.collect()
+    } else {
+        unsuspected
+    }
+}
+
 /// What an entrant is worth; nothing where the clock stopped it before it came to a selection.
 fn value(entrant: &Entrant, parts: &Parts) -> f64 {
     if entrant.finalists.is_empty() {
@@ -344,5 +363,15 @@ mod tests {
         // Behind a rule the best search beside the other rule.
         assert_eq!(order(2, &kinds, &estimates), [2, 4, 1, 0, 5, 3]);
         assert_eq!(order(0, &kinds, &estimates), [0, 4, 2, 1, 5, 3]);
+    }
+
+    #[test]
+    fn rules_leave_suspected_rows_aside_while_others_are_left() {
+        let (suspected, tokens) = ([false, true, false, false], [5, 9, 2, 1]);
+        assert_eq!(unsuspected(&suspected, &tokens, Limit::Rows(2)), [0, 2, 3]);
+        assert_eq!(unsuspected(&suspected, &tokens, Limit::Tokens(7)), [0, 2, 3]);
+        for enough in [Limit::Rows(3), Limit::Tokens(8)] {
+            assert_eq!(unsuspected(&suspected, &tokens, enough), [0, 1, 2, 3]);
+        }
     }
 }
