@@ -7,6 +7,7 @@ seconds that count everything a user waits for: embedding, clustering, search, f
 
 import functools
 import os
+import shlex
 import statistics
 
 import lib
@@ -20,6 +21,8 @@ def add_options(parser):
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--everything-epochs", type=int, help="--epochs by default; 0 leaves it out")
     parser.add_argument("--max-length", type=int, default=64)
+    parser.add_argument("--target", metavar="FLAGS", help="the model that is fine-tuned, as flags of `tamis finetune`: "
+                        "--model and its settings; by default the model that embeds")
     parser.add_argument("--seeds", type=int, default=3, help="of a selection")
     parser.add_argument("--random-seeds", type=int, default=5, help="of random rows")
     parser.add_argument("--way", action="append", metavar="NAME=FLAGS",
@@ -53,8 +56,9 @@ class Target:
         """One cell: trains on the files, or a part of them that flags name."""
         options = self.options
         tests = [path for test in self.tests for path in self.cut(test).test]
+        model = shlex.split(options.target) if options.target else ["--model", options.model]
         run = self.runner.run(
-            "finetune", *(files or self.files).flags("train", "validation"), "--test", *tests, "--model", options.model,
+            "finetune", *(files or self.files).flags("train", "validation"), "--test", *tests, *model,
             "--epochs", epochs or options.epochs, "--max-length", options.max_length, "--seed", seed, "--threads", 1,
             *flags, record="metrics.json", drop=True,
         )

@@ -16,7 +16,7 @@ use tamis::{
     settings::{Dtype, JudgeKind, ProductDtype, ProxyKind, RewardKind, SelectSettings},
 };
 
-use crate::values::{Pair, named, pair, parsed, share};
+use crate::values::{Pair, by_name, named, pair, parsed, share};
 
 /// The files, and how they are read.
 #[derive(Debug, Args)]
@@ -46,7 +46,7 @@ pub(crate) struct DataArgs {
 
 impl DataArgs {
     /// Lays the flags over the settings.
-    pub(crate) fn lay_over(self, data: &mut DataSettings) {
+    pub(crate) fn lay_over(self, data: &mut DataSettings) -> Result<()> {
         for (files, given) in [
             (&mut data.train, self.train),
             (&mut data.validation, self.validation),
@@ -57,11 +57,12 @@ impl DataArgs {
             }
         }
         if !self.field.is_empty() {
-            data.field = self.field.into_iter().map(|field| (field.name, field.value)).collect();
+            data.field = by_name("field", self.field)?;
         }
         data.task = self.task.or(data.task);
         set(&mut data.leaks, self.leaks);
         set(&mut data.max_bad, self.max_bad);
+        Ok(())
     }
 }
 
@@ -223,7 +224,7 @@ impl SelectArgs {
     /// The settings file's values, or the defaults, with the flags laid over them.
     pub(crate) fn into_settings(self) -> Result<SelectSettings> {
         let mut settings: SelectSettings = from_file(self.config.as_deref())?;
-        self.data.lay_over(&mut settings.data);
+        self.data.lay_over(&mut settings.data)?;
         set(&mut settings.budget, self.budget);
         set(&mut settings.out, self.out);
         set(&mut settings.embedder, self.embedder);

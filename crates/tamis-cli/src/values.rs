@@ -1,6 +1,6 @@
 //! How the words of a command line become values of the library.
 
-use std::{ffi::OsStr, str::FromStr};
+use std::{collections::BTreeMap, ffi::OsStr, str::FromStr};
 
 use clap::{
     Arg, Command,
@@ -98,6 +98,18 @@ pub(crate) fn pair(text: &str) -> Result<Pair, String> {
     }
 }
 
+/// The values of a repeated flag by their names, each of which is given once.
+pub(crate) fn by_name(flag: &'static str, pairs: Vec<Pair>) -> tamis::Result<BTreeMap<String, String>> {
+    let mut values = BTreeMap::new();
+    for Pair { name, value } in pairs {
+        if let Some(earlier) = values.insert(name.clone(), value.clone()) {
+            let found = format!("`{name}={earlier}` and `{name}={value}`");
+            return Err(Error::setting(flag, "every name once", found).with_hint("leave one of them out"));
+        }
+    }
+    Ok(values)
+}
+
 #[cfg(test)]
 mod tests {
     use tamis::{budget::Budget, metrics::MetricKind};
@@ -123,6 +135,15 @@ mod tests {
             read(&methods, "random-search").expect("a name"),
             StudyMethod::Search(Method::Random)
         );
+    }
+
+    #[test]
+    fn a_repeated_flag_has_every_name_once() {
+        let pairs = |texts: &[&str]| texts.iter().map(|text| pair(text).expect("a pair")).collect();
+        let fields = by_name("field", pairs(&["text=review", "label=stars"])).expect("two names");
+        assert_eq!(fields["text"], "review");
+        let twice = by_name("field", pairs(&["text=review", "text=title"])).expect_err("one name, twice");
+        assert!(twice.to_string().contains("`text=review` and `text=title`"), "{twice}");
     }
 
     #[test]

@@ -139,7 +139,7 @@ impl FinetuneArgs {
         {
             settings.data = commands::selection_data(run)?;
         }
-        self.data.lay_over(&mut settings.data);
+        self.data.lay_over(&mut settings.data)?;
         settings.sample = self.sample.or(settings.sample);
         settings.with_validation |= self.with_validation;
         set(&mut settings.model, self.model);

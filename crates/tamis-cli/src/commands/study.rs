@@ -15,7 +15,7 @@ use crate::{
     messages::Messages,
     outcome::Outcome,
     threads::with_threads,
-    values::{Pair, methods, pair, parsed},
+    values::{Pair, by_name, methods, pair, parsed},
 };
 
 #[derive(Debug, Args)]
@@ -73,10 +73,7 @@ fn into_settings(args: StudyArgs) -> Result<StudySettings> {
     }
     set(&mut settings.seeds, args.seeds);
     set(&mut settings.eval_rows, args.eval_rows);
-    let selections = args.selection.into_iter();
-    settings
-        .selections
-        .extend(selections.map(|given| (given.name, given.value)));
+    settings.selections.extend(by_name("selection", args.selection)?);
     Ok(settings)
 }
 

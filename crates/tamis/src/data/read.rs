@@ -154,7 +154,10 @@ fn check(settings: &DataSettings) -> Result<()> {
     }
     for (name, files) in [("train", &settings.train), ("validation", &settings.validation)] {
         if files.is_empty() {
-            return Err(Error::setting(name, "at least one file", "none"));
+            let example = format!("{name} {name}.jsonl");
+            return Err(
+                Error::setting(name, "at least one file", "none").with_hint(format!("for instance `{example}`"))
+            );
         }
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use rayon::prelude::*;
 use tamis_nn::{
-    Fingerprint, Matrix, Monitor,
+    Fingerprint, Matrix,
     hub::{classifier, pretrained},
     train::ResponseLoss,
 };
@@ -209,7 +209,7 @@ fn vectors(
         tokens[starts[row] as usize..starts[row + 1] as usize].iter().sum()
     };
     let splits = SplitVectors::of(embedded);
-    warn_if_alike(&*splits.train.vectors, context.monitor())?;
+    warn_if_alike(&*splits.train.vectors, context)?;
     Ok(Vectors {
         splits,
         tokens: context.dataset.pool.iter().map(of_row).collect(),
@@ -238,11 +238,15 @@ fn embedder(context: Context<'_>, texts: &[&str]) -> Result<Box<dyn Embedder>> {
 }
 
 /// Warns of training vectors that hardly tell rows apart: the run goes on, and what it chooses means little.
-fn warn_if_alike(vectors: &dyn VectorStore, monitor: &dyn Monitor) -> Result<()> {
+fn warn_if_alike(vectors: &dyn VectorStore, context: Context<'_>) -> Result<()> {
     if let Some(alike) = alike(vectors)? {
-        monitor.warn(&format!(
-            "the vectors of the training rows {alike}: rows cannot be told apart by them, and a selection is hardly better than random \
-             rows; look at the texts, or try another `embedder`"
+        let (chosen, way_out) = match context.settings.prefilter {
+            Some(_) => ("what the model will read", "leave `prefilter` out"),
+            None => ("a selection", "try another `embedder`"),
+        };
+        context.monitor().warn(&format!(
+            "the vectors of the training rows {alike}: rows cannot be told apart by them, and {chosen} is hardly better than random rows; \
+             look at the texts, or {way_out}"
         ));
     }
     Ok(())
