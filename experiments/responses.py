@@ -102,33 +102,60 @@ def methods(options):
     return ["random", *RULES, options.agent]
 
 
+def finetune(options, runner, *flags):
+    """The record of a fine-tune with the settings of `config`."""
+    return runner.run(
+        "finetune", *flags, "--model", options.language_model, "--epochs", options.epochs, "--batch-size", 8,
+        "--max-length", options.max_length, "--dtype", options.dtype, record="metrics.json",
+    ).record
+
+
 def everything(options, runner):
     """The loss of a fine-tune on the whole pool by task, and its seconds."""
     tests = [rows(options, f"{task}/test.jsonl") for task in TASKS]
-    record = runner.run(
-        "finetune", "--train", rows(options, "train.jsonl"), "--test", *tests,
-        "--validation", rows(options, f"{TASKS[0]}/validation.jsonl"), "--model", options.language_model,
-        "--epochs", options.epochs, "--batch-size", 8, "--max-length", options.max_length, "--dtype", options.dtype,
-        record="metrics.json",
-    ).record
+    record = finetune(options, runner, "--train", rows(options, "train.jsonl"), "--test", *tests,
+                      "--validation", rows(options, f"{TASKS[0]}/validation.jsonl"))
     if record is None:
         return {}
     lib.note(f"everything: {record['train_seconds']:.0f} seconds of training")
     return {task: f"{record['tests'][f'{task}/test']['log_loss']:.4f}" for task in TASKS}
 
 
+def reranked(options, runner, task):
+    """What `select --rerank finetune` chooses for each seed: the negative loss of a fine-tune on it."""
+    scores = []
+    for seed in range(options.seeds):
+        run = runner.run(
+            "select", *files(options, task), *config(options, runner), "--budget", options.budget, "--seed", seed,
+            "--agent", options.agent, "--rerank", "finetune", "--max-evaluations", options.max_evaluations,
+            record="selection.json",
+        )
+        record = finetune(options, runner, "--selection", run.folder, "--seed", seed)
+        if record is not None:
+            scores.append(-record["test"]["log_loss"])
+            lib.note(f"{task}, seed {seed}: {'; '.join(told(run.record))}")
+    return scores
+
+
+def told(record):
+    """What the fine-tunes of `--rerank finetune` said on the confirm fold, an entrant each."""
+    finetuned, decided = record["scores"]["finetuned"], record.get("portfolio")
+    names = [entrant["name"] for entrant in decided["entrants"]] if decided else []
+    yield f"chosen {names[decided['chosen']]}" if names else "chosen"
+    yield f"entrants {finetuned['finalists']}, random rows {finetuned['random']}"
+
+
 def choices(options, runner):
-    """The test loss after a fine-tune on each choice, on the one of them whose fine-tune is best on the confirm fold, and on
-    everything; a line a task."""
+    """The test loss after a fine-tune on each choice, on what fine-tunes prefer, and on everything; a line a task."""
     lines, whole = [], everything(options, runner)
     for task in options.task:
-        record = study(options, runner, task).record
+        record, preferred = study(options, runner, task).record, reranked(options, runner, task)
         if record is None:
             continue
-        cells = {method: [cell["draws"][0] for cell in record["cells"] if cell["method"] == method] for method in methods(options)}
-        cells["best by confirm fold"] = [max(of_seed, key=lambda draw: draw[0]) for of_seed in zip(*cells.values())]
-        lines.append([task, *(lib.mean_sd([-draw[-1] for draw in of_method]) for of_method in cells.values()), whole[task]])
-    return "" if options.print else lib.table(["task", *methods(options), "best by confirm fold", "everything"], lines)
+        cells = {method: [cell["draws"][0][-1] for cell in record["cells"] if cell["method"] == method] for method in methods(options)}
+        cells["with --rerank finetune"] = preferred
+        lines.append([task, *(lib.mean_sd([-score for score in of_method]) for of_method in cells.values()), whole[task]])
+    return "" if options.print else lib.table(["task", *methods(options), f"{options.agent} --rerank finetune", "everything"], lines)
 
 
 def ills(options, runner):
