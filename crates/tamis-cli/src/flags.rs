@@ -121,7 +121,7 @@ pub(crate) struct SelectArgs {
     #[arg(long, value_name = "ORDER", value_parser = named::<RowOrder>(), help_heading = "Search", hide_short_help = true)]
     row_order: Option<RowOrder>,
     /// The share of rows with suspected label errors, or with responses to other prompts, which are used last; 0 suspects none [default:
-    /// as many as a probe gets wrong, or as have no more of their prompts than of others, at most 0.2]
+    /// as many labels as a probe gets wrong, as many responses as gain no more from their own prompts than from others; at most 0.2]
     #[arg(long, value_name = "SHARE", value_parser = share, allow_negative_numbers = true, help_heading = "Search", hide_short_help = true)]
     label_error_share: Option<f64>,
     /// The rows to choose among: all, in-domain (as like validation rows as half of these are), the most relevant that some budgets pay
@@ -166,7 +166,7 @@ pub(crate) struct SelectArgs {
     /// Give the probe the features, or gradients, of a model that is fine-tuned on this much of the pool first, drawn at random
     #[arg(long, value_name = "BUDGET", value_parser = parsed::<Budget>, help_heading = "Fine-tuning", hide_short_help = true)]
     finetune_features: Option<Budget>,
-    /// The most rows of responses that the model reads: a fifth at random, the others for their words; no other row is chosen
+    /// The most rows of responses that the model reads: a fifth (at least four budgets) at random, the others for their words; no other row is chosen
     #[arg(long, value_name = "ROWS", help_heading = "Fine-tuning", hide_short_help = true)]
     prefilter: Option<usize>,
     /// What chooses among the best states [default: --trainer where it is given, else as --proxy]

@@ -290,7 +290,7 @@ fn the_page_of_settings_has_them_all() {
     assert!(
         page == there,
         "docs/reference/settings.md is not what the settings are (first difference: {other:?}); write it anew with \
-         `UPDATE_REFERENCE=1 cargo test -p tamis-cli --bin tamis reference`"
+         `UPDATE_REFERENCE=1 cargo test -p tamis-cli --lib reference`"
     );
 }
 

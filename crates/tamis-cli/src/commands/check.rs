@@ -70,7 +70,7 @@ pub(crate) struct CheckProxyArgs {
 pub(crate) struct CheckAgentArgs {
     #[command(flatten)]
     select: SelectArgs,
-    /// The agents to check, with commas between them [default: all but exhaustive]
+    /// The agents to check, with commas between them [default: all but auto and exhaustive]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = values::agents(), help_heading = "Check")]
     agents: Vec<Method>,
     /// How many problems to pose

@@ -22,7 +22,7 @@ use crate::{
 pub(crate) struct StudyArgs {
     #[command(flatten)]
     select: SelectArgs,
-    /// The methods to compare, with commas between them [default: all but exhaustive]
+    /// The methods to compare, with commas between them [default: all that suit the rows, but exhaustive]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = methods(), help_heading = "Study")]
     methods: Vec<StudyMethod>,
     /// Several budgets, with commas between them, such as 1%,5%,20% [default: --budget]

@@ -30,8 +30,8 @@ pub struct TrainSettings {
     /// How many layers are frozen, from the lowest, the embeddings with them; 0 freezes the embeddings alone. Default (none): none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub freeze_layers: Option<usize>,
-    /// The most tokens of a sequence; longer ones are cut and counted. Default (none): 256, of language models 1024, or what the model can
-    /// take if that is less.
+    /// The most tokens of a sequence; longer ones are cut and counted. Default (none): 256, of language models 1024, of those
+    /// that choose among responses 512, or what the model can take if that is less.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_length: Option<usize>,
     /// The numbers in which a model multiplies while it is trained; a language model also when it is evaluated. Weights, moments, norms and

@@ -64,7 +64,7 @@ const REACHED: f64 = 0.99;
 pub struct CheckAgentSettings {
     /// The selection whose pool and proxy the problems are made from; its agent does not count.
     pub select: SelectSettings,
-    /// The agents that are checked. Default: all but `exhaustive`, which is the judge.
+    /// The agents that are checked. Default: all but `auto` and `exhaustive`, which finds the optimum.
     pub agents: Vec<Method>,
     /// How many problems. Default: 20.
     pub problems: usize,

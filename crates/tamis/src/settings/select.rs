@@ -33,8 +33,8 @@ pub struct SelectSettings {
     pub row_order: RowOrder,
     /// The share of the pool (with macro-F1, of each label) that is suspected of label errors and used last: the rows whose label is
     /// least probable under a probe that was trained on other rows, or on validation rows where they differ from the pool; the responses
-    /// that their prompts make least more likely. Default (none): as many as that probe gets wrong, or as have no more of their prompts
-    /// than of other rows' ones; at most 0.2.
+    /// that their prompts make least more likely. Default (none): as many labels as that probe gets wrong, as many responses as gain no
+    /// more from their own prompts than from others; at most 0.2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label_error_share: Option<f64>,
     /// The rows that the agent chooses among. Default: those in the domain of the validation rows where these differ from the pool, else

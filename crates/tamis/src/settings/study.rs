@@ -18,7 +18,7 @@ use crate::{
 pub struct StudySettings {
     /// Data, metric, proxy, judge and how agents work. Its agent and budget do not count; its seed is the first one.
     pub select: SelectSettings,
-    /// The methods, in the order of the table. Default: all.
+    /// The methods, in the order of the table. Default (none): all that suit the rows, but `exhaustive`.
     pub methods: Vec<StudyMethod>,
     /// The budgets. Default: 5%.
     pub budgets: Vec<Budget>,
@@ -38,7 +38,7 @@ impl Default for StudySettings {
                 out: PathBuf::from("runs/study"),
                 ..SelectSettings::default()
             },
-            methods: StudyMethod::all(),
+            methods: Vec::new(),
             budgets: vec![SelectSettings::default().budget],
             seeds: 5,
             selections: BTreeMap::new(),

@@ -28,10 +28,12 @@ pub enum StudyMethod {
 }
 
 impl StudyMethod {
-    /// All of them but rules for responses alone, and `exhaustive`, which few pools are small enough for; in the order of a table.
-    pub fn all() -> Vec<Self> {
+    /// All of them that suit the rows, but `exhaustive`, which few pools are small enough for; in the order of a table.
+    pub fn all(responses: bool) -> Vec<Self> {
         let rules = Baseline::NAMES.iter().map(|(rule, ..)| *rule);
-        let rules = rules.filter(|rule| !rule.needs_responses()).map(Self::Rule);
+        let rules = rules
+            .filter(|rule| responses || !rule.needs_responses())
+            .map(Self::Rule);
         // Simple ones first.
         let searches = Method::NAMES.iter().rev().map(|(method, ..)| *method);
         [Self::Everything, Self::Random]
@@ -46,12 +48,9 @@ impl StudyMethod {
             .collect()
     }
 
-    /// Every method with its name and, in a line, what it is: those of a table, then the others.
+    /// Every method with its name and, in a line, what it is: those of a table, then `exhaustive`.
     pub fn named() -> Vec<(Self, &'static str, &'static str)> {
-        let rules = Baseline::NAMES.iter().map(|(rule, ..)| *rule);
-        let others = rules.filter(|rule| rule.needs_responses()).map(Self::Rule);
-        let all = Self::all().into_iter().chain(others);
-        let all = all.chain([Self::Search(Method::Exhaustive)]);
+        let all = Self::all(true).into_iter().chain([Self::Search(Method::Exhaustive)]);
         all.map(|method| (method, method.name(), method.meaning())).collect()
     }
 
@@ -138,9 +137,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn rules_for_responses_are_for_responses_alone() {
+        let less = StudyMethod::Rule(Baseline::Less);
+        assert!(StudyMethod::all(true).contains(&less) && !StudyMethod::all(false).contains(&less));
+    }
+
+    #[test]
     fn every_method_reads_what_it_shows() {
-        let mut names: Vec<String> = StudyMethod::all().iter().map(StudyMethod::to_string).collect();
-        for (method, name) in StudyMethod::all().iter().zip(&names) {
+        let mut names: Vec<String> = StudyMethod::all(true).iter().map(StudyMethod::to_string).collect();
+        for (method, name) in StudyMethod::all(true).iter().zip(&names) {
             assert_eq!(name.parse::<StudyMethod>().expect("a name"), *method);
         }
         let count = names.len();

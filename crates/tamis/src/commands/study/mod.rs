@@ -79,14 +79,20 @@ pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRec
     if let (Some(rule), None) = (settings.methods.iter().find_map(for_responses), responses) {
         return Err(of_responses(rule));
     }
+    let methods = if settings.methods.is_empty() {
+        StudyMethod::all(responses.is_some())
+    } else {
+        settings.methods.clone()
+    };
     // Only a portfolio needs more modes than one.
-    let portfolio = settings.methods.contains(&StudyMethod::Search(Method::Auto));
+    let portfolio = methods.contains(&StudyMethod::Search(Method::Auto));
     let settings = &StudySettings {
         select: SelectSettings {
             budget: settings.select.budget,
             agent: if portfolio { Method::Auto } else { Method::Dqn },
             ..select
         },
+        methods,
         ..settings.clone()
     };
     for budget in &settings.budgets {
