@@ -39,7 +39,7 @@ pub(crate) struct DataArgs {
     /// What to do with training rows that are also in validation or test
     #[arg(long, value_name = "POLICY", value_parser = named::<LeakPolicy>(), help_heading = "Data", hide_short_help = true)]
     leaks: Option<LeakPolicy>,
-    /// The largest share of bad rows that is accepted; they are listed in rejects.jsonl
+    /// The largest share of bad rows that is accepted, of all and of each split; they are listed in rejects.jsonl
     #[arg(long, value_name = "SHARE", value_parser = share, help_heading = "Data", hide_short_help = true)]
     max_bad: Option<f64>,
 }

@@ -7,7 +7,6 @@ use tamis::{
     Error, Monitor, Result, Seed,
     budget::Budget,
     commands,
-    data::DataSettings,
     metrics::{Metric, MetricKind},
     records::finetune::{FinetuneRecord, Scores, TargetScores},
     settings::{ADAPTER_CONFIG, FinetuneSettings, LanguageModelSettings, ProductDtype, Projection},
@@ -133,11 +132,11 @@ impl FinetuneArgs {
     fn into_settings(self) -> Result<FinetuneSettings> {
         let mut settings: FinetuneSettings = flags::from_file(self.config.as_deref())?;
         settings.selection = self.selection.or(settings.selection);
-        if settings.data == DataSettings::default()
-            && (self.data.train.is_empty() || self.data.validation.is_empty())
-            && let Some(run) = &settings.selection
-        {
-            settings.data = commands::selection_data(run)?;
+        let named = |flag: &[PathBuf], setting: &[PathBuf]| !flag.is_empty() || !setting.is_empty();
+        let all_named =
+            named(&self.data.train, &settings.data.train) && named(&self.data.validation, &settings.data.validation);
+        if let (Some(run), false) = (&settings.selection, all_named) {
+            settings.data = settings.data.over(commands::selection_data(run)?);
         }
         self.data.lay_over(&mut settings.data)?;
         settings.sample = self.sample.or(settings.sample);

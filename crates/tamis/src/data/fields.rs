@@ -37,18 +37,30 @@ const ROLES: [&str; 17] = [
     "tools",
 ];
 
-/// The task's roles in each shape that is known, most particular first. Optional roles are not listed.
-const SHAPES: [(TaskKind, &[&str]); 8] = [
-    (TaskKind::Choice, &["question", "choices", "answer"]),
+/// The task's roles in each shape that is known, most particular first, and those that a row need not have.
+const SHAPES: [(TaskKind, &[&str], &[&str]); 8] = [
+    (TaskKind::Choice, &["question", "choices", "answer"], &[]),
     // A column a choice, as in MMLU: A, B and so on as far as there are any.
-    (TaskKind::Choice, &["question", "A", "B", "answer"]),
-    (TaskKind::Pair, &["premise", "hypothesis", "label"]),
-    (TaskKind::Classification, &["text", "label"]),
-    (TaskKind::Response, &["messages"]),
-    (TaskKind::Response, &["conversations"]),
-    (TaskKind::Response, &["prompt", "completion"]),
-    (TaskKind::Response, &["instruction", "output"]),
+    (TaskKind::Choice, &["question", "A", "B", "answer"], &[]),
+    (TaskKind::Pair, &["premise", "hypothesis", "label"], &[]),
+    (TaskKind::Classification, &["text", "label"], &[]),
+    (TaskKind::Response, &["messages"], &["system", "tools"]),
+    (TaskKind::Response, &["conversations"], &["system", "tools"]),
+    (TaskKind::Response, &["prompt", "completion"], &["system", "tools"]),
+    (
+        TaskKind::Response,
+        &["instruction", "output"],
+        &["input", "history", "system", "tools"],
+    ),
 ];
+
+/// Whether rows of a shape have all these roles, or may have them.
+fn has_roles(shape: usize, names: &BTreeMap<String, String>) -> bool {
+    let (_, needed, optional) = SHAPES[shape];
+    names
+        .keys()
+        .all(|role| needed.iter().chain(optional).any(|known| known == role))
+}
 
 /// How records of one data set are read: the shape, and what its roles are called in the user's files.
 #[derive(Debug, Clone)]
@@ -79,21 +91,37 @@ pub(crate) struct Missing {
     pub(crate) have: String,
 }
 
-/// Checks the setting `field`.
+/// Checks the setting `field`, where rows are said to be of this task.
 ///
 /// # Errors
 ///
-/// If a role is unknown.
-pub(crate) fn check_names(names: &BTreeMap<String, String>) -> Result<()> {
-    match names.keys().find(|role| !ROLES.contains(&role.as_str())) {
-        Some(role) => Err(Error::setting(
+/// If a role is unknown, or no kind of row has them all.
+pub(crate) fn check_names(names: &BTreeMap<String, String>, task: Option<TaskKind>) -> Result<()> {
+    if let Some(role) = names.keys().find(|role| !ROLES.contains(&role.as_str())) {
+        return Err(Error::setting(
             "field",
             format!("one of the roles {}", ROLES.join(", ")),
             format!("`{role}`"),
         )
-        .with_hint("write the role first, then your field: `field text=review`")),
-        None => Ok(()),
+        .with_hint("write the role first, then your field: `field text=review`"));
     }
+    let mut shapes = shapes_of(task);
+    if shapes.any(|shape| has_roles(shape, names)) {
+        return Ok(());
+    }
+    let kind = task.map_or_else(
+        || "one kind of row".to_owned(),
+        |task| format!("rows of the task `{task}`"),
+    );
+    let roles: Vec<String> = names.keys().map(|role| format!("`{role}`")).collect();
+    let sets: Vec<String> = shapes_of(task).map(|shape| SHAPES[shape].1.join(" and ")).collect();
+    Err(Error::setting("field", format!("roles of {kind}"), roles.join(", "))
+        .with_hint(format!("roles that go together: {}", sets.join("; "))))
+}
+
+/// The shapes of rows of a task, or of any.
+fn shapes_of(task: Option<TaskKind>) -> impl Iterator<Item = usize> {
+    (0..SHAPES.len()).filter(move |&shape| task.is_none_or(|task| SHAPES[shape].0 == task))
 }
 
 impl Reading {
@@ -109,7 +137,7 @@ impl Reading {
             shape,
             answers,
         };
-        let allowed = || (0..SHAPES.len()).filter(|&shape| task.is_none_or(|task| SHAPES[shape].0 == task));
+        let allowed = || shapes_of(task).filter(|&shape| has_roles(shape, &names));
         let missing = |shape: usize| -> Vec<&str> {
             let reading = reading(shape);
             SHAPES[shape]
@@ -151,6 +179,13 @@ impl Reading {
     /// What the fields that every row has to have are called.
     pub(crate) fn fields(&self) -> impl Iterator<Item = &str> {
         SHAPES[self.shape].1.iter().map(|role| self.name(role))
+    }
+
+    /// What the user calls fields that a row need not have.
+    pub(crate) fn optional_fields(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let (_, _, optional) = SHAPES[self.shape];
+        let named = |&role: &&'static str| Some((role, self.names.get(role)?.as_str()));
+        optional.iter().filter_map(named)
     }
 
     fn name<'a>(&'a self, role: &'a str) -> &'a str {
@@ -228,9 +263,10 @@ impl Reading {
                 text => Ok(vec![chat::turn(speaker, &text_of(name, text)?)]),
             })
         };
-        let optional_text = |role| {
-            let text = optional(role).and_then(|(_, value)| value.as_str());
-            text.filter(|text| !text.trim().is_empty())
+        let optional_text = |role| match optional(role) {
+            None | Some((_, Value::Null)) => Ok(None),
+            Some((_, Value::String(text))) if text.trim().is_empty() => Ok(None),
+            Some((name, value)) => text_of(name, value).map(Some),
         };
         let (asked, answered, mut turns) = match self.shape {
             4 | 5 => {
@@ -245,18 +281,19 @@ impl Reading {
                 let mut turns =
                     optional("history").map_or(Ok(Vec::new()), |(name, value)| chat::history(name, value))?;
                 let instruction = field("instruction").and_then(|(name, value)| text_of(name, value))?;
-                let asked = [Some(&*instruction), optional_text("input")];
-                let asked: Vec<&str> = asked.into_iter().flatten().collect();
+                let asked: Vec<Box<str>> = [Some(instruction), optional_text("input")?]
+                    .into_iter()
+                    .flatten()
+                    .collect();
                 turns.push(chat::turn("user", &asked.join("\n\n")));
                 turns.extend(part("output", "assistant")?);
                 (self.name("instruction"), self.name("output"), turns)
             }
         };
-        if matches!(self.shape, 5 | 7)
-            && let Some(system) = optional_text("system")
+        if let Some(system) = optional_text("system")?
             && turns.first().is_none_or(|first| first["role"] != "system")
         {
-            turns.insert(0, chat::turn("system", system));
+            turns.insert(0, chat::turn("system", &system));
         }
         let tools = optional("tools").map_or(Ok(None), |(name, value)| chat::tools(name, value))?;
         chat::input(asked, answered, turns, tools)
@@ -474,6 +511,15 @@ mod tests {
             read(json!({"instruction": "i", "input": "x", "output": "r"})).map(|r| r.1),
             Ok(response("i\n\nx"))
         );
+        // What is left out, or is no text and would be lost.
+        assert_eq!(
+            read(json!({"instruction": "i", "input": null, "output": "r"})).map(|r| r.1),
+            Ok(response("i"))
+        );
+        assert_eq!(
+            read(json!({"instruction": "i", "input": 17, "output": "r"})),
+            Err("expected a text in `input`, found a number".to_owned())
+        );
     }
 
     #[test]
@@ -594,6 +640,19 @@ mod tests {
             reading.example(&fields),
             Ok((Input::Text("good".into()), Target::Label(Label("5".into()))))
         );
-        assert!(check_names(&BTreeMap::from([("body".to_owned(), "text".to_owned())])).is_err());
+        let named = |roles: &[&str]| {
+            roles
+                .iter()
+                .map(|role| ((*role).to_owned(), "field".to_owned()))
+                .collect()
+        };
+        assert!(check_names(&named(&["body"]), None).is_err());
+        // Roles that no row has together, or that rows of the task do not have.
+        let said = check_names(&named(&["text", "premise"]), None)
+            .expect_err("two kinds")
+            .to_string();
+        assert!(said.contains("`premise`, `text`"), "{said}");
+        assert!(check_names(&named(&["text"]), Some(TaskKind::Pair)).is_err());
+        assert!(check_names(&named(&["instruction", "input", "system"]), None).is_ok());
     }
 }

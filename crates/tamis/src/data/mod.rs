@@ -28,7 +28,7 @@ pub use export::{export, write_rejects};
 pub use memory::Answer;
 pub use read::read;
 pub use rejects::Reject;
-pub(crate) use rejects::check_rejects;
+pub(crate) use rejects::{check_rejects, none_readable};
 pub use source::{Compression, Format, SourceFile};
 pub use split::Split;
 pub(crate) use tables::{TABLES, is_table, texts_by_record, write_table};
@@ -194,6 +194,31 @@ impl Default for DataSettings {
             field: BTreeMap::new(),
             leaks: LeakPolicy::Drop,
             max_bad: 0.01,
+        }
+    }
+}
+
+impl DataSettings {
+    /// These, with what they do not say as `base` says it.
+    pub fn over(self, base: Self) -> Self {
+        let default = Self::default();
+        let or = |own: Vec<PathBuf>, base| if own.is_empty() { base } else { own };
+        Self {
+            train: or(self.train, base.train),
+            validation: or(self.validation, base.validation),
+            test: or(self.test, base.test),
+            task: self.task.or(base.task),
+            field: if self.field.is_empty() { base.field } else { self.field },
+            leaks: if self.leaks == default.leaks {
+                base.leaks
+            } else {
+                self.leaks
+            },
+            max_bad: if self.max_bad == default.max_bad {
+                base.max_bad
+            } else {
+                self.max_bad
+            },
         }
     }
 }

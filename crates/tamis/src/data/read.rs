@@ -17,7 +17,7 @@ use crate::{
         fields::{Reading, Target, check_names},
         files::{self, DataFile},
         labels::{self, Label, Labels, Spelling},
-        rejects::{Fault, FaultKind, Reject, too_many_bad},
+        rejects::{Fault, FaultKind, Reject, check_split, too_many_bad},
         source::{Record, columns, names_of, read_records},
     },
 };
@@ -41,11 +41,14 @@ pub fn read(settings: &DataSettings, monitor: &dyn Monitor) -> Result<Dataset> {
         settings,
         monitor,
         reading: None,
+        unseen: Vec::new(),
         rejects: Vec::new(),
         rows: BTreeMap::new(),
         labels: HashSet::new(),
     };
-    let mut splits = vec![reader.split(&train)?, reader.split(&validation)?];
+    let rows = reader.split(&train)?;
+    reader.check_unseen(&rows.files)?;
+    let mut splits = vec![rows, reader.split(&validation)?];
     if !test.is_empty() {
         splits.push(reader.split(&test)?);
     }
@@ -144,7 +147,7 @@ pub(crate) fn assemble(
 }
 
 fn check(settings: &DataSettings) -> Result<()> {
-    check_names(&settings.field)?;
+    check_names(&settings.field, settings.task)?;
     if !(0.0..=1.0).contains(&settings.max_bad) {
         return Err(Error::setting(
             "max_bad",
@@ -240,6 +243,8 @@ struct Reader<'a> {
     settings: &'a DataSettings,
     monitor: &'a dyn Monitor,
     reading: Option<Reading>,
+    /// Fields that the user named, that a row need not have, and that none had so far; with their roles.
+    unseen: Vec<(&'static str, String)>,
     rejects: Vec<Reject>,
     /// How many rows each file has, bad ones with them.
     rows: BTreeMap<PathBuf, u64>,
@@ -254,6 +259,7 @@ impl Reader<'_> {
     fn split(&mut self, data_files: &[DataFile]) -> Result<Rows> {
         let mut files = Vec::with_capacity(data_files.len());
         let mut rows = Vec::new();
+        let rejected_before = self.rejects.len();
         for (number, file) in (0..).zip(data_files) {
             let before = rows.len();
             let rejected = self.rejects.len();
@@ -273,13 +279,17 @@ impl Reader<'_> {
             // Every row is bad: the list of the first five says why.
             return Err(self.too_many_bad());
         }
-        Ok(Rows { files, rows })
+        let split = Rows { files, rows };
+        self.check_bad_of(&split, rejected_before)?;
+        Ok(split)
     }
 
     /// Looks at the first records of a file: which task they are of, and whether they have the fields that it takes.
     fn meet(&mut self, file: &DataFile, block: &[Record]) -> Result<()> {
         if self.reading.is_none() {
             self.reading = self.detect(block, &file.path)?;
+            let optional = self.reading.iter().flat_map(Reading::optional_fields);
+            self.unseen = optional.map(|(role, field)| (role, field.to_owned())).collect();
         }
         let Some(reading) = &self.reading else { return Ok(()) };
         let good = block
@@ -313,6 +323,9 @@ impl Reader<'_> {
 
     fn block(&mut self, block: Vec<Record>, path: &Path, file: u32, rows: &mut Vec<Row>) -> Result<()> {
         self.monitor.proceed()?;
+        let has = |record: &Record, field: &str| record.fields.as_ref().is_ok_and(|fields| fields.contains_key(field));
+        self.unseen
+            .retain(|(_, field)| !block.iter().any(|record| has(record, field)));
         let reading = self.reading.as_ref();
         let read: Vec<(Origin, Parsed)> = block
             .into_par_iter()
@@ -338,6 +351,21 @@ impl Reader<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Once the training rows are read: a field that none of them has is not what the user meant.
+    fn check_unseen(&self, files: &[SourceFile]) -> Result<()> {
+        match (self.unseen.first(), files.first()) {
+            (Some((role, field)), Some(file)) => {
+                let expected = format!("a field `{field}` in some row");
+                Err(
+                    Error::data(Place::file(&file.path), expected, "none").with_hint(format!(
+                        "name a field that rows have with `field {role}=<name>`, or leave it out"
+                    )),
+                )
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes a label that was met before the same piece of memory.
@@ -422,6 +450,7 @@ impl Reader<'_> {
             None => answers::decide(&asked, self.settings.max_bad)?,
         };
         for split in splits {
+            let rejected_before = self.rejects.len();
             let files = &split.files;
             split.rows.retain_mut(|row| {
                 let (Target::Answer(answer), Input::Choice { choices, .. }) = (&row.target, &row.input) else {
@@ -443,6 +472,7 @@ impl Reader<'_> {
             if split.rows.is_empty() {
                 return Err(self.too_many_bad());
             }
+            self.check_bad_of(split, rejected_before)?;
         }
         Ok(Some(reading))
     }
@@ -457,6 +487,19 @@ impl Reader<'_> {
         } else {
             Ok(())
         }
+    }
+
+    /// Few validation rows may all be bad and still be a small share of all rows: what holds for all holds for each split. Its bad rows are
+    /// those from this one on.
+    fn check_bad_of(&self, split: &Rows, from: usize) -> Result<()> {
+        let rejects = &self.rejects[from..];
+        check_split(rejects, &self.rows_of(&split.files), self.settings.max_bad)
+    }
+
+    /// How many rows each of these files has.
+    fn rows_of(&self, files: &[SourceFile]) -> BTreeMap<PathBuf, u64> {
+        let of_file = |file: &SourceFile| Some((file.path.clone(), *self.rows.get(&file.path)?));
+        files.iter().filter_map(of_file).collect()
     }
 
     fn too_many_bad(&self) -> Error {
@@ -681,7 +724,7 @@ mod tests {
     fn too_many_bad_rows_stop_the_run_and_the_first_five_are_named() {
         let bad = "{\"text\": \"\", \"label\": \"a\"}\n{\"text\": 1, \"label\": \"a\"}\n{\"text\": \"t\", \"label\": []}\n{broken\n[]\n{}\n";
         insta::assert_snapshot!(complaint(&format!("{GOOD}{bad}"), GOOD), @r"
-        6 of 10 rows are bad, more than the 0 that are allowed; the first:
+        6 of 8 rows are bad, more than the 1 that are allowed; the first:
           train.jsonl, line 3: expected a text in `text`, found an empty text
           train.jsonl, line 4: expected a text in `text`, found a number
           train.jsonl, line 5: expected a label (a text, a whole number, true or false) in `label`, found a list
@@ -689,6 +732,42 @@ mod tests {
           train.jsonl, line 7: expected a JSON object, found a list
         hint: mend the rows, or allow more of them with `max_bad <share>`: they are then left out and listed in rejects.jsonl
         ");
+    }
+
+    #[test]
+    fn few_validation_rows_are_not_lost_among_many_training_rows() {
+        let row = |label: &str, i: usize| format!("{{\"text\": \"{label} {i}\", \"label\": {label}}}\n");
+        let train: String = (0..600).map(|i| row(if i % 2 == 0 { "0" } else { "1" }, i)).collect();
+        let validation: String = (0..6)
+            .map(|i| row(if i < 3 { "0" } else { "null" }, 1000 + i))
+            .collect();
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut settings = settings(folder.path(), &train, &validation);
+        settings.max_bad = 0.01;
+        let error = read(&settings, &Silent)
+            .expect_err("half of the validation rows")
+            .to_string();
+        assert!(
+            error.contains("validation.jsonl, line 4") && error.contains("3 of the file's 6 rows"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_field_that_is_named_is_read_or_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pairs = "{\"premise\": \"a\", \"hypothesis\": \"b\", \"label\": 0}\n{\"premise\": \"c\", \"hypothesis\": \"d\", \"label\": 1}\n";
+        let mut settings = settings(folder.path(), pairs, pairs);
+        settings.leaks = LeakPolicy::Keep;
+        settings.field = [("text".to_owned(), "premise".to_owned())].into();
+        let data = read(&settings, &Silent).expect("reads");
+        assert_eq!(data.train.examples[0].input, Input::Text("a".into()));
+
+        let rows = "{\"instruction\": \"a\", \"context\": \"b\", \"output\": \"c\"}\n";
+        let mut settings = self::settings(folder.path(), rows, rows);
+        settings.field = [("input".to_owned(), "contxt".to_owned())].into();
+        let error = read(&settings, &Silent).expect_err("no such field").to_string();
+        assert!(error.contains("expected a field `contxt` in some row"), "{error}");
     }
 
     #[test]

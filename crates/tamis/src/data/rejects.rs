@@ -124,30 +124,58 @@ impl FaultKind {
     }
 }
 
-/// Stops where more rows are bad than the share `max_bad` of all that were read.
+/// Stops where more rows are bad than the share `max_bad`, of all that were read or of a split.
 ///
 /// # Errors
 ///
 /// If so.
 pub(crate) fn check_rejects(rejects: &[Reject], dataset: &Dataset, max_bad: f64) -> Result<()> {
-    let mut rows: BTreeMap<PathBuf, u64> = BTreeMap::new();
+    let mut all = BTreeMap::new();
     for split in [Some(&dataset.train), Some(&dataset.validation), dataset.test.as_ref()]
         .into_iter()
         .flatten()
     {
+        let mut rows: BTreeMap<PathBuf, u64> = BTreeMap::new();
+        let paths: Vec<&PathBuf> = split.files.iter().map(|file| &file.path).collect();
         for example in &split.examples {
-            let path = &split.files[example.origin.file as usize].path;
-            *rows.entry(path.clone()).or_default() += 1;
+            *rows.entry(paths[example.origin.file as usize].clone()).or_default() += 1;
         }
+        for reject in dataset.rejects.iter().filter(|reject| paths.contains(&&reject.file)) {
+            *rows.entry(reject.file.clone()).or_default() += 1;
+        }
+        let of_split = rejects.iter().filter(|reject| paths.contains(&&reject.file));
+        check_split(&of_split.cloned().collect::<Vec<_>>(), &rows, max_bad)?;
+        all.append(&mut rows);
     }
-    for reject in &dataset.rejects {
-        *rows.entry(reject.file.clone()).or_default() += 1;
-    }
-    let allowed = (max_bad * rows.values().sum::<u64>() as f64) as u64;
+    let allowed = (max_bad * all.values().sum::<u64>() as f64) as u64;
     if rejects.len() as u64 > allowed {
-        return Err(too_many_bad(rejects, &rows, allowed));
+        return Err(too_many_bad(rejects, &all, allowed));
     }
     Ok(())
+}
+
+/// Stops where more rows of a split are bad than this share of it, rounded up: `rejects` are its bad rows, `rows` how many rows each of its
+/// files has.
+///
+/// # Errors
+///
+/// If so.
+pub(crate) fn check_split(rejects: &[Reject], rows: &BTreeMap<PathBuf, u64>, max_bad: f64) -> Result<()> {
+    let allowed = (max_bad * rows.values().sum::<u64>() as f64).ceil() as u64;
+    if rejects.len() as u64 > allowed {
+        return Err(too_many_bad(rejects, rows, allowed));
+    }
+    Ok(())
+}
+
+/// What is said where the model can read no row of a file, though as many bad rows are allowed.
+pub(crate) fn none_readable(file: &Path, rejects: &[Reject]) -> Error {
+    let first = rejects.iter().find(|reject| reject.file == file);
+    let found = first.map_or_else(
+        || "none".to_owned(),
+        |reject| format!("none; line {}: {}", reject.line, reject.reason),
+    );
+    Error::data(Place::file(file), "a row that the model can read", found)
 }
 
 /// What is said where more rows are bad than are allowed: one reason, where it is a mistake of a whole file, else the first five. `rows` says

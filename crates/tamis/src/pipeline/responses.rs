@@ -13,7 +13,7 @@ use tamis_nn::{
 };
 
 use crate::{
-    Error, Place, Result,
+    Error, Result,
     data::{self, Dataset, RowId, Split},
     pipeline::memory::{check_loading, check_memory_of},
     settings::select::SelectSettings,
@@ -183,9 +183,7 @@ fn keep_readable(
         test => test,
     };
     if let Some(file) = empty {
-        let expected = "a row that the model can read";
-        return Err(Error::data(Place::file(&file.path), expected, "none")
-            .with_hint("rejects.jsonl says of each what is wrong"));
+        return Err(data::none_readable(&file.path, &dataset.rejects));
     }
     let mut left_out = [Vec::new(), validation, test].into_iter();
     Ok(encoded.map(|split| {

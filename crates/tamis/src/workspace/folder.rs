@@ -4,7 +4,7 @@
 //! `selection.json`, `map.json`, `report.html`, `metrics.jsonl`, `tensorboard/` and `rejects.jsonl`.
 
 use std::{
-    fs::{self, DirEntry},
+    fs::{self, DirEntry, File, TryLockError},
     path::Path,
 };
 
@@ -45,20 +45,40 @@ pub(crate) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<Sqli
 }
 
 /// Makes the directory of a fine-tune with these settings, or goes on with the run that has the same ones. Returns the settings as that
-/// run's first start wrote them: a path may be written in several ways.
+/// run's first start wrote them, since a path may be written in several ways, and what keeps others out until it is dropped.
 ///
 /// # Errors
 ///
-/// If it holds something else, or cannot be written.
-pub(crate) fn claim(out: &Path, settings: &Value) -> Result<Value> {
+/// If it holds something else, another process works in it, or it cannot be written.
+pub(crate) fn claim(out: &Path, settings: &Value) -> Result<(Value, Lock)> {
     let path = out.join(FINETUNE);
     if !path.exists() {
         create(out, &[])?;
         write_json(&path, settings)?;
     }
     let there = same_run(out, FINETUNE, settings)?;
+    let lock = Lock::on(out, &path)?;
     remove_leftovers(out)?;
-    Ok(there)
+    Ok((there, lock))
+}
+
+/// Nobody else works in a folder while this is held.
+#[derive(Debug)]
+pub(crate) struct Lock(#[expect(dead_code, reason = "the open file is the lock")] File);
+
+impl Lock {
+    fn on(out: &Path, path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io(path, "read"))?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                let expected = "a folder that no other run is working in";
+                Err(Error::setting("out", expected, out.display().to_string())
+                    .with_hint("wait for the other run, or choose another folder with `out`"))
+            }
+            // Some file systems have no locks.
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(Self(file)),
+        }
+    }
 }
 
 /// Makes the directory of a study that keeps its settings in a file of this name, and a ledger beside it, or goes on with the one that
@@ -270,7 +290,12 @@ mod tests {
             if torn.contains(&"study.sqlite") {
                 claim_with_ledger(out, "settings.json", &settings, &Fingerprint::of(["rows"])).expect("goes on");
             } else {
-                assert_eq!(claim(out, &settings).expect("goes on"), settings);
+                let (there, lock) = claim(out, &settings).expect("goes on");
+                assert_eq!(there, settings);
+                let busy = claim(out, &settings).expect_err("another works here");
+                assert!(busy.is_input() && busy.to_string().contains("no other run"), "{busy}");
+                drop(lock);
+                claim(out, &settings).expect("the other is done");
             }
             assert!(!out.join(".tamis-abc.partial").exists());
         }

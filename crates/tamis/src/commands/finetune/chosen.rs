@@ -10,7 +10,7 @@ use tamis_nn::Fingerprint;
 
 use crate::{
     Error, Place, Result,
-    data::{DataSettings, Dataset, RowId},
+    data::{DataSettings, Dataset, RowId, SourceFile},
     workspace::json,
 };
 
@@ -68,10 +68,22 @@ fn record_path(run: &Path) -> Result<PathBuf> {
     .with_hint("name the folder of a run of `tamis select`, once it has ended"))
 }
 
-/// The rows that a `select` run chose, found in the training files by file and line.
+/// The rows that a `select` run chose, found in the training files by file and line; less those that are not in the pool, since they stand in
+/// validation or test files that the selection did not know.
 pub(crate) fn chosen_rows(run: &Path, dataset: &Dataset) -> Result<Vec<RowId>> {
     let path = record_path(run)?;
-    let selected: Selected = json::read_json(&path, RECORD)?;
+    let mut rows = recorded_rows(&path, run, dataset)?;
+    rows.retain(|row| dataset.pool.binary_search(row).is_ok());
+    if rows.is_empty() {
+        let found = "rows that stand in the validation or test files, all of them";
+        return Err(Error::data(Place::file(&path), "chosen rows to train on", found)
+            .with_hint("give other validation and test files, or keep such rows with `leaks keep`"));
+    }
+    Ok(rows)
+}
+
+fn recorded_rows(path: &Path, run: &Path, dataset: &Dataset) -> Result<Vec<RowId>> {
+    let selected: Selected = json::read_json(path, RECORD)?;
     let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     let files: Vec<PathBuf> = dataset.train.files.iter().map(|file| whole(&file.path)).collect();
     let place_of: HashMap<(u32, u64), RowId> = dataset
@@ -85,7 +97,7 @@ pub(crate) fn chosen_rows(run: &Path, dataset: &Dataset) -> Result<Vec<RowId>> {
     let (mut rows, mut there) = (Vec::with_capacity(selected.rows.len()), HashSet::new());
     for chosen in &selected.rows {
         let missing = |expected: &str, found: String| {
-            Error::data(Place::file(&path), expected, found)
+            Error::data(Place::file(path), expected, found)
                 .with_hint("give the training files that the selection was made from with `train`")
         };
         let file = if let Some(&file) = names.get(&chosen.file) {
@@ -93,15 +105,14 @@ pub(crate) fn chosen_rows(run: &Path, dataset: &Dataset) -> Result<Vec<RowId>> {
         } else {
             let name = whole(&chosen.file);
             let found = || format!("a row of {}", chosen.file.display());
+            // Rows in memory are written for each run anew, into its own folder.
+            let then = selected.data.files.get(&chosen.file);
+            let same = |file: &SourceFile| then.is_some_and(|then| *then == file.hash);
             let place = files.iter().position(|file| *file == name);
+            let place = place.or_else(|| dataset.train.files.iter().position(same));
             let file = place.ok_or_else(|| missing("rows of the training files", found()))? as u32;
             let now = &dataset.train.files[file as usize];
-            if selected
-                .data
-                .files
-                .get(&chosen.file)
-                .is_some_and(|then| *then != now.hash)
-            {
+            if then.is_some_and(|then| *then != now.hash) {
                 let expected = format!("the file that {} chose rows from", run.display());
                 let found = "one that has changed since, so that its lines may be other rows";
                 return Err(Error::data(Place::file(&now.path), expected, found)
@@ -118,12 +129,12 @@ pub(crate) fn chosen_rows(run: &Path, dataset: &Dataset) -> Result<Vec<RowId>> {
         })?;
         if !there.insert(*row) {
             let found = format!("line {} of {} twice", chosen.row, chosen.file.display());
-            return Err(Error::data(Place::file(&path), "each chosen row once", found));
+            return Err(Error::data(Place::file(path), "each chosen row once", found));
         }
         rows.push(*row);
     }
     if rows.is_empty() {
-        return Err(Error::data(Place::file(&path), "at least one chosen row", "none"));
+        return Err(Error::data(Place::file(path), "at least one chosen row", "none"));
     }
     Ok(rows)
 }

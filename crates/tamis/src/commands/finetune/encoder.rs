@@ -34,7 +34,7 @@ pub(super) fn finetune(settings: &FinetuneSettings, dataset: &Dataset, stages: &
     let material = stages.run("tokenize", None, || Material::of(settings, dataset, &loaded.tokenizer))?;
     check_memory(&loaded.model, &material.train, &settings.train, 1)?;
 
-    let run = claim(settings, dataset, &loaded.fingerprint, &material.rows)?;
+    let (run, _lock) = claim(settings, dataset, &loaded.fingerprint, &material.rows)?;
     if let Some(record) = finished_or_other(settings, &run)? {
         return Ok(record);
     }

@@ -13,7 +13,7 @@ use tamis_nn::{
 };
 
 use crate::{
-    Error, Place, Result,
+    Result,
     commands::finetune::{
         run::{Outcome, claim, finished_or_other, rows_of},
         training::{epoch_rows, train},
@@ -59,7 +59,7 @@ pub(super) fn finetune(
         own.full,
     )?;
 
-    let run = claim(settings, dataset, &loaded.fingerprint, &material.rows)?;
+    let (run, _lock) = claim(settings, dataset, &loaded.fingerprint, &material.chosen)?;
     if let Some(record) = finished_or_other(settings, &run)? {
         return Ok(record);
     }
@@ -107,7 +107,9 @@ struct Material {
     validation: TokenizedSplit,
     test: Option<TokenizedSplit>,
     /// Those of `train` that are trained on.
-    rows: Vec<RowId>,
+    rows: Vec<u32>,
+    /// The training rows that were asked for.
+    chosen: Vec<RowId>,
     validation_rows: Vec<u32>,
     test_rows: Vec<u32>,
     /// Whether rows have answers to choose from, and whether their responses are what they are scored by.
@@ -178,17 +180,16 @@ impl Material {
             rows.extend(validation_rows.iter().filter(judges).map(|row| own + row));
         }
         let test_rows = test.as_ref().map(good_rows).unwrap_or_default();
-        let files = [("training", &rows), ("validation", &validation_rows)];
-        if let Some((split, _)) = files.into_iter().find(|(_, rows)| rows.is_empty()) {
-            let expected = format!("a {split} row that the model can read");
-            let place = Place::file(&dataset.train.files[0].path);
-            return Err(Error::data(place, expected, "none").with_hint("rejects.jsonl says of each what is wrong"));
+        let splits = [(&dataset.train, &rows), (&dataset.validation, &validation_rows)];
+        if let Some((split, _)) = splits.into_iter().find(|(_, rows)| rows.is_empty()) {
+            return Err(data::none_readable(&split.files[0].path, &rejects));
         }
         Ok(Self {
             train: train.split,
             validation: validation.split,
             test: test.map(|test| test.split),
             rows,
+            chosen,
             validation_rows,
             test_rows,
             answers: judge == Answers::All,

@@ -18,7 +18,10 @@ use crate::{
         selection::{ReadRecord, VERSION},
     },
     settings::finetune::FinetuneSettings,
-    workspace::{folder, json},
+    workspace::{
+        folder::{self, Lock},
+        json,
+    },
 };
 
 /// The training rows that are trained on; `tokens` tells those of a row of the training files, where a budget counts them.
@@ -40,23 +43,24 @@ pub(super) fn rows_of(
     })
 }
 
-/// Takes the folder for this run, which the fingerprint tells from runs with the same settings on other contents.
+/// Takes the folder for this run, which the fingerprint tells from runs with the same settings on other contents, as long as the lock is held.
 pub(super) fn claim(
     settings: &FinetuneSettings,
     dataset: &Dataset,
     model: &Fingerprint,
     rows: &[RowId],
-) -> Result<Fingerprint> {
+) -> Result<(Fingerprint, Lock)> {
     let what_matters = json::without(settings, &["out", "frozen_memory"])?;
-    let what_matters = folder::claim(&settings.out, &what_matters)?;
+    let (what_matters, lock) = folder::claim(&settings.out, &what_matters)?;
     let rows: Vec<u8> = rows.iter().flat_map(|row| row.to_le_bytes()).collect();
-    Ok(Fingerprint::of([
+    let run = Fingerprint::of([
         model.as_ref(),
         dataset.fingerprint.as_ref(),
         what_matters.to_string().as_bytes(),
         settings.train.dtype.identity().as_bytes(),
         &rows,
-    ]))
+    ]);
+    Ok((run, lock))
 }
 
 /// The record of the folder's run, if that is finished.
