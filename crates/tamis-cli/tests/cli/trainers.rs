@@ -57,8 +57,9 @@ fn the_users_trainer_chooses_among_the_best_states_and_is_asked_once_for_each() 
     succeeds(select(&fixture, "run", "sh count.sh", &[]));
     assert_eq!(fixture.read("asked").lines().count(), 6);
 
-    // Two at once answer the same; of a loss the least is chosen.
-    succeeds(select(&fixture, "two", "sh count.sh", &["--parallel", "2"]));
+    // Two at once, of a command as shells take them, answer the same; of a loss the least is chosen.
+    let in_shell = "cd . && sh count.sh";
+    succeeds(select(&fixture, "two", in_shell, &["--parallel", "2"]));
     assert_eq!(finetuned(&fixture, "two"), scores);
     succeeds(select(
         &fixture,

@@ -304,9 +304,7 @@ impl Worker {
 
     fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {
-            // It may have ended by itself.
-            let _ = process.child.kill();
-            let _ = process.child.wait();
+            kill(&mut process.child);
         }
     }
 }
@@ -325,8 +323,7 @@ impl Drop for Worker {
                 _ => return,
             }
         }
-        let _ = child.kill();
-        let _ = child.wait();
+        kill(&mut child);
     }
 }
 
@@ -399,6 +396,14 @@ fn sort_lines(mut output: impl BufRead, mut log: File, answers: &mpsc::Sender<St
     }
 }
 
+/// Ends the command and all that it started, which may have ended by itself.
+fn kill(child: &mut Child) {
+    #[cfg(unix)]
+    let _ = rustix::process::kill_process_group(rustix::process::Pid::from_child(child), rustix::process::Signal::KILL);
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
 fn shell(command: &str) -> Command {
     if cfg!(windows) {
         let mut shell = Command::new("cmd");
@@ -406,8 +411,10 @@ fn shell(command: &str) -> Command {
         shell
     } else {
         let mut shell = Command::new("sh");
-        // The shell gives way to the command, so that what is stopped is the command.
-        shell.args(["-c", &format!("exec {command}")]);
+        shell.args(["-c", command]);
+        // A group of its own: what the command starts is stopped with it.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut shell, 0);
         shell
     }
 }
