@@ -66,14 +66,13 @@ fn differences(subcommand: &str, ours: &Value) -> Vec<Difference> {
     let one_budget = ours["budgets"] == Value::Array(vec![ours["select"]["budget"].clone()]);
     keys::for_each(ours, "", &mut |full, value| {
         let key = full.strip_prefix("select.").unwrap_or(full);
-        // In a study one budget is the selection's, and its agent does not count.
-        let beside = subcommand == "study"
-            && match full {
-                "select.agent" => true,
-                "select.budget" => !one_budget,
-                "budgets" => one_budget,
-                _ => false,
-            };
+        // In a study one budget is the selection's; where several agents are named, the one of the selection does not count.
+        let beside = match (subcommand, full) {
+            ("study" | "check agent", "select.agent") => true,
+            ("study", "select.budget") => !one_budget,
+            ("study", "budgets") => one_budget,
+            _ => false,
+        };
         if !beside && !SILENT.contains(&key) && value != defaults.get(full).unwrap_or(&Value::Null) {
             let (key, value) = (key.to_owned(), value.clone());
             differences.push(Difference { key, value });

@@ -228,12 +228,14 @@ def test_ctrl_c_stops_all_threads_at_once(files: Files) -> None:
     assert len(asked) <= 6 and time.monotonic() - began < 10
 
 
-def test_a_trainer_may_go_to_another_folder(files: Files) -> None:
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_a_trainer_may_go_to_another_folder(files: Files, parallel: int) -> None:
     def goes(rows: Any, seed: int) -> float:
         os.chdir("/")
         return sound(rows)
 
-    chosen = tamis.select(files.train, files.validation, trainer=goes, out="run", **FAST)
+    chosen = tamis.select(files.train, files.validation, trainer=goes, parallel=parallel, out="run", **FAST)
+    assert pathlib.Path.cwd() == files.folder
     assert chosen.report().is_absolute() and chosen.report().exists()
 
 

@@ -58,10 +58,13 @@ class Answers:
             )
         self._sign = 1.0 if getattr(trainer, "higher_is_better", True) else -1.0
         self._awaited = True
+        self._folder = os.getcwd()
         self.last_error: BaseException | None = None
 
     def __call__(self, command: Command, trials: list[Trial]) -> None:
         """Tell the score of each trial of a round."""
+        # Once for all threads: one of them may have changed it when another begins.
+        self._folder = os.getcwd()
 
         def tell(trial: Trial, score: Any = None, *, error: str | None = None, cost: float = 0.0, seconds: float = 0.0) -> bool:
             return command.job.tell(trial.place, score, error, cost, seconds)
@@ -87,7 +90,7 @@ class Answers:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _told(self, trial: Trial) -> dict[str, Any]:
-        began, folder = time.monotonic(), os.getcwd()
+        began = time.monotonic()
         try:
             said = self._score(_rows.take(self._rows, trial.indices), trial.seed)
             told = read_score(said, self._sign)
@@ -98,7 +101,7 @@ class Answers:
         finally:
             # The run's own paths may be relative.
             if self._awaited:
-                os.chdir(folder)
+                os.chdir(self._folder)
         return {**told, "seconds": time.monotonic() - began}
 
 

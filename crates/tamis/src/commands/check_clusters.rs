@@ -26,6 +26,7 @@ use crate::{
         null_cloud::cloud,
         partition::{adjusted_rand, mutual_information, purity, shuffled, silhouettes},
     },
+    store::ScoreStore as _,
     workspace::{folder, json},
 };
 
@@ -175,7 +176,7 @@ pub fn check_clusters(settings: &CheckClustersSettings, monitor: &dyn Monitor) -
         responses,
     } = read(&settings.select, &stages)?;
     let responses = responses.as_ref();
-    folder::open(&select, &embed::sources(&select, &dataset, responses)?)?;
+    let mut ledger = folder::open(&select, &embed::sources(&select, &dataset, responses)?)?;
     data::write_rejects(&dataset.rejects, &select.out)?;
     let context = Context::new(&select, &dataset, &folds, responses, &stages);
     let views = vectors(context)?.of_pool(context)?.to_matrix()?;
@@ -211,6 +212,7 @@ pub fn check_clusters(settings: &CheckClustersSettings, monitor: &dyn Monitor) -
         settings: serde_json::to_value(settings).unwrap_or_default(),
     };
     json::write_json(&check_clusters_path(settings), &record)?;
+    ledger.set_meta(folder::CHECKED, "yes")?;
     Ok(record)
 }
 

@@ -1,6 +1,7 @@
 //! Everything that can be set, and what it may be.
 
 pub(crate) mod finetune;
+mod secrets;
 pub(crate) mod select;
 pub(crate) mod study;
 pub(crate) mod study_method;

@@ -17,7 +17,10 @@ use crate::{
     metrics::{Metric, MetricKind},
     scorer::{finetune::FinetuneScorerSettings, gradient::GradientSettings},
     search::{ClimbDiscSettings, Method, MethodSettings, RewardModelKind},
-    settings::finetune::{LanguageModelSettings, refuse_encoders_settings},
+    settings::{
+        finetune::{LanguageModelSettings, refuse_encoders_settings},
+        secrets,
+    },
 };
 
 /// The settings of one selection run.
@@ -81,7 +84,7 @@ pub struct SelectSettings {
     pub rerank_top: usize,
     /// A command that trains on rows and answers with a score, for the system's shell; `{slot}` in it stands for the number of the process.
     /// Default (none): none.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "secrets::serialize")]
     pub trainer: Option<String>,
     /// How many processes of the trainer work at once. Default: 1.
     pub parallel: usize,

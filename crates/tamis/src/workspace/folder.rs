@@ -25,6 +25,8 @@ pub(crate) const NEUTRAL: [&str; 6] = ["out", "cache", "frozen_memory", "paralle
 const SETTINGS: &str = "settings.json";
 /// The note in a study's ledger that is there as soon as a cell is filed: core-seconds.
 pub(crate) const FILED: &str = "core_seconds";
+/// The note in a ledger of a check that files no score, once it is done.
+pub(crate) const CHECKED: &str = "checked";
 /// What that of a fine-tune is called.
 const FINETUNE: &str = "finetune.json";
 
@@ -37,7 +39,8 @@ const FINETUNE: &str = "finetune.json";
 pub(crate) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<SqliteStore> {
     let now = without(settings, &NEUTRAL)?;
     let files = (SETTINGS, "ledger.sqlite");
-    let (mut ledger, fresh) = hold(&settings.out, files, &now, data, &|ledger| Ok(!ledger.is_empty()))?;
+    let begun = |ledger: &SqliteStore| Ok(!ledger.is_empty() || ledger.meta(CHECKED)?.is_some());
+    let (mut ledger, fresh) = hold(&settings.out, files, &now, data, &begun)?;
     if let Some(command) = settings.command.as_ref().filter(|_| fresh) {
         ledger.set_meta("command", command)?;
     }
@@ -225,6 +228,17 @@ mod tests {
         ledger.record([1; 16], 0.5, 0.1).expect("records");
         ledger.commit().expect("commits");
         drop(ledger);
+        // A check that files no score is a run as well.
+        let check = SelectSettings {
+            out: folder.path().join("check"),
+            ..SelectSettings::default()
+        };
+        open(&check, &data)
+            .expect("a new folder")
+            .set_meta(CHECKED, "yes")
+            .expect("notes");
+        let error = open(&check, &Fingerprint::of(["other rows"])).expect_err("other data");
+        assert!(error.to_string().contains("the contents of the data files"), "{error}");
         settings.frozen_memory = 1;
         drop(open(&settings, &data).expect("memory changes no result"));
         let error = open(&settings, &Fingerprint::of(["other rows"])).expect_err("other data");
