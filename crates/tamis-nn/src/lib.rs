@@ -6,6 +6,7 @@ pub mod atomic_write;
 pub mod decoder;
 pub mod encoder;
 mod error;
+pub mod file_lock;
 pub mod fingerprint;
 pub mod hub;
 pub mod kernels;

@@ -16,7 +16,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use tamis_nn::{Fingerprint, Matrix, Monitor, fingerprint::first_half};
+use tamis_nn::{Fingerprint, Matrix, Monitor, file_lock::try_lock, fingerprint::first_half};
 
 use crate::{
     Error, Place, Result,
@@ -121,7 +121,7 @@ impl VectorCache {
             .open(&self.path)
             .map_err(Error::io(&self.path, "write"))?;
         // Another process at work with the same model keeps the lock: then this one reads what is there and adds nothing.
-        let mine = file.try_lock().is_ok();
+        let mine = try_lock(&file).is_ok();
         let whole = read_blocks(&self.path, &file, self.dim, each)?;
         if !mine {
             return Ok(None);

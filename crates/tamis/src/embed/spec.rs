@@ -15,8 +15,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum EmbedderSpec {
-    /// Hashed words and their pieces, fitted to the training texts: `lexical`.
+    /// The language model's hidden states for prompts with responses, else lexical: `auto`.
     #[default]
+    Auto,
+    /// Hashed words and their pieces, fitted to the training texts: `lexical`.
     Lexical,
     /// A sentence encoder: its folder, or its id on the hub.
     Encoder(String),
@@ -27,10 +29,21 @@ pub enum EmbedderSpec {
     Vectors(PathBuf),
 }
 
+impl EmbedderSpec {
+    /// This one, or the other where it is `auto`.
+    pub(crate) fn or(&self, other: Self) -> Self {
+        match self {
+            Self::Auto => other,
+            given => given.clone(),
+        }
+    }
+}
+
 impl From<&str> for EmbedderSpec {
     fn from(name: &str) -> Self {
         let path = PathBuf::from(name);
         match path.extension().and_then(|extension| extension.to_str()) {
+            _ if name == "auto" => Self::Auto,
             _ if name == "lexical" => Self::Lexical,
             _ if name == "hidden-states" => Self::HiddenStates,
             Some("npy" | "safetensors") => Self::Vectors(path),
@@ -56,6 +69,7 @@ impl FromStr for EmbedderSpec {
 impl fmt::Display for EmbedderSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Auto => f.write_str("auto"),
             Self::Lexical => f.write_str("lexical"),
             Self::HiddenStates => f.write_str("hidden-states"),
             Self::Encoder(name) => f.write_str(name),
@@ -77,6 +91,7 @@ mod tests {
     #[test]
     fn a_name_stands_for_one_embedder_and_is_shown_as_it_was_given() {
         for (name, spec) in [
+            ("auto", EmbedderSpec::Auto),
             ("lexical", EmbedderSpec::Lexical),
             ("hidden-states", EmbedderSpec::HiddenStates),
             ("a/b", EmbedderSpec::Encoder("a/b".into())),

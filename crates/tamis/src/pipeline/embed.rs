@@ -39,7 +39,7 @@ pub(crate) fn sources(
 ) -> Result<Fingerprint> {
     let mut contents = vec![dataset.fingerprint.clone()];
     match &settings.embedder {
-        EmbedderSpec::Lexical | EmbedderSpec::HiddenStates => {}
+        EmbedderSpec::Auto | EmbedderSpec::Lexical | EmbedderSpec::HiddenStates => {}
         EmbedderSpec::Vectors(path) => contents.push(Fingerprint::of_file(path)?),
         EmbedderSpec::Encoder(name) => contents.push(pretrained::fingerprint(&Encoder::files(name)?)?),
     }
@@ -56,7 +56,7 @@ fn trained_model(settings: &SelectSettings) -> Option<String> {
     let model = settings.model.as_deref().filter(|_| settings.finetunes())?;
     match EmbedderSpec::from(model) {
         EmbedderSpec::Encoder(name) => Some(name),
-        EmbedderSpec::Lexical | EmbedderSpec::HiddenStates | EmbedderSpec::Vectors(_) => None,
+        EmbedderSpec::Auto | EmbedderSpec::Lexical | EmbedderSpec::HiddenStates | EmbedderSpec::Vectors(_) => None,
     }
 }
 

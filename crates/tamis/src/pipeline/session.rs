@@ -192,6 +192,7 @@ impl<'a> Session<'a> {
             folds,
             mut responses,
         } = read_with_trainer(given, &stages)?;
+        settings.check_model_is_used(dataset.task.kind)?;
         if let Some(responses) = &mut responses {
             responses.engine.clone_from(&outside.engine);
         }

@@ -160,6 +160,10 @@ impl FinetuneSettings {
         if own.full && own.merge {
             return Err(Error::setting("merge", "adapters, so no `full` beside it", "both"));
         }
+        if own.full && own.lora != LanguageModelSettings::default().lora {
+            let expected = "adapters, which the settings of `lora` are for, so no `full` beside them";
+            return Err(Error::setting("full", expected, "both").with_hint("leave one of them out"));
+        }
         refuse_encoders_settings(&self.train, "")?;
         refuse(
             "",
@@ -181,6 +185,11 @@ impl FinetuneSettings {
         };
         if self.label_biases.is_some() {
             return Err(Error::setting("label_biases", "rows with labels", found));
+        }
+        if self.language_model.template.is_some() && dataset.task.kind == TaskKind::Response {
+            let expected = "rows with labels or choices, whose prompts it writes";
+            return Err(Error::setting("template", expected, found)
+                .with_hint("leave it out: these have prompts of their own, which the model's chat template writes"));
         }
         Ok(())
     }

@@ -47,8 +47,8 @@ pub struct SelectSettings {
     /// reward fold's; no other row is chosen. Default (none): all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefilter: Option<usize>,
-    /// `lexical`, the folder or hub id of a sentence encoder, or a .npy or .safetensors file. Default: `lexical`; of rows of responses
-    /// `hidden-states`, those of the model that is to be fine-tuned, which take the place of `lexical` there.
+    /// `lexical`, the folder or hub id of a sentence encoder, or a .npy or .safetensors file; of prompts with responses also
+    /// `hidden-states`, those of the model that is to be fine-tuned. Default: `auto`, which is `hidden-states` there, else `lexical`.
     pub embedder: EmbedderSpec,
     /// The numbers in which a sentence encoder multiplies. Default: `float32`.
     pub embed_dtype: Dtype,
@@ -233,7 +233,7 @@ impl Default for SelectSettings {
             label_error_share: None,
             candidates: CandidateSet::default(),
             prefilter: None,
-            embedder: EmbedderSpec::Lexical,
+            embedder: EmbedderSpec::Auto,
             embed_dtype: Dtype::default(),
             clusters: None,
             agent: Method::default(),
@@ -334,7 +334,10 @@ impl SelectSettings {
                     "rows with labels or choices",
                 )
                 .with_hint("leave it out")),
-                None => Ok(self.clone()),
+                None => Ok(Self {
+                    embedder: self.embedder.or(EmbedderSpec::Lexical),
+                    ..self.clone()
+                }),
             };
         }
         if self.model.is_none() {
@@ -367,10 +370,7 @@ impl SelectSettings {
             ..self.finetune.train.clone()
         };
         Ok(Self {
-            embedder: match &self.embedder {
-                EmbedderSpec::Lexical => EmbedderSpec::HiddenStates,
-                given => given.clone(),
-            },
+            embedder: self.embedder.or(EmbedderSpec::HiddenStates),
             metric: MetricKind::LogLoss,
             reward: RewardKind::LogLoss,
             finetune: FinetuneScorerSettings {
@@ -494,6 +494,25 @@ impl SelectSettings {
         self.finetune_features.is_some() || self.proxy == ProxyKind::Finetune || self.rerank() == JudgeKind::Finetune
     }
 
+    /// Whether the model that is named is put to use, where rows are of this kind.
+    ///
+    /// # Errors
+    ///
+    /// If not.
+    pub(crate) fn check_model_is_used(&self, kind: TaskKind) -> Result<()> {
+        let Some(model) = self
+            .model
+            .as_ref()
+            .filter(|_| kind != TaskKind::Response && !self.finetunes())
+        else {
+            return Ok(());
+        };
+        let expected = "a fine-tune that it is for: `rerank finetune`, `proxy finetune` or `finetune_features`";
+        Err(Error::setting("model", expected, format!("`{model}` alone")).with_hint(
+            "leave it out; what embeds the texts is named by `embedder`, and `tamis finetune` trains on the choice",
+        ))
+    }
+
     /// Looks for values that mean nothing.
     ///
     /// # Errors
@@ -549,11 +568,10 @@ impl SelectSettings {
 
     fn check_trainer(&self) -> Result<()> {
         if self.rerank == Some(JudgeKind::Trainer) && self.trainer.is_none() {
-            return Err(Error::setting(
-                "trainer",
-                "a command, which `rerank trainer` asks",
-                "none",
-            ));
+            return Err(
+                Error::setting("trainer", "a command, which `rerank trainer` asks", "none")
+                    .with_hint("name it: `trainer \"python train.py\"`"),
+            );
         }
         if self.proxy == ProxyKind::Trainer {
             self.check_trainer_as_proxy()?;
@@ -566,6 +584,22 @@ impl SelectSettings {
         }
         if self.parallel == 0 {
             return Err(Error::setting("parallel", "a number above 0", "0"));
+        }
+        let default = Self::default();
+        let of_trainers = [
+            ("parallel", self.parallel != default.parallel),
+            ("trial_timeout", self.trial_timeout.is_some()),
+            ("retries", self.retries != default.retries),
+        ];
+        if let (None, Some((name, _))) = (&self.trainer, of_trainers.into_iter().find(|(_, given)| *given)) {
+            return Err(Error::setting(name, "a trainer beside it, which it is for", "none")
+                .with_hint("name its command: `trainer \"python train.py\"`"));
+        }
+        if self.rerank_top != default.rerank_top && self.rerank() == JudgeKind::Probe {
+            return Err(
+                Error::setting("rerank_top", "something that is trained on the best few", "the probe")
+                    .with_hint("let fine-tunes compare them: `rerank finetune`"),
+            );
         }
         match self.trial_timeout {
             Some(seconds) if !(seconds > 0.0 && seconds.is_finite()) => Err(Error::setting(
@@ -581,7 +615,7 @@ impl SelectSettings {
     fn check_trainer_as_proxy(&self) -> Result<()> {
         if self.trainer.is_none() {
             let expected = "a command, which `proxy trainer` asks";
-            return Err(Error::setting("trainer", expected, "none"));
+            return Err(Error::setting("trainer", expected, "none").with_hint("name it: `trainer \"python train.py\"`"));
         }
         if self.agent.pays_for_steps(self.reward_model) {
             return Err(Error::setting(
@@ -613,6 +647,32 @@ impl SelectSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_would_have_no_effect_is_refused() {
+        let given = SelectSettings::default();
+        let model = SelectSettings {
+            model: Some("a model".into()),
+            ..given.clone()
+        };
+        assert!(model.check_model_is_used(TaskKind::Pair).is_err());
+        assert!(model.check_model_is_used(TaskKind::Response).is_ok());
+        let used = SelectSettings {
+            rerank: Some(JudgeKind::Finetune),
+            rerank_top: 9,
+            ..model
+        };
+        assert!(used.check_model_is_used(TaskKind::Pair).is_ok() && used.check().is_ok());
+        let unread = SelectSettings {
+            rerank_top: 9,
+            ..given.clone()
+        };
+        let alone = SelectSettings { parallel: 2, ..given };
+        for (settings, name) in [(unread, "rerank_top"), (alone, "parallel")] {
+            let error = settings.check().expect_err("no effect");
+            assert!(error.to_string().starts_with(name) && error.hint().is_some(), "{error}");
+        }
+    }
 
     #[test]
     fn auto_is_decided_by_the_domain_auc_and_the_size_of_the_fold_and_nothing_else_changes() {

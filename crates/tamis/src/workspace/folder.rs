@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tamis_nn::{Fingerprint, atomic_write::remove_leftovers};
+use tamis_nn::{Fingerprint, atomic_write::remove_leftovers, file_lock::try_lock};
 
 use crate::{
     Error, Place, Result,
@@ -72,7 +72,7 @@ pub(crate) struct Lock(#[expect(dead_code, reason = "the open file is the lock")
 impl Lock {
     fn on(out: &Path, path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path, "read"))?;
-        match file.try_lock() {
+        match try_lock(&file) {
             Err(TryLockError::WouldBlock) => {
                 let expected = "a folder that no other run is working in";
                 Err(Error::setting("out", expected, out.display().to_string())
