@@ -81,8 +81,8 @@ pub(crate) struct SelectArgs {
     #[arg(long, value_name = "tamis.toml")]
     config: Option<PathBuf>,
 
-    /// `lexical`, a sentence encoder (folder or hub id), a .npy or .safetensors file of vectors, or `hidden-states` of the language model
-    /// [default: auto, which is hidden-states for prompts with responses, else lexical]
+    /// `lexical`, a sentence encoder (folder or hub id), a .npy or .safetensors file of vectors, or auto: `hidden-states` of the language
+    /// model for prompts with responses, else `lexical`
     #[arg(long, value_name = "NAME|PATH", help_heading = "Embeddings and clusters")]
     embedder: Option<EmbedderSpec>,
     /// The numbers in which a sentence encoder multiplies

@@ -155,7 +155,7 @@ fn too_many_bad_rows_stop_the_run_and_few_are_listed() {
     fixture.write("train.jsonl", &format!("{good}{}", "oops\n".repeat(30)));
     let complaint = said(&fixture, &[]);
     assert!(
-        complaint.contains("30 of 660 rows are bad, more than the 6 that are allowed"),
+        complaint.contains("30 of 510 rows are bad, more than the 6 that are allowed"),
         "{complaint}"
     );
     assert_eq!(complaint.matches("train.jsonl, line").count(), 5, "{complaint}");

@@ -66,6 +66,15 @@ fn the_target_is_trained_on_a_selection_and_written_as_transformers_reads_it() {
     assert!(said.contains("of the selection"), "{said}");
     fixture.write("run/selection.json", &record);
     succeeds(finetune(&fixture, "target", &more));
+    // Chosen rows that stand in a test file which the selection did not know are not trained on, and counted.
+    let chosen = fixture.read("run/selected.jsonl");
+    let leaked: String = chosen.split_inclusive('\n').take(6).collect();
+    fixture.write("leaked.jsonl", &(leaked + &fixture.read("test.jsonl")));
+    // A settings file that says something else of the data leaves the files to the selection.
+    fixture.write("bad.toml", "[data]\nmax_bad = 0.02\n[train]\nepochs = 1\n");
+    let more = ["--selection", "run", "--test", "leaked.jsonl", "--config", "bad.toml"];
+    let said = succeeds(finetune(&fixture, "without", &more));
+    assert!(said.contains("Trained: 42 rows, 1 epoch"), "{said}");
     // Files that have changed since may have other rows on these lines; a settings file need not name them again.
     let train = fixture.read("train.jsonl");
     let (first, rest) = train.split_once('\n').expect("lines");

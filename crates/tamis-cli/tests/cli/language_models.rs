@@ -202,7 +202,7 @@ fn a_row_that_the_template_refuses_is_a_bad_row() {
         command
     };
     insta::assert_snapshot!(complains(&fixture, strict(&[]), 2), @r"
-    error: 22 of 64 rows are bad, more than the 0 that are allowed; the first:
+    error: 14 of 40 rows are bad, more than the 1 that are allowed; the first:
       train.jsonl, line 1: expected a conversation that the model's chat template takes, found: no system turns
       train.jsonl, line 4: expected a conversation that the model's chat template takes, found: no system turns
       train.jsonl, line 7: expected a conversation that the model's chat template takes, found: no system turns

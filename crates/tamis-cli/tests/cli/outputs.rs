@@ -435,7 +435,7 @@ fn flags_and_a_settings_file_say_the_same_things() {
 #[test]
 fn the_command_that_a_run_names_makes_it_again() {
     let fixture = Fixture::new();
-    let toml = "embedder = \"lexical\"\nrerank_top = 3\ndqn.double = false\nreward = \"hard\"\n";
+    let toml = "embedder = \"lexical\"\nlabel_error_share = 0.1\ndqn.double = false\nreward = \"hard\"\n";
     fixture.write("it's.toml", toml);
     fixture.write("my train.jsonl", &fixture.read("train.jsonl"));
     let more = [

@@ -74,19 +74,24 @@ fn responses_are_chosen_by_the_language_models_gradients() {
     }
 
     // What was chosen is fine-tuned on.
-    let mut finetune = fixture.tamis();
-    finetune.args([
-        "finetune",
-        "--selection",
-        "first",
-        "--epochs",
-        "1",
-        "--model",
-        LLAMA,
-        "--out",
-        "target",
-    ]);
-    assert!(succeeds(finetune).contains("Trained: 24 rows"));
+    let finetune = || {
+        let mut finetune = fixture.tamis();
+        finetune.args(["finetune", "--selection", "first", "--epochs", "1"]);
+        finetune.args(["--model", LLAMA, "--out", "target"]);
+        finetune
+    };
+    assert!(succeeds(finetune()).contains("Trained: 24 rows"));
+    // As many other rows are another run.
+    let mut other = first;
+    let rows = other["rows"].as_array_mut().expect("rows");
+    let taken: Vec<u64> = rows.iter().filter_map(|row| row["row"].as_u64()).collect();
+    let free = (1..=120)
+        .find(|line| !taken.contains(line))
+        .expect("a row that is left");
+    rows[0]["row"] = json!(free);
+    fixture.write("first/selection.json", &other.to_string());
+    let said = complains(&fixture, finetune(), 2);
+    assert!(said.contains("of the selection"), "{said}");
 }
 
 #[test]
