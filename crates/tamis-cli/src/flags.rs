@@ -56,9 +56,7 @@ impl DataArgs {
                 *files = given;
             }
         }
-        if !self.field.is_empty() {
-            data.field = by_name("field", self.field)?;
-        }
+        data.field.extend(by_name("field", self.field)?);
         data.task = self.task.or(data.task);
         set(&mut data.leaks, self.leaks);
         set(&mut data.max_bad, self.max_bad);

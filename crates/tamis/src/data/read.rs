@@ -489,8 +489,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Few validation rows may all be bad and still be a small share of all rows: what holds for all holds for each split. Its bad rows are
-    /// those from this one on.
+    /// What holds for all rows holds for each split: few validation rows are a small share of all, even if all of them are bad. The split's
+    /// bad rows are those behind the first `from`.
     fn check_bad_of(&self, split: &Rows, from: usize) -> Result<()> {
         let rejects = &self.rejects[from..];
         check_split(rejects, &self.rows_of(&split.files), self.settings.max_bad)
