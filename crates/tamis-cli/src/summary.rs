@@ -28,7 +28,7 @@ fn write(text: &mut String, record: &SelectionRecord, out: &Path, messages: &Mes
     write_scores(text, record, messages)?;
     write_labels(text, record)?;
     write_candidates(text, record, messages)?;
-    write_files(text, record, out)
+    write_files(text, record, out, messages)
 }
 
 fn write_chosen(text: &mut String, record: &SelectionRecord) -> std::fmt::Result {
@@ -203,7 +203,7 @@ fn write_candidates(text: &mut String, record: &SelectionRecord, messages: &Mess
     }
 }
 
-fn write_files(text: &mut String, record: &SelectionRecord, out: &Path) -> std::fmt::Result {
+fn write_files(text: &mut String, record: &SelectionRecord, out: &Path, messages: &Messages) -> std::fmt::Result {
     writeln!(text, "\nRead: {}", record.data.read)?;
     let selected = ["jsonl", "json", "csv", "tsv", "parquet", "arrow"]
         .map(|ending| format!("selected.{ending}"))
@@ -229,7 +229,16 @@ fn write_files(text: &mut String, record: &SelectionRecord, out: &Path) -> std::
     writeln!(
         text,
         "These are the scores of a cheap probe. What a fine-tuned model keeps of them has to be measured by fine-tuning it."
-    )
+    )?;
+    // Of responses the probe's own pick is often not the best (docs/results/responses.md).
+    if record.data.read.task == Some(TaskKind::Response) && record.scores.finetuned.is_none() {
+        writeln!(
+            text,
+            "{}",
+            messages.text("`rerank finetune` lets fine-tunes choose among the best searches and rules.")
+        )?;
+    }
+    Ok(())
 }
 
 /// A text from the data as it may stand in a line on a terminal: no control characters.

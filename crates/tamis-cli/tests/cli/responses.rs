@@ -58,7 +58,13 @@ fn record(fixture: &Fixture, file: &str) -> Value {
 fn responses_are_chosen_by_the_language_models_gradients() {
     let fixture = two_kinds();
     let said = succeeds(select(&fixture, "first", &[]));
-    for words in ["Chosen: 24 of 120 rows", "log_loss", "prompts with responses"] {
+    let words = [
+        "Chosen: 24 of 120 rows",
+        "log_loss",
+        "prompts with responses",
+        "`--rerank finetune` lets fine-tunes choose",
+    ];
+    for words in words {
         assert!(said.contains(words), "{words}: {said}");
     }
     let first = record(&fixture, "first/selection.json");
