@@ -88,14 +88,15 @@ impl PreparationSeconds {
     }
 }
 
+/// The share of the pool beside which training on everything is looked at, whatever the budgets of a study: it may be grown by others.
+const BESIDE_EVERYTHING: f64 = 0.05;
+
 /// What a budget adds.
 pub(crate) struct BudgetContext {
     pub(crate) chunks: Chunks,
     /// The same with whole clusters as chunks.
     pub(crate) whole: Chunks,
     pub(crate) probe: Arc<dyn TunedProbe>,
-    /// About how many rows it pays for.
-    rows: usize,
 }
 
 impl BudgetContext {
@@ -107,7 +108,6 @@ impl BudgetContext {
             chunks: Chunks::cut(context, candidates, context.settings.chunk, limit)?,
             whole: Chunks::cut(context, candidates, ChunkSize::Cluster, limit)?,
             probe: candidates.probe.tuned(context, rows)?,
-            rows,
         })
     }
 }
@@ -174,8 +174,8 @@ impl<'a> SeedContext<'a> {
         let (budgets, at_everything) = stages.run("tune", None, || {
             let budget = |budget: &Budget| BudgetContext::new(context, &candidates, *budget);
             let budgets: Vec<BudgetContext> = study.budgets.iter().map(budget).collect::<Result<_>>()?;
-            let least = budgets.iter().map(|budget| budget.rows).min().unwrap_or(0);
-            Ok((budgets, candidates.probe.tuned_to_everything(context, least)?))
+            let beside = (BESIDE_EVERYTHING * dataset.pool.len() as f64).ceil() as usize;
+            Ok((budgets, candidates.probe.tuned_to_everything(context, beside)?))
         })?;
         Ok(Self {
             dataset,
