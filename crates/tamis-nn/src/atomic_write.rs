@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 use crate::{Error, Result};
 
@@ -26,14 +26,42 @@ pub fn write_whole<E: From<Error>>(
     path: &Path,
     write: &mut dyn FnMut(&mut BufWriter<File>) -> Result<(), E>,
 ) -> Result<(), E> {
+    let partial = written_beside(path, write)?;
+    partial
+        .persist(path)
+        .map_err(|error| Error::io(path, "write")(error.error))?;
+    Ok(())
+}
+
+/// The same where no file of this name is there; one that is stays as it is.
+///
+/// # Errors
+///
+/// If anything cannot be written.
+pub fn write_whole_if_new<E: From<Error>>(
+    path: &Path,
+    write: &mut dyn FnMut(&mut BufWriter<File>) -> Result<(), E>,
+) -> Result<(), E> {
+    match written_beside(path, write)?.persist_noclobber(path) {
+        Err(error) if error.error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(Error::io(path, "write")(error.error).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a file under a temporary name beside this one, and syncs it.
+fn written_beside<E: From<Error>>(
+    path: &Path,
+    write: &mut dyn FnMut(&mut BufWriter<File>) -> Result<(), E>,
+) -> Result<TempPath, E> {
     let failed = || Error::io(path, "write");
     let (file, partial) = temporary_beside(path).map_err(failed())?.into_parts();
     let mut out = BufWriter::new(file);
     write(&mut out)?;
     out.flush().map_err(failed())?;
     out.get_ref().sync_all().map_err(failed())?;
-    partial.persist(path).map_err(|error| failed()(error.error))?;
-    Ok(())
+    Ok(partial)
 }
 
 /// Whether a file of this name is one that a killed process left unfinished.
@@ -101,6 +129,8 @@ mod tests {
             Err(Error::Interrupted)
         });
         assert!(matches!(failed, Err(Error::Interrupted)));
+        assert_eq!(fs::read_to_string(&path).expect("reads"), "first");
+        write_whole_if_new::<Error>(&path, &mut |_| Ok(())).expect("leaves it alone");
         assert_eq!(fs::read_to_string(&path).expect("reads"), "first");
         assert_eq!(names(folder.path()), ["a"]);
     }

@@ -114,7 +114,14 @@ pub(crate) fn check_names(names: &BTreeMap<String, String>, task: Option<TaskKin
         |task| format!("rows of the task `{task}`"),
     );
     let roles: Vec<String> = names.keys().map(|role| format!("`{role}`")).collect();
-    let sets: Vec<String> = shapes_of(task).map(|shape| SHAPES[shape].1.join(" and ")).collect();
+    let set = |shape: usize| {
+        let (_, needed, optional) = SHAPES[shape];
+        let more = if optional.is_empty() { "" } else { ", perhaps " };
+        format!("{}{more}{}", needed.join(" and "), optional.join(", "))
+    };
+    // Columns of choices have no roles.
+    let named = shapes_of(task).filter(|&shape| SHAPES[shape].1.iter().all(|role| ROLES.contains(role)));
+    let sets: Vec<String> = named.map(set).collect();
     Err(Error::setting("field", format!("roles of {kind}"), roles.join(", "))
         .with_hint(format!("roles that go together: {}", sets.join("; "))))
 }

@@ -199,7 +199,7 @@ impl Default for DataSettings {
 }
 
 impl DataSettings {
-    /// These, with what they do not say as `base` says it.
+    /// These, with what they leave as it is by default as `base` says it.
     pub fn over(self, base: Self) -> Self {
         let default = Self::default();
         let or = |own: Vec<PathBuf>, base| if own.is_empty() { base } else { own };

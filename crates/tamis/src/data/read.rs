@@ -17,7 +17,7 @@ use crate::{
         fields::{Reading, Target, check_names},
         files::{self, DataFile},
         labels::{self, Label, Labels, Spelling},
-        rejects::{Fault, FaultKind, Reject, check_split, too_many_bad},
+        rejects::{Fault, FaultKind, Reject, check_split, rejects_of, too_many_bad},
         source::{Record, columns, names_of, read_records},
     },
 };
@@ -259,7 +259,6 @@ impl Reader<'_> {
     fn split(&mut self, data_files: &[DataFile]) -> Result<Rows> {
         let mut files = Vec::with_capacity(data_files.len());
         let mut rows = Vec::new();
-        let rejected_before = self.rejects.len();
         for (number, file) in (0..).zip(data_files) {
             let before = rows.len();
             let rejected = self.rejects.len();
@@ -280,7 +279,7 @@ impl Reader<'_> {
             return Err(self.too_many_bad());
         }
         let split = Rows { files, rows };
-        self.check_bad_of(&split, rejected_before)?;
+        self.check_bad_of(&split)?;
         Ok(split)
     }
 
@@ -450,7 +449,6 @@ impl Reader<'_> {
             None => answers::decide(&asked, self.settings.max_bad)?,
         };
         for split in splits {
-            let rejected_before = self.rejects.len();
             let files = &split.files;
             split.rows.retain_mut(|row| {
                 let (Target::Answer(answer), Input::Choice { choices, .. }) = (&row.target, &row.input) else {
@@ -472,7 +470,7 @@ impl Reader<'_> {
             if split.rows.is_empty() {
                 return Err(self.too_many_bad());
             }
-            self.check_bad_of(split, rejected_before)?;
+            self.check_bad_of(split)?;
         }
         Ok(Some(reading))
     }
@@ -489,17 +487,11 @@ impl Reader<'_> {
         }
     }
 
-    /// What holds for all rows holds for each split: few validation rows are a small share of all, even if all of them are bad. The split's
-    /// bad rows are those behind the first `from`.
-    fn check_bad_of(&self, split: &Rows, from: usize) -> Result<()> {
-        let rejects = &self.rejects[from..];
-        check_split(rejects, &self.rows_of(&split.files), self.settings.max_bad)
-    }
-
-    /// How many rows each of these files has.
-    fn rows_of(&self, files: &[SourceFile]) -> BTreeMap<PathBuf, u64> {
+    /// What holds for all rows holds for each split: few validation rows are a small share of all, even if all of them are bad.
+    fn check_bad_of(&self, split: &Rows) -> Result<()> {
         let of_file = |file: &SourceFile| Some((file.path.clone(), *self.rows.get(&file.path)?));
-        files.iter().filter_map(of_file).collect()
+        let rows = split.files.iter().filter_map(of_file).collect();
+        check_split(rejects_of(&self.rejects, &split.files), &rows, self.settings.max_bad)
     }
 
     fn too_many_bad(&self) -> Error {

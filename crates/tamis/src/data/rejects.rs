@@ -1,13 +1,16 @@
 //! Rows that cannot be used: why, and what is said where they are many.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
 };
 
 use serde::Serialize;
 
-use crate::{Error, Place, Result, data::Dataset};
+use crate::{
+    Error, Place, Result,
+    data::{Dataset, SourceFile},
+};
 
 /// A row that could not be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -130,22 +133,23 @@ impl FaultKind {
 ///
 /// If so.
 pub(crate) fn check_rejects(rejects: &[Reject], dataset: &Dataset, max_bad: f64) -> Result<()> {
-    let mut all = BTreeMap::new();
+    let mut all: BTreeMap<PathBuf, u64> = BTreeMap::new();
     for split in [Some(&dataset.train), Some(&dataset.validation), dataset.test.as_ref()]
         .into_iter()
         .flatten()
     {
         let mut rows: BTreeMap<PathBuf, u64> = BTreeMap::new();
-        let paths: Vec<&PathBuf> = split.files.iter().map(|file| &file.path).collect();
-        for example in &split.examples {
-            *rows.entry(paths[example.origin.file as usize].clone()).or_default() += 1;
+        let read = split.examples.iter().map(|example| example.origin.file);
+        let read = read.map(|file| &split.files[file as usize].path);
+        let refused = rejects_of(&dataset.rejects, &split.files)
+            .into_iter()
+            .map(|reject| &reject.file);
+        for path in read.chain(refused) {
+            *rows.entry(path.clone()).or_default() += 1;
         }
-        for reject in dataset.rejects.iter().filter(|reject| paths.contains(&&reject.file)) {
-            *rows.entry(reject.file.clone()).or_default() += 1;
-        }
-        let of_split = rejects.iter().filter(|reject| paths.contains(&&reject.file));
-        check_split(&of_split.cloned().collect::<Vec<_>>(), &rows, max_bad)?;
-        all.append(&mut rows);
+        check_split(rejects_of(rejects, &split.files), &rows, max_bad)?;
+        rows.into_iter()
+            .for_each(|(path, count)| *all.entry(path).or_default() += count);
     }
     let allowed = (max_bad * all.values().sum::<u64>() as f64) as u64;
     if rejects.len() as u64 > allowed {
@@ -154,28 +158,41 @@ pub(crate) fn check_rejects(rejects: &[Reject], dataset: &Dataset, max_bad: f64)
     Ok(())
 }
 
+/// The bad rows of these files, each once: a file that is of two splits is read twice.
+pub(crate) fn rejects_of<'a>(rejects: &'a [Reject], files: &[SourceFile]) -> Vec<&'a Reject> {
+    let of_files = |reject: &&Reject| files.iter().any(|file| file.path == reject.file);
+    let mut of_files: Vec<&Reject> = rejects.iter().filter(of_files).collect();
+    let mut met = HashSet::new();
+    of_files.retain(|reject| met.insert((&reject.file, reject.line)));
+    of_files
+}
+
 /// Stops where more rows of a split are bad than this share of it, rounded up: `rejects` are its bad rows, `rows` how many rows each of its
 /// files has.
 ///
 /// # Errors
 ///
 /// If so.
-pub(crate) fn check_split(rejects: &[Reject], rows: &BTreeMap<PathBuf, u64>, max_bad: f64) -> Result<()> {
+pub(crate) fn check_split(rejects: Vec<&Reject>, rows: &BTreeMap<PathBuf, u64>, max_bad: f64) -> Result<()> {
     let allowed = (max_bad * rows.values().sum::<u64>() as f64).ceil() as u64;
     if rejects.len() as u64 > allowed {
-        return Err(too_many_bad(rejects, rows, allowed));
+        let rejects: Vec<Reject> = rejects.into_iter().cloned().collect();
+        return Err(too_many_bad(&rejects, rows, allowed));
     }
     Ok(())
 }
 
-/// What is said where the model can read no row of a file, though as many bad rows are allowed.
-pub(crate) fn none_readable(file: &Path, rejects: &[Reject]) -> Error {
-    let first = rejects.iter().find(|reject| reject.file == file);
-    let found = first.map_or_else(
-        || "none".to_owned(),
-        |reject| format!("none; line {}: {}", reject.line, reject.reason),
-    );
-    Error::data(Place::file(file), "a row that the model can read", found)
+/// What is said where the model can read no row of these files, though as many bad rows are allowed. What the model could not read stands
+/// behind what could not be parsed.
+pub(crate) fn none_readable(files: &[SourceFile], rejects: &[Reject]) -> Error {
+    let expected = "a row that the model can read";
+    match rejects_of(rejects, files).last() {
+        Some(last) => {
+            let found = format!("none; what is wrong with this one: {}", last.reason);
+            Error::data(Place::line(&last.file, last.line), expected, found)
+        }
+        None => Error::data(Place::file(&files[0].path), expected, "none"),
+    }
 }
 
 /// What is said where more rows are bad than are allowed: one reason, where it is a mistake of a whole file, else the first five. `rows` says

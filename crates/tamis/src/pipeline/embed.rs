@@ -240,9 +240,12 @@ fn embedder(context: Context<'_>, texts: &[&str]) -> Result<Box<dyn Embedder>> {
 /// Warns of training vectors that hardly tell rows apart: the run goes on, and what it chooses means little.
 fn warn_if_alike(vectors: &dyn VectorStore, context: Context<'_>) -> Result<()> {
     if let Some(alike) = alike(vectors)? {
-        let (chosen, way_out) = match context.settings.prefilter {
-            Some(_) => ("what the model will read", "leave `prefilter` out"),
-            None => ("a selection", "try another `embedder`"),
+        let settings = context.settings;
+        // Rows of responses have a model, but while the lexical embedder says which of them it is to read.
+        let (chosen, way_out) = if settings.prefilter.is_some() && settings.model.is_none() {
+            ("what the model will read", "leave `prefilter` out")
+        } else {
+            ("a selection", "try another `embedder`")
         };
         context.monitor().warn(&format!(
             "the vectors of the training rows {alike}: rows cannot be told apart by them, and {chosen} is hardly better than random rows; \

@@ -320,9 +320,10 @@ impl Drop for Worker {
         while began.elapsed() < Duration::from_secs(2) {
             match child.try_wait() {
                 Ok(None) => std::thread::sleep(TICK),
-                _ => return,
+                _ => break,
             }
         }
+        // What it started and left behind goes with it.
         kill(&mut child);
     }
 }

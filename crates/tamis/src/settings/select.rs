@@ -593,7 +593,7 @@ impl SelectSettings {
         ];
         if let (None, Some((name, _))) = (&self.trainer, of_trainers.into_iter().find(|(_, given)| *given)) {
             return Err(Error::setting(name, "a trainer beside it, which it is for", "none")
-                .with_hint("name its command: `trainer \"python train.py\"`"));
+                .with_hint("leave it out; in `tamis select`, `trainer \"python train.py\"` names one"));
         }
         if self.rerank_top != default.rerank_top && self.rerank() == JudgeKind::Probe {
             return Err(

@@ -16,7 +16,7 @@ use crate::{
     data::{TABLES, is_table},
     settings::select::SelectSettings,
     store::{LedgerFile, ScoreStore, SqliteStore},
-    workspace::json::{compare, without, write_json},
+    workspace::json::{compare, without, write_json, write_json_if_new},
 };
 
 /// Settings of a selection that never change a result, so that a run may go on with others.
@@ -55,9 +55,10 @@ pub(crate) fn open(settings: &SelectSettings, data: &Fingerprint) -> Result<Sqli
 /// If it holds something else, another process works in it, or it cannot be written.
 pub(crate) fn claim(out: &Path, settings: &Value) -> Result<(Value, Lock)> {
     let path = out.join(FINETUNE);
+    // Two that begin at once both find nothing: whose settings are there first is told by the file itself.
     if !path.exists() {
-        create(out, &[])?;
-        write_json(&path, settings)?;
+        create(out, &[]).or_else(|error| if path.exists() { Ok(()) } else { Err(error) })?;
+        write_json_if_new(&path, settings)?;
     }
     let there = same_run(out, FINETUNE, settings)?;
     let lock = Lock::on(out, &path)?;

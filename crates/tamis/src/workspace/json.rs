@@ -1,13 +1,13 @@
 //! JSON files of a run: read with an error that names file and line, written whole, compared by name.
 
 use std::{
-    fs,
-    io::Write,
+    fs::{self, File},
+    io::{BufWriter, Write},
     path::{Path, absolute},
 };
 
 use serde_json::Value;
-use tamis_nn::atomic_write::write_whole;
+use tamis_nn::atomic_write::{write_whole, write_whole_if_new};
 
 use crate::{Error, Place, Result};
 
@@ -80,10 +80,21 @@ pub(crate) fn write_compact(path: &Path, value: &impl serde::Serialize) -> Resul
 
 /// Writes a JSON file whole.
 pub(crate) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
-    write_whole(path, &mut |out| {
-        serde_json::to_writer_pretty(&mut *out, value).map_err(|error| Error::io(path, "write")(error.into()))?;
-        out.write_all(b"\n").map_err(Error::io(path, "write"))
-    })
+    write_whole(path, &mut |out| pretty(path, value, out))
+}
+
+/// The same where no file of this name is there; one that is stays as it is.
+///
+/// # Errors
+///
+/// If it cannot be written.
+pub(crate) fn write_json_if_new(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    write_whole_if_new(path, &mut |out| pretty(path, value, out))
+}
+
+fn pretty(path: &Path, value: &impl serde::Serialize, out: &mut BufWriter<File>) -> Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value).map_err(|error| Error::io(path, "write")(error.into()))?;
+    out.write_all(b"\n").map_err(Error::io(path, "write"))
 }
 
 #[cfg(test)]

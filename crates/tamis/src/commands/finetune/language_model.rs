@@ -182,7 +182,7 @@ impl Material {
         let test_rows = test.as_ref().map(good_rows).unwrap_or_default();
         let splits = [(&dataset.train, &rows), (&dataset.validation, &validation_rows)];
         if let Some((split, _)) = splits.into_iter().find(|(_, rows)| rows.is_empty()) {
-            return Err(data::none_readable(&split.files[0].path, &rejects));
+            return Err(data::none_readable(&split.files, &rejects));
         }
         Ok(Self {
             train: train.split,

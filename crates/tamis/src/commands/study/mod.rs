@@ -79,6 +79,7 @@ pub fn study(settings: &StudySettings, monitor: &dyn Monitor) -> Result<StudyRec
     if let (Some(rule), None) = (settings.methods.iter().find_map(for_responses), responses) {
         return Err(of_responses(rule));
     }
+    select.check_model_is_used(dataset.task.kind)?;
     let methods = if settings.methods.is_empty() {
         StudyMethod::all(responses.is_some())
     } else {
