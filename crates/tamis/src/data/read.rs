@@ -491,7 +491,8 @@ impl Reader<'_> {
     fn check_bad_of(&self, split: &Rows) -> Result<()> {
         let of_file = |file: &SourceFile| Some((file.path.clone(), *self.rows.get(&file.path)?));
         let rows = split.files.iter().filter_map(of_file).collect();
-        check_split(rejects_of(&self.rejects, &split.files), &rows, self.settings.max_bad)
+        let paths: Vec<&Path> = split.files.iter().map(|file| &*file.path).collect();
+        check_split(rejects_of(&self.rejects, &paths), &rows, self.settings.max_bad)
     }
 
     fn too_many_bad(&self) -> Error {

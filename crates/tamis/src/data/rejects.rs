@@ -7,10 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{
-    Error, Place, Result,
-    data::{Dataset, SourceFile},
-};
+use crate::{Error, Place, Result, data::Dataset};
 
 /// A row that could not be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -139,15 +136,16 @@ pub(crate) fn check_rejects(rejects: &[Reject], dataset: &Dataset, max_bad: f64)
         .flatten()
     {
         let mut rows: BTreeMap<PathBuf, u64> = BTreeMap::new();
+        let paths: Vec<&Path> = split.files.iter().map(|file| &*file.path).collect();
         let read = split.examples.iter().map(|example| example.origin.file);
         let read = read.map(|file| &split.files[file as usize].path);
-        let refused = rejects_of(&dataset.rejects, &split.files)
+        let refused = rejects_of(&dataset.rejects, &paths)
             .into_iter()
             .map(|reject| &reject.file);
         for path in read.chain(refused) {
             *rows.entry(path.clone()).or_default() += 1;
         }
-        check_split(rejects_of(rejects, &split.files), &rows, max_bad)?;
+        check_split(rejects_of(rejects, &paths), &rows, max_bad)?;
         rows.into_iter()
             .for_each(|(path, count)| *all.entry(path).or_default() += count);
     }
@@ -159,8 +157,8 @@ pub(crate) fn check_rejects(rejects: &[Reject], dataset: &Dataset, max_bad: f64)
 }
 
 /// The bad rows of these files, each once: a file that is of two splits is read twice.
-pub(crate) fn rejects_of<'a>(rejects: &'a [Reject], files: &[SourceFile]) -> Vec<&'a Reject> {
-    let of_files = |reject: &&Reject| files.iter().any(|file| file.path == reject.file);
+pub(crate) fn rejects_of<'a>(rejects: &'a [Reject], files: &[&Path]) -> Vec<&'a Reject> {
+    let of_files = |reject: &&Reject| files.contains(&&*reject.file);
     let mut of_files: Vec<&Reject> = rejects.iter().filter(of_files).collect();
     let mut met = HashSet::new();
     of_files.retain(|reject| met.insert((&reject.file, reject.line)));
@@ -184,14 +182,14 @@ pub(crate) fn check_split(rejects: Vec<&Reject>, rows: &BTreeMap<PathBuf, u64>, 
 
 /// What is said where the model can read no row of these files, though as many bad rows are allowed. What the model could not read stands
 /// behind what could not be parsed.
-pub(crate) fn none_readable(files: &[SourceFile], rejects: &[Reject]) -> Error {
+pub(crate) fn none_readable(files: &[&Path], rejects: &[Reject]) -> Error {
     let expected = "a row that the model can read";
     match rejects_of(rejects, files).last() {
         Some(last) => {
             let found = format!("none; what is wrong with this one: {}", last.reason);
             Error::data(Place::line(&last.file, last.line), expected, found)
         }
-        None => Error::data(Place::file(&files[0].path), expected, "none"),
+        None => Error::data(Place::file(files[0]), expected, "none"),
     }
 }
 

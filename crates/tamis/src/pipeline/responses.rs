@@ -183,7 +183,7 @@ fn keep_readable(
         test => test,
     };
     if let Some(file) = empty {
-        return Err(data::none_readable(std::slice::from_ref(file), &dataset.rejects));
+        return Err(data::none_readable(&[&file.path], &dataset.rejects));
     }
     let mut left_out = [Vec::new(), validation, test].into_iter();
     Ok(encoded.map(|split| {

@@ -1,6 +1,9 @@
 //! The fine-tune of a language model: of adapters, or of all its weights.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+};
 
 use tamis_nn::{
     Matrix, Monitor, Silent,
@@ -182,7 +185,8 @@ impl Material {
         let test_rows = test.as_ref().map(good_rows).unwrap_or_default();
         let splits = [(&dataset.train, &rows), (&dataset.validation, &validation_rows)];
         if let Some((split, _)) = splits.into_iter().find(|(_, rows)| rows.is_empty()) {
-            return Err(data::none_readable(&split.files, &rejects));
+            let files: Vec<&Path> = split.files.iter().map(|file| &*file.path).collect();
+            return Err(data::none_readable(&files, &rejects));
         }
         Ok(Self {
             train: train.split,
@@ -317,7 +321,7 @@ fn save(settings: &FinetuneSettings, loaded: &mut LoadedLanguageModel) -> Result
     }
     match &mut model.lora {
         Some(lora) => {
-            let folder = std::path::Path::new(&settings.model).canonicalize().ok();
+            let folder = Path::new(&settings.model).canonicalize().ok();
             let base = folder.map_or_else(|| settings.model.clone(), |folder| folder.display().to_string());
             files.save_adapters(lora, &base, &settings.out)?;
         }
