@@ -163,7 +163,8 @@ def test_a_driver_that_is_killed_goes_on_and_pays_for_no_finished_trial_again(
     (files.folder / "driver.py").write_text(DRIVER)
     command = [sys.executable, "driver.py", cluster.address, str(files.folder)]
     with subprocess.Popen([*command, "die"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stdout.readline() == "ten\n"
+        # Ray may tell of its nodes before.
+        assert process.stdout is not None and "ten\n" in process.stdout
         process.send_signal(signal.SIGKILL)
     ended = subprocess.run([*command, "live"], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
