@@ -133,16 +133,10 @@ def reranked(options, runner, task):
         record = finetune(options, runner, "--selection", run.folder, "--seed", seed)
         if record is not None:
             scores.append(-record["test"]["log_loss"])
-            lib.note(f"{task}, seed {seed}: {'; '.join(told(run.record))}")
+            finetuned, decided = run.record["scores"]["finetuned"], run.record.get("portfolio")
+            chosen = decided["entrants"][decided["chosen"]]["name"] if decided else options.agent
+            lib.note(f"{task}, seed {seed}: chosen {chosen}; entrants {finetuned['finalists']}, random rows {finetuned['random']}")
     return scores
-
-
-def told(record):
-    """What the fine-tunes of `--rerank finetune` said on the confirm fold, an entrant each."""
-    finetuned, decided = record["scores"]["finetuned"], record.get("portfolio")
-    names = [entrant["name"] for entrant in decided["entrants"]] if decided else []
-    yield f"chosen {names[decided['chosen']]}" if names else "chosen"
-    yield f"entrants {finetuned['finalists']}, random rows {finetuned['random']}"
 
 
 def choices(options, runner):
@@ -153,8 +147,8 @@ def choices(options, runner):
         if record is None:
             continue
         cells = {method: [cell["draws"][0][-1] for cell in record["cells"] if cell["method"] == method] for method in methods(options)}
-        cells["with --rerank finetune"] = preferred
-        lines.append([task, *(lib.mean_sd([-score for score in of_method]) for of_method in cells.values()), whole[task]])
+        columns = [*cells.values(), preferred]
+        lines.append([task, *(lib.mean_sd([-score for score in column]) for column in columns), whole[task]])
     return "" if options.print else lib.table(["task", *methods(options), f"{options.agent} --rerank finetune", "everything"], lines)
 
 

@@ -164,7 +164,8 @@ pub(crate) struct SelectArgs {
     /// Give the probe the features, or gradients, of a model that is fine-tuned on this much of the pool first, drawn at random
     #[arg(long, value_name = "BUDGET", value_parser = parsed::<Budget>, help_heading = "Fine-tuning", hide_short_help = true)]
     finetune_features: Option<Budget>,
-    /// The most rows of responses that the model reads: a fifth (at least four budgets) at random, the others for their words; no other row is chosen
+    /// The most rows of responses that the model reads: a fifth (at least four budgets) at random, the others for their words; no other row
+    /// is chosen
     #[arg(long, value_name = "ROWS", help_heading = "Fine-tuning", hide_short_help = true)]
     prefilter: Option<usize>,
     /// What chooses among the best states [default: --trainer where it is given, else as --proxy]

@@ -68,8 +68,8 @@ fn record_path(run: &Path) -> Result<PathBuf> {
     .with_hint("name the folder of a run of `tamis select`, once it has ended"))
 }
 
-/// The rows that a `select` run chose, found in the training files by file and line; less those that are not in the pool, since they stand in
-/// validation or test files that the selection did not know.
+/// The rows that a `select` run chose, found in the training files by file and line. Those that stand in validation or test files which the
+/// selection did not know are not in the pool, and left out.
 pub(crate) fn chosen_rows(run: &Path, dataset: &Dataset) -> Result<Vec<RowId>> {
     let path = record_path(run)?;
     let mut rows = recorded_rows(&path, run, dataset)?;

@@ -43,7 +43,7 @@ pub(super) fn rows_of(
     })
 }
 
-/// Takes the folder for this run, which the fingerprint tells from runs with the same settings on other contents, as long as the lock is held.
+/// Takes the folder for this run as long as the lock is held. The fingerprint tells it from runs with the same settings on other contents.
 pub(super) fn claim(
     settings: &FinetuneSettings,
     dataset: &Dataset,

@@ -310,8 +310,8 @@ fn order(chosen: usize, kinds: &[Kind], estimates: &[f64]) -> Vec<usize> {
     order
 }
 
-/// The places of the rows that are not suspected; of all rows where the limit pays for more than those. `suspected` and `tokens` are of each
-/// row of the pool.
+/// The places of the rows that are not suspected; of all rows where the limit pays for more than those. `suspected` and `tokens` have the
+/// shape `(pool,)`.
 fn unsuspected(suspected: &[bool], tokens: &[u32], limit: Limit) -> Vec<u32> {
     let all = 0..suspected.len() as u32;
     let unsuspected: Vec<u32> = all.clone().filter(|&place| !suspected[place as usize]).collect();
