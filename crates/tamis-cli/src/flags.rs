@@ -168,7 +168,7 @@ pub(crate) struct SelectArgs {
     /// is chosen
     #[arg(long, value_name = "ROWS", help_heading = "Fine-tuning", hide_short_help = true)]
     prefilter: Option<usize>,
-    /// What chooses among the best states [default: --trainer where it is given, else as --proxy]
+    /// What chooses among the best states [default: --trainer where it is given; `select` of responses: finetune; else as --proxy]
     #[arg(long, value_name = "JUDGE", value_parser = named::<JudgeKind>(), help_heading = "Fine-tuning")]
     rerank: Option<JudgeKind>,
     /// How many of the best states a fine-tune or a trainer compares, beside as many random selections

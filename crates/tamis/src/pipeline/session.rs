@@ -192,7 +192,7 @@ impl<'a> Session<'a> {
             folds,
             mut responses,
         } = read_with_trainer(given, &stages)?;
-        settings.check_model_is_used(dataset.task.kind)?;
+        let settings = settings.for_selecting(dataset.task.kind, outside.engine.is_none())?;
         if let Some(responses) = &mut responses {
             responses.engine.clone_from(&outside.engine);
         }
@@ -206,7 +206,8 @@ impl<'a> Session<'a> {
             responses = responses.map(|of_model| of_model.only(&kept.rows));
         }
         // Before hours may go into vectors: what is wrong with the model is said now.
-        let target = Target::of(&settings, &dataset, responses.as_ref(), &stages)?;
+        let compared = 2 * settings.rerank_top;
+        let target = Target::of(&settings, &dataset, responses.as_ref(), &stages, compared)?;
         Ok(Self {
             settings,
             stages,

@@ -21,7 +21,7 @@ use crate::{
         stages::Stages,
     },
     scorer::finetune::{FinetuneScorer, FinetuneScorerSettings},
-    settings::select::{JudgeKind, SelectSettings},
+    settings::select::{JudgeKind, ProxyKind, SelectSettings},
     target::{TargetModel, tokenize::encode},
 };
 
@@ -48,26 +48,29 @@ impl ScoredRows<'_> {
 }
 
 impl Target {
-    /// The target, where anything in the run is fine-tuned.
+    /// The target, where anything in the run is fine-tuned; `reranked` is how many selections may wait for it at once at the end of a run.
     pub(crate) fn of(
         settings: &SelectSettings,
         dataset: &Dataset,
         responses: Option<&Responses>,
         stages: &Stages<'_>,
+        reranked: usize,
     ) -> Result<Option<Self>> {
         let load = || stages.run("tokenize", None, || Self::load(settings, dataset, responses));
         let target = settings.finetunes().then(load).transpose()?;
-        if let Some(target) = &target
-            && [settings.proxy.into(), settings.rerank()].contains(&JudgeKind::Finetune)
-        {
-            target.check_memory_of_all_threads(settings)?;
+        if let Some(target) = &target {
+            let threads = rayon::current_num_threads();
+            match (settings.proxy, settings.rerank()) {
+                (ProxyKind::Finetune, _) => target.check_memory(threads, settings)?,
+                (_, JudgeKind::Finetune) => target.check_memory(threads.min(reranked), settings)?,
+                _ => {}
+            }
         }
         Ok(target)
     }
 
-    /// Says that memory is too small for training a copy of the model on every thread at once, if it is.
-    pub(crate) fn check_memory_of_all_threads(&self, settings: &SelectSettings) -> Result<()> {
-        let at_once = rayon::current_num_threads();
+    /// Says that memory is too small for training so many copies of the model at once, if it is.
+    pub(crate) fn check_memory(&self, at_once: usize, settings: &SelectSettings) -> Result<()> {
         check_memory(&*self.model, &self.train, &settings.finetune.train, at_once)
     }
 

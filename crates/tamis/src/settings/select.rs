@@ -76,8 +76,8 @@ pub struct SelectSettings {
     /// trained on them, whose gradients reward a choice. Default (none): the embedder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// What is trained on the best states to choose between them. Default (none): the command of `trainer`, if one is given, else what is
-    /// trained at every state.
+    /// What is trained on the best states to choose between them. Default (none): the command of `trainer`, if one is given; of responses
+    /// in `select` fine-tunes, unless Python makes the model's pass; else what is trained at every state.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rerank: Option<JudgeKind>,
     /// How many of the best states are compared by fine-tuning, beside as many random selections. Default: 4.
@@ -381,6 +381,29 @@ impl SelectSettings {
         })
     }
 
+    /// The same for a run that selects rows of this task: where nobody says what chooses among the best states of responses, fine-tunes
+    /// do, as the gradient probe's own pick is often not the best (docs/results/responses.md). `trains` is whether that model is trained
+    /// by tamis itself.
+    ///
+    /// # Errors
+    ///
+    /// If a setting has no effect.
+    pub(crate) fn for_selecting(self, kind: TaskKind, trains: bool) -> Result<Self> {
+        let rerank = match (self.rerank, &self.trainer) {
+            (None, None) if kind == TaskKind::Response && trains => Some(JudgeKind::Finetune),
+            (given, _) => given,
+        };
+        let settings = Self { rerank, ..self };
+        settings.check_model_is_used(kind)?;
+        if settings.rerank_top != Self::default().rerank_top && settings.rerank() == JudgeKind::Probe {
+            return Err(
+                Error::setting("rerank_top", "something that is trained on the best few", "the probe")
+                    .with_hint("let fine-tunes compare them: `rerank finetune`"),
+            );
+        }
+        Ok(settings)
+    }
+
     /// The same with each `auto` decided.
     pub(crate) fn resolved(&self, shifted: bool) -> Self {
         let row_order = match self.row_order {
@@ -595,12 +618,6 @@ impl SelectSettings {
             return Err(Error::setting(name, "a trainer beside it, which it is for", "none")
                 .with_hint("leave it out; in `tamis select`, `trainer \"python train.py\"` names one"));
         }
-        if self.rerank_top != default.rerank_top && self.rerank() == JudgeKind::Probe {
-            return Err(
-                Error::setting("rerank_top", "something that is trained on the best few", "the probe")
-                    .with_hint("let fine-tunes compare them: `rerank finetune`"),
-            );
-        }
         match self.trial_timeout {
             Some(seconds) if !(seconds > 0.0 && seconds.is_finite()) => Err(Error::setting(
                 "trial_timeout",
@@ -667,11 +684,34 @@ mod tests {
             rerank_top: 9,
             ..given.clone()
         };
-        let alone = SelectSettings { parallel: 2, ..given };
-        for (settings, name) in [(unread, "rerank_top"), (alone, "parallel")] {
-            let error = settings.check().expect_err("no effect");
+        let unread = unread.for_selecting(TaskKind::Classification, true).map(|_| ());
+        let alone = SelectSettings { parallel: 2, ..given }.check();
+        for (checked, name) in [(unread, "rerank_top"), (alone, "parallel")] {
+            let error = checked.expect_err("no effect");
             assert!(error.to_string().starts_with(name) && error.hint().is_some(), "{error}");
         }
+    }
+
+    #[test]
+    fn fine_tunes_choose_among_responses_unless_the_user_or_the_engine_says_otherwise() {
+        let chooses = |given: &SelectSettings, kind, trains| {
+            let settings = given.clone().for_selecting(kind, trains).expect("in order");
+            settings.rerank()
+        };
+        let given = SelectSettings::default();
+        assert_eq!(chooses(&given, TaskKind::Response, true), JudgeKind::Finetune);
+        assert_eq!(chooses(&given, TaskKind::Response, false), JudgeKind::Probe);
+        assert_eq!(chooses(&given, TaskKind::Classification, true), JudgeKind::Probe);
+        let probe = SelectSettings {
+            rerank: Some(JudgeKind::Probe),
+            ..given.clone()
+        };
+        let trainer = SelectSettings {
+            trainer: Some("python train.py".into()),
+            ..given
+        };
+        assert_eq!(chooses(&probe, TaskKind::Response, true), JudgeKind::Probe);
+        assert_eq!(chooses(&trainer, TaskKind::Response, true), JudgeKind::Trainer);
     }
 
     #[test]
