@@ -99,7 +99,7 @@ def study(options, runner, task):
 
 
 def methods(options):
-    return ["random", *RULES, options.agent]
+    return [*RULES, options.agent]
 
 
 def finetune(options, runner, *flags):
@@ -110,46 +110,48 @@ def finetune(options, runner, *flags):
     ).record
 
 
-def everything(options, runner):
-    """The loss of a fine-tune on the whole pool by task, and its seconds."""
+def whichever_task(options, runner, *flags):
+    """The loss by task of one fine-tune on rows that are chosen for none of them."""
     tests = [rows(options, f"{task}/test.jsonl") for task in TASKS]
     record = finetune(options, runner, "--train", rows(options, "train.jsonl"), "--test", *tests,
-                      "--validation", rows(options, f"{TASKS[0]}/validation.jsonl"))
+                      "--validation", rows(options, f"{TASKS[0]}/validation.jsonl"), *flags)
     if record is None:
-        return {}
-    lib.note(f"everything: {record['train_seconds']:.0f} seconds of training")
-    return {task: f"{record['tests'][f'{task}/test']['log_loss']:.4f}" for task in TASKS}
+        return dict.fromkeys(TASKS)
+    lib.note(f"{' '.join(map(str, flags)) or 'everything'}: {record['train_seconds']:.0f} seconds of training")
+    return {task: record["tests"][f"{task}/test"]["log_loss"] for task in TASKS}
 
 
 def reranked(options, runner, task):
-    """What `select --rerank finetune` chooses for each seed: the negative loss of a fine-tune on it."""
-    scores = []
+    """What `select` chooses for each seed, where fine-tunes decide: the loss of a fine-tune on it."""
+    losses = []
     for seed in range(options.seeds):
         run = runner.run(
             "select", *files(options, task), *config(options, runner), "--budget", options.budget, "--seed", seed,
-            "--agent", options.agent, "--rerank", "finetune", "--max-evaluations", options.max_evaluations,
+            "--agent", options.agent, "--max-evaluations", options.max_evaluations,
             record="selection.json",
         )
         record = finetune(options, runner, "--selection", run.folder, "--seed", seed)
         if record is not None:
-            scores.append(-record["test"]["log_loss"])
+            losses.append(record["test"]["log_loss"])
             finetuned, decided = run.record["scores"]["finetuned"], run.record.get("portfolio")
             chosen = decided["entrants"][decided["chosen"]]["name"] if decided else options.agent
             lib.note(f"{task}, seed {seed}: chosen {chosen}; entrants {finetuned['finalists']}, random rows {finetuned['random']}")
-    return scores
+    return losses
 
 
 def choices(options, runner):
-    """The test loss after a fine-tune on each choice, on what fine-tunes prefer, and on everything; a line a task."""
-    lines, whole = [], everything(options, runner)
+    """The test loss after a fine-tune on random rows, on each choice, on what fine-tunes prefer, and on everything; a line a task."""
+    lines, whole = [], whichever_task(options, runner)
+    random = [whichever_task(options, runner, "--sample", options.budget, "--seed", seed) for seed in range(options.random_seeds)]
     for task in options.task:
         record, preferred = study(options, runner, task).record, reranked(options, runner, task)
         if record is None:
             continue
-        cells = {method: [cell["draws"][0][-1] for cell in record["cells"] if cell["method"] == method] for method in methods(options)}
-        columns = [*cells.values(), preferred]
-        lines.append([task, *(lib.mean_sd([-score for score in column]) for column in columns), whole[task]])
-    return "" if options.print else lib.table(["task", *methods(options), f"{options.agent} --rerank finetune", "everything"], lines)
+        cells = [[-cell["draws"][0][-1] for cell in record["cells"] if cell["method"] == method] for method in methods(options)]
+        columns = [[losses[task] for losses in random], *cells, preferred, [whole[task]]]
+        lines.append([task, *map(lib.mean_sd, columns)])
+    probe_alone = f"{options.agent} --rerank probe"
+    return "" if options.print else lib.table(["task", "random", *RULES, probe_alone, options.agent, "everything"], lines)
 
 
 def ills(options, runner):
@@ -189,7 +191,8 @@ def main():
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--max-length", type=int, default=384)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="of the fine-tunes and the pass")
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
+    parser.add_argument("--seeds", type=int, default=3, help="of a selection, from 0")
+    parser.add_argument("--random-seeds", type=int, default=5, help="of random rows")
     options = parser.parse_args()
     runner = lib.Runner(options)
     for table in options.table:
