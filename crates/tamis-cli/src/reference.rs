@@ -239,7 +239,7 @@ fn page() -> String {
         (
             "study",
             "StudySettings",
-            "All of `tamis select` but `--agent`, and these flags.",
+            "All of `tamis select` but `--agent` and `--max-time`, and these flags.",
         ),
         (
             "check clusters",

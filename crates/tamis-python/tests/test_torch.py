@@ -76,7 +76,7 @@ def test_it_chooses_among_selections(files: Files) -> None:
 def test_its_features_are_those_of_the_built_in_pass(files: Files) -> None:
     train, held_out = sums(0, 40), sums(200, 20)
     trainer = tamis.torch.LoraTrainer(MODEL, held_out[:5], max_length=128)
-    settings = {"model": MODEL, "max_length": 128, "budget": 8, "max_evaluations": 200, "clusters": 3}
+    settings = {"model": MODEL, "max_length": 128, "budget": 8, "max_evaluations": 200, "clusters": 3, "rerank": "probe"}
     made: dict[bool, list[numpy.ndarray]] = {True: [], False: []}
 
     class Keeps:

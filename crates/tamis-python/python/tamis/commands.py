@@ -68,7 +68,8 @@ def select(
         How many trials the trainer is given at once: processes of a command, or threads that call a function.
     features
         Who makes the pass of `model` over prompts with responses, in place of this machine's processor: `tamis.torch.LoraTrainer`,
-        on a GPU, or `tamis.ray.Trainer`. What they make is kept as what is made here.
+        on a GPU, or `tamis.ray.Trainer`. What they make is kept as what is made here. No fine-tunes choose then, unless `trainer`
+        or `rerank="finetune"` (on this machine's processor) is given as well.
     seed
         The source of all randomness: one seed, one result.
     threads

@@ -1,4 +1,4 @@
-"""Trainers, features and embedders on a Ray cluster: `pip install tamis[ray]`.
+"""Trainers, features and embedders on a Ray cluster: `pip install ".[ray]"`.
 
 >>> trainer = tamis.ray.Trainer(lambda: tamis.torch.LoraTrainer(MODEL, held_out), workers=8, resources={"GPU": 1})
 >>> chosen = tamis.select(train, validation=task, model=MODEL, trainer=trainer, features=trainer)

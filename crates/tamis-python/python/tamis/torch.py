@@ -1,4 +1,4 @@
-"""A trainer for language models by transformers and peft: `pip install tamis[torch]`.
+"""A trainer for language models by transformers and peft: `pip install ".[torch]"`.
 
 >>> trainer = tamis.torch.LoraTrainer("HuggingFaceTB/SmolLM2-135M-Instruct", held_out)
 >>> chosen = tamis.select(train, validation=task, model="HuggingFaceTB/SmolLM2-135M-Instruct",
