@@ -270,6 +270,17 @@ fn it_learns_the_same_way_with_any_number_of_threads_and_passes() {
 }
 
 #[test]
+fn copies_with_adapters_share_the_weights_in_memory() {
+    let mut model = tiny("llama").model;
+    let whole = [1, 2, 3].map(|copies| model.training_bytes(64, copies));
+    assert_eq!(whole, [whole[0], 2 * whole[0], 3 * whole[0]]);
+    model.adapt(&LoraSettings::default(), Seed(1));
+    let [one, two, three] = [1, 2, 3].map(|copies| model.training_bytes(64, copies));
+    assert_eq!(three - two, two - one);
+    assert!(two - one < one);
+}
+
+#[test]
 fn a_run_that_goes_on_ends_with_the_same_weights() {
     let split = sequences(&[30, 12, 25, 40]);
     let rows = split.all();

@@ -130,6 +130,13 @@ fn most_rows_are_left_aside_unread_and_those_chosen_keep_their_lines() {
     let (turned, others): (Vec<&str>, Vec<&str>) = lines_near.partition(|line| line.contains("turn round"));
     assert!(turned.len() > others.len(), "{turned:?} {others:?}");
     assert!(record["scores"]["test"]["random_sd"].as_f64() > Some(0.0));
+    // As many rows were drawn at random as four budgets have.
+    let warm = ["--budget", "5%", "--prefilter", "60", "--finetune-features", "50%"];
+    let refused = complains(&fixture, on_files(&fixture, &["select"], "warm", &warm), 2);
+    assert!(
+        refused.contains("--finetune-features: expected at most the 24 rows that `--prefilter` drew at random"),
+        "{refused}"
+    );
     let whole = ["--budget", "5%", "--prefilter", "120", "--rerank", "probe"];
     assert!(!succeeds(on_files(&fixture, &["select"], "whole", &whole)).contains("were read by the model"));
 }
@@ -156,6 +163,11 @@ fn a_fine_tune_chooses_among_the_best_and_warms_gradients_up() {
         judged["scores"]["finetuned"]["finalists"].as_array().map(Vec::len),
         Some(2)
     );
+    // All searches and rules end with the same rows: one model is trained on them.
+    let whole = ["--config", "quick.toml", "--budget", "100%"];
+    succeeds(on_files(&fixture, &["select"], "whole", &whole));
+    let finetuned = &record(&fixture, "whole/selection.json")["scores"]["finetuned"];
+    assert_eq!(finetuned["finalists"].as_array().map(Vec::len), Some(1));
     // A fine-tune as the reward itself.
     let mut slow = ["--config", "quick.toml", "--proxy", "finetune", "--agent", "random"].to_vec();
     slow.extend(["--max-evaluations", "3"]);

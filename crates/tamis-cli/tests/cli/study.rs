@@ -343,6 +343,9 @@ fn a_study_that_stopped_at_a_mistake_is_taken_over() {
     let fixture = Fixture::new();
     let wrong = ["--methods", "random", "--seeds", "1", "--rerank", "finetune"];
     complains(&fixture, study(&fixture, "study", &wrong), 2);
+    let unread = [&wrong[..4], &["--rerank-top", "9"]].concat();
+    let said = complains(&fixture, study(&fixture, "study", &unread), 2);
+    assert!(said.contains("only `tamis select` compares the best few"), "{said}");
     succeeds(study(&fixture, "study", &wrong[..4]));
 }
 

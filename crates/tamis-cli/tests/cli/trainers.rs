@@ -128,6 +128,8 @@ fn a_trainer_that_gives_no_score_is_told_apart() {
         2,
     ));
     said.push(complains(&fixture, fixture.select("b", &["--rerank", "trainer"]), 2));
+    let unasked = select(&fixture, "a", "true", &["--rerank", "probe"]);
+    said.push(complains(&fixture, unasked, 2));
     let mut study = fixture.on_files(&["study"]);
     study.args(["--trainer", "true"]);
     said.push(complains(&fixture, study, 2));

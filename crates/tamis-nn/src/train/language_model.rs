@@ -385,9 +385,10 @@ impl LanguageModel {
         Ok(by_example)
     }
 
-    /// About how many bytes training takes at its peak, with passes of at most `tokens` tokens: weights, also packed where they are not
-    /// trained, gradients, moments, what the backward pass needs, and the logits of a block.
-    pub fn training_bytes(&self, tokens: usize) -> usize {
+    /// About how many bytes training so many copies side by side takes at its peak, with passes of at most `tokens` tokens: weights, also
+    /// packed where they are not trained, gradients, moments, what the backward pass needs, and the logits of a block. Copies with adapters
+    /// share the weights.
+    pub fn training_bytes(&self, tokens: usize, copies: usize) -> usize {
         let shape = &self.weights.shape;
         let heads = shape.heads;
         let (keys, queries) = (heads.groups * heads.width, heads.groups * heads.per_group * heads.width);
@@ -412,8 +413,9 @@ impl LanguageModel {
             ProductDtype::Bfloat16 => packed / 2,
         };
         let logits = 128 * self.weights.head().rows();
-        let numbers = weights + packed + 3 * trained + logits;
-        4 * (numbers + tokens * (kept * self.weights.layers.len() + passing))
+        let sharing = self.lora.as_ref().map_or(copies, |_| 1);
+        let own = 3 * trained + logits + tokens * (kept * self.weights.layers.len() + passing);
+        4 * (sharing * (weights + packed) + copies * own)
     }
 }
 

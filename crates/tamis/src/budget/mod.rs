@@ -3,6 +3,7 @@
 mod random_rows;
 mod tracker;
 
+pub(crate) use random_rows::not_for_a_row;
 pub use random_rows::{limit_of, random_control, random_rows, tokens_of};
 pub use tracker::BudgetTracker;
 

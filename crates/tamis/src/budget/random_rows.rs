@@ -4,7 +4,7 @@ use rand::seq::SliceRandom;
 use tamis_nn::seed::Seed;
 
 use crate::{
-    Result,
+    Error, Result,
     budget::{Budget, BudgetTracker, Limit},
     data::{Dataset, RowId},
 };
@@ -21,10 +21,23 @@ pub fn tokens_of(rows: &[RowId], pool: &[RowId], tokens: &[u32]) -> u64 {
 ///
 /// If it is more than the pool has, or not enough for a row.
 pub fn limit_of(budget: Budget, tokens: &[u32]) -> Result<Limit> {
-    budget.resolve(
+    let limit = budget.resolve(
         tokens.len() as u64,
         tokens.iter().map(|&tokens| u64::from(tokens)).sum(),
-    )
+    )?;
+    match limit {
+        Limit::Tokens(most) if tokens.iter().all(|&tokens| u64::from(tokens) > most) => {
+            Err(not_for_a_row(budget, tokens))
+        }
+        _ => Ok(limit),
+    }
+}
+
+/// What is said of a budget that buys none of the rows that cost `tokens`.
+pub(crate) fn not_for_a_row(budget: Budget, tokens: &[u32]) -> Error {
+    let (least, most) = (tokens.iter().min().unwrap_or(&0), tokens.iter().max().unwrap_or(&0));
+    let expected = format!("enough for one row (rows have {least} to {most} tokens)");
+    Error::setting("budget", expected, format!("`{budget}`"))
 }
 
 /// Random rows of the pool that spend the limit as a selection would; `tokens[i]` is what row `pool[i]` costs, and
@@ -61,5 +74,15 @@ mod tests {
         assert_eq!(rows.len(), 2);
         assert!(rows.iter().all(|row| pool.contains(row)) && rows[0] < rows[1]);
         assert_eq!(tokens_of(&[5, 9], &pool, &[1, 2, 4, 8]), 10);
+    }
+
+    #[test]
+    fn a_budget_buys_a_row_at_least() {
+        assert_eq!(limit_of(Budget::Tokens(2), &[5, 2]).expect("one row"), Limit::Tokens(2));
+        let error = limit_of(Budget::Tokens(1), &[5, 2]).expect_err("none").to_string();
+        assert!(
+            error.contains("enough for one row (rows have 2 to 5 tokens)"),
+            "{error}"
+        );
     }
 }

@@ -48,7 +48,7 @@ pub(crate) fn vectors(context: Context<'_>) -> Result<Vectors> {
 }
 
 /// What each row of the pool costs in tokens of the language model.
-fn tokens(responses: &Responses, pool: &[RowId]) -> Vec<u32> {
+pub(crate) fn tokens(responses: &Responses, pool: &[RowId]) -> Vec<u32> {
     let tokens = |&row: &RowId| responses.train.tokens_of(row) as u32;
     pool.iter().map(tokens).collect()
 }

@@ -53,11 +53,7 @@ pub(crate) fn check_memory(
     settings: &TrainSettings,
     at_once: usize,
 ) -> Result<()> {
-    let bytes = |tokens| {
-        model
-            .training_bytes(tokens, settings.freeze_layers)
-            .saturating_mul(at_once)
-    };
+    let bytes = |tokens| model.training_bytes(tokens, settings.freeze_layers, at_once);
     let (models, fewer) = match at_once {
         1 => (String::new(), ""),
         several => (
@@ -73,7 +69,27 @@ pub(crate) fn check_memory(
     check_passes(&bytes, train, settings, &models, &format!("{fewer}{CUT}{freeze}"))
 }
 
-/// The same for a language model, `bytes` being what training takes with passes of so many tokens; `full` where all weights are trained.
+/// How many copies of a model, at least one and at most so many, can be trained side by side in the memory that is free.
+pub(crate) fn copies_that_fit(
+    model: &dyn TargetModel,
+    train: &TokenizedSplit,
+    settings: &TrainSettings,
+    most: usize,
+) -> usize {
+    let Some(free) = free_bytes() else { return most };
+    let tokens = tokens_of_a_pass(train, settings);
+    let fit = |&copies: &usize| model.training_bytes(tokens, settings.freeze_layers, copies) as u64 <= free;
+    (2..=most).rev().find(fit).unwrap_or(1)
+}
+
+/// The most tokens that a pass of training has.
+fn tokens_of_a_pass(train: &TokenizedSplit, settings: &TrainSettings) -> usize {
+    let longest = train.longest();
+    let batch = longest.saturating_mul(settings.batch_size);
+    settings.pass_tokens.min(batch).max(longest)
+}
+
+/// The same as [`check_memory`] for a language model, `bytes` being what training takes with passes of so many tokens; `full` where all weights are trained.
 pub(crate) fn check_memory_of(
     bytes: &dyn Fn(usize) -> usize,
     train: &TokenizedSplit,
@@ -97,11 +113,7 @@ fn check_passes(
     models: &str,
     hint: &str,
 ) -> Result<()> {
-    let longest = train.longest();
-    let tokens = settings
-        .pass_tokens
-        .min(longest.saturating_mul(settings.batch_size))
-        .max(longest);
+    let tokens = tokens_of_a_pass(train, settings);
     let needed = bytes(tokens) as u64;
     let Some(free) = free_bytes() else { return Ok(()) };
     if needed <= free {

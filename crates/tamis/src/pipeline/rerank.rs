@@ -9,10 +9,7 @@ use crate::{
     metrics::Metric,
     pipeline::{context::Context, target::Target},
     records::selection::{Finetuned, TRAINER},
-    scorer::{
-        batch::{BatchScorer, Selection, score_all},
-        finetune_batch::FinetuneBatch,
-    },
+    scorer::batch::{BatchScorer, Selection, score_all},
     stats::one_standard_error::best_of,
     store::ScoreStore,
     target::TargetModel,
@@ -31,7 +28,7 @@ pub(crate) fn by_finetuning(
     let scorer = target.scorer(context, confirm, confirm.len(), metrics[0]);
     let question = |model: &dyn TargetModel| scorer.scores(model, &metrics);
     let name = Fingerprint::of(metrics.map(|metric: Metric| metric.to_string()));
-    let batch = FinetuneBatch::new(&scorer, &name, &question);
+    let batch = target.batch(settings, &scorer, &name, &question);
     compared.by(context, &batch, (1, &metrics[1].to_string()), store)
 }
 

@@ -86,7 +86,7 @@ impl Responses {
         };
         if settings.finetunes() {
             let model = responses.adapted(settings);
-            let bytes = |tokens| model.training_bytes(tokens);
+            let bytes = |tokens| model.training_bytes(tokens, 1);
             check_memory_of(&bytes, &responses.train, &settings.finetune.train, own.full)?;
         }
         Ok(responses)

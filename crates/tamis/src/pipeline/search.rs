@@ -2,9 +2,11 @@
 
 use tamis_nn::Seed;
 
+use std::collections::HashSet;
+
 use crate::{
     Error, Result,
-    budget::Limit,
+    budget::{Limit, not_for_a_row},
     data::RowId,
     env::pool::{ChunkSize, Pool},
     pipeline::{candidates::Candidates, context::Context, describe, target::Target},
@@ -98,6 +100,25 @@ pub(crate) struct Found {
     pub(crate) portfolio: Option<Decided>,
 }
 
+impl Found {
+    /// Leaves out every finalist that has the rows of a better one, so that none is trained on twice.
+    pub(crate) fn keep_distinct(&mut self) {
+        let mut seen = HashSet::new();
+        let new: Vec<bool> = (self.finalists.iter())
+            .map(|finalist| {
+                let mut rows = finalist.rows.clone();
+                rows.sort_unstable();
+                seen.insert(rows)
+            })
+            .collect();
+        let (mut of_finalists, mut of_order) = (new.iter(), new.iter());
+        self.finalists.retain(|_| of_finalists.next() == Some(&true));
+        if let Some(decided) = &mut self.portfolio {
+            decided.order.retain(|_| of_order.next() == Some(&true));
+        }
+    }
+}
+
 /// A selection that may be chosen.
 pub(crate) struct Finalist {
     /// In the order in which they were taken.
@@ -160,12 +181,7 @@ pub(crate) fn search_by(
 pub(crate) fn check_episode(settings: &SelectSettings, pool: &Pool, tokens: &[u32]) -> Result<u64> {
     let longest = pool.longest_episode();
     if longest == 0 || pool.legal(&pool.empty()).iter().all(Option::is_none) {
-        let (least, most) = (tokens.iter().min().unwrap_or(&0), tokens.iter().max().unwrap_or(&0));
-        return Err(Error::setting(
-            "budget",
-            format!("enough for one row (rows have {least} to {most} tokens)"),
-            format!("`{}`", settings.budget),
-        ));
+        return Err(not_for_a_row(settings.budget, tokens));
     }
     if longest >= settings.max_evaluations && settings.agent.pays_for_steps(settings.reward_model) {
         return Err(Error::setting(

@@ -6,14 +6,14 @@ use tamis_nn::Monitor;
 
 use crate::{
     Error, Result,
-    budget::Limit,
+    budget::{Limit, limit_of},
     data::{self, Dataset, RowId, TaskKind, folds::Folds},
     pipeline::{
         candidates::Candidates,
         context::Context,
         embed::{self, Vectors},
         evidence::Judge,
-        gradients::vectors,
+        gradients::{tokens, vectors},
         portfolio::{Mode, Portfolio},
         prefilter::prefilter,
         probe::{MOMENTS_MEMORY, TunedProbes},
@@ -28,7 +28,7 @@ use crate::{
     records::selection::{Finetuned, Scores},
     scorer::{ask_tell::TrialRunner, ridge::projection::check_labels},
     search::Method,
-    settings::select::{JudgeKind, SelectSettings},
+    settings::select::{JudgeKind, ProxyKind, SelectSettings},
     store::SqliteStore,
     target::row_gradients::GradientEngine,
     workspace::folder,
@@ -58,6 +58,10 @@ pub(crate) fn read(given: &SelectSettings, stages: &Stages<'_>) -> Result<Read> 
         )
         .with_hint("leave it out, or name a file of fewer rows with `train`"));
     }
+    if given.rerank_top != SelectSettings::default().rerank_top {
+        let expected = "the default: only `tamis select` compares the best few";
+        return Err(Error::setting("rerank_top", expected, given.rerank_top.to_string()).with_hint("leave it out"));
+    }
     if given.trainer.is_some() {
         return Err(
             Error::setting("trainer", "none: only `tamis select` asks one", "one").with_hint(
@@ -82,6 +86,9 @@ fn read_with_trainer(given: &SelectSettings, stages: &Stages<'_>) -> Result<Read
     };
     let folds = Folds::split(&dataset.validation, settings.seed.derive("folds"))?;
     check_against_pool(&settings, dataset.pool.len())?;
+    if let Some(responses) = &responses {
+        limit_of(settings.budget, &tokens(responses, &dataset.pool))?;
+    }
     Ok(Read {
         settings,
         dataset,
@@ -103,6 +110,22 @@ fn check_against_pool(settings: &SelectSettings, rows: usize) -> Result<()> {
             format!("from 1 to the {rows} rows of the pool"),
             clusters.to_string(),
         )),
+        _ => Ok(()),
+    }
+}
+
+/// A model is fine-tuned for features on rows that were drawn at random: of a pool that was cut there are not as many as there are rows.
+fn check_features_of_drawn(settings: &SelectSettings, dataset: &Dataset) -> Result<()> {
+    let (rows, drawn) = (dataset.pool.len() as u64, dataset.random_pool().len() as u64);
+    match settings.finetune_features {
+        Some(share) if matches!(share.resolve(rows, u64::MAX)?, Limit::Rows(asked) if asked > drawn) => {
+            let expected = format!("at most the {drawn} rows that `prefilter` drew at random");
+            Err(Error::setting(
+                "finetune_features",
+                expected,
+                format!("`{share}` of {rows} rows"),
+            ))
+        }
         _ => Ok(()),
     }
 }
@@ -203,11 +226,15 @@ impl<'a> Session<'a> {
         {
             dataset.keep(&kept.rows, &kept.drawn, kept.tokens);
             check_against_pool(&settings, dataset.pool.len())?;
+            check_features_of_drawn(&settings, &dataset)?;
             responses = responses.map(|of_model| of_model.only(&kept.rows));
         }
         // Before hours may go into vectors: what is wrong with the model is said now.
-        let compared = 2 * settings.rerank_top;
-        let target = Target::of(&settings, &dataset, responses.as_ref(), &stages, compared)?;
+        let at_once = match settings.proxy {
+            ProxyKind::Finetune => rayon::current_num_threads(),
+            _ => 1,
+        };
+        let target = Target::of(&settings, &dataset, responses.as_ref(), &stages, at_once)?;
         Ok(Self {
             settings,
             stages,
@@ -308,10 +335,14 @@ impl<'a> Session<'a> {
     }
 
     /// Chooses among the best states by the confirm fold, with the probe or by fine-tuning on each.
-    pub(crate) fn rerank(&mut self, found: Found, prepared: &Prepared<'_>) -> Result<Chosen> {
+    pub(crate) fn rerank(&mut self, mut found: Found, prepared: &Prepared<'_>) -> Result<Chosen> {
         let settings = prepared.candidates.settings();
+        let judge = settings.rerank();
+        if judge != JudgeKind::Probe {
+            found.keep_distinct();
+        }
         let mut rows: Vec<Vec<RowId>> = found.finalists.iter().map(|finalist| finalist.rows.clone()).collect();
-        let (judge, few) = (settings.rerank(), rows.len().min(settings.rerank_top));
+        let few = rows.len().min(settings.rerank_top);
         let context = Context::new(
             settings,
             &self.dataset,
@@ -336,7 +367,7 @@ impl<'a> Session<'a> {
             };
             Ok((finetuned.chosen, Some(finetuned)))
         })?;
-        let (mut found, mut chosen) = (found, rows.swap_remove(best));
+        let mut chosen = rows.swap_remove(best);
         chosen.sort_unstable();
         if let Some(Decided { record, order }) = &mut found.portfolio {
             record.chosen = order[best] as u64;

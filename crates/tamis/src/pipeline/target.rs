@@ -16,11 +16,14 @@ use crate::{
     metrics::Metric,
     pipeline::{
         context::Context,
-        memory::{check_freeze, check_memory, head_kind, unfrozen},
+        memory::{check_freeze, check_memory, copies_that_fit, head_kind, unfrozen},
         responses::Responses,
         stages::Stages,
     },
-    scorer::finetune::{FinetuneScorer, FinetuneScorerSettings},
+    scorer::{
+        finetune::{FinetuneScorer, FinetuneScorerSettings},
+        finetune_batch::{FinetuneBatch, Question},
+    },
     settings::select::{JudgeKind, ProxyKind, SelectSettings},
     target::{TargetModel, tokenize::encode},
 };
@@ -48,30 +51,47 @@ impl ScoredRows<'_> {
 }
 
 impl Target {
-    /// The target, where anything in the run is fine-tuned; `reranked` is how many selections may wait for it at once at the end of a run.
+    /// The target, where anything in the run is fine-tuned, on so many selections at once.
     pub(crate) fn of(
         settings: &SelectSettings,
         dataset: &Dataset,
         responses: Option<&Responses>,
         stages: &Stages<'_>,
-        reranked: usize,
+        at_once: usize,
     ) -> Result<Option<Self>> {
         let load = || stages.run("tokenize", None, || Self::load(settings, dataset, responses));
         let target = settings.finetunes().then(load).transpose()?;
-        if let Some(target) = &target {
-            let threads = rayon::current_num_threads();
-            match (settings.proxy, settings.rerank()) {
-                (ProxyKind::Finetune, _) => target.check_memory(threads, settings)?,
-                (_, JudgeKind::Finetune) => target.check_memory(threads.min(reranked), settings)?,
-                _ => {}
-            }
+        if let Some(target) = &target
+            && [settings.proxy.into(), settings.rerank()].contains(&JudgeKind::Finetune)
+        {
+            target.check_memory(at_once, settings)?;
         }
         Ok(target)
     }
 
     /// Says that memory is too small for training so many copies of the model at once, if it is.
     pub(crate) fn check_memory(&self, at_once: usize, settings: &SelectSettings) -> Result<()> {
-        check_memory(&*self.model, &self.train, &settings.finetune.train, at_once)
+        check_memory(&*self.model, &self.train, &settings.finetune.train, at_once).map_err(|error| {
+            let more = match (settings.proxy, settings.rerank()) {
+                (ProxyKind::Probe, JudgeKind::Finetune) => "; `rerank probe` compares without fine-tunes",
+                _ => return error,
+            };
+            let hint = error.hint().map(|hint| format!("{hint}{more}"));
+            error.with_hint(hint.unwrap_or_default())
+        })
+    }
+
+    /// Fine-tunes on whole selections, as many at once as there are cores and as memory allows.
+    pub(crate) fn batch<'a>(
+        &self,
+        settings: &SelectSettings,
+        scorer: &'a FinetuneScorer,
+        name: &Fingerprint,
+        question: &'a Question<'a>,
+    ) -> FinetuneBatch<'a> {
+        let threads = rayon::current_num_threads();
+        let at_once = copies_that_fit(&*self.model, &self.train, &settings.finetune.train, threads);
+        FinetuneBatch::new(scorer, name, question, at_once)
     }
 
     /// The language model that rows of responses were read for, else a classifier, which is loaded.

@@ -23,13 +23,15 @@ pub type Question<'a> = dyn Fn(&dyn TargetModel) -> Result<Vec<f64>> + Sync + 'a
 pub struct FinetuneBatch<'a> {
     scorer: &'a FinetuneScorer,
     question: &'a Question<'a>,
+    at_once: usize,
     fingerprint: Fingerprint,
 }
 
 impl<'a> FinetuneBatch<'a> {
-    /// Fine-tunes as `scorer` does and asks each model `question`, which `name` tells from others.
-    pub fn new(scorer: &'a FinetuneScorer, name: &Fingerprint, question: &'a Question<'a>) -> Self {
+    /// Fine-tunes as `scorer` does, at most so many models at once, and asks each `question`, which `name` tells from others.
+    pub fn new(scorer: &'a FinetuneScorer, name: &Fingerprint, question: &'a Question<'a>, at_once: usize) -> Self {
         Self {
+            at_once,
             fingerprint: Fingerprint::of([scorer.fingerprint().as_str(), name.as_str()]),
             scorer,
             question,
@@ -48,8 +50,9 @@ impl BatchScorer for FinetuneBatch<'_> {
         monitor: &dyn Monitor,
         done: &mut dyn FnMut(usize, Result<Answer>) -> Result<()>,
     ) -> Result<()> {
-        // Where there are more cores than models to train, several train one.
-        let threads = (rayon::current_num_threads() / selections.len().max(1)).max(1);
+        // Where there are more cores than models to train, or than fit, several train one.
+        let cores = rayon::current_num_threads();
+        let threads = (cores / selections.len().max(1)).max(cores.div_ceil(self.at_once.max(1)));
         let train = |&i: &usize| {
             let (began, selection) = (Instant::now(), selections[i]);
             let model = self.scorer.cold(selection.rows, selection.seed, monitor)?;

@@ -596,6 +596,10 @@ impl SelectSettings {
                     .with_hint("name it: `trainer \"python train.py\"`"),
             );
         }
+        if self.trainer.is_some() && self.proxy != ProxyKind::Trainer && self.rerank() != JudgeKind::Trainer {
+            let expected = format!("none: with `rerank {}` it is asked for nothing", self.rerank());
+            return Err(Error::setting("trainer", expected, "one").with_hint("leave it out, or leave `rerank` out"));
+        }
         if self.proxy == ProxyKind::Trainer {
             self.check_trainer_as_proxy()?;
         } else if self.max_cost.is_some() {

@@ -18,8 +18,8 @@ impl TargetModel for LanguageModel {
         0
     }
 
-    fn training_bytes(&self, tokens: usize, _freeze_layers: Option<usize>) -> usize {
-        LanguageModel::training_bytes(self, tokens)
+    fn training_bytes(&self, tokens: usize, _freeze_layers: Option<usize>, copies: usize) -> usize {
+        LanguageModel::training_bytes(self, tokens, copies)
     }
 
     fn train(

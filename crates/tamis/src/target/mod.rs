@@ -24,8 +24,9 @@ pub trait TargetModel: Send + Sync {
     /// How many layers it has of which some, from the lowest, can be frozen.
     fn freezable_layers(&self) -> usize;
 
-    /// About how many bytes training takes at its peak, with passes of at most `tokens` tokens and so many frozen layers.
-    fn training_bytes(&self, tokens: usize, freeze_layers: Option<usize>) -> usize;
+    /// About how many bytes training so many copies side by side takes at its peak, with passes of at most `tokens` tokens and so many
+    /// frozen layers.
+    fn training_bytes(&self, tokens: usize, freeze_layers: Option<usize>, copies: usize) -> usize;
 
     /// Trains it on these examples. Calls `after_step` after every step of the optimiser; an error there ends the training.
     ///
@@ -79,8 +80,8 @@ impl TargetModel for EncoderClassifier {
         self.encoder.layers.len()
     }
 
-    fn training_bytes(&self, tokens: usize, freeze_layers: Option<usize>) -> usize {
-        EncoderClassifier::training_bytes(self, tokens, freeze_layers)
+    fn training_bytes(&self, tokens: usize, freeze_layers: Option<usize>, copies: usize) -> usize {
+        EncoderClassifier::training_bytes(self, tokens, freeze_layers).saturating_mul(copies)
     }
 
     fn train(

@@ -180,7 +180,7 @@ pub fn check_proxy(settings: &CheckProxySettings, monitor: &dyn Monitor) -> Resu
     } = read(&settings.with_finetuned_features(), &stages)?;
     let responses = responses.as_ref();
     let target = Target::load(&select, &dataset, responses)?;
-    target.check_memory(rayon::current_num_threads(), &select)?;
+    target.check_memory(1, &select)?;
     let mut store = folder::open(&select, &embed::sources(&select, &dataset, responses)?)?;
     data::write_rejects(&dataset.rejects, &select.out)?;
     let context = Context::new(&select, &dataset, &folds, responses, &stages);
@@ -285,7 +285,7 @@ fn by_models(
     }
     if settings.finetune {
         for (fidelity, scorer) in lower_fidelities(context, target) {
-            rewards.extend(of_finetune(context, fidelity, &scorer, selections, store)?);
+            rewards.extend(of_finetune(context, fidelity, (target, &scorer), selections, store)?);
         }
     }
     Ok(rewards)

@@ -24,7 +24,6 @@ use crate::{
     scorer::{
         batch::{self, score_all},
         finetune::FinetuneScorer,
-        finetune_batch::FinetuneBatch,
     },
     stats::agreement::Agreement,
     store::{Answer, ScoreStore},
@@ -161,14 +160,14 @@ pub(super) fn whole_fold(context: Context<'_>, target: &Target) -> FinetuneScore
 pub(super) fn of_finetune(
     context: Context<'_>,
     fidelity: Fidelity,
-    scorer: &FinetuneScorer,
+    (target, scorer): (&Target, &FinetuneScorer),
     selections: &[Selection],
     store: &mut dyn ScoreStore,
 ) -> Result<Vec<Reward>> {
     let metrics = metrics(context);
     let question = |model: &dyn TargetModel| scorer.scores(model, &metrics);
     let name = Fingerprint::of(metrics.iter().map(Metric::to_string));
-    let batch = FinetuneBatch::new(scorer, &name, &question);
+    let batch = target.batch(context.settings, scorer, &name, &question);
     let asked = trainings(context, selections);
     let answers = context.stages.run("fine-tune", Some(asked.len() as u64), || {
         score_all(&batch, &asked, store, context.monitor())

@@ -17,10 +17,7 @@ use crate::{
         context::Context,
         target::{ScoredRows, Target},
     },
-    scorer::{
-        batch::{self, score_all},
-        finetune_batch::FinetuneBatch,
-    },
+    scorer::batch::{self, score_all},
     store::{Answer, ScoreStore},
     target::TargetModel,
 };
@@ -111,7 +108,7 @@ fn answers(
     let rows: Vec<u8> = scored.rows.iter().flat_map(|row| row.to_le_bytes()).collect();
     let metrics = Fingerprint::of(metrics.iter().map(Metric::to_string));
     let name = Fingerprint::of([metrics.as_ref(), &rows]);
-    let batch = FinetuneBatch::new(&scorer, &name, &question);
+    let batch = target.batch(context.settings, &scorer, &name, &question);
     context.stages.run("target", Some(asked.len() as u64), || {
         score_all(&batch, &asked, store, context.monitor())
     })

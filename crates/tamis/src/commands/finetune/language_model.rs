@@ -56,7 +56,7 @@ pub(super) fn finetune(
         model.adapt(&own.lora, settings.seed.derive("adapters"));
     }
     check_memory_of(
-        &|tokens| model.training_bytes(tokens),
+        &|tokens| model.training_bytes(tokens, 1),
         &material.train,
         &settings.train,
         own.full,

@@ -3,7 +3,8 @@
 //! A cell is one method at one budget with one seed. Cells of a seed share what prepares them (embeddings, clusters, features) and
 //! run side by side, each on one core, so that their seconds can be compared. A cell's record goes into the study's ledger as
 //! soon as it is there, and a study that was killed goes on with the cells that are missing; a cell that was killed midway goes on
-//! with the scores that it has paid for. With one seed, a cell of an agent chooses what `select` chooses with that seed.
+//! with the scores that it has paid for. With one seed, a cell of an agent chooses what `select` chooses with that seed and
+//! `rerank probe`.
 
 mod cell;
 mod external_selections;

@@ -166,7 +166,7 @@ impl<'a> SeedContext<'a> {
         let folds = Folds::split(&dataset.validation, given.seed.derive("folds"))?;
         let before = stages.seconds();
         let context = Context::new(&given, dataset, &folds, responses, stages);
-        let target = Target::of(&given, dataset, responses, stages, usize::MAX)?;
+        let target = Target::of(&given, dataset, responses, stages, rayon::current_num_threads())?;
         let (known, embed_seconds) = known.map(|known| (known.vectors, known.seconds)).unzip();
         let vectors = known.map_or_else(|| vectors(context), Ok)?;
         let candidates = Candidates::find(context, target.as_ref(), vectors)?;
