@@ -89,7 +89,8 @@ fn tokens_of_a_pass(train: &TokenizedSplit, settings: &TrainSettings) -> usize {
     settings.pass_tokens.min(batch).max(longest)
 }
 
-/// The same as [`check_memory`] for a language model, `bytes` being what training takes with passes of so many tokens; `full` where all weights are trained.
+/// The same as [`check_memory`] for a language model, `bytes` being what training takes with passes of so many tokens; `full` where all
+/// weights are trained.
 pub(crate) fn check_memory_of(
     bytes: &dyn Fn(usize) -> usize,
     train: &TokenizedSplit,
