@@ -58,7 +58,7 @@ def test_keyword_arguments_are_written_as_flags() -> None:
         ({"proxy": "trainer", "trainer": sum, "agent": "dqn"}, "agent: expected one that asks for scores of whole selections"),
         ({"proxy": "trainer", "trainer": sum, "agent": "auto"}, "max_evaluations: expected how many trainings may be spent"),
         ({"trainer": 3}, "trainer: expected a command, a function"),
-        ({"trainer": sum, "trial_timeout": 3}, "trial_timeout: expected a command or a cluster"),
+        ({"trainer": sum, "trial_timeout": 3}, "trial_timeout: expected a command, whose trials tamis can stop"),
         ({"max_cost": 3}, "max_cost: expected `proxy=\"trainer\"` beside it"),
         ({"threads": 0}, "threads: expected a number from 1 to 1024, found 0"),
         ({"embedder": {"valid": []}}, "embedder: expected arrays of train, validation and test, found 'valid'"),

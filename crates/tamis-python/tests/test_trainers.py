@@ -19,6 +19,7 @@ import pandas
 import pytest
 import tamis
 from conftest import FAST, Files
+from tamis.trainers import name_of
 
 #: A search that the trainer rewards, of few trials.
 BY_TRAINER: dict[str, Any] = {"budget": 40, "clusters": 6, "proxy": "trainer", "agent": "climb-disc", "max_evaluations": 30}
@@ -85,13 +86,30 @@ def test_a_loss_is_lower_for_better_rows(files: Files) -> None:
         def score(self, rows: Any, seed: int) -> dict[str, float]:
             return {"score": 1 - super().score(rows, seed), "cost": 0.5}
 
+    class SaidTwice(Loss):
+        def score(self, rows: Any, seed: int) -> dict[str, Any]:
+            return {**super().score(rows, seed), "higher_is_better": False}
+
     gain = tamis.select(files.train, files.validation, trainer=Counting(), out="gain", **BY_TRAINER)
+    twice = tamis.select(files.train, files.validation, trainer=SaidTwice(), out="twice", **BY_TRAINER)
+    assert twice.indices == gain.indices
     loss = tamis.select(files.train, files.validation, trainer=Loss(), out="loss", **BY_TRAINER)
     assert loss.scores["finetuned"]["finalists"] == pytest.approx([score - 1 for score in gain.scores["finetuned"]["finalists"]])
     dear = Loss()
     tamis.select(files.train, files.validation, trainer=dear, out="dear", **{**BY_TRAINER, "max_evaluations": 1000, "max_cost": 10})
     # Whole rounds: at least 20 trials at .5 each, and four to compare with.
     assert 20 <= len(dear.asked) - 4 < 1000
+
+
+def test_trainers_without_a_file_are_known_by_what_they_do() -> None:
+    def trainer(score: str, base: str = "0") -> Any:
+        scope: dict[str, Any] = {"__name__": "__main__"}
+        base = f"class Base:\n    def floor(self):\n        return {base}\n"
+        exec(f"{base}class Own(Base):\n    def score(self, rows, seed):\n        return {score} + self.floor()", scope)  # noqa: S102
+        return scope["Own"]()
+
+    assert name_of(trainer("1")) == name_of(trainer("1"))
+    assert len({name_of(trainer("1")), name_of(trainer("2")), name_of(trainer("1", base="3"))}) == 3
 
 
 def test_a_trainer_that_fails_is_asked_again_and_then_left(files: Files) -> None:

@@ -102,6 +102,7 @@ fn a_trainer_that_gives_no_score_is_told_apart() {
     };
     for (name, script) in [
         ("ends", "echo 'no GPU is left' >&2; exit 7".to_owned()),
+        ("leaves", "sleep 60 & exit 3".to_owned()),
         ("late", "echo waiting; exec sleep 60".to_owned()),
         (
             "says",

@@ -100,10 +100,11 @@ def select_arguments(
 ) -> tuple[list[str], Answers | None]:
     """The arguments of `tamis select`, and who answers its trials."""
     own = trainer is not None and not isinstance(trainer, str)
-    if own and given.get("trial_timeout") is not None and not hasattr(trainer, "answer"):
+    if own and given.get("trial_timeout") is not None:
+        cluster = hasattr(trainer, "answer")
         raise InputError(
-            "trial_timeout: expected a command or a cluster, whose trials can be stopped, found a function",
-            hint="leave it out",
+            f"trial_timeout: expected a command, whose trials tamis can stop, found {'a cluster' if cluster else 'a function'}",
+            hint="give it to the trainer, `tamis.ray.Trainer(..., trial_timeout=...)`" if cluster else "leave it out",
             setting="trial_timeout",
         )
     answers = Answers(trainer, train, parallel) if own else None

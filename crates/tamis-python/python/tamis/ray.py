@@ -28,8 +28,6 @@ TICK = 1.0
 PATIENCE = 10.0
 #: How many parts of the rows an actor is given, one after the other: the more, the better they are shared out.
 PARTS = 4
-#: What an actor is gone by.
-LOST = (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.ObjectLostError)
 
 
 class Pool:
@@ -136,12 +134,13 @@ class Pool:
                     except ray.exceptions.RayTaskError as error:
                         idle.append(worker)
                         failure = f"{type(error.cause).__name__}: {error.cause}"
-                    except LOST as error:
+                    except ray.exceptions.RayError as error:
+                        # Its actor, or its node, or the actor's memory is gone.
                         self._replace(worker)
                         if losses < self._lost:
                             waiting.appendleft((place, losses + 1))
                             continue
-                        failure = f"its actor was lost {losses + 1} times: {str(error).strip().splitlines()[0]}"
+                        failure = f"its actor was lost {losses + 1} times: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
                     yield _Answer(place, said, failure, time.monotonic() - began)
         finally:
             for answer in running:

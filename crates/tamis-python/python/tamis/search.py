@@ -41,6 +41,11 @@ class Search:
         **settings: Any,
     ) -> None:
         """`name` tells what the scores depend on: those of another name are not taken for this one's."""
+        for setting in ["trainer", "parallel", "trial_timeout"]:
+            if setting in settings:
+                raise InputError(
+                    f"{setting}: expected none, as your program trains, found {settings[setting]!r}", hint="leave it out", setting=setting
+                )
         line, _ = select_arguments(train, validation, test, embedder, name, 1, {"out": out, **settings})
         self._command = Command(line, progress, asks=True, features=features)
         self._waiting: dict[str, Trial] = {}

@@ -12,6 +12,7 @@ import math
 import os
 import random
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ from tamis import _rows, _tamis
 from tamis._run import SketchedLayer
 from tamis.errors import InputError
 
+#: torch has one source of randomness, and adapters are put into the one model: whatever trains or reads does so alone.
+_ALONE = threading.Lock()
 #: Targets that teach nothing, as transformers has them.
 IGNORED = -100
 #: The tokens of a row, and 1 for each that the assistant says. The first one is never predicted.
@@ -108,7 +111,11 @@ class LoraTrainer:
         return [conversation for conversation in read if conversation is not None]
 
     def score(self, rows: Any, seed: int) -> float:
-        """The mean over the held-out rows of the loss a token, once fine-tuned on these rows."""
+        """The mean over the held-out rows of the loss a token, once fine-tuned on these rows. One trial at a time, on all threads."""
+        with _ALONE:
+            return self._score(rows, seed)
+
+    def _score(self, rows: Any, seed: int) -> float:
         torch.manual_seed(seed % 2**63)
         model = peft.get_peft_model(self.base(), peft.LoraConfig(task_type="CAUSAL_LM", **self._lora))
         try:
@@ -134,6 +141,10 @@ class LoraTrainer:
         Shape (rows, 2): the sum of the response's loss, and its tokens. With a sketch besides the mean over all tokens of what the
         head reads, and the sketch of the gradient of that sum: shape (rows, 2 + hidden + width).
         """
+        with _ALONE:
+            return self._features(rows, sketch)
+
+    def _features(self, rows: Sequence[Conversation], sketch: Sequence[SketchedLayer] | None) -> numpy.ndarray:
         model = self.base().eval().requires_grad_(False)
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i][0]))
         made: list[Any] = [None] * len(rows)

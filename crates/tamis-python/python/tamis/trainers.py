@@ -9,6 +9,7 @@ import os
 import pathlib
 import time
 import traceback
+import types
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, Protocol
@@ -109,7 +110,8 @@ def read_score(said: Any, sign: float = 1.0) -> dict[str, Any]:
     """What a trainer returned, as a score of which higher is better and its cost; TypeError where it is none."""
     cost = 0.0
     if isinstance(said, Mapping):
-        sign = sign if said.get("higher_is_better", True) else -sign
+        if "higher_is_better" in said:
+            sign = 1.0 if said["higher_is_better"] else -1.0
         cost = float(said.get("cost", 0.0))
         said = said.get("score")
     if isinstance(said, (str, bytes, bool)) or not hasattr(said, "__float__"):
@@ -120,8 +122,9 @@ def read_score(said: Any, sign: float = 1.0) -> dict[str, Any]:
 def name_of(trainer: Any) -> str:
     """What tells a trainer's scores from another's: its own `name`, or where it stands and a hash of what it is made of.
 
-    That is its source, what it closes over, its defaults and the arguments of a `partial`, and of an object its public attributes;
-    of these texts, numbers, paths, functions, and tuples, lists and dicts of them.
+    That is its source, what it closes over, its defaults and the arguments of a `partial`, and of an object the source of its class
+    and of what that inherits from, and its public attributes; of these texts, numbers, paths, functions, and tuples, lists and dicts
+    of them.
     """
     if isinstance(name := getattr(trainer, "name", None), str):
         return name
@@ -143,6 +146,8 @@ def _made_of(value: Any, depth: int = 4) -> str:
         return "{" + ", ".join(f"{deeper(name)}: {deeper(of)}" for name, of in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(deeper, value)) + "]"
+    if isinstance(value, (set, frozenset)):
+        return "{" + ", ".join(sorted(map(deeper, value))) + "}"
     if isinstance(value, functools.partial):
         return f"partial {deeper(value.func)} {deeper(value.args)} {deeper(value.keywords)}"
     if inspect.ismethod(value):
@@ -151,11 +156,19 @@ def _made_of(value: Any, depth: int = 4) -> str:
         closed = {name: cell.cell_contents for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)}
         return f"{_source(value)} {deeper(closed)} {deeper(value.__defaults__)} {deeper(value.__kwdefaults__)}"
     public = {name: of for name, of in getattr(value, "__dict__", {}).items() if not name.startswith("_")}
-    return f"{_source(type(value))} {deeper(public)}"
+    classes = [kind for kind in type(value).__mro__ if kind.__module__ != "builtins"]
+    return f"{type(value).__qualname__} {''.join(map(_source, classes))} {deeper(public)}"
 
 
 def _source(code: Any) -> str:
+    """The source of a function or class, or what it was compiled to, where there is no file: in a notebook, or on a prompt."""
     try:
         return inspect.getsource(code)
     except (OSError, TypeError):
-        return str(getattr(code, "__qualname__", ""))
+        functions = [code] if inspect.isfunction(code) else filter(inspect.isfunction, getattr(code, "__dict__", {}).values())
+        return " ".join([code.__qualname__, *(_compiled(function.__code__) for function in functions)])
+
+
+def _compiled(code: types.CodeType) -> str:
+    constants = [_compiled(value) if isinstance(value, types.CodeType) else _made_of(value) for value in code.co_consts]
+    return f"{code.co_code.hex()} {constants} {code.co_names}"

@@ -151,11 +151,11 @@ fn copy_csv(files: &[(&SourceFile, &[u64])], out: &mut Out<'_>) -> Result<()> {
 
 fn copy_columns(files: &[(&SourceFile, &[u64])], format: Format, out: &mut Out<'_>) -> Result<()> {
     let opened = |file: &SourceFile| columns::open(&file.path, format);
-    let schemas = files
-        .iter()
-        .map(|(file, _)| Ok(opened(file)?.schema))
-        .collect::<Result<Vec<_>>>()?;
-    let schema = Arc::new(columns::common_schema(&schemas));
+    let mut schema = opened(files[0].0)?.schema;
+    for (file, _) in &files[1..] {
+        let common = columns::common_schema(&schema, &opened(file)?.schema);
+        schema = Arc::new(common.map_err(|found| columns::failure(&file.path, format, &found))?);
+    }
     let mut writer = BatchWriter::new(format, &schema, out)?;
     for (file, wanted) in files {
         let mut wanted = wanted.iter().copied().peekable();

@@ -53,21 +53,21 @@ pub(crate) fn check_alike(files: &[DataFile]) -> Result<()> {
     let Some((first, others)) = files.split_first() else {
         return Ok(());
     };
-    let make = Make::of(first)?;
+    let mut make = Make::of(first)?;
     for file in others {
-        let found = if file.format == first.format {
-            Make::of(file)?.difference(&make)
+        let joined = if file.format == first.format {
+            make.with(Make::of(file)?)
         } else {
-            Some(format!("a .{} file", file.format.extension()))
+            Err(format!("a .{} file", file.format.extension()))
         };
-        if let Some(found) = found {
-            return Err(Error::data(
+        make = joined.map_err(|found| {
+            Error::data(
                 Place::file(&file.path),
                 format!("the same format and columns as {}", first.path.display()),
                 found,
             )
-            .with_hint("the chosen rows are written to one file: convert the training files to one format first"));
-        }
+            .with_hint("the chosen rows are written to one file: convert the training files to one format first")
+        })?;
     }
     Ok(())
 }
@@ -88,12 +88,16 @@ impl Make {
         })
     }
 
-    /// What this has that the first has not, or the other way round.
-    fn difference(&self, first: &Self) -> Option<String> {
-        match (self, first) {
-            (Self::Header(own), Self::Header(first)) if own != first => Some(format!("the columns {}", own.join(", "))),
-            (Self::Columns(own), Self::Columns(first)) => columns::difference(first, own),
-            _ => None,
+    /// What these files and another have in common, or what the other has that these have not, or the other way round.
+    fn with(self, other: Self) -> std::result::Result<Self, String> {
+        match (self, other) {
+            (Self::Header(names), Self::Header(other)) if names != other => {
+                Err(format!("the columns {}", other.join(", ")))
+            }
+            (Self::Columns(schema), Self::Columns(other)) => {
+                columns::common_schema(&schema, &other).map(|common| Self::Columns(common.into()))
+            }
+            (make, _) => Ok(make),
         }
     }
 }

@@ -219,7 +219,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Start(error) => write!(f, "a command that does not start: {error}"),
             Self::Exited(Some(status)) => write!(f, "a process that ended ({status})"),
-            Self::Exited(None) => f.write_str("a process that ended"),
+            Self::Exited(None) => f.write_str("a process that ended, or closed its standard output"),
             Self::Late(seconds) => write!(f, "no answer in {seconds} s"),
             Self::NoScore(line) => write!(f, "an answer without `score` or `error`: `{line}`"),
             Self::NotFinite(score) => write!(f, "the score {score}"),
@@ -276,9 +276,9 @@ impl Worker {
         let line = serde_json::to_string(trial).unwrap_or_default();
         let told = writeln!(process.input, "{line}").and_then(|()| process.input.flush());
         if told.is_err() {
-            return Ok(Err(Failure::Exited(process.child.wait().ok())));
+            return Ok(Err(Failure::Exited(ended_soon(&mut process.child))));
         }
-        let began = Instant::now();
+        let (began, mut ended) = (Instant::now(), None);
         loop {
             match process.answers.recv_timeout(TICK) {
                 Ok(line) => {
@@ -286,8 +286,15 @@ impl Worker {
                         return Ok(score);
                     }
                 }
-                Err(RecvTimeoutError::Disconnected) => return Ok(Err(Failure::Exited(process.child.wait().ok()))),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Ok(Err(Failure::Exited(ended_soon(&mut process.child))));
+                }
                 Err(RecvTimeoutError::Timeout) => {
+                    // What it started may hold its standard output open; what it said last is here a moment later.
+                    if ended.is_some() {
+                        return Ok(Err(Failure::Exited(ended)));
+                    }
+                    ended = process.child.try_wait().ok().flatten();
                     if monitor.cancelled() {
                         self.stop();
                         monitor.proceed()?;
@@ -309,6 +316,17 @@ impl Worker {
     }
 }
 
+/// How a process ended, if it does within two seconds: one that has closed its standard output may go on.
+fn ended_soon(child: &mut Child) -> Option<std::process::ExitStatus> {
+    let began = Instant::now();
+    loop {
+        match child.try_wait() {
+            Ok(None) if began.elapsed() < Duration::from_secs(2) => std::thread::sleep(TICK),
+            ended => return ended.ok().flatten(),
+        }
+    }
+}
+
 impl Drop for Worker {
     /// A process that has nothing more to do is told so by the end of its standard input, and waited for a little.
     fn drop(&mut self) {
@@ -316,13 +334,7 @@ impl Drop for Worker {
             return;
         };
         drop(input);
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(2) {
-            match child.try_wait() {
-                Ok(None) => std::thread::sleep(TICK),
-                _ => break,
-            }
-        }
+        ended_soon(&mut child);
         // What it started and left behind goes with it.
         kill(&mut child);
     }

@@ -7,6 +7,7 @@ use arrow_array::{
     cast::AsArray,
     types::{Float64Type, Int64Type},
 };
+use arrow_cast::{CastOptions, cast_with_options};
 use arrow_ipc::reader::{FileReader, StreamReader};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -190,30 +191,64 @@ pub(crate) fn label_names(schema: &Schema) -> HashMap<String, Vec<String>> {
         .collect()
 }
 
-/// What keeps two files from being written into one, if anything does; metadata and the order of columns do not.
-pub(crate) fn difference(first: &Schema, other: &Schema) -> Option<String> {
-    let missing = first
-        .fields()
-        .iter()
-        .find(|field| other.column_with_name(field.name()).is_none());
-    if let Some(field) = missing {
-        return Some(format!("no column `{}`", field.name()));
+/// The schema that the rows of two files can be written in, or what keeps them from being written into one file. Metadata and the order
+/// of columns do not: they are the first's.
+pub(crate) fn common_schema(first: &Schema, other: &Schema) -> Result<Schema, String> {
+    let lacks = |schema: &Schema, field: &&Arc<Field>| schema.column_with_name(field.name()).is_none();
+    if let Some(field) = first.fields().iter().find(|field| lacks(other, field)) {
+        return Err(format!("no column `{}`", field.name()));
     }
-    let more = other
-        .fields()
-        .iter()
-        .find(|field| first.column_with_name(field.name()).is_none());
-    if let Some(field) = more {
-        return Some(format!("a column `{}` more", field.name()));
+    if let Some(field) = other.fields().iter().find(|field| lacks(first, field)) {
+        return Err(format!("a column `{}` more", field.name()));
     }
-    first.fields().iter().find_map(|field| {
-        let there = other.field_with_name(field.name()).ok()?;
+    let common = |field: &Arc<Field>| {
+        let there = other.field_with_name(field.name()).map_err(|error| error.to_string())?;
         let (kind, other) = (field.data_type(), there.data_type());
-        let same =
-            kind == other || *other == DataType::Null || *kind == DataType::Null || (is_text(kind) && is_text(other));
-        let same = same || (is_list(kind) && is_list(other)) || (kind.is_integer() && other.is_integer());
-        (!same).then(|| format!("`{}` of type {other}, not {kind}", field.name()))
-    })
+        common_field(field, there).ok_or_else(|| format!("`{}` of type {other}, not {kind}", field.name()))
+    };
+    let fields: Vec<Field> = first.fields().iter().map(common).collect::<Result<_, _>>()?;
+    Ok(Schema::new_with_metadata(fields, first.metadata().clone()))
+}
+
+fn common_field(first: &Field, other: &Field) -> Option<Field> {
+    let kind = common_type(first.data_type(), other.data_type())?;
+    let nullable = first.is_nullable() || other.is_nullable();
+    Some(Field::new(first.name(), kind, nullable).with_metadata(first.metadata().clone()))
+}
+
+/// The type that takes the values of both as they are, if there is one.
+fn common_type(first: &DataType, other: &DataType) -> Option<DataType> {
+    match (first, other) {
+        _ if first == other => Some(first.clone()),
+        (DataType::Null, typed) | (typed, DataType::Null) => Some(typed.clone()),
+        (DataType::List(first), DataType::List(other)) => Some(DataType::List(common_field(first, other)?.into())),
+        (DataType::List(first) | DataType::LargeList(first), DataType::List(other) | DataType::LargeList(other)) => {
+            Some(DataType::LargeList(common_field(first, other)?.into()))
+        }
+        (DataType::Struct(fields), DataType::Struct(others)) if fields.len() == others.len() => {
+            let common = |field: &Arc<Field>| common_field(field, others.find(field.name())?.1);
+            Some(DataType::Struct(fields.iter().map(common).collect::<Option<_>>()?))
+        }
+        _ if is_text(first) && is_text(other) => Some(first.clone()),
+        _ if first.is_integer() && other.is_integer() => common_integer(first, other),
+        _ => None,
+    }
+}
+
+/// The wider of two types; one without a sign beside one with it takes more bits.
+fn common_integer(first: &DataType, other: &DataType) -> Option<DataType> {
+    let (wide, narrow) = if first.primitive_width() < other.primitive_width() {
+        (other, first)
+    } else {
+        (first, other)
+    };
+    let fits = wide.is_signed_integer() == narrow.is_signed_integer()
+        || wide.is_signed_integer() && wide.primitive_width() > narrow.primitive_width();
+    match wide.primitive_width() {
+        _ if fits => Some(wide.clone()),
+        Some(1..=4) => Some(DataType::Int64),
+        _ => None,
+    }
 }
 
 fn is_text(kind: &DataType) -> bool {
@@ -224,29 +259,12 @@ fn is_text(kind: &DataType) -> bool {
     }
 }
 
-fn is_list(kind: &DataType) -> bool {
-    matches!(kind, DataType::List(_) | DataType::LargeList(_))
-}
-
-/// The schema that all files are written in: the first's, with another's type where the first has a column without any value.
-pub(crate) fn common_schema(schemas: &[SchemaRef]) -> Schema {
-    let field = |field: &Arc<Field>| {
-        let typed = schemas
-            .iter()
-            .filter_map(|schema| schema.field_with_name(field.name()).ok())
-            .find(|field| *field.data_type() != DataType::Null);
-        let kind = typed.unwrap_or(field).data_type().clone();
-        let nullable = schemas
-            .iter()
-            .any(|schema| schema.field_with_name(field.name()).is_ok_and(Field::is_nullable));
-        Field::new(field.name(), kind, nullable).with_metadata(field.metadata().clone())
-    };
-    let fields: Vec<Field> = schemas[0].fields().iter().map(field).collect();
-    Schema::new_with_metadata(fields, schemas[0].metadata().clone())
-}
-
-/// A batch with the columns of this schema, in its order and of its types.
+/// A batch with the columns of this schema, in its order and of its types; a value that its type cannot take is an error.
 pub(crate) fn to_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let options = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
     let columns = schema
         .fields()
         .iter()
@@ -254,7 +272,7 @@ pub(crate) fn to_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<Recor
             let column = batch
                 .column_by_name(field.name())
                 .ok_or_else(|| ArrowError::SchemaError(format!("there is no column `{}`", field.name())))?;
-            arrow_cast::cast(column, field.data_type())
+            cast_with_options(column, field.data_type(), &options)
         })
         .collect::<Result<Vec<ArrayRef>, _>>()?;
     RecordBatch::try_new(Arc::clone(schema), columns)
@@ -324,4 +342,56 @@ fn list_of(items: &ArrayRef) -> Result<Value, String> {
         .map(|i| value_of(items, i))
         .collect::<Result<Vec<_>, _>>()
         .map(Value::Array)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(item: DataType) -> DataType {
+        DataType::List(Field::new("item", item, true).into())
+    }
+
+    fn message(more: &[(&str, DataType)]) -> DataType {
+        let fields = [("role", DataType::Utf8), ("content", DataType::Utf8)];
+        let fields = fields.iter().chain(more);
+        DataType::Struct(
+            fields
+                .map(|(name, kind)| Field::new(*name, kind.clone(), true))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn columns_of_two_files_are_written_as_the_type_that_takes_both() {
+        let tools = |kind| list(message(&[("tools", kind)]));
+        for (first, other, common) in [
+            (DataType::Int32, DataType::Int64, Some(DataType::Int64)),
+            (DataType::UInt8, DataType::Int8, Some(DataType::Int64)),
+            (DataType::UInt8, DataType::Int16, Some(DataType::Int16)),
+            (DataType::UInt64, DataType::Int64, None),
+            (DataType::Utf8, DataType::LargeUtf8, Some(DataType::Utf8)),
+            (DataType::Utf8, DataType::Int8, None),
+            (list(DataType::Null), list(DataType::Utf8), Some(list(DataType::Utf8))),
+            (
+                tools(DataType::Null),
+                tools(list(DataType::Utf8)),
+                Some(tools(list(DataType::Utf8))),
+            ),
+            (list(message(&[])), tools(DataType::Utf8), None),
+            (tools(DataType::Utf8), list(message(&[])), None),
+        ] {
+            let schema = |kind: &DataType| Schema::new(vec![Field::new("a", kind.clone(), true)]);
+            let found = common_schema(&schema(&first), &schema(&other));
+            assert_eq!(found.ok(), common.as_ref().map(schema), "{first} and {other}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_its_type_cannot_take_is_an_error() {
+        let column: ArrayRef = Arc::new(arrow_array::Int64Array::from(vec![3_000_000_000]));
+        let batch = RecordBatch::try_from_iter([("a", column)]).expect("a batch");
+        let narrow = Arc::new(Schema::new(vec![Field::new("a", DataType::Int32, true)]));
+        assert!(to_schema(&batch, &narrow).is_err());
+    }
 }
