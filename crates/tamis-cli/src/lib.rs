@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use clap::FromArgMatches;
 use cli::{Cli, Command};
 use commands::{demo, report};
-use tamis::commands::Outside;
+use tamis::{commands::Outside, unwind::say_nothing_of_caught_panics};
 
 pub use invocation::{Invocation, flags, messages};
 pub use messages::Messages;
@@ -79,16 +79,6 @@ fn print(outcome: &Outcome) -> anyhow::Result<()> {
         None => Ok(()),
         Some(failure) => anyhow::bail!("{failure}"),
     }
-}
-
-/// A reader that panics on a damaged file is an error with a message of its own.
-fn say_nothing_of_caught_panics() {
-    let say = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        if !tamis::unwind::catches() {
-            say(panic);
-        }
-    }));
 }
 
 /// A write beyond the limit on the size of files fails with an error that names the file. The signal that comes with it would end the

@@ -2,16 +2,26 @@
 
 use std::{
     cell::Cell,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook},
 };
 
 thread_local! {
     static CATCHES: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether a panic of this thread is caught by [`unless_it_panics`]: a panic hook then has nothing to say.
-pub fn catches() -> bool {
+/// Whether a panic of this thread is caught by [`unless_it_panics`].
+fn catches() -> bool {
     CATCHES.get()
+}
+
+/// Sets a panic hook that is silent on what [`unless_it_panics`] catches, and else says what the one before it said. Once a process.
+pub fn say_nothing_of_caught_panics() {
+    let say = take_hook();
+    set_hook(Box::new(move |panic| {
+        if !catches() {
+            say(panic);
+        }
+    }));
 }
 
 /// What a reader returns, or what it said when it panicked. Nothing that it changed may be used afterwards.

@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    panic::{self, AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Once},
     time::{Duration, Instant},
@@ -19,6 +19,7 @@ use tamis::{
     Seed, SelectSettings, Silent,
     data::{DataSettings, LeakPolicy, read},
     embed::precomputed,
+    unwind::say_nothing_of_caught_panics,
 };
 use tamis_nn::{hub::tokenizer::TextTokenizer, test_util::tiny_encoder};
 
@@ -40,21 +41,14 @@ const WORDS: [&[u8]; 14] = [
     b"\\u0000",
 ];
 
-/// Lets the hook be silent on panics that readers are allowed.
+/// Panics that readers are allowed are not shown.
 static SILENCED: Once = Once::new();
 
 /// Tries a parser on damaged copies of good inputs for as long as is asked, and prints on how many.
 fn fuzz(name: &str, good: &[Vec<u8>], parse: &dyn Fn(&[u8])) {
     let told =
         |variable: &str, default: u64| std::env::var(variable).map_or(default, |text| text.parse().expect("a number"));
-    SILENCED.call_once(|| {
-        let say = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            if !tamis::unwind::catches() {
-                say(info);
-            }
-        }));
-    });
+    SILENCED.call_once(say_nothing_of_caught_panics);
     let mut rng = Seed(told("TAMIS_FUZZ_SEED", 0)).derive(name).rng();
     let (began, limit) = (Instant::now(), Duration::from_secs(told("TAMIS_FUZZ_SECONDS", 1)));
     let mut inputs = 0u64;

@@ -72,12 +72,12 @@ impl Target {
     /// Says that memory is too small for training so many copies of the model at once, if it is.
     pub(crate) fn check_memory(&self, at_once: usize, settings: &SelectSettings) -> Result<()> {
         check_memory(&*self.model, &self.train, &settings.finetune.train, at_once).map_err(|error| {
-            let more = match (settings.proxy, settings.rerank()) {
-                (ProxyKind::Probe, JudgeKind::Finetune) => "; `rerank probe` compares without fine-tunes",
-                _ => return error,
-            };
-            let hint = error.hint().map(|hint| format!("{hint}{more}"));
-            error.with_hint(hint.unwrap_or_default())
+            if settings.proxy != ProxyKind::Probe || settings.rerank() != JudgeKind::Finetune {
+                return error;
+            }
+            let ways_out = error.hint().unwrap_or_default();
+            let hint = format!("{ways_out}; `rerank probe` compares without fine-tunes");
+            error.with_hint(hint)
         })
     }
 
